@@ -1,0 +1,171 @@
+"""Every exception that Workerbee raises, and what each one is also an instance of.
+
+::
+
+    Exception
+    ├── JobFailedError (ValueError)                 raised by a job: try me again
+    ├── RemoteError                                 a job's exception that can't be rebuilt here
+    └── WorkerbeeError
+        ├── JobsetIdError (ValueError, TypeError)   the id can't name a jobset
+        ├── JobsetExistsError                       set up twice
+        ├── JobsetNotFoundError (LookupError)       not there, or dropped meanwhile
+        ├── InputDataError (ValueError, TypeError)  JSON can't hold it
+        ├── UniqueInputDataConstraintError (ValueError)
+        ├── EncodingError (PicklingError, TypeError)
+        │   └── PayloadTooLargeError
+        ├── KeyMismatchError                        another key signed this
+        ├── DatabaseUnavailableError (ConnectionError)
+        ├── UnsupportedDatabaseError                too old, or a newer schema
+        └── EmbeddedServerError                     no server was named, and none could be started
+
+    concurrent.futures.process.BrokenProcessPool    (so that existing ``except`` clauses hold)
+    ├── BrokenWorkerbeeError                        the executor can't go on
+    │   └── InitializerFailedError
+    └── RunnerDiedError                             this job kills its runners; the executor goes on
+
+Constructors take facts and say what to do next, so that no raise site composes prose.
+"""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures.process import BrokenProcessPool
+
+
+class JobFailedError(ValueError):
+    """Raised by a job function: this attempt failed, another may succeed.
+
+    The job is tried again after the work that waits now, with exponential backoff, until its limit
+    of attempts is reached.
+    """
+
+
+class RemoteError(Exception):
+    """A job's exception whose type can't be rebuilt in this process.
+
+    Attributes: ``type_name`` (as ``module.qualname``), ``message`` (its ``str``) and
+    ``traceback_text``. A job's ``SystemExit`` and ``KeyboardInterrupt`` arrive as this too.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(type_name, message, traceback_text)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class WorkerbeeError(Exception):
+    """The base of all errors that are Workerbee's own."""
+
+
+class JobsetIdError(WorkerbeeError, ValueError, TypeError):
+    """The id can't name a jobset."""
+
+    def __init__(self, jobset_id: object) -> None:
+        super().__init__(
+            f"{jobset_id!r} can't name a jobset: use a str of 1 to 48 lowercase ASCII letters, digits and "
+            "underscores, such as 'texturemap_2016_08_24'"
+        )
+
+
+class JobsetExistsError(WorkerbeeError):
+    """``setup_jobset`` found the jobset already there."""
+
+    def __init__(self, jobset_id: str) -> None:
+        super().__init__(
+            f"the jobset {jobset_id!r} exists already; pass ignore_existing_jobset=True to go on with it, "
+            "or choose another id"
+        )
+
+
+class JobsetNotFoundError(WorkerbeeError, LookupError):
+    """The jobset isn't in this database, or was dropped while it was used."""
+
+    def __init__(self, jobset_id: str, existing: tuple[str, ...] = (), *, dropped: bool = False) -> None:
+        there = f"jobsets here: {', '.join(existing[:20])}" if existing else "this database has no jobsets"
+        what = "was dropped while it was in use" if dropped else "doesn't exist"
+        super().__init__(
+            f"the jobset {jobset_id!r} {what} ({there}); create it with setup_jobset() or by an executor "
+            "with this jobset_id"
+        )
+        self.jobset_id = jobset_id
+
+
+class InputDataError(WorkerbeeError, ValueError, TypeError):
+    """Input data or a result that JSON can't hold; ``path`` says where in it, ``reason`` why."""
+
+    def __init__(self, what: str, path: str, reason: str) -> None:
+        super().__init__(f"{what} can't be stored as JSON: {path} {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class UniqueInputDataConstraintError(WorkerbeeError, ValueError):
+    """``add_job(s)`` was given input that the jobset has already; none of that call's jobs was added."""
+
+    def __init__(self, jobset_id: str, input_data: object, *, by_id: bool) -> None:
+        same = "the same 'id' as" if by_id else "equal to"
+        super().__init__(
+            f"input_data {input_data!r:.500} is {same} another job's in the jobset {jobset_id!r}; "
+            "none of this call's jobs was added"
+        )
+        self.input_data = input_data
+
+
+class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
+    """A function, its arguments or a result can't be pickled."""
+
+    def __init__(self, what: str, cause: BaseException) -> None:
+        super().__init__(
+            f"{what} can't be pickled ({type(cause).__name__}: {cause}); pass what it is made from, such as "
+            "a path or plain data, and open or build it inside the job"
+        )
+
+
+class PayloadTooLargeError(EncodingError):
+    """Arguments or a result over the limit of bytes."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        WorkerbeeError.__init__(
+            self,
+            f"{what} of {size / 1e6:.0f} MB is over the limit of {limit / 1e6:.0f} MB; store it in a file or "
+            "an object store and pass its path, or raise the limit with max_payload",
+        )
+
+
+class KeyMismatchError(WorkerbeeError):
+    """The jobset was signed with another key than this process has."""
+
+    def __init__(self, jobset_id: str, theirs: str, ours: str | None) -> None:
+        mine = f"this process has key {ours}" if ours else "this process has no key"
+        super().__init__(
+            f"the jobset {jobset_id!r} was signed with key {theirs}, and {mine}; copy the key file of the "
+            "user who made the jobset and name it by WORKERBEE_KEY_FILE"
+        )
+
+
+class DatabaseUnavailableError(WorkerbeeError, ConnectionError):
+    """The database can't be reached, or hasn't come back within ``reconnect_timeout``."""
+
+
+class UnsupportedDatabaseError(WorkerbeeError):
+    """The server or the schema in it doesn't fit this version of Workerbee."""
+
+
+class EmbeddedServerError(WorkerbeeError):
+    """No server was named, and the embedded one can't be had."""
+
+
+class BrokenWorkerbeeError(BrokenProcessPool):
+    """The executor can't go on; every pending future has this, with the reason as its cause."""
+
+
+class InitializerFailedError(BrokenWorkerbeeError):
+    """The executor's ``initializer`` raised in a local runner."""
+
+
+class RunnerDiedError(BrokenProcessPool):
+    """This job's runner died again and again; the job is blamed, and the executor goes on."""
