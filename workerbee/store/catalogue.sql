@@ -1,0 +1,145 @@
+-- Jobsets as such, and the bees; nothing here names a jobset's own tables.
+
+-- name: server_facts
+-- What must fit before anything else is tried.
+SELECT current_setting('server_version_num')::integer AS version,
+       to_regclass('workerbee."version$"') IS NOT NULL AS installed,
+       has_database_privilege(current_database(), 'CREATE') AS may_create;
+
+-- name: schema_version
+SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
+
+-- name: create_jobset
+-- ON CONFLICT makes exactly one of many racing processes the creator; the others get no row.
+INSERT INTO workerbee."jobset$" (id, uuid, key, speculate, client, seen_at)
+VALUES (%(id)s, %(uuid)s, %(key)s, %(speculate)s, %(client)s,
+        CASE WHEN %(client)s IS NOT NULL THEN now() END)
+ON CONFLICT (id) WHERE dropped_at IS NULL DO NOTHING
+RETURNING number;
+
+-- name: find_jobset
+SELECT number, id, uuid, key, speculate, client
+  FROM workerbee."jobset$"
+ WHERE dropped_at IS NULL AND id = %(id)s;
+
+-- name: find_jobset_by_number
+SELECT number, id, uuid, key, speculate, client
+  FROM workerbee."jobset$"
+ WHERE dropped_at IS NULL AND number = %(number)s;
+
+-- name: jobset_ids
+SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL ORDER BY number DESC LIMIT 100;
+
+-- name: adopt_key
+-- A jobset made by a process without a key (the origin's path) takes the first key that signs in it.
+UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s RETURNING key;
+
+-- name: touch_client
+-- A temporary jobset lives as long as its client says so.
+UPDATE workerbee."jobset$" SET seen_at = now()
+ WHERE number = %(number)s AND dropped_at IS NULL
+RETURNING set_config('synchronous_commit', 'off', true) IS NOT NULL;
+
+-- name: mark_dropped
+UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now()) WHERE number = %(number)s;
+
+-- name: forget_jobset
+-- The last step of a drop, in the same transaction as the DROP of its tables.
+WITH batches AS (DELETE FROM workerbee."batch$" WHERE jobset = %(number)s),
+     counters AS (DELETE FROM workerbee."counter$" WHERE jobset = %(number)s)
+DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
+
+-- name: dropped_jobsets
+-- What is left to sweep: drops that were refused, and temporary jobsets whose client fell silent an
+-- hour ago.
+SELECT number FROM workerbee."jobset$"
+ WHERE dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour'
+ LIMIT 20;
+
+-- name: reserve_jobs
+-- Ids are the client's: it takes a block, and says which job gets which. This commit is synchronous,
+-- else a crash could give the same block to two clients.
+UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
+ WHERE number = %(number)s AND dropped_at IS NULL
+RETURNING next_job - %(n)s;
+
+-- name: beat
+-- A heartbeat. served_since starts anew after a gap, because a bee that was cut off itself can't tell
+-- who else is dead; lapsed tells it that others may have taken its work meanwhile.
+WITH before AS (
+    SELECT lease_until < now() AS lapsed FROM workerbee."bee$" WHERE incarnation = %(bee)s
+), beat AS (
+    INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until,
+                                       backend, backend_start, resting)
+    SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s,
+           now() + make_interval(secs => %(lease)s), %(backend)s,
+           (SELECT backend_start FROM pg_stat_activity WHERE pid = %(backend)s), %(resting)s
+    ON CONFLICT (incarnation) DO UPDATE
+       SET seen_at = now(), lease_until = excluded.lease_until, resting = excluded.resting,
+           backend = excluded.backend, backend_start = excluded.backend_start,
+           served_since = CASE WHEN b.lease_until < now() THEN now() ELSE b.served_since END
+    RETURNING set_config('synchronous_commit', 'off', true)
+)
+SELECT COALESCE((SELECT lapsed FROM before), false) AS lapsed,
+       (SELECT count(*) FROM beat) AS beats;
+
+-- name: leave
+-- A bee that ends in order; whatever it still holds is claimable at once.
+DELETE FROM workerbee."bee$" WHERE incarnation = %(bee)s;
+
+-- name: forget_bees
+-- Rows of bees that vanished long ago and hold nothing.
+DELETE FROM workerbee."bee$" b
+ WHERE lease_until < now() - interval '1 hour'
+   AND NOT EXISTS (SELECT FROM workerbee."batch$" h WHERE h.bee = b.incarnation AND h.claim IS NOT NULL);
+
+-- name: live_bees
+-- Could anybody do this jobset's work?
+SELECT count(*) FROM workerbee."bee$"
+ WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() - interval '30 seconds';
+
+-- name: offers
+-- Jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset.
+WITH RECURSIVE offered AS (
+    (SELECT jobset FROM workerbee."batch$"
+      WHERE claim IS NULL AND due_at IS NULL ORDER BY jobset LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobset FROM workerbee."batch$"
+             WHERE claim IS NULL AND due_at IS NULL AND jobset > o.jobset ORDER BY jobset LIMIT 1)
+      FROM offered o WHERE o.jobset IS NOT NULL
+), due AS (
+    SELECT DISTINCT jobset FROM workerbee."batch$" WHERE claim IS NULL AND due_at <= now()
+)
+SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client
+  FROM workerbee."jobset$" j
+ WHERE j.number IN (SELECT jobset FROM offered UNION SELECT jobset FROM due)
+   AND j.dropped_at IS NULL AND (j.seen_at IS NULL OR j.seen_at > now() - interval '10 seconds');
+
+-- name: held_elsewhere
+-- Jobsets in which other bees hold work: where something may lapse, or lag.
+SELECT DISTINCT jobset FROM workerbee."batch$"
+ WHERE claim IS NOT NULL AND bee <> %(bee)s AND (%(jobset)s IS NULL OR jobset = %(jobset)s);
+
+-- name: counts
+SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
+       COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
+       COALESCE(sum(cancelled), 0)::bigint AS cancelled, COALESCE(sum(retried), 0)::bigint AS retried,
+       COALESCE(sum(lost), 0)::bigint AS lost, COALESCE(sum(speculative), 0)::bigint AS speculative,
+       COALESCE(sum(late), 0)::bigint AS late
+  FROM workerbee."counter$" WHERE jobset = %(number)s;
+
+-- name: remaining
+-- A job without an outcome is in a batch, so that no batch means no work: nothing is counted. The
+-- functions of what waits tell a bee whether any of it is for it.
+SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_batch,
+       EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s AND claim IS NOT NULL) AS any_held,
+       (SELECT array_agg(DISTINCT function) FROM workerbee."batch$"
+         WHERE jobset = %(number)s AND claim IS NULL) AS functions,
+       EXISTS (SELECT FROM workerbee."counter$" WHERE jobset = %(number)s AND added > 0) AS ever_added;
+
+-- name: hint_work
+-- A hint only: whoever misses it polls.
+SELECT pg_notify('workerbee$work', %(number)s::text), set_config('synchronous_commit', 'off', true);
+
+-- name: hint_done
+SELECT pg_notify('workerbee$done$' || %(number)s, %(jobs)s), set_config('synchronous_commit', 'off', true);

@@ -1,0 +1,184 @@
+-- What a client says of one jobset: functions, jobs, cancellations, and reading results.
+
+-- name: put_function
+-- Stored once a jobset, by content.
+WITH put AS (
+    INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
+    VALUES (%(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s)
+    ON CONFLICT (digest) DO NOTHING RETURNING number
+)
+SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(digest)s LIMIT 1;
+
+-- name: namesakes
+-- Earlier versions of a function, and how many of their results are left aside.
+SELECT f.number, f.identity, f.python, f.added_at,
+       (SELECT count(*) FROM {job} j JOIN {outcome} o ON o.job = j.id
+         WHERE j.function = f.number AND o.status = 'completed') AS n_results
+  FROM {function} f WHERE f.name = %(name)s AND f.identity <> %(identity)s ORDER BY f.number;
+
+-- name: add
+-- Jobs and the batches that bring them, in one statement. Whoever adds the same call twice, or again
+-- after a COMMIT whose answer was lost, adds nothing: only ids that are returned were inserted now.
+-- Sorted by digest, because two clients that insert the same calls in different orders would deadlock.
+WITH given AS (
+    SELECT id::bigint, decode(digest, 'hex') AS digest, decode(key, 'hex') AS key,
+           codec, input::json, decode(payload, 'hex') AS payload, decode(mac, 'hex') AS mac,
+           lot::integer, function::integer
+      FROM unnest(string_to_array(%(id)s, E'\n'), string_to_array(%(digest)s, E'\n', ''),
+                  string_to_array(%(key)s, E'\n', ''), string_to_array(%(codec)s, E'\n'),
+                  string_to_array(%(input)s, E'\n', ''), string_to_array(%(payload)s, E'\n', ''),
+                  string_to_array(%(mac)s, E'\n', ''), string_to_array(%(lot)s, E'\n'),
+                  string_to_array(%(function)s, E'\n'))
+           AS g (id, digest, key, codec, input, payload, mac, lot, function)
+), inserted AS (
+    INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
+    SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY digest, id
+    ON CONFLICT DO NOTHING RETURNING id
+), lots AS (
+    SELECT * FROM unnest(%(lot_number)s::integer[], %(lot_priority)s::integer[],
+                         %(lot_due)s::double precision[], %(lot_timeout)s::double precision[],
+                         %(lot_max_attempts)s::integer[], %(lot_speculate)s::boolean[])
+           AS l (lot, priority, due, timeout, max_attempts, speculate)
+), batched AS (
+    INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
+                                    speculate, jobs)
+    SELECT {number}, g.function, 1, l.priority, to_timestamp(l.due), l.timeout, l.max_attempts,
+           l.speculate, array_agg(g.id ORDER BY g.id)
+      FROM inserted i JOIN given g USING (id) JOIN lots l USING (lot)
+     GROUP BY g.lot, g.function, l.priority, l.due, l.timeout, l.max_attempts, l.speculate
+     ORDER BY min(g.id)
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, added)
+    SELECT {number}, %(writer)s, count(*) FROM inserted HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET added = c.added + excluded.added
+), hinted AS (
+    SELECT pg_notify('workerbee$work', {number}::text) FROM (SELECT FROM inserted LIMIT 1) i WHERE %(hint)s
+), durable AS (
+    SELECT set_config('synchronous_commit', 'on', true)
+     WHERE current_setting('synchronous_commit') = 'off'
+)
+SELECT (SELECT array_agg(id) FROM inserted), (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
+
+-- name: same_calls
+-- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
+SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status
+  FROM {job} j
+  LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
+  LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
+ WHERE j.digest = ANY (%(digests)s);
+
+-- name: taken_inputs
+-- Which of these inputs are in the jobset already, by the whole or by their 'id'.
+SELECT encode(digest, 'hex'), encode(key, 'hex'), id FROM {job}
+ WHERE digest = ANY (%(digests)s) OR key = ANY (%(keys)s);
+
+-- name: put_part
+-- A large value travels ahead of its row in parts, so that no statement takes longer than a lease.
+INSERT INTO {part} (job, run, token, seq, data) VALUES (%(job)s, %(run)s, %(token)s, %(seq)s, %(data)s)
+ON CONFLICT DO NOTHING;
+
+-- name: get_part
+SELECT data FROM {part} WHERE job = %(job)s AND run = %(run)s AND token = %(token)s AND seq = %(seq)s;
+
+-- name: reopen
+-- A new run of jobs that had failed or been cancelled. The primary key of (job, run) lets one of many
+-- callers open it.
+WITH opened AS (
+    INSERT INTO {run} (job, run)
+    SELECT o.job, o.run + 1 FROM {outcome} o
+     WHERE (o.job, o.run) IN (SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]))
+       AND o.status <> 'completed'
+    ON CONFLICT DO NOTHING RETURNING job, run
+), batched AS (
+    INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
+                                    speculate, jobs)
+    SELECT {number}, j.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
+           %(max_attempts)s, %(speculate)s, array_agg(o.job ORDER BY o.job)
+      FROM opened o JOIN {job} j ON j.id = o.job GROUP BY j.function, o.run
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
+    SELECT {number}, %(writer)s, count(*) FROM opened HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET reopened = c.reopened + excluded.reopened
+)
+SELECT count(*), pg_notify('workerbee$work', {number}::text) FROM opened;
+
+-- name: finished
+-- Asked by id, never by what came last: a commit that is late can't be missed.
+SELECT job, run, status, codec, output::text, payload, mac FROM {outcome} WHERE job = ANY (%(jobs)s::bigint[]);
+
+-- name: begun
+-- Jobs that may have started, for futures that are to say "running".
+SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
+ WHERE h.jobset = {number} AND h.claim IS NOT NULL;
+
+-- name: cancel_waiting
+-- Beyond the mark `started` nothing has begun, and the row lock makes cancelling and starting take
+-- turns: a job cancelled here never runs.
+WITH asked AS (
+    SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
+), hit AS MATERIALIZED (
+    SELECT h.* FROM workerbee."batch$" h
+     WHERE h.jobset = {number} AND h.jobs && %(jobs)s::bigint[] AND h.copy_of IS NULL
+     ORDER BY h.id FOR UPDATE
+), gone AS (
+    SELECT DISTINCT a.job, a.run
+      FROM hit h CROSS JOIN LATERAL unnest(h.jobs[h.started + 1:]) AS u (job)
+      JOIN asked a ON a.job = u.job AND a.run = h.run
+), outcomes AS (
+    INSERT INTO {outcome} (job, run, status) SELECT job, run, 'cancelled' FROM gone
+    ON CONFLICT DO NOTHING RETURNING job
+), emptied AS (
+    DELETE FROM workerbee."batch$" b USING hit h
+     WHERE b.id = h.id AND h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone)
+    RETURNING b.id
+), shortened AS (
+    UPDATE workerbee."batch$" b
+       SET jobs = h.jobs[:h.started] || ARRAY(
+               SELECT u.job FROM unnest(h.jobs[h.started + 1:]) WITH ORDINALITY AS u (job, n)
+                WHERE u.job NOT IN (SELECT job FROM gone) ORDER BY u.n)
+      FROM hit h
+     WHERE b.id = h.id AND h.jobs && (SELECT array_agg(job) FROM gone)
+       AND NOT (h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone))
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, cancelled)
+    SELECT {number}, %(writer)s, count(*) FROM outcomes HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET cancelled = c.cancelled + excluded.cancelled
+), hinted AS (
+    SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
+    HAVING count(*) BETWEEN 1 AND 300
+)
+SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
+
+-- name: cancel_running
+-- The outcome ends the run; the holder sees with its next heartbeat that it works in vain.
+WITH asked AS (
+    SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
+), outcomes AS (
+    INSERT INTO {outcome} (job, run, status) SELECT job, run, 'cancelled' FROM asked
+    ON CONFLICT DO NOTHING RETURNING job
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, cancelled)
+    SELECT {number}, %(writer)s, count(*) FROM outcomes HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET cancelled = c.cancelled + excluded.cancelled
+), hinted AS (
+    SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
+    HAVING count(*) BETWEEN 1 AND 300
+)
+SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
+
+-- name: results
+-- A page of what is stored, in the order of submission.
+SELECT j.id, f.name, j.codec, j.input::text, j.payload, j.mac, o.run, o.status, o.codec, o.output::text,
+       o.payload, o.mac, o.bee::text, o.duration, extract(epoch FROM o.completed_at), f.digest
+  FROM {job} j
+  LEFT JOIN {function} f ON f.number = j.function
+  LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
+  LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
+ WHERE j.id > %(after)s ORDER BY j.id LIMIT %(n)s;
+
+-- name: ended_badly
+-- The latest runs that failed or were cancelled: what a retry starts anew.
+SELECT o.job, o.run FROM {outcome} o
+ WHERE o.status <> 'completed'
+   AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
+ ORDER BY o.job;

@@ -1,0 +1,223 @@
+"""One connection to PostgreSQL, used by one thread, that never waits without a limit.
+
+psycopg2 runs in its asynchronous mode, so that every wait is ours: it has a deadline, notices a
+notification, and can be ended by a wake-up from another thread. Each query is a transaction of its own
+(what the whole design rests on: nothing is open while user code runs, and a pooler in transaction mode
+may stand between). A connection that fails is thrown away; the next query makes a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions, sql
+
+from workerbee.errors import DatabaseUnavailableError
+
+Row = tuple[Any, ...]
+Query = str | sql.Composable
+
+#: Seconds that a query may take before its connection is held to be dead.
+QUERY_TIMEOUT = 60.0
+CONNECT_TIMEOUT = 10.0
+
+#: SQLSTATEs that say "not now": connection trouble, resources, shutdown, locks, deadlock, read-only.
+_PASSING = ("08", "53", "57P", "57014", "40001", "40P01", "55P03", "25006", "58030", "XX000")
+_GONE = ("42P01", "3F000", "42704")
+
+
+def passing(error: BaseException) -> bool:
+    """Whether to try again: the server or the way to it is in trouble, and the query is not at fault."""
+    if isinstance(error, DatabaseUnavailableError):
+        return True
+    if not isinstance(error, psycopg2.Error):
+        return False
+    code = error.pgcode
+    if code is None:
+        return isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError))
+    return code.startswith(_PASSING)
+
+
+def gone(error: BaseException) -> bool:
+    """Whether the query met tables that are no longer there: the jobset was dropped."""
+    return isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(_GONE)
+
+
+def refused(error: BaseException) -> bool:
+    """Whether no patience will help: a wrong password, a user or a database that isn't there."""
+    text = str(error)
+    return any(
+        mark in text
+        for mark in ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
+    )
+
+
+def backoff(limit: float = 1.0) -> Iterator[float]:
+    """Seconds to wait before each next try: growing, never two processes in step, about one a second."""
+    pause = 0.05
+    while True:
+        yield pause * (0.5 + random.random())  # noqa: S311 (no secret)
+        pause = min(limit, pause * 2)
+
+
+class Wake:
+    """Wakes a thread that waits in `Connection.wait`, from any thread or signal handler."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def set(self) -> None:
+        # A full pipe wakes as well, and a closed one has nobody left to wake.
+        with suppress(OSError):
+            os.write(self._writer, b"w")
+
+    def clear(self) -> None:
+        with suppress(OSError):
+            os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class Connection:
+    """A connection that is made when it is first needed, and made anew after it has failed."""
+
+    def __init__(self, dsn: str, *, application: str = "workerbee") -> None:
+        self._dsn = dsn
+        self._application = application
+        self._pg: Any = None
+        self._channels: list[str] = []
+        self.generation = 0  # grows with every reconnection: what was in flight is then unknown
+
+    @property
+    def backend(self) -> int | None:
+        """The server process of a direct connection; None before the first query."""
+        return None if self._pg is None else int(self._pg.info.backend_pid)
+
+    def run(self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT) -> list[Row]:
+        """Run one query as one transaction; its rows, or an empty list.
+
+        Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
+        connection or no answer in time; after either kind `passing` says whether to try again.
+        """
+        deadline = time.monotonic() + timeout
+        pg = self._connected(deadline)
+        try:
+            cursor = pg.cursor()
+            cursor.execute(query, params)
+            self._finish(pg, deadline)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg2.Error as error:
+            if pg.closed or error.pgcode is None:
+                self.drop()
+            raise
+        except BaseException:
+            self.drop()  # a query is under way whose answer nobody will read
+            raise
+
+    def listen(self, channels: Sequence[str]) -> None:
+        """Hear these channels from now on, also after a reconnection."""
+        new = [c for c in channels if c not in self._channels]
+        self._channels.extend(new)
+        if self._pg is not None:
+            for channel in new:
+                self.run(_listen(channel))
+
+    def wait(self, timeout: float, wake: Wake) -> list[tuple[str, str]]:
+        """Sleep until a notification, a wake-up, or the time is over; the notifications as (channel, payload)."""
+        poll = select.poll()
+        poll.register(wake.fileno(), select.POLLIN)
+        if self._pg is not None:
+            poll.register(self._pg.fileno(), select.POLLIN)
+            if self._pg.notifies:
+                timeout = 0
+        ready = poll.poll(max(0.0, timeout) * 1000)
+        if any(fd == wake.fileno() for fd, _ in ready):
+            wake.clear()
+        return self.notifications()
+
+    def notifications(self) -> list[tuple[str, str]]:
+        """What has been heard since the last look; a dead connection is noticed here too."""
+        if self._pg is None:
+            return []
+        try:
+            self._pg.poll()
+        except psycopg2.Error:
+            self.drop()
+            return []
+        heard = [(n.channel, n.payload) for n in self._pg.notifies]
+        self._pg.notifies.clear()
+        return heard
+
+    def drop(self) -> None:
+        """Close the connection; the next query makes a new one."""
+        if self._pg is not None:
+            with suppress(psycopg2.Error):
+                self._pg.close()
+            self._pg = None
+
+    close = drop
+
+    def _connected(self, deadline: float) -> Any:
+        if self._pg is not None and not self._pg.closed:
+            return self._pg
+        self.drop()
+        self.generation += 1
+        limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
+        try:
+            pg = psycopg2.connect(self._dsn, async_=True, client_encoding="UTF8", fallback_application_name=self._application,
+                                  keepalives_idle=5, keepalives_interval=2, keepalives_count=3,
+                                  tcp_user_timeout=15000)
+            self._finish(pg, limit)
+        except psycopg2.OperationalError as error:
+            raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {str(error).strip()}") from error
+        self._pg = pg
+        for channel in self._channels:
+            pg.cursor().execute(_listen(channel))
+            self._finish(pg, deadline)
+        return pg
+
+    @staticmethod
+    def _finish(pg: Any, deadline: float) -> None:
+        """Drive the connection until its answer is here, or raise at the deadline."""
+        while (state := pg.poll()) != extensions.POLL_OK:
+            poll = select.poll()
+            poll.register(pg.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
+
+
+def _listen(channel: str) -> sql.Composed:
+    return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+
+
+def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool]) -> Any:
+    """Call ``action`` until it succeeds, waiting out what passes.
+
+    ``patience`` in seconds (None: for ever) counts from the first failure; then
+    DatabaseUnavailableError. ``pause(seconds)`` sleeps, and says False when it is no longer worth it.
+    """
+    give_up = None
+    for seconds in backoff():
+        try:
+            return action()
+        except (psycopg2.Error, DatabaseUnavailableError) as error:
+            if not passing(error):
+                raise
+            now = time.monotonic()
+            give_up = give_up or (None if patience is None else now + patience)
+            if (give_up is not None and now > give_up) or not pause(seconds):
+                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {str(error).strip()}") from error
+    raise AssertionError("backoff never ends")

@@ -1,0 +1,72 @@
+"""Installing and migrating the shared schema.
+
+Migrations are numbered SQL files, applied in order, each in one transaction under an advisory
+transaction lock, so that racing processes take turns and a killed one leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import psycopg2
+from psycopg2 import sql
+
+from workerbee.errors import UnsupportedDatabaseError
+from workerbee.store.connection import Connection
+from workerbee.store.queries import load
+
+OLDEST_SERVER = 120000
+_LOCK = 0x776F726B6572  # "worker": the advisory lock of migrations
+
+
+def migrations() -> dict[int, str]:
+    """The SQL of each migration by its number."""
+    folder = resources.files(__package__).joinpath("migrations")
+    return {int(f.name[:3]): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".sql")}
+
+
+def ensure(connection: Connection) -> None:
+    """Bring the schema to this version's, or say why that can't be.
+
+    Raises UnsupportedDatabaseError: the server is older than PostgreSQL 12, the schema newer than this
+    program, or the user may not create it.
+    """
+    [(version, installed, may_create)] = connection.run(load("catalogue.sql")["server_facts"])
+    if version < OLDEST_SERVER:
+        raise UnsupportedDatabaseError(
+            f"the server is PostgreSQL {version // 10000}, and Workerbee needs 12 or newer; upgrade the server, "
+            "or use the embedded one by naming no server"
+        )
+    newest = max(migrations())
+    present = connection.run(load("catalogue.sql")["schema_version"])[0][0] if installed else 0
+    if present > newest:
+        raise UnsupportedDatabaseError(
+            f"the schema 'workerbee' in this database is version {present}, and this program knows {newest}; "
+            "upgrade workerbee-executor in this environment"
+        )
+    if present < newest:
+        if not installed and not may_create:
+            raise UnsupportedDatabaseError(
+                "the schema 'workerbee' isn't in this database and this user may not create it; have its "
+                "owner run a Workerbee client once, or GRANT CREATE ON DATABASE"
+            )
+        _migrate(connection, newest)
+
+
+def _migrate(connection: Connection, newest: int) -> None:
+    for number in range(1, newest + 1):
+        # The version row is the guard: its primary key makes a second application fail and roll back.
+        script = sql.SQL(
+            "BEGIN; SELECT pg_advisory_xact_lock({lock}); CREATE SCHEMA IF NOT EXISTS workerbee;"
+            ' CREATE TABLE IF NOT EXISTS workerbee."version$" (number integer PRIMARY KEY,'
+            " applied_at timestamptz NOT NULL DEFAULT now());"
+            ' INSERT INTO workerbee."version$" (number) VALUES ({number});'
+            " {migration} COMMIT"
+        ).format(lock=sql.Literal(_LOCK), number=sql.Literal(number), migration=sql.SQL(migrations()[number]))
+        try:
+            connection.run(script)
+        except psycopg2.errors.UniqueViolation:
+            connection.run("ROLLBACK")  # another process was first
+        except psycopg2.Error:
+            connection.drop()
+            raise
