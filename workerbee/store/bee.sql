@@ -201,9 +201,9 @@ WITH held AS MATERIALIZED (
        SET started = b.started - k.n_started,
            jobs = ARRAY(SELECT u.job FROM unnest(b.jobs) WITH ORDINALITY AS u (job, n)
                          WHERE u.job <> ALL (%(jobs)s) ORDER BY u.n)
-      FROM held h, back k WHERE b.id = h.id AND NOT h.jobs <@ %(jobs)s
+      FROM held h, back k WHERE b.id = h.id AND NOT h.jobs <@ %(jobs)s::bigint[]
 ), closed AS (
-    DELETE FROM workerbee."batch$" b USING held h WHERE b.id = h.id AND h.jobs <@ %(jobs)s
+    DELETE FROM workerbee."batch$" b USING held h WHERE b.id = h.id AND h.jobs <@ %(jobs)s::bigint[]
 )
 SELECT (SELECT count(*) FROM returned), pg_notify('workerbee$work', {number}::text);
 

@@ -126,6 +126,10 @@ class Connection:
             self.drop()  # a query is under way whose answer nobody will read
             raise
 
+    def text(self, query: sql.Composable) -> str:
+        """A composed query as text, so that it is composed once (quoting asks libpq, hence the connection)."""
+        return str(query.as_string(self._connected(time.monotonic() + CONNECT_TIMEOUT)))
+
     def listen(self, channels: Sequence[str]) -> None:
         """Hear these channels from now on, also after a reconnection."""
         new = [c for c in channels if c not in self._channels]

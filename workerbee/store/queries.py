@@ -10,10 +10,11 @@ import re
 from functools import cache
 from importlib import resources
 
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "client.sql", "bee.sql", "jobset.sql")
+LOCK_REFUSED = errors.LockNotAvailable
 _TABLES = ("job", "function", "run", "outcome", "attempt", "part")
 _INDEXES = ("job_digest", "job_key", "attempt_job")
 

@@ -1,0 +1,121 @@
+"""The values that travel between client, database, bee and runner. No I/O here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+#: Codecs whose text a person can read in the database; all others are bytes.
+READABLE = frozenset({"json", "json_call", "error"})
+
+#: The function number of jobs that bring no function (add_job(s), or inserted by hand).
+NO_FUNCTION = 0
+
+
+class Jobset(NamedTuple):
+    """A jobset as the catalogue has it. ``id`` is None for a temporary one, which has a ``client``."""
+
+    number: int
+    id: str | None
+    uuid: UUID
+    key: str | None
+    speculate: bool
+    client: UUID | None
+
+    @property
+    def temporary(self) -> bool:
+        return self.id is None
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return self.id if self.id is not None else f"temporary jobset {self.number}"
+
+
+class Options(NamedTuple):
+    """How a job is to be run. ``due`` is seconds since the epoch, ``timeout`` seconds of run time."""
+
+    priority: int = 0
+    due: float | None = None
+    timeout: float | None = None
+    max_attempts: int | None = None
+    speculate: bool = True
+
+
+class NewJob(NamedTuple):
+    """A job on its way into the database; ``digest`` None: it is never taken for another call."""
+
+    id: int
+    function: int
+    options: Options
+    codec: str
+    data: bytes
+    mac: bytes | None
+    digest: bytes | None
+    key: bytes | None = None
+
+
+class Job(NamedTuple):
+    """A job as claimed: what a runner needs to do it."""
+
+    id: int
+    run: int
+    codec: str
+    data: bytes
+    mac: bytes | None
+
+
+class Batch(NamedTuple):
+    """Jobs claimed together; the first ``started`` of ``jobs`` are agreed to have begun."""
+
+    id: int
+    claim: UUID
+    function: int
+    run: int
+    timeout: float | None
+    max_attempts: int | None
+    again: bool
+    started: int
+    claimed_at: float
+    jobs: list[Job]
+    copy: bool = False
+
+
+class Outcome(NamedTuple):
+    """How one execution of a job ended.
+
+    ``kind`` is ``completed``, or why it wasn't: ``failed`` (the job asked for another attempt),
+    ``error`` (any other exception), ``died`` (its runner), ``lost`` (its bees). ``data`` is the
+    encoded value, or the error record. ``duration`` is in seconds.
+    """
+
+    job: int
+    run: int
+    kind: str
+    codec: str
+    data: bytes
+    mac: bytes | None
+    duration: float
+
+
+class Stored(NamedTuple):
+    """The recorded end of a run: status ``completed``, ``failed`` or ``cancelled``."""
+
+    job: int
+    run: int
+    status: str
+    codec: str | None
+    data: bytes
+    mac: bytes | None
+
+
+class Function(NamedTuple):
+    """A stored function record, as signed by its client."""
+
+    number: int
+    digest: bytes
+    name: str
+    codec: str
+    body: bytes
+    python: str
+    mac: bytes

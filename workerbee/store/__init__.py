@@ -1,0 +1,11 @@
+"""The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
+
+from workerbee.store.bee import BeeStore, Limits, Scope
+from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
+from workerbee.store.client import ClientStore, SameCall
+from workerbee.store.connection import Connection, Wake, backoff, gone, passing, refused, retrying
+
+__all__ = [
+    "BeeFacts", "BeeStore", "Catalogue", "ClientStore", "Connection", "Counts", "Limits", "Remaining",
+    "SameCall", "Scope", "Wake", "backoff", "gone", "passing", "refused", "retrying",
+]  # fmt: skip

@@ -1,0 +1,158 @@
+"""Verbs of a bee on one jobset. Where the database fences, a refusal is a value, not an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from workerbee.job import READABLE, Batch, Function, Job, Jobset, Outcome
+from workerbee.store import parts, queries
+from workerbee.store.connection import Connection, Row
+
+
+class Scope(NamedTuple):
+    """Which functions' jobs a bee takes: ``only`` these (None: any), and none of ``refused``."""
+
+    only: tuple[int, ...] | None = None
+    refused: tuple[int, ...] = ()
+
+
+class Limits(NamedTuple):
+    """When a failed attempt is the last: after so many, tried again with this backoff (seconds)."""
+
+    attempts: int
+    backoff: float = 1.0
+    max_backoff: float = 300.0
+
+
+class BeeStore:
+    """One jobset as a bee sees it, over the bee's connection."""
+
+    def __init__(self, connection: Connection, jobset: Jobset, incarnation: UUID, host: str) -> None:
+        self.connection = connection
+        self.jobset = jobset
+        self._bee = str(incarnation)
+        self._host = host
+        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind("bee.sql", jobset.number, jobset.id)
+        self._queries = {name: connection.text(query) for name, query in bound.items()}
+
+    def _run(self, name: str, **params: Any) -> list[Row]:
+        return self.connection.run(self._queries[name], params | {"bee": self._bee})
+
+    # Taking work
+
+    def claim(self, n: int, start: int, scope: Scope) -> list[Batch]:
+        """Take at most ``n`` jobs from the front; the first ``start`` of them are started."""
+        claim = uuid4()
+        rows = self._run("claim", claim=str(claim), n=n, start=start, headers=min(n, 8), **_scope(scope))
+        return self._batches(rows, claim)
+
+    def speculate(self, scope: Scope) -> list[Batch]:
+        """Take one copy of the worst straggler, if there is one."""
+        claim = uuid4()
+        rows = self._run("speculate", claim=str(claim), host=self._host, **_scope(scope))
+        return [b._replace(copy=True) for b in self._batches(rows, claim)]
+
+    def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
+        batches: dict[int, Batch] = {}
+        for (batch, function, run, timeout, max_attempts, again, started, claimed_at,
+             job, codec, text, payload, mac, _) in rows:  # fmt: skip
+            if batch not in batches:
+                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, [])
+            if job is None:
+                continue
+            data = text.encode() if text is not None else bytes(payload)
+            if codec == parts.PARTS:
+                codec, data = parts.get(self._run, job, 0, data)
+            batches[batch].jobs.append(Job(job, run, codec, data, bytes(mac) if mac is not None else None))
+        return list(batches.values())
+
+    def start(self, batch: Batch, started: int) -> tuple[int, list[int]]:
+        """Move the mark: how many are started now, and the jobs that are left; (0, []) if the claim is lost."""
+        rows = self._run("start", batch=batch.id, claim=str(batch.claim), started=started)
+        return (rows[0][0], rows[0][1]) if rows else (0, [])
+
+    # Ending it
+
+    def complete(self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None) -> None:
+        """Record successes (each with the time its batch was claimed) and delete batches with nothing open."""
+        columns: list[list[str]] = [[] for _ in range(8)]
+        for o, claimed_at in outcomes:
+            codec, data = parts.put(self._run, o.job, o.run, o.codec, o.data)
+            readable = codec in READABLE
+            values = (
+                str(o.job), str(o.run), codec, data.decode() if readable else "", "" if readable else data.hex(),
+                o.mac.hex() if o.mac else "", repr(claimed_at), repr(o.duration),
+            )  # fmt: skip
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+        names = ("job", "run", "codec", "output", "payload", "mac", "claimed_at", "duration")
+        params = {n: "\n".join(c) for n, c in zip(names, columns, strict=True)}
+        [(stored, _, _)] = self._run(
+            "complete", closed=[b.id for b in closed], claims=[str(b.claim) for b in closed], hint=hint, **params
+        )
+        if stored < len(outcomes):
+            self._run("late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host)
+
+    def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
+        """Record a failed attempt.
+
+        Returns ``retried``, ``failed`` (the run has ended), ``noted`` (another copy runs, or the run had
+        ended before) or ``ignored`` (this bee no longer holds the job).
+        """
+        codec, data = parts.put(self._run, outcome.job, outcome.run, outcome.codec, outcome.data)
+        readable = codec in READABLE
+        [(verdict, _, _)] = self._run(
+            "fail", batch=batch.id, claim=str(batch.claim), job=outcome.job, kind=outcome.kind, host=self._host,
+            error=error, codec=codec, output=data.decode() if readable else None,
+            payload=None if readable else data, mac=outcome.mac, duration=outcome.duration,
+            limit=limits.attempts, backoff=limits.backoff, max_backoff=limits.max_backoff,
+        )  # fmt: skip
+        return str(verdict)
+
+    def release(self, batch: Batch, jobs: Sequence[int], *, untouched: bool) -> None:
+        """Give jobs back, uncharged; ``untouched``: they have surely not run."""
+        self._run("release", batch=batch.id, claim=str(batch.claim), jobs=list(jobs), untouched=untouched)
+
+    def release_unknown(self, known: Iterable[UUID]) -> None:
+        """Give back what this bee holds by claims that it doesn't know of."""
+        self._run("release_unknown", claims=[str(c) for c in known])
+
+    def held_claims(self) -> dict[int, tuple[UUID, list[int]]]:
+        """What this bee holds in the database: claim and jobs by batch."""
+        return {batch: (UUID(claim), jobs) for batch, claim, jobs in self._run("held_claims")}
+
+    # Looking after others
+
+    def rescue(self, lease: float) -> list[str]:
+        """Put back the work of bees that are gone; their incarnations."""
+        [(_, bees)] = self._run("rescue", lease=lease)
+        return bees or []
+
+    def came_back(self) -> None:
+        self._run("came_back")
+
+    def overtaken(self) -> list[tuple[int, int]]:
+        """(batch, job) of jobs that this bee runs in vain."""
+        return [(batch, job) for batch, _, job in self._run("overtaken")]
+
+    def vanished(self, job: Job) -> int:
+        """On how many hosts a bee vanished that was running this job and nothing else."""
+        return int(self._run("vanished", job=job.id, run=job.run)[0][0])
+
+    # Functions
+
+    def get_function(self, number: int) -> Function | None:
+        rows = self._run("get_function", number=number)
+        if not rows:
+            return None
+        digest, name, codec, body, python, mac = rows[0]
+        return Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
+
+    def functions_named(self, name: str) -> tuple[int, ...]:
+        return tuple(row[0] for row in self._run("functions_named", name=name))
+
+
+def _scope(scope: Scope) -> dict[str, Any]:
+    return {"only": None if scope.only is None else list(scope.only), "refused": list(scope.refused)}

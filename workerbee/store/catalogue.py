@@ -1,0 +1,182 @@
+"""Verbs on what all jobsets share: jobsets as such, bees, hints, counters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from psycopg2 import sql
+
+from workerbee.job import Jobset
+from workerbee.store import queries
+from workerbee.store.connection import Connection, Row
+
+
+class Counts(NamedTuple):
+    """What has happened in a jobset so far, summed over all writers."""
+
+    added: int
+    reopened: int
+    completed: int
+    failed: int
+    cancelled: int
+    retried: int
+    lost: int
+    speculative: int
+    late: int
+
+    @property
+    def open(self) -> int:
+        """Runs that have not ended."""
+        return self.added + self.reopened - self.completed - self.failed - self.cancelled
+
+
+class Remaining(NamedTuple):
+    """Whether a jobset has batches, held ones among them; the functions of what waits; if it ever had a job."""
+
+    any_batch: bool
+    any_held: bool
+    functions: list[int] | None
+    ever_added: bool
+
+
+class BeeFacts(NamedTuple):
+    """What a bee says of itself with each heartbeat; ``jobset`` None: it serves them all."""
+
+    incarnation: UUID
+    jobset: int | None
+    host: str
+    pid: int
+    python: str
+    runners: int
+
+
+class Catalogue:
+    """The shared tables, over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def _run(self, name: str, **params: Any) -> list[Row]:
+        return self.connection.run(queries.load("catalogue.sql")[name], params)
+
+    # Jobsets
+
+    def create_jobset(
+        self, jobset_id: str | None, *, key: str | None, speculate: bool, client: UUID | None = None
+    ) -> Jobset | None:
+        """Create a jobset with its tables and view, in one transaction; None if it exists already."""
+        uuid = uuid4()
+        facts = {"id": jobset_id, "uuid": str(uuid), "key": key, "speculate": speculate, "client": client and str(client)}
+        run = self.connection.run
+        run("BEGIN")
+        try:
+            created = self._run("create_jobset", **facts)
+            if created:
+                number = created[0][0]
+                make = queries.bind("jobset.sql", number, jobset_id)
+                run(make["make_tables"])
+                run(make["make_view"])
+            run("COMMIT")
+        except BaseException:
+            self.connection.drop()  # rolls back
+            raise
+        return Jobset(number, jobset_id, uuid, key, speculate, client) if created else None
+
+    def find_jobset(self, jobset_id: str) -> Jobset | None:
+        return _jobset(self._run("find_jobset", id=jobset_id))
+
+    def find_jobset_by_number(self, number: int) -> Jobset | None:
+        return _jobset(self._run("find_jobset_by_number", number=number))
+
+    def jobset_ids(self) -> tuple[str, ...]:
+        """The durable jobsets, newest first."""
+        return tuple(row[0] for row in self._run("jobset_ids"))
+
+    def adopt_key(self, number: int, fingerprint: str) -> str:
+        """The fingerprint of the key that signs in this jobset: ours, if there was none before."""
+        return str(self._run("adopt_key", number=number, key=fingerprint)[0][0])
+
+    def touch_client(self, number: int) -> bool:
+        """Say that the temporary jobset's client is alive; False if the jobset is gone."""
+        return bool(self._run("touch_client", number=number))
+
+    def drop_jobset(self, jobset: Jobset) -> bool:
+        """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
+        self._run("mark_dropped", number=jobset.number)
+        return self._drop_tables(jobset.number, jobset.id)
+
+    def sweep(self) -> int:
+        """Drop what was marked, and temporary jobsets whose client fell silent an hour ago; how many."""
+        return sum(self._drop_tables(number, None) for (number,) in self._run("dropped_jobsets"))
+
+    def _drop_tables(self, number: int, jobset_id: str | None) -> bool:
+        run = self.connection.run
+        tables = queries.identifiers(number, jobset_id)
+        try:
+            run("BEGIN")
+            run("SET LOCAL lock_timeout = '1s'")
+            # CASCADE takes the view along, whatever name it has.
+            names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
+            run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
+            self._run("forget_jobset", number=number)
+            run("COMMIT")
+        except queries.LOCK_REFUSED:
+            self.connection.drop()
+            return False
+        except BaseException:
+            self.connection.drop()
+            raise
+        return True
+
+    def reserve_jobs(self, number: int, n: int) -> int | None:
+        """The first of ``n`` job ids that are now the caller's; None if the jobset is gone."""
+        rows = self._run("reserve_jobs", number=number, n=n)
+        return int(rows[0][0]) if rows else None
+
+    def counts(self, number: int) -> Counts:
+        return Counts(*self._run("counts", number=number)[0])
+
+    def remaining(self, number: int) -> Remaining:
+        return Remaining(*self._run("remaining", number=number)[0])
+
+    # Bees
+
+    def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> bool:
+        """A heartbeat, good for ``lease`` seconds; True if the last one had lapsed before it."""
+        facts = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
+        facts["bee"] = str(facts.pop("incarnation"))
+        return bool(self._run("beat", **facts)[0][0])
+
+    def leave(self, incarnation: UUID) -> None:
+        self._run("leave", bee=str(incarnation))
+
+    def forget_bees(self) -> None:
+        self._run("forget_bees")
+
+    def live_bees(self, number: int) -> int:
+        """Bees that serve this jobset and were alive half a minute ago."""
+        return int(self._run("live_bees", number=number)[0][0])
+
+    def offers(self) -> list[Jobset]:
+        """Jobsets with something to claim."""
+        return [_jobset([row]) for row in self._run("offers")]  # type: ignore[misc]
+
+    def held_elsewhere(self, incarnation: UUID, jobset: int | None) -> list[int]:
+        """Jobsets in which other bees hold work."""
+        return [row[0] for row in self._run("held_elsewhere", bee=str(incarnation), jobset=jobset)]
+
+    # Hints
+
+    def hint_work(self, number: int) -> None:
+        self._run("hint_work", number=number)
+
+    def hint_done(self, number: int, jobs: str) -> None:
+        self._run("hint_done", number=number, jobs=jobs)
+
+
+def _jobset(rows: list[Row]) -> Jobset | None:
+    if not rows:
+        return None
+    number, jobset_id, uuid, key, speculate, client = rows[0]
+    return Jobset(number, jobset_id, UUID(uuid), key, speculate, UUID(client) if client else None)

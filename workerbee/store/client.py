@@ -1,0 +1,161 @@
+"""Verbs of a client on one jobset: functions, jobs, cancellations, results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from workerbee.job import READABLE, Function, Jobset, NewJob, Options, Stored
+from workerbee.store import parts, queries
+from workerbee.store.connection import Connection, Row
+
+#: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
+#: inside the row (2 kB).
+BATCH = 200
+
+
+class SameCall(NamedTuple):
+    """The job that a call is already; ``status`` None: its latest ``run`` has not ended."""
+
+    job: int
+    run: int
+    status: str | None
+
+
+class Namesake(NamedTuple):
+    """Another version of a function, and how many completed results it has."""
+
+    number: int
+    identity: bytes
+    python: str
+    n_results: int
+
+
+class ClientStore:
+    """One jobset as its clients see it, over one connection."""
+
+    def __init__(self, connection: Connection, jobset: Jobset, writer: UUID) -> None:
+        self.connection = connection
+        self.jobset = jobset
+        self._writer = str(writer)
+        bound = queries.bind("client.sql", jobset.number, jobset.id)
+        self._queries = {name: connection.text(query) for name, query in bound.items()}
+
+    def _run(self, name: str, **params: Any) -> list[Row]:
+        return self.connection.run(self._queries[name], params)
+
+    def put_function(self, function: Function, identity: bytes) -> int:
+        """Store a function record, once by content; its number."""
+        facts = function._asdict() | {"identity": identity}
+        del facts["number"]
+        return int(self._run("put_function", **facts)[0][0])
+
+    def namesakes(self, name: str, identity: bytes) -> list[Namesake]:
+        """Other versions of the function, oldest first."""
+        rows = self._run("namesakes", name=name, identity=identity)
+        return [Namesake(number, bytes(i), python, n) for number, i, python, _, n in rows]
+
+    def add(self, jobs: Sequence[NewJob], *, hint: bool) -> set[int]:
+        """Insert jobs with the batches that bring them, all or none; the ids really inserted.
+
+        With ``hint`` the waiting bees are told in the same transaction.
+        """
+        lots: list[Options] = []
+        filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
+        columns: list[list[str]] = [[] for _ in range(9)]
+        for job in jobs:
+            codec, data = parts.put(self._run, job.id, 0, job.codec, job.data)
+            kind = (job.options, job.function)
+            lot, size = filling.get(kind, (0, BATCH))
+            if size == BATCH:
+                lot, size = len(lots), 0
+                lots.append(job.options)
+            filling[kind] = (lot, size + 1)
+            readable = codec in READABLE
+            values = (
+                str(job.id), job.digest.hex() if job.digest else "", job.key.hex() if job.key else "", codec,
+                data.decode() if readable else "", "" if readable else data.hex(),
+                job.mac.hex() if job.mac else "", str(lot), str(job.function),
+            )  # fmt: skip
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+        names = ("id", "digest", "key", "codec", "input", "payload", "mac", "lot", "function")
+        params: dict[str, Any] = {n: "\n".join(c) for n, c in zip(names, columns, strict=True)}
+        params |= {
+            "lot_number": list(range(len(lots))),
+            "lot_priority": [o.priority for o in lots],
+            "lot_due": [o.due for o in lots],
+            "lot_timeout": [o.timeout for o in lots],
+            "lot_max_attempts": [o.max_attempts for o in lots],
+            "lot_speculate": [o.speculate for o in lots],
+        }
+        [(inserted, _, _)] = self._run("add", hint=hint, writer=self._writer, **params)
+        return set(inserted or ())
+
+    def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:
+        """The jobs that calls with these digests are already, by digest."""
+        rows = self._run("same_calls", digests=list(digests))
+        return {bytes.fromhex(digest): SameCall(job, run, status) for digest, job, run, status in rows}
+
+    def taken_inputs(self, digests: Sequence[bytes], keys: Sequence[bytes]) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """Which inputs are in the jobset already: job ids by digest, and by key."""
+        rows = self._run("taken_inputs", digests=list(digests), keys=list(keys))
+        return (
+            {bytes.fromhex(d): job for d, _, job in rows if d},
+            {bytes.fromhex(k): job for _, k, job in rows if k},
+        )
+
+    def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
+        """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
+        facts = options._asdict()
+        rows = self._run("reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts)
+        return int(rows[0][0])
+
+    def finished(self, jobs: Sequence[int]) -> list[Stored]:
+        """The recorded ends of all runs of these jobs."""
+        found = []
+        for job, run, status, codec, output, payload, mac in self._run("finished", jobs=_array(jobs)):
+            found.append(self._stored(job, run, status, codec, output, payload, mac))
+        return found
+
+    def _stored(self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any) -> Stored:
+        data = output.encode() if output is not None else bytes(payload or b"")
+        if codec == parts.PARTS:
+            codec, data = parts.get(self._run, job, run, data)
+        return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)
+
+    def begun(self) -> set[tuple[int, int]]:
+        """(job, run) of everything that may have started and has not been closed."""
+        return {(job, run) for job, run in self._run("begun")}
+
+    def cancel_waiting(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
+        """Cancel those of these (job, run) that have not started; which."""
+        return self._cancel("cancel_waiting", jobs)
+
+    def cancel_running(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
+        """End these runs as cancelled, started or not; which had not ended before."""
+        return self._cancel("cancel_running", jobs)
+
+    def _cancel(self, query: str, jobs: Sequence[tuple[int, int]]) -> set[int]:
+        rows = self._run(query, jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer)
+        return {row[0] for row in rows}
+
+    def results(self, after: int, n: int) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
+        """A page of jobs after id ``after``: id, function, the end of the latest run, the call, and facts."""
+        page = []
+        for (job, name, codec, text, payload, mac, run, status, ocodec, output, opayload, omac, bee, duration,
+             completed, digest) in self._run("results", after=after, n=n):  # fmt: skip
+            call = self._stored(job, 0, "call", codec, text, payload, mac)
+            end = self._stored(job, run, status, ocodec, output, opayload, omac) if status else None
+            facts = {"bee": bee, "duration": duration, "completed": completed, "digest": bytes(digest) if digest else None}
+            page.append((job, name, end, call, facts))
+        return page
+
+    def ended_badly(self) -> list[tuple[int, int]]:
+        """(job, run) of the latest runs that failed or were cancelled."""
+        return [(job, run) for job, run in self._run("ended_badly")]
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"

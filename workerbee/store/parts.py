@@ -1,0 +1,38 @@
+"""Values too large for one statement travel in parts, ahead of the row that refers to them.
+
+So no statement takes longer than a lease on a slow link. The row then has the codec ``parts``, and as
+its payload a reference: which parts, and what codec the whole has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from uuid import uuid4
+
+from workerbee.store.connection import Row
+
+PART = 1_000_000
+PARTS = "parts"
+
+
+def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, bytes]:
+    """Store ``data`` if it is large; the codec and the bytes that go into the row."""
+    if len(data) <= PART:
+        return codec, data
+    token = str(uuid4())
+    view = memoryview(data)
+    n = 0
+    for n, start in enumerate(range(0, len(data), PART), 1):
+        run("put_part", job=job, run=run_number, token=token, seq=n, data=view[start : start + PART])
+    return PARTS, json.dumps({"token": token, "n": n, "codec": codec}).encode()
+
+
+def get(run: Callable[..., list[Row]], job: int, run_number: int, reference: bytes) -> tuple[str, bytes]:
+    """The codec and the bytes of the whole that ``reference`` names."""
+    facts = json.loads(reference)
+    whole = bytearray()
+    for seq in range(1, facts["n"] + 1):
+        [(data,)] = run("get_part", job=job, run=run_number, token=facts["token"], seq=seq)
+        whole += data
+    return facts["codec"], bytes(whole)
