@@ -56,13 +56,18 @@ class NewJob(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A job as claimed: what a runner needs to do it."""
+    """A job as claimed: what a runner needs to do it.
+
+    ``attempts`` were made before; on ``vanished`` hosts a bee vanished that ran this job and nothing else.
+    """
 
     id: int
     run: int
     codec: str
     data: bytes
     mac: bytes | None
+    attempts: int = 0
+    vanished: int = 0
 
 
 class Batch(NamedTuple):

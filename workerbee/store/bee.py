@@ -57,7 +57,7 @@ class BeeStore:
     def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
         batches: dict[int, Batch] = {}
         for (batch, function, run, timeout, max_attempts, again, started, claimed_at,
-             job, codec, text, payload, mac, _) in rows:  # fmt: skip
+             job, codec, text, payload, mac, attempts, vanished, _) in rows:  # fmt: skip
             if batch not in batches:
                 batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, [])
             if job is None:
@@ -65,7 +65,8 @@ class BeeStore:
             data = text.encode() if text is not None else bytes(payload)
             if codec == parts.PARTS:
                 codec, data = parts.get(self._run, job, 0, data)
-            batches[batch].jobs.append(Job(job, run, codec, data, bytes(mac) if mac is not None else None))
+            mac = bytes(mac) if mac is not None else None
+            batches[batch].jobs.append(Job(job, run, codec, data, mac, attempts or 0, vanished or 0))
         return list(batches.values())
 
     def start(self, batch: Batch, started: int) -> tuple[int, list[int]]:
@@ -136,10 +137,6 @@ class BeeStore:
     def overtaken(self) -> list[tuple[int, int]]:
         """(batch, job) of jobs that this bee runs in vain."""
         return [(batch, job) for batch, _, job in self._run("overtaken")]
-
-    def vanished(self, job: Job) -> int:
-        """On how many hosts a bee vanished that was running this job and nothing else."""
-        return int(self._run("vanished", job=job.id, run=job.run)[0][0])
 
     # Functions
 

@@ -48,10 +48,14 @@ WITH allowed AS (
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
        extract(epoch FROM h.claimed_at)::double precision, j.id, j.codec, j.input, j.payload, j.mac,
-       (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
+       j.past[1], j.past[2], (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
   FROM held h
   LEFT JOIN LATERAL (
-      SELECT u.n, d.* FROM unnest(h.jobs) WITH ORDINALITY AS u (job, n)
+      SELECT u.n, d.*,
+             CASE WHEN h.again THEN (
+                 SELECT ARRAY[count(*), count(DISTINCT host) FILTER (WHERE kind = 'lost' AND alone)]
+                   FROM {attempt} a WHERE a.job = u.job AND a.run = h.run AND a.kind <> 'late') END AS past
+        FROM unnest(h.jobs) WITH ORDINALITY AS u (job, n)
        CROSS JOIN LATERAL (SELECT id, codec, input::text, payload, mac FROM {job} WHERE id = u.job LIMIT 1) d
        WHERE NOT h.again OR NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = h.run)
   ) j ON true
@@ -286,11 +290,6 @@ SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT bee::text) FROM
 UPDATE {attempt} SET alone = false
  WHERE bee = %(bee)s AND kind = 'lost' AND at > now() - interval '1 minute';
 
--- name: vanished
--- On how many different hosts did a bee vanish that was running this job and nothing else?
-SELECT count(DISTINCT host) FROM {attempt}
- WHERE job = %(job)s AND run = %(run)s AND kind = 'lost' AND alone;
-
 -- name: speculate
 -- With nothing left to claim, one extra copy of the straggler that is expected to take longest: held
 -- for more than twice the median, and more than the 95th percentile, of what this function's jobs took.
@@ -335,7 +334,8 @@ WITH pace AS MATERIALIZED (
     ON CONFLICT (jobset, writer) DO UPDATE SET speculative = c.speculative + 1
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
-       extract(epoch FROM h.claimed_at)::double precision, j.id, j.codec, j.input::text, j.payload, j.mac, true
+       extract(epoch FROM h.claimed_at)::double precision, j.id, j.codec, j.input::text, j.payload, j.mac,
+       1, 0, true
   FROM copy h JOIN {job} j ON j.id = h.jobs[1];
 
 -- name: overtaken

@@ -142,11 +142,12 @@ class Catalogue:
 
     # Bees
 
-    def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> bool:
-        """A heartbeat, good for ``lease`` seconds; True if the last one had lapsed before it."""
+    def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> tuple[bool, int]:
+        """A heartbeat, good for ``lease`` seconds: whether the last one had lapsed, and how many bees live."""
         facts = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
         facts["bee"] = str(facts.pop("incarnation"))
-        return bool(self._run("beat", **facts)[0][0])
+        [(lapsed, n_bees, _)] = self._run("beat", **facts)
+        return bool(lapsed), max(1, int(n_bees))
 
     def leave(self, incarnation: UUID) -> None:
         self._run("leave", bee=str(incarnation))

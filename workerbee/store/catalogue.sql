@@ -81,6 +81,7 @@ WITH before AS (
     RETURNING set_config('synchronous_commit', 'off', true)
 )
 SELECT COALESCE((SELECT lapsed FROM before), false) AS lapsed,
+       (SELECT count(*) FROM workerbee."bee$" WHERE lease_until > now()) AS n_bees,
        (SELECT count(*) FROM beat) AS beats;
 
 -- name: leave

@@ -1,0 +1,121 @@
+"""``python -m workerbee.bee``: a process that claims and runs jobs. Only a command; nothing imports it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import click
+
+from workerbee import server
+from workerbee.errors import WorkerbeeError
+from workerbee.logs import print_to_stdout
+from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("jobset_id", required=False)
+@click.option("--dsn", help="libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords belong into ~/.pgpass.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Runner processes (default: one a core).")
+@click.option("--function", "functions", multiple=True, metavar="MODULE:NAME", help="Run jobs that bring no function, and those that name this one, with it.")
+@click.option("--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done.")
+@click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True, help="Seconds to wait for the jobset and its first job.")
+@click.option("--lifetime", type=click.FloatRange(0), help="Seconds after which to drain and exit with status 75.")
+@click.option("--max-jobs", type=click.IntRange(1), help="Jobs after which to drain and exit with status 75.")
+@click.option("--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds that running jobs get at a SIGTERM.")
+@click.option("--max-n-retry-attempts", type=click.IntRange(1), default=10, show_default=True, help="Attempts at a job that raises JobFailedError.")
+@click.option("--reconnect-timeout", type=click.FloatRange(0), default=3600.0, show_default=True, help="Seconds of outage after which to exit with status 69.")
+@click.option("--inherit", type=int, hidden=True, help="The descriptor that a client started this bee with.")
+def main(inherit: int | None, **options: Any) -> None:
+    """Claim and run the jobs of JOBSET_ID, or of every jobset, until all are done.
+
+    SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
+    it all back at once. Exit status: 0 nothing left to do, 2 usage, 69 no database, 75 lifetime reached.
+    """
+    print_to_stdout(logging.getLogger("workerbee"))
+    try:
+        status = _as_child(inherit) if inherit is not None else _by_hand(**options)
+    except WorkerbeeError as error:
+        click.echo(f"workerbee: {error}", err=True)
+        status = EXIT_DATABASE if isinstance(error, OSError) else EXIT_USAGE
+    sys.stdout.flush()
+    os._exit(status)  # a runner's leftovers must not keep a batch system's slot
+
+
+def _by_hand(dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any) -> int:
+    """A bee that a person or a batch system started."""
+    environment = dict(os.environ)
+    if functions:
+        # The runner imports it by this name; it comes from the command line, never from a row.
+        environment["WORKERBEE_FUNCTION"] = functions[0]
+    with server.resolve(dsn=dsn) as found:
+        settings = Settings(
+            found.dsn, jobset_id=jobset_id, workers=workers or os.cpu_count() or 1, functions=functions,
+            environment=environment, **(options | {"busywait": options["busywait"] or jobset_id is None}),
+        )  # fmt: skip
+        supervisor = Supervisor(settings, logging.getLogger("workerbee"), forward=_forward)
+        _on_signals(supervisor)
+        return supervisor.run()
+
+
+def _as_child(fd: int) -> int:
+    """A client's own bee: told what to do over a socket, whose end is the client's end."""
+    sock = socket.socket(fileno=fd)
+    stream = sock.makefile("rw", encoding="utf-8")
+    facts = json.loads(stream.readline())
+    own = facts.pop("own", None)
+    logging.getLogger("workerbee").setLevel(facts.pop("log_level", logging.INFO))
+    lock = threading.Lock()
+
+    def tell(event: dict[str, Any]) -> None:
+        with lock:
+            try:
+                stream.write(json.dumps(event) + "\n")
+                stream.flush()
+            except OSError:
+                pass  # the client is gone; the loop below hears it
+
+    supervisor = Supervisor(
+        Settings(**facts), logging.getLogger("workerbee"), tell=tell, forward=_forward,
+        own=None if own is None else (socket.socket(fileno=own[0]), own[1]),
+    )  # fmt: skip
+
+    def listen() -> None:
+        for line in stream:
+            if line.strip() == "drain":
+                supervisor.drain()
+        supervisor.drain(now=True)
+
+    threading.Thread(target=listen, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
+    status = supervisor.run()
+    tell({"event": "ended", "status": status})
+    return status
+
+
+def _on_signals(supervisor: Supervisor) -> None:
+    def stop(_: int, __: FrameType | None) -> None:
+        supervisor.drain()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _forward(text: bytes) -> None:
+    """What jobs print is printed."""
+    try:
+        os.write(sys.stdout.fileno(), text)
+    except OSError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

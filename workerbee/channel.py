@@ -1,0 +1,158 @@
+"""Messages between a supervisor and its runners: frames over a socket, and a scrap of shared memory.
+
+A message is a tuple of plain values, marshalled behind its length. The shared `Mark` says which job a
+runner is in, so that a death is blamed on that job alone, and lets the supervisor take back jobs that
+it has sent already but that have not begun.
+"""
+
+from __future__ import annotations
+
+import marshal
+import mmap
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+_LENGTH = struct.Struct("!Q")
+
+
+class Channel:
+    """One end of a socket that carries messages. `receive` blocks; `arrived` and `send_some` do not."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._inbox = bytearray()
+        self._outbox: list[memoryview] = []
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send the whole message, waiting as long as it takes. Raises OSError when the other end is gone."""
+        data = marshal.dumps(message)
+        if len(data) < 65536:
+            self.socket.sendall(_LENGTH.pack(len(data)) + data)
+        else:
+            self.socket.sendall(_LENGTH.pack(len(data)))
+            self.socket.sendall(data)
+
+    def receive(self) -> tuple[Any, ...] | None:
+        """The next message, or None when the other end is gone."""
+        while True:
+            for message in self._complete():
+                return message
+            chunk = self.socket.recv(1 << 18)
+            if not chunk:
+                return None
+            self._inbox += chunk
+
+    def queue(self, message: tuple[Any, ...]) -> None:
+        """Send later, by `send_some`."""
+        data = marshal.dumps(message)
+        self._outbox.append(memoryview(_LENGTH.pack(len(data)) + data))
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._outbox)
+
+    def send_some(self) -> None:
+        """Send what fits without waiting. Raises OSError when the other end is gone."""
+        while self._outbox:
+            try:
+                sent = self.socket.send(self._outbox[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if sent < len(self._outbox[0]):
+                self._outbox[0] = self._outbox[0][sent:]
+            else:
+                del self._outbox[0]
+
+    def arrived(self) -> list[tuple[Any, ...]] | None:
+        """What can be read without waiting; None when the other end is gone and all is read."""
+        try:
+            while chunk := self.socket.recv(1 << 18, socket.MSG_DONTWAIT):
+                self._inbox += chunk
+                if len(chunk) < 1 << 16:
+                    break
+            else:
+                return list(self._complete()) or None
+        except BlockingIOError:
+            pass
+        except OSError:
+            return list(self._complete()) or None
+        return list(self._complete())
+
+    def _complete(self) -> Iterator[tuple[Any, ...]]:
+        while len(self._inbox) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._inbox)
+            end = _LENGTH.size + size
+            if len(self._inbox) < end:
+                return
+            message = marshal.loads(memoryview(self._inbox)[_LENGTH.size : end])  # noqa: S302 (our own child)
+            del self._inbox[:end]
+            yield message
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Mark:
+    """What a runner is at: the last job that it began, since when it is in it, and what it is to skip.
+
+    Job numbers only grow. Each side writes its word, passes a memory barrier, and then reads the
+    other's: either the runner sees that a job was taken back before it begins it, or the supervisor
+    sees that it has begun.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, 32)
+        self._words = memoryview(self._map).cast("Q")  # [current, (since), skip after, skip up to]
+        self._times = memoryview(self._map).cast("d")
+        self._barrier = threading.Lock()
+
+    @classmethod
+    def create(cls) -> Mark:
+        fd = os.memfd_create("workerbee-mark", os.MFD_CLOEXEC)
+        os.ftruncate(fd, 32)
+        return cls(fd)
+
+    def begin(self, number: int) -> bool:
+        """The runner enters job ``number``; False if it was taken back."""
+        self._times[1] = time.monotonic()
+        self._words[0] = number
+        with self._barrier:
+            pass
+        return not self._words[2] < number <= self._words[3]
+
+    def rest(self) -> None:
+        """The runner is between jobs."""
+        self._times[1] = 0.0
+
+    def current(self) -> tuple[int, float]:
+        """The number of the job that the runner is in (0: none) and when it began (`time.monotonic`)."""
+        since = self._times[1]
+        return (self._words[0] if since else 0), since
+
+    def take_back(self, last: int) -> int:
+        """Take back all jobs up to ``last`` that have not begun; the number of the last one that has."""
+        begun = self._words[0]
+        while True:
+            self._words[2] = begun
+            self._words[3] = last
+            with self._barrier:
+                pass
+            now = self._words[0]
+            if now <= begun:
+                return begun
+            begun = now
+
+    def close(self) -> None:
+        self._words.release()
+        self._times.release()
+        self._map.close()
+        os.close(self.fd)

@@ -1,0 +1,519 @@
+"""A bee's runners: hands them jobs, collects how they end, and sees to it that one bad job harms only itself.
+
+One thread, the process's main one, sits in `Crew.loop`; the supervisor's thread gives jobs (`give`),
+collects ends (`collect`), and asks how much more is wanted (`appetite`). What a runner holds is booked
+here by number, so that a death is blamed on the job it was in and the rest goes to the next runner.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from workerbee.channel import Channel, Mark
+from workerbee.job import Batch, Function, Job, Jobset
+from workerbee.store import Wake
+
+#: Seconds of work sent to a runner at once, and held by a bee in all.
+HAND = 0.025
+HOLD = 0.15
+MOST_IN_HAND = 250
+#: A job that takes longer than this is no reason for those behind it to wait.
+STUCK = 0.1
+TAIL = 64 * 1024
+
+
+@dataclass(eq=False)
+class Held:
+    """A claimed batch while this bee works on it. ``open`` are the jobs whose end isn't recorded yet."""
+
+    jobset: Jobset
+    batch: Batch
+    open: dict[int, Job]
+    unstarted: deque[Job] = field(default_factory=deque)  # beyond the mark: not yet ours to run
+    given_at: float = field(default_factory=time.monotonic)
+
+
+class Task(NamedTuple):
+    """One job of a held batch."""
+
+    held: Held
+    job: Job
+
+
+class End(NamedTuple):
+    """How a task ended in a runner; kind as in `Outcome`, or ``timeout``, or ``died`` with evidence."""
+
+    task: Task
+    kind: str
+    codec: str
+    data: bytes
+    mac: bytes | None
+    duration: float
+    evidence: str = ""
+
+
+class Unusable(NamedTuple):
+    """A function that a runner couldn't load, and why; ``error`` if its initializer raised."""
+
+    jobset: int
+    function: int
+    reason: str
+    error: bytes | None
+
+
+class Appetite(NamedTuple):
+    """How many more jobs to claim, and how many of them to start at once."""
+
+    claim: int
+    start: int
+
+
+class RunnerProcess:
+    """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
+
+    def __init__(self, crew: Crew, own: socket.socket | None, own_mark: int | None) -> None:
+        self.in_hand: dict[int, Task] = {}
+        self.functions: set[tuple[int, int]] = set()
+        self.n_done = 0
+        self.tail = bytearray()
+        self.killed: tuple[str, int] | None = None  # why, and in which job
+        self.leaving = False
+        self.process: subprocess.Popen[bytes] | None = None
+        if own is not None and own_mark is not None:
+            self.mark = Mark(own_mark)
+            self.channel = Channel(own)
+        else:
+            self._spawn(crew)
+
+    def _spawn(self, crew: Crew) -> None:
+        self.mark = Mark.create()
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        command = [sys.executable, "-m", "workerbee.runner", str(theirs.fileno()), str(self.mark.fd), crew.bee]
+        self.process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(), self.mark.fd), env=crew.environment, start_new_session=True,
+        )  # fmt: skip
+        theirs.close()
+        self.channel = Channel(ours)
+        self.exit_fd = os.pidfd_open(self.process.pid)
+
+    def kill(self, because: str, job: int = 0) -> None:
+        """Kill the runner, because of this job of its, and whatever the job has started."""
+        if self.process is not None and self.killed is None:
+            self.killed = (because, job)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def reap(self) -> str:
+        """Wait for the dead process; what is known about its end."""
+        if self.process is None:
+            return "the process ended"
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = code = os.waitstatus_to_exitcode(status)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what its job left behind
+        return f"{how}, peak memory {usage.ru_maxrss / 1024:.0f} MB"
+
+
+class Crew:
+    """The runners of one bee."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        bee: str,
+        wake: Wake,
+        environment: dict[str, str],
+        max_tasks: int | None = None,
+        own: tuple[socket.socket, int] | None = None,
+        forward: Callable[[bytes], None],
+    ) -> None:
+        self.bee = bee
+        self.environment = environment
+        self._size = 1 if own is not None else size
+        self._max_tasks = max_tasks
+        self._own = own
+        self._forward = forward
+        self._supervisor = wake
+        self._wake = Wake()
+        self._lock = threading.Lock()
+        self._ready: deque[Task] = deque()
+        self._ends: list[End | Unusable] = []
+        self._records: dict[tuple[int, int], tuple[str, tuple[Any, ...]]] = {}
+        self._pace: dict[tuple[int, int], float] = {}
+        self._recent: float | None = None
+        self._doomed: set[tuple[Held, int]] = set()
+        self._barred: set[tuple[int, int]] = set()
+        self._number = 0
+        self._runners: list[RunnerProcess] = []
+        self._selector = selectors.DefaultSelector()
+        self._early_deaths = 0
+        self._restart_at = 0.0
+        self.broken: str | None = None
+        self._state = "working"  # then "closing"
+
+    # What the supervisor's thread calls
+
+    def know(self, jobset: Jobset, function: Function) -> None:
+        """Functions are sent to each runner once, ahead of the first job that needs them."""
+        self._records[jobset.number, function.number] = (str(jobset.uuid), tuple(function))
+
+    def knows(self, jobset: int, function: int) -> bool:
+        return (jobset, function) in self._records
+
+    def give(self, held: Held, jobs: Iterable[Job]) -> None:
+        """Jobs that are started, to be run as soon as a runner is free."""
+        with self._lock:
+            self._ready.extend(Task(held, job) for job in jobs)
+        self._wake.set()
+
+    def collect(self) -> list[End | Unusable]:
+        """What has ended since the last call."""
+        with self._lock:
+            ends, self._ends = self._ends, []
+        return ends
+
+    def appetite(self) -> Appetite:
+        """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
+        with self._lock:
+            busy = sum(len(r.in_hand) for r in self._runners)
+            backlog = busy + len(self._ready)
+            pace = self._recent
+        if pace is None or pace > HAND:
+            # Long jobs, or unknown ones: one for each runner that has nothing to do.
+            n = max(0, self._size - backlog)
+            return Appetite(n, n)
+        hold = int(max(self._size, min(2 * MOST_IN_HAND * self._size, HOLD * self._size / pace)))
+        n = min(2 * MOST_IN_HAND, hold - backlog)
+        return Appetite(n, n) if backlog <= hold // 2 else Appetite(0, 0)
+
+    @property
+    def idle(self) -> int:
+        """Runners with nothing to do."""
+        with self._lock:
+            return max(0, self._size - len(self._ready) - sum(1 for r in self._runners if r.in_hand))
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is held here any more, and every end has been collected."""
+        with self._lock:
+            return not (self._ready or self._ends or any(r.in_hand for r in self._runners))
+
+    def take_back(self, *, all_ready: bool) -> list[Task]:
+        """Jobs that no runner has got: all of them, or those that wait behind long ones."""
+        with self._lock:
+            if not all_ready and not (self._ready and self._waiting_too_long()):
+                return []
+            taken = list(self._ready)
+            self._ready.clear()
+        return taken
+
+    def stop(self, held: Held, job: int) -> None:
+        """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
+        with self._lock:
+            self._doomed.add((held, job))
+        self._wake.set()
+
+    def stop_all(self) -> None:
+        """Kill what runs; the jobs end as ``stopped``."""
+        with self._lock:
+            self._doomed.update((t.held, t.job.id) for r in self._runners for t in r.in_hand.values())
+        self._wake.set()
+
+    def settled(self) -> None:
+        """Tell the caller's own runner that the end of its job is recorded."""
+        with self._lock:
+            for runner in self._runners:
+                if runner.process is None:
+                    runner.channel.queue(("settled",))
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the loop, and with it the runners."""
+        self._state = "closing"
+        self._wake.set()
+
+    # The loop of the main thread
+
+    def loop(self) -> None:
+        """Serve the runners until `close`."""
+        self._selector.register(self._wake, selectors.EVENT_READ, self._wake.clear)
+        try:
+            while self._state == "working":
+                self._hire()
+                for key, _ in self._selector.select(self._tick()):
+                    key.data()
+                with self._lock:
+                    self._stop_doomed()
+                    self._enforce()
+                    self._hand_out()
+        finally:
+            self._dismiss()
+
+    def _tick(self) -> float | None:
+        """Seconds until something has to be looked at again."""
+        if len(self._runners) < self._size:
+            return max(0.01, self._restart_at - time.monotonic())
+        if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
+            return STUCK / 2
+        return None
+
+    def _hire(self) -> None:
+        while len(self._runners) < self._size and time.monotonic() >= self._restart_at:
+            own = self._own if self._own is not None else (None, None)
+            runner = RunnerProcess(self, *own)
+            self._runners.append(runner)
+            register = self._selector.register
+            register(runner.channel, selectors.EVENT_READ, lambda r=runner: self._hear(r))
+            if runner.process is not None and runner.process.stdout is not None:
+                register(runner.exit_fd, selectors.EVENT_READ, lambda r=runner: self._bury(r))
+                os.set_blocking(runner.process.stdout.fileno(), False)
+                register(runner.process.stdout, selectors.EVENT_READ, lambda r=runner: self._overhear(r))
+
+    def _hear(self, runner: RunnerProcess) -> None:
+        if runner not in self._runners:
+            return
+        messages = runner.channel.arrived()
+        if messages is None:
+            if runner.process is None:
+                self._bury(runner)
+            else:
+                self._selector.unregister(runner.channel)  # its process is dying: see _bury
+            return
+        with self._lock:
+            for message in messages:
+                self._take(runner, message)
+        self._supervisor.set()
+
+    def _take(self, runner: RunnerProcess, message: tuple[Any, ...]) -> None:
+        if message[0] == "done":
+            self._done(runner, message[1])
+            return
+        unusable = Unusable(*message[1:])
+        self._barred.add((unusable.jobset, unusable.function))
+        self._ends.append(unusable)
+        for task in [t for t in self._ready if _function(t) in self._barred]:
+            self._ready.remove(task)
+            self._return(task)
+
+    def _done(self, runner: RunnerProcess, results: list[tuple[Any, ...]]) -> None:
+        for n, kind, codec, data, mac, duration in results:
+            task = runner.in_hand.pop(n, None)
+            if task is None:
+                continue  # it was taken back
+            if kind == "recalled":
+                self._return(task)
+                continue
+            runner.n_done += 1
+            self._learn(task, duration)
+            self._ends.append(End(task, kind, codec, data, mac, duration))
+        self._early_deaths = 0
+
+    def _return(self, task: Task) -> None:
+        """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
+        if _function(task) in self._barred:
+            self._ends.append(End(task, "recalled", "", b"", None, 0.0))
+        else:
+            self._ready.appendleft(task)
+
+    def _learn(self, task: Task, duration: float) -> None:
+        key = _function(task)
+        before = self._pace.get(key, duration)
+        self._pace[key] = before + 0.2 * (duration - before)
+        self._recent = max(self._pace[key], 1e-6)
+
+    def _overhear(self, runner: RunnerProcess) -> None:
+        assert runner.process is not None and runner.process.stdout is not None  # noqa: S101
+        try:
+            text = os.read(runner.process.stdout.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
+        if not text:
+            self._selector.unregister(runner.process.stdout)
+            return
+        runner.tail += text
+        del runner.tail[:-TAIL]
+        self._forward(text)
+
+    def _hand_out(self) -> None:
+        for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
+            if not self._ready:
+                break
+            if not runner.leaving and self._wants_more(runner):
+                self._hand(runner)
+        for runner in list(self._runners):
+            if runner.channel.pending:
+                self._transmit(runner)
+
+    def _wants_more(self, runner: RunnerProcess) -> bool:
+        if not runner.in_hand:
+            return True
+        task = next(iter(runner.in_hand.values()))
+        pace = self._pace.get(_function(task))
+        _, since = runner.mark.current()
+        stuck = bool(since) and time.monotonic() - since > STUCK / 2
+        return pace is not None and len(runner.in_hand) * pace < HAND / 2 and not stuck
+
+    def _hand(self, runner: RunnerProcess) -> None:
+        first = self._ready[0]
+        key = _function(first)
+        pace = self._pace.get(key)
+        share = -(-len(self._ready) // len(self._runners))
+        n = 1 if pace is None else max(1, min(MOST_IN_HAND, int(HAND / max(pace, 1e-6)), share))
+        if self._max_tasks is not None:
+            n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
+        calls = []
+        while self._ready and len(calls) < n:
+            task = self._ready[0]
+            if _function(task) != key:
+                break
+            self._ready.popleft()
+            self._number += 1
+            runner.in_hand[self._number] = task
+            job = task.job
+            calls.append((self._number, job.id, job.run, job.attempts + 1, job.codec, job.data, job.mac))
+        if key not in runner.functions and key in self._records:
+            uuid, record = self._records[key]
+            runner.channel.queue(("function", key[0], uuid, key[1], record))
+            runner.functions.add(key)
+        runner.channel.queue(("jobs", *key, calls))
+        if self._max_tasks is not None and runner.n_done + len(runner.in_hand) >= self._max_tasks:
+            runner.channel.queue(("quit",))
+            runner.leaving = True
+
+    def _transmit(self, runner: RunnerProcess) -> None:
+        events = selectors.EVENT_READ
+        try:
+            runner.channel.send_some()
+        except OSError:
+            return  # it is gone: its exit will be heard
+        if runner.channel.pending:
+            events |= selectors.EVENT_WRITE
+        with suppress(KeyError):
+            self._selector.modify(runner.channel, events, lambda: self._hear(runner))
+
+    def _enforce(self) -> None:
+        """Kill what exceeds its time, and take back what waits behind a long job."""
+        now = time.monotonic()
+        for runner in self._runners:
+            n, since = runner.mark.current()
+            task = runner.in_hand.get(n)
+            if task is None:
+                continue
+            limit = task.held.batch.timeout
+            if limit is not None and now - since > limit:
+                runner.kill("timeout", n)
+            elif now - since > STUCK and len(runner.in_hand) > 1:
+                last_begun = runner.mark.take_back(max(runner.in_hand))
+                for number in sorted((k for k in runner.in_hand if k > last_begun), reverse=True):
+                    self._ready.appendleft(runner.in_hand.pop(number))
+
+    def _waiting_too_long(self) -> bool:
+        """No runner will be free soon for what is ready here."""
+        now = time.monotonic()
+        marks = [r.mark.current() for r in self._runners if r.in_hand]
+        return len(marks) >= self._size and all(n and now - since > 2 * STUCK for n, since in marks)
+
+    def _stop_doomed(self) -> None:
+        if not self._doomed:
+            return
+        self._ready = deque(t for t in self._ready if not self._drop(t))
+        for runner in self._runners:
+            n, _ = runner.mark.current()
+            for number, task in runner.in_hand.items():
+                if number == n and (task.held, task.job.id) in self._doomed:
+                    runner.kill("stopped", n)
+        self._doomed = {
+            (t.held, t.job.id) for r in self._runners for t in r.in_hand.values() if (t.held, t.job.id) in self._doomed
+        }
+
+    def _drop(self, task: Task) -> bool:
+        doomed = (task.held, task.job.id) in self._doomed
+        if doomed:
+            self._ends.append(End(task, "stopped", "", b"", None, 0.0))
+            self._supervisor.set()
+        return doomed
+
+    def _bury(self, runner: RunnerProcess) -> None:
+        """A runner is dead: blame the job it was in, and give the others to the next one."""
+        if runner not in self._runners:
+            return
+        self._hear_last_words(runner)
+        n, since = runner.mark.current()
+        how = runner.reap()
+        self._runners.remove(runner)
+        self._unregister(runner)
+        with self._lock:
+            reason, meant = runner.killed or ("died", n)
+            # A kill may come too late for the job it was meant for; the next one is not blamed then.
+            blamed = runner.in_hand.pop(n, None) if meant == n else None
+            for number in sorted(runner.in_hand, reverse=True):
+                self._ready.appendleft(runner.in_hand.pop(number))
+            if blamed is not None:
+                evidence = f"its runner was {how}; last output:\n{runner.tail.decode(errors='replace')}"
+                self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, evidence))
+            elif not runner.leaving and runner.killed is None:
+                self._early_deaths += 1
+                self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
+                if self._early_deaths >= 5:
+                    tail = runner.tail.decode(errors="replace")
+                    self.broken = f"runners die before they do anything ({how}); last output:\n{tail}"
+            if self._own is not None:
+                self.broken = "the caller is gone"
+                self._size = 0
+        runner.channel.close()
+        runner.mark.close()
+        self._supervisor.set()
+
+    def _hear_last_words(self, runner: RunnerProcess) -> None:
+        with self._lock:
+            for message in runner.channel.arrived() or ():
+                self._take(runner, message)
+        if runner.process is not None and runner.process.stdout is not None:
+            with suppress(OSError):
+                while text := os.read(runner.process.stdout.fileno(), 1 << 16):
+                    runner.tail += text
+                    self._forward(text)
+            del runner.tail[:-TAIL]
+
+    def _unregister(self, runner: RunnerProcess) -> None:
+        files: list[Any] = [runner.channel]
+        if runner.process is not None:
+            files += [runner.exit_fd, runner.process.stdout]
+        for file in files:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(file)
+        if runner.process is not None and runner.process.stdout is not None:
+            runner.process.stdout.close()
+            os.close(runner.exit_fd)
+
+    def _dismiss(self) -> None:
+        for runner in list(self._runners):
+            runner.kill("dismissed")
+            self._runners.remove(runner)
+            runner.reap()
+            self._unregister(runner)
+            runner.channel.close()
+            runner.mark.close()
+        self._selector.close()
+        self._wake.close()
+
+
+def _function(task: Task) -> tuple[int, int]:
+    return task.held.jobset.number, task.held.batch.function

@@ -1,0 +1,635 @@
+"""The bee: claims jobs, has its crew run them, records how they end, and looks after what others left.
+
+Two threads. The main one serves the runners (`crew.Crew.loop`) and takes signals. The other one, here,
+owns the bee's only connection, and goes round: record what has ended, say "alive", look after others,
+claim. Every round is one look at the clock and at most a few statements; between rounds it sleeps until
+a runner, a notification, a signal or a timer wakes it. In an outage it goes on trying, about once a
+second, with what has ended kept in memory until it is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from workerbee import codec
+from workerbee.crew import Crew, End, Held, Task, Unusable
+from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, RunnerDiedError
+from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
+from workerbee.signing import Key, Signer
+from workerbee.store import (
+    BeeFacts,
+    BeeStore,
+    Catalogue,
+    Connection,
+    Limits,
+    Scope,
+    Wake,
+    gone,
+    passing,
+    refused,
+    retrying,
+    schema,
+)
+
+#: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
+BEAT, LEASE = 0.5, 2.0
+#: The same for a bee in whose jobsets nothing is going on.
+IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
+#: Seconds between looks for work that no hint announced.
+POLL = (0.02, 5.0)
+DEATHS = 3
+EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a bee is to do. Times are in seconds; ``number`` names a (temporary) jobset that has no id."""
+
+    dsn: str
+    jobset_id: str | None = None
+    number: int | None = None
+    workers: int = 1
+    busywait: bool = False
+    max_busywait_sleep: float = 30.0
+    wait: float = 600.0
+    functions: tuple[str, ...] = ()
+    only_functionless: bool = False
+    max_n_retry_attempts: int = 10
+    max_failure_sleep: float = 300.0
+    max_tasks_per_child: int | None = None
+    grace: float = 30.0
+    lifetime: float | None = None
+    max_jobs: int | None = None
+    reconnect_timeout: float | None = 3600.0
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Leaving(Exception):  # noqa: N818 (it is no error)
+    """Ends the supervisor's rounds with this exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Supervisor:
+    """One bee. `run` returns its exit status."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: logging.Logger,
+        *,
+        own: tuple[socket.socket, int] | None = None,
+        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+        forward: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._tell = tell
+        self._incarnation = uuid4()
+        self._host = socket.gethostname()
+        self._wake = Wake()
+        self._connection = Connection(settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}")
+        self._catalogue = Catalogue(self._connection)
+        self._crew = Crew(
+            settings.workers, bee=str(self._incarnation)[:8], wake=self._wake, environment=settings.environment,
+            max_tasks=settings.max_tasks_per_child, own=own, forward=forward,
+        )  # fmt: skip
+        self._limits = Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep)
+        self._key = Key.load(create=False)
+        self._facts: BeeFacts | None = None
+        self._jobsets: dict[int, BeeStore] = {}
+        self._scopes: dict[int, Scope] = {}
+        self._held: dict[int, Held] = {}
+        self._unrecorded: list[End] = []
+        self._generation = 0
+        self._drain_by: float | None = None
+        self._stop_now = False
+        self._started = time.monotonic()
+        self._n_claimed = 0
+        self._next_beat = self._next_claim = self._next_care = 0.0
+        self._pause = POLL[0]
+        self._lively = True
+        self._n_bees = 1
+        self._status = EXIT_CRASH
+
+    # Life
+
+    def run(self) -> int:
+        """Serve until there is no reason to; from the main thread, which then serves the runners."""
+        thread = threading.Thread(target=self._live, name="workerbee supervisor")
+        thread.start()
+        try:
+            self._crew.loop()
+        finally:
+            self.drain(now=True)
+            thread.join()
+            self._connection.close()
+            self._wake.close()
+        return self._status
+
+    def drain(self, *, now: bool = False) -> None:
+        """Claim nothing more, finish what runs within the grace period; ``now``: give all of it back."""
+        if now:
+            self._stop_now = True
+        elif self._drain_by is None:
+            self._drain_by = time.monotonic() + self._settings.grace
+        else:
+            self._stop_now = True
+        self._wake.set()
+
+    def _live(self) -> None:
+        try:
+            self._patiently(self._arrive)
+            while True:
+                self._patiently(self._round)
+                heard = self._connection.wait(self._sleep(), self._wake)
+                if any(channel == "workerbee$work" for channel, _ in heard):
+                    self._hurry()
+        except Leaving as leaving:
+            self._status = leaving.status
+        except DatabaseUnavailableError as error:
+            self._log.error("%s", error)
+            self._status = EXIT_DATABASE
+        except Exception as error:
+            self._tell({"event": "crashed", "error": repr(error)})
+            self._log.exception("this bee has met a fault of its own, and ends")
+        finally:
+            self._crew.close()
+
+    def _hurry(self) -> None:
+        """There may be work, here or with others that may need help soon."""
+        self._next_claim = 0.0
+        self._lively = True
+        self._next_beat = min(self._next_beat, time.monotonic() + BEAT)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        retrying(action, patience=self._settings.reconnect_timeout, pause=self._pause_for)
+
+    def _pause_for(self, seconds: float) -> bool:
+        """Wait before the next try, without losing a stop; False when the bee is to end anyway."""
+        self._connection.drop()
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self._stop_now:
+            self._connection.wait(left, self._wake)
+        return not self._stop_now
+
+    def _arrive(self) -> None:
+        """Install or check the schema, find the jobset, and say that this bee is here."""
+        schema.ensure(self._connection)
+        settings = self._settings
+        jobset = self._find() if settings.jobset_id is not None or settings.number is not None else None
+        self._facts = BeeFacts(
+            self._incarnation, jobset and jobset.number, self._host, os.getpid(), platform.python_version(), settings.workers
+        )
+        self._connection.listen(["workerbee$work"])
+        self._beat()
+        if jobset is not None:
+            self._serve(jobset)
+
+    def _find(self) -> Jobset:
+        """The jobset this bee was started for; waits for it to be made."""
+        settings = self._settings
+        deadline = self._started + settings.wait
+        told = False
+        while True:
+            found = (
+                self._catalogue.find_jobset(settings.jobset_id)
+                if settings.jobset_id is not None
+                else self._catalogue.find_jobset_by_number(settings.number or 0)
+            )
+            if found is not None:
+                return found
+            missing = JobsetNotFoundError(settings.jobset_id or str(settings.number), self._catalogue.jobset_ids())
+            if time.monotonic() >= deadline or self._stop_now or self._drain_by is not None:
+                self._tell({"event": "missing"})
+                self._log.error("%s", missing)
+                raise Leaving(EXIT_CRASH)
+            if not told:
+                self._log.warning("%s; waiting %.0f s for it", missing, settings.wait)
+                told = True
+            self._connection.wait(min(1.0, max(0.01, deadline - time.monotonic())), self._wake)
+
+    def _serve(self, jobset: Jobset) -> BeeStore:
+        store = self._jobsets.get(jobset.number)
+        if store is None:
+            if self._key is not None and jobset.key not in (None, self._key.fingerprint):
+                self._log.warning(
+                    "the jobset %s was signed with key %s, and this bee's is %s: it runs no function of it",
+                    jobset.name, jobset.key, self._key.fingerprint,
+                )  # fmt: skip
+            store = BeeStore(self._connection, jobset, self._incarnation, self._host)
+            self._jobsets[jobset.number] = store
+            self._scopes[jobset.number] = self._scope(store)
+        return store
+
+    def _scope(self, store: BeeStore) -> Scope:
+        settings = self._settings
+        if settings.only_functionless:
+            return Scope(only=(NO_FUNCTION,))
+        if settings.functions:
+            named = (n for name in settings.functions for n in store.functions_named(name))
+            return Scope(only=(NO_FUNCTION, *named))
+        return Scope(refused=(NO_FUNCTION,))
+
+    # One round
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        if self._connection.generation != self._generation:
+            self._reconcile()
+        self._sort_out(self._crew.collect())
+        self._record()
+        if now >= self._next_beat:
+            self._beat()
+            self._stop_overtaken()
+        self._start_more()
+        if self._should_leave(now):
+            self._leave()
+        if self._drain_by is None and not self._stop_now:
+            self._give_back_what_waits()
+            self._claim(now)
+
+    def _sleep(self) -> float:
+        now = time.monotonic()
+        timers = [self._next_beat]
+        if self._drain_by is not None:
+            timers.append(self._drain_by)
+        elif self._crew.appetite().claim:
+            timers.append(self._next_claim)
+        if self._settings.lifetime is not None:
+            timers.append(self._started + self._settings.lifetime)
+        if any(h.unstarted for h in self._held.values()):
+            timers.append(now + 0.05)
+        return max(0.0, min(timers) - now)
+
+    def _reconcile(self) -> None:
+        """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
+        for number, store in self._jobsets.items():
+            with self._dropped(number):
+                store.release_unknown(h.batch.claim for h in self._held.values())
+                still = store.held_claims()
+                for held in [h for h in self._held.values() if h.jobset.number == number]:
+                    if still.get(held.batch.id, (None,))[0] != held.batch.claim:
+                        self._abandon(held)
+        self._generation = self._connection.generation
+
+    def _abandon(self, held: Held) -> None:
+        """The claim is lost. What runs may still succeed first; what has not begun is no longer ours."""
+        held.unstarted.clear()
+
+    # How jobs end
+
+    def _sort_out(self, ends: Iterable[End | Unusable]) -> None:
+        for end in ends:
+            if isinstance(end, Unusable):
+                self._refuse(end)
+            else:
+                self._unrecorded.append(end)
+
+    def _refuse(self, unusable: Unusable) -> None:
+        """A function that can't be run here: its jobs are left to other bees."""
+        number, function = unusable.jobset, unusable.function
+        scope = self._scopes[number]
+        if function in scope.refused:
+            return
+        self._scopes[number] = scope._replace(refused=(*scope.refused, function))
+        self._log.warning("this bee leaves the jobs of function %d to others: %s", function, unusable.reason)
+        if unusable.error is not None:
+            self._tell({"event": "initializer", "error": unusable.error.decode()})
+        for held in self._held.values():
+            if (held.jobset.number, held.batch.function) == (number, function):
+                self._release(held, list(held.unstarted), untouched=True)
+
+    def _record(self) -> None:
+        """Store what has ended: successes together, failures one by one; each stays here until it is stored."""
+        by_jobset: dict[int, list[End]] = {}
+        for end in self._unrecorded:
+            by_jobset.setdefault(end.task.held.jobset.number, []).append(end)
+        for number, ends in by_jobset.items():
+            with self._dropped(number):
+                self._release_tasks([e.task for e in ends if e.kind == "recalled"])
+                self._record_failures(number, [e for e in ends if e.kind not in ("completed", "recalled")])
+                self._record_successes(number, [e for e in ends if e.kind == "completed"])
+        self._unrecorded.clear()
+
+    def _record_successes(self, number: int, ends: list[End]) -> None:
+        store = self._jobsets[number]
+        for end in ends:
+            end.task.held.open.pop(end.task.job.id, None)
+        touched = {e.task.held for e in ends} | {h for h in self._held.values() if h.jobset.number == number}
+        closed = [h.batch for h in touched if not h.open and h.batch.id in self._held]
+        if not ends and not closed:
+            return
+        outcomes = [
+            (Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration), e.task.held.batch.claimed_at)
+            for e in ends
+        ]
+        store.complete(outcomes, closed, hint=_hint(o.job for o, _ in outcomes))
+        for batch in closed:
+            self._held.pop(batch.id, None)
+
+    def _record_failures(self, number: int, ends: list[End]) -> None:
+        store = self._jobsets[number]
+        for end in ends:
+            held, job = end.task
+            if end.kind != "stopped" and job.id in held.open:
+                outcome, limits = self._charge(end)
+                verdict = store.fail(held.batch, outcome, limits, _summary(outcome.data))
+                self._log.info("job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
+            held.open.pop(job.id, None)
+            self._unrecorded.remove(end)
+            self._crew.settled()
+
+    def _charge(self, end: End) -> tuple[Outcome, Limits]:
+        """A failed attempt as it is to be recorded, and how many of its kind make the last one."""
+        job = end.task.job
+        if end.kind in ("failed", "error"):
+            limits = self._limits if end.kind == "failed" else Limits(1)
+            return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
+        if end.kind == "timeout":
+            timeout = end.task.held.batch.timeout
+            error: Exception = TimeoutError(f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed")
+            return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
+        error = RunnerDiedError(f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}")
+        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
+
+    def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
+        job = task.job
+        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"]
+        record = codec.encode_error(error, notes=notes, text_only=self._key is None)
+        mac = None
+        if self._key is not None and task.held.batch.function != NO_FUNCTION:
+            mac = Signer(self._key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
+        return Outcome(job.id, job.run, kind, "error", record, mac, duration)
+
+    # Heartbeats, and what others left
+
+    def _beat(self) -> None:
+        assert self._facts is not None  # noqa: S101 (set by _arrive)
+        self._lively = bool(self._held) or bool(
+            self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset)
+        )
+        beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
+        lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=False)
+        if lapsed:
+            for number, store in self._jobsets.items():
+                with self._dropped(number):
+                    store.came_back()
+        self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
+
+    def _stop_overtaken(self) -> None:
+        for number in {h.jobset.number for h in self._held.values()}:
+            with self._dropped(number):
+                for batch, job in self._jobsets[number].overtaken():
+                    held = self._held.get(batch)
+                    if held is not None and job in held.open:
+                        self._crew.stop(held, job)
+
+    def _care(self) -> list[Batch]:
+        """With a runner free and nothing to claim: put back what dead bees held, and help stragglers."""
+        assert self._facts is not None  # noqa: S101
+        if not self._lively:
+            return []
+        for number in self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset):
+            jobset = self._catalogue.find_jobset_by_number(number)
+            if jobset is None:
+                continue
+            with self._dropped(number):
+                store = self._serve(jobset)
+                bees = store.rescue(LEASE)
+                if bees:
+                    self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
+                    self._next_claim = 0.0
+                elif jobset.speculate and (copies := store.speculate(self._scopes[number])):
+                    return self._take(store, copies)
+        return []
+
+    # Claiming
+
+    def _claim(self, now: float) -> None:
+        appetite = self._crew.appetite()
+        if not appetite.claim or now < self._next_claim:
+            return
+        found = False
+        for store in self._offers():
+            with self._dropped(store.jobset.number):
+                batches = store.claim(appetite.claim, appetite.start, self._scopes[store.jobset.number])
+                if batches:
+                    self._take(store, batches)
+                    found = True
+                    break
+        if not found and now >= self._next_care:
+            self._next_care = now + min(1.5, 0.2 * self._n_bees)
+            found = bool(self._care()) or self._next_claim == 0.0 and self._lively
+            if not found:
+                self._perhaps_exhausted()
+        if found:
+            self._pause = POLL[0]
+            self._next_claim = 0.0
+        else:
+            limit = min(2.0, 0.25 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            self._pause = min(limit, self._pause * 2)
+            self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _offers(self) -> Iterator[BeeStore]:
+        """The jobsets to try, in a fair order."""
+        assert self._facts is not None  # noqa: S101
+        if self._facts.jobset is not None:
+            yield self._jobsets[self._facts.jobset]
+            return
+        offers = self._catalogue.offers()
+        random.shuffle(offers)
+        for jobset in offers:
+            yield self._serve(jobset)
+
+    def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
+        for batch in batches:
+            held = Held(store.jobset, batch, {job.id: job for job in batch.jobs})
+            self._held[batch.id] = held
+            self._n_claimed += len(batch.jobs)
+            self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
+            if not self._make_known(store, batch.function):
+                self._release(held, batch.jobs, untouched=True)
+                continue
+            self._blame(held)
+            jobs = [j for j in batch.jobs if j.id in held.open]
+            held.unstarted.extend(jobs[batch.started :])
+            self._crew.give(held, jobs[: batch.started])
+        return batches
+
+    def _blame(self, held: Held) -> None:
+        """A job that took three bees on different hosts with it, each alone with it, isn't tried again."""
+        for job in held.batch.jobs:
+            if job.vanished >= DEATHS:
+                evidence = f"{job.vanished} bees on different hosts vanished while they ran this job and nothing else"
+                self._unrecorded.append(End(Task(held, job), "lost", "", b"", None, 0.0, evidence))
+
+    def _make_known(self, store: BeeStore, number: int) -> bool:
+        """Give the crew the record of a function; False if it isn't to be had."""
+        if number == NO_FUNCTION or self._settings.only_functionless or self._crew.knows(store.jobset.number, number):
+            return True
+        record = store.get_function(number)
+        if record is not None:
+            self._crew.know(store.jobset, record)
+        return record is not None
+
+    def _start_more(self) -> None:
+        """Move the mark of batches whose started jobs are nearly done: a slice of about 100 ms of work."""
+        if self._stop_now or self._drain_by is not None:
+            return
+        for held in list(self._held.values()):
+            if held.unstarted and self._crew.idle:
+                with self._dropped(held.jobset.number):
+                    done = len(held.batch.jobs) - len(held.unstarted)
+                    started, jobs = self._jobsets[held.jobset.number].start(held.batch, done + max(1, self._crew.appetite().start))
+                    mine = set(jobs[:started])
+                    ready = [j for j in held.unstarted if j.id in mine]
+                    left = set(jobs[started:])
+                    for job in held.unstarted:
+                        if job.id not in mine and job.id not in left:
+                            held.open.pop(job.id, None)  # cancelled, or taken over
+                    held.unstarted = type(held.unstarted)(j for j in held.unstarted if j.id in left)
+                    self._crew.give(held, ready)
+
+    def _give_back_what_waits(self) -> None:
+        """Jobs that wait here behind long ones are of more use elsewhere."""
+        self._release_tasks(self._crew.take_back(all_ready=False))
+
+    def _release_tasks(self, tasks: list[Task]) -> None:
+        by_held: dict[Held, list[Job]] = {}
+        for held, job in tasks:
+            by_held.setdefault(held, []).append(job)
+        for held, jobs in by_held.items():
+            self._release(held, jobs, untouched=False)
+
+    def _release(self, held: Held, jobs: Iterable[Job], *, untouched: bool) -> None:
+        ids = [job.id for job in jobs if job.id in held.open]
+        for job in ids:
+            del held.open[job]
+        held.unstarted.clear()
+        if ids:
+            with self._dropped(held.jobset.number):
+                self._jobsets[held.jobset.number].release(held.batch, ids, untouched=untouched)
+
+    # Ending
+
+    def _perhaps_exhausted(self) -> None:
+        assert self._facts is not None  # noqa: S101
+        if self._settings.busywait or self._facts.jobset is None or self._held:
+            return
+        rest = self._catalogue.remaining(self._facts.jobset)
+        if not rest.any_batch:
+            if rest.ever_added:
+                self._leave()
+            elif time.monotonic() > self._started + self._settings.wait:
+                self._tell({"event": "empty"})
+                self._log.error("%s never had a job; bees end when all jobs are done, and this one has waited long enough",
+                                self._settings.jobset_id)
+                raise Leaving(EXIT_CRASH)
+            return
+        scope = self._scopes[self._facts.jobset]
+        waiting = set(rest.functions or ())
+        if scope.only is None and waiting and not rest.any_held and waiting <= set(scope.refused):
+            self._log.warning("what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting))
+            self._leave()
+
+    def _should_leave(self, now: float) -> bool:
+        settings = self._settings
+        if self._crew.broken is not None:
+            self._log.error("ending: %s", self._crew.broken)
+            self._tell({"event": "broken", "error": self._crew.broken})
+            self._status = EXIT_CRASH
+            return True
+        if self._stop_now:
+            return True
+        over = settings.lifetime is not None and now > self._started + settings.lifetime
+        full = settings.max_jobs is not None and self._n_claimed >= settings.max_jobs
+        if (over or full) and self._drain_by is None:
+            self._status = EXIT_LIFETIME
+            self._drain_by = now + settings.grace
+        if self._drain_by is None:
+            return False
+        self._release_tasks(self._crew.take_back(all_ready=True))
+        for held in self._held.values():
+            self._release(held, list(held.unstarted), untouched=True)
+        return now > self._drain_by or (self._crew.empty and not self._unrecorded)
+
+    def _leave(self) -> None:
+        """Give back everything, say goodbye, and end."""
+        self._sort_out(self._crew.collect())
+        self._record()
+        self._release_tasks(self._crew.take_back(all_ready=True))
+        for held in list(self._held.values()):
+            self._release(held, list(held.open.values()), untouched=False)
+        for number in self._jobsets:
+            with self._dropped(number):
+                self._record_successes(number, [])
+                self._jobsets[number].release_unknown(())
+        self._catalogue.leave(self._incarnation)
+        raise Leaving(self._status if self._status in (EXIT_LIFETIME,) or self._crew.broken else EXIT_OK)
+
+    def _dropped(self, number: int) -> _Dropped:
+        return _Dropped(self, number)
+
+    def forget(self, number: int) -> None:
+        """The jobset is gone: so is all that this bee held of it."""
+        name = self._jobsets[number].jobset.name if number in self._jobsets else str(number)
+        self._log.warning("%s was dropped while it was in use; its work ends here", name)
+        self._tell({"event": "dropped", "number": number})
+        for held in [h for h in self._held.values() if h.jobset.number == number]:
+            for job in held.open:
+                self._crew.stop(held, job)
+            del self._held[held.batch.id]
+        self._unrecorded = [e for e in self._unrecorded if e.task.held.jobset.number != number]
+        self._jobsets.pop(number, None)
+        if self._facts is not None and self._facts.jobset == number:
+            raise Leaving(EXIT_CRASH)
+
+
+class _Dropped:
+    """Ends the work on one jobset, and on no other, when its tables turn out to be gone."""
+
+    def __init__(self, supervisor: Supervisor, number: int) -> None:
+        self._supervisor = supervisor
+        self._number = number
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is not None and gone(error):
+            self._supervisor.forget(self._number)
+            return True
+        return False
+
+
+def _hint(jobs: Iterable[int]) -> str | None:
+    """Job ids for a notification, as ranges ``1-200 207``; None when they would not fit into one."""
+    ranges: list[list[int]] = []
+    for job in sorted(jobs):
+        if ranges and job == ranges[-1][1] + 1:
+            ranges[-1][1] = job
+        else:
+            ranges.append([job, job])
+    text = " ".join(f"{a}-{b}" if b > a else str(a) for a, b in ranges)
+    return text if 0 < len(text) < 7000 else ("?" if text else None)
+
+
+def _summary(record: bytes) -> str:
+    """An error record without its pickle, for the list of attempts."""
+    facts = json.loads(record)
+    return json.dumps({k: facts.get(k) for k in ("type", "message", "notes")})
