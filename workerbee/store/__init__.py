@@ -3,9 +3,19 @@
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
 from workerbee.store.client import ClientStore, SameCall
-from workerbee.store.connection import Connection, Wake, backoff, gone, passing, refused, retrying
+from workerbee.store.connection import (
+    Connection,
+    Wake,
+    backoff,
+    conninfo,
+    described,
+    gone,
+    passing,
+    refused,
+    retrying,
+)
 
 __all__ = [
     "BeeFacts", "BeeStore", "Catalogue", "ClientStore", "Connection", "Counts", "Limits", "Remaining",
-    "SameCall", "Scope", "Wake", "backoff", "gone", "passing", "refused", "retrying",
+    "SameCall", "Scope", "Wake", "backoff", "conninfo", "described", "gone", "passing", "refused", "retrying",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg2 import errors
+
 from workerbee.job import READABLE, Function, Jobset, NewJob, Options, Stored
 from workerbee.store import parts, queries
 from workerbee.store.connection import Connection, Row
@@ -56,10 +58,11 @@ class ClientStore:
         rows = self._run("namesakes", name=name, identity=identity)
         return [Namesake(number, bytes(i), python, n) for number, i, python, _, n in rows]
 
-    def add(self, jobs: Sequence[NewJob], *, hint: bool) -> set[int]:
-        """Insert jobs with the batches that bring them, all or none; the ids really inserted.
+    def add(self, jobs: Sequence[NewJob], *, hint: bool = True, whole: bool = False) -> set[int]:
+        """Insert jobs with the batches that bring them; the ids really inserted, without what was there.
 
-        With ``hint`` the waiting bees are told in the same transaction.
+        With ``hint`` the waiting bees are told in the same transaction. With ``whole`` it is all or
+        none: nothing is inserted, and the set is empty, if any of the jobs was there.
         """
         lots: list[Options] = []
         filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
@@ -90,7 +93,10 @@ class ClientStore:
             "lot_max_attempts": [o.max_attempts for o in lots],
             "lot_speculate": [o.speculate for o in lots],
         }
-        [(inserted, _, _)] = self._run("add", hint=hint, writer=self._writer, **params)
+        try:
+            [(inserted, *_)] = self._run("add", hint=hint, whole=whole, writer=self._writer, **params)
+        except errors.DivisionByZero:
+            return set()
         return set(inserted or ())
 
     def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:

@@ -56,8 +56,12 @@ WITH given AS (
 ), durable AS (
     SELECT set_config('synchronous_commit', 'on', true)
      WHERE current_setting('synchronous_commit') = 'off'
+), whole AS (
+    -- All or none: dividing by zero is how a query undoes itself.
+    SELECT 1 / (NOT %(whole)s OR (SELECT count(*) FROM inserted) = (SELECT count(*) FROM given))::integer AS ok
 )
-SELECT (SELECT array_agg(id) FROM inserted), (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
+SELECT (SELECT array_agg(id) FROM inserted), (SELECT ok FROM whole), (SELECT count(*) FROM hinted),
+       (SELECT count(*) FROM durable);
 
 -- name: same_calls
 -- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).

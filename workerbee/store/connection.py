@@ -225,3 +225,16 @@ def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callab
             if (give_up is not None and now > give_up) or not pause(seconds):
                 raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {str(error).strip()}") from error
     raise AssertionError("backoff never ends")
+
+
+def conninfo(dsn: str | None = None, **parts: object) -> str:
+    """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment."""
+    given = {name: str(value) for name, value in parts.items() if value is not None}
+    return str(extensions.make_dsn(dsn or "", **given))
+
+
+def described(dsn: str) -> dict[str, str]:
+    """What a connection string says, by libpq's names, without its password."""
+    parts = extensions.parse_dsn(dsn)
+    parts.pop("password", None)
+    return {str(k): str(v) for k, v in parts.items()}

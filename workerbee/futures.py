@@ -1,0 +1,60 @@
+"""The future of one job: a real `concurrent.futures.Future` that asks the database before it is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import PENDING
+from typing import Any
+
+
+class JobFuture(Future[Any]):
+    """Resolves from the job's row. ``job`` and ``run`` name it once it is stored."""
+
+    def __init__(self, cancel_job: Callable[[JobFuture], bool]) -> None:
+        super().__init__()
+        self._cancel_job = cancel_job
+        self.job: int | None = None
+        self.run: int | None = None
+        self.inserted = False  # this process brought the job, rather than found it
+
+    def cancel(self) -> bool:
+        """Cancel the job if it hasn't started and nobody else waits for it.
+
+        Waits at most a second for the database; False if the job has started, has ended, or can't be
+        reached in time.
+        """
+        if self.cancelled():
+            return True
+        if self._state != PENDING or not self._cancel_job(self):
+            return False
+        return self.abandon()
+
+    def abandon(self) -> bool:
+        """Cancel this future alone; the job goes on."""
+        if not super().cancel():
+            return False
+        with self._condition:
+            # Waiters are told at once (python/cpython#136655): nobody else will pick this future up.
+            notified = self._state != PENDING and self._state == "CANCELLED_AND_NOTIFIED"
+        if not notified:
+            self.set_running_or_notify_cancel()
+        return True
+
+    def begin(self) -> None:
+        """The job may have started."""
+        if self._state == PENDING:
+            try:
+                self.set_running_or_notify_cancel()
+            except (RuntimeError, Exception):  # noqa: BLE001 (it was cancelled or resolved just now)
+                return
+
+    def resolve(self, value: Any, error: BaseException | None) -> None:
+        """End with a value or an error, unless it has been cancelled."""
+        self.begin()
+        if self.cancelled():
+            return
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(value)

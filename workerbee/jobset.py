@@ -1,0 +1,220 @@
+"""`JobSet`: the same script on every machine, each deciding for itself what to do next."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+from workerbee import codec, server
+from workerbee.channel import Channel, Mark
+from workerbee.errors import (
+    BrokenWorkerbeeError,
+    DatabaseUnavailableError,
+    JobsetExistsError,
+    JobsetIdError,
+    JobsetNotFoundError,
+    UniqueInputDataConstraintError,
+)
+from workerbee.job import NO_FUNCTION, Jobset, NewJob, Options
+from workerbee.local import LocalBee
+from workerbee.logs import print_to_stdout
+from workerbee.runner import Runner
+from workerbee.store import Catalogue, ClientStore, Connection, refused, retrying, schema
+
+_ID = re.compile(r"[a-z0-9_]{1,48}")
+JobFunction = Callable[[dict[str, Any]], Any]
+
+
+def valid_id(jobset_id: object) -> str:
+    """The id itself, if it can name a jobset. Raises JobsetIdError."""
+    # Longer names would be cut by PostgreSQL at 63 bytes without an error, and two could become one.
+    if not isinstance(jobset_id, str) or not _ID.fullmatch(jobset_id):
+        raise JobsetIdError(jobset_id)
+    return jobset_id
+
+
+class JobSet:
+    """A durable set of jobs, each a dict; every machine's script sets it up, adds to it and runs it.
+
+    Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used. ``logger_name``
+    names the logger; one without handlers prints to stdout.
+
+    Raises JobsetIdError, DatabaseUnavailableError, UnsupportedDatabaseError, EmbeddedServerError.
+    """
+
+    def __init__(
+        self,
+        jobset_id: str,
+        host: str | None = None,
+        port: str | int | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        dbname: str | None = None,
+        logger_name: str = "workerbee",
+    ) -> None:
+        self.jobset_id = valid_id(jobset_id)
+        self._logger = logging.getLogger(logger_name)
+        if logger_name == "workerbee":
+            print_to_stdout(self._logger)
+        self._server = server.resolve(
+            logger=self._logger, host=host, port=port, user=user, password=password, dbname=dbname
+        )
+        self._connection = Connection(self._server.dsn, application="workerbee jobset")
+        self._catalogue = Catalogue(self._connection)
+        self._store: ClientStore | None = None
+        self._lock = threading.RLock()
+        try:
+            schema.ensure(self._connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"JobSet({self.jobset_id!r}) on {self._server!r}"
+
+    def close(self) -> None:
+        """Let go of the server. Not needed: the end of the process does the same."""
+        self._connection.close()
+        self._server.close()
+
+    def setup_jobset(self, ignore_existing_jobset: bool = False) -> bool:  # noqa: FBT001, FBT002 (the origin's signature)
+        """Create the jobset; True for the one process that did.
+
+        Raises JobsetExistsError if it is there already, unless ``ignore_existing_jobset``: then False.
+        """
+        with self._lock:
+            create = lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True)  # noqa: E731
+            created = self._patiently(create)
+        if created is None and not ignore_existing_jobset:
+            raise JobsetExistsError(self.jobset_id)
+        self._logger.info("%s the jobset %s", "created" if created else "found", self.jobset_id)
+        return created is not None
+
+    def add_job(self, input_data: dict[str, Any]) -> None:
+        """Add one job. Raises as `add_jobs` does."""
+        self.add_jobs([input_data])
+
+    def add_jobs(self, input_datas: Iterable[dict[str, Any]]) -> None:
+        """Add jobs, all or none.
+
+        Each ``input_data`` is a dict that ``json.dumps(allow_nan=False)`` takes, and comes back as JSON
+        gives it. No two in the jobset may be equal, nor have the same ``'id'``.
+
+        Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError.
+        """
+        given = list(input_datas)
+        if not given:
+            return
+        with self._lock:
+            self._patiently(lambda: self._add(given))
+        self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
+
+    def _add(self, given: list[dict[str, Any]]) -> None:
+        store = self._bound()
+        texts = [codec.check_input(data) for data in given]
+        digests = [codec.digest(b"input", codec.canonical_text(text)) for text in texts]
+        keys = [None if (i := codec.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
+        self._refuse_repetition(given, digests, by_id=False)
+        self._refuse_repetition(given, keys, by_id=True)
+        first = self._catalogue.reserve_jobs(store.jobset.number, len(given))
+        if first is None:
+            raise JobsetNotFoundError(self.jobset_id, dropped=True)
+        jobs = [
+            NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
+            for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
+        ]
+        if store.add(jobs, whole=True):
+            return
+        taken, taken_keys = store.taken_inputs(digests, [k for k in keys if k is not None])
+        if all(job.id == taken.get(job.digest or b"") for job in jobs):
+            return  # the COMMIT of an earlier try, whose answer was lost, had added them
+        for data, digest, key in zip(given, digests, keys, strict=True):
+            if digest in taken or key in taken_keys:
+                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=digest not in taken)
+
+    def _refuse_repetition(self, given: list[dict[str, Any]], marks: list[Any], *, by_id: bool) -> None:
+        seen = set()
+        for data, mark in zip(given, marks, strict=True):
+            if mark is not None and mark in seen:
+                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=by_id)
+            seen.add(mark)
+
+    def run(
+        self,
+        job_function: JobFunction,
+        busywait: bool = False,  # noqa: FBT001, FBT002 (the origin's signature)
+        max_busywait_sleep: float | None = None,
+        max_failure_sleep: float | None = None,
+        max_n_retry_attempts: int = 10,
+    ) -> None:
+        """Run jobs of this jobset in this process until all are done, by whomever.
+
+        ``job_function(input_data)`` may return what JSON can hold; it is stored. JobFailedError has the
+        job tried again, at most ``max_n_retry_attempts`` times in all, with pauses that double up to
+        ``max_failure_sleep`` seconds. Any other exception is recorded as a failed attempt and then
+        raised here. KeyboardInterrupt and SystemExit give the job back. With ``busywait`` the end of
+        the jobs is not the end: it looks for more, at least every ``max_busywait_sleep`` seconds.
+
+        Raises JobsetNotFoundError, InputDataError (a result that JSON can't hold),
+        DatabaseUnavailableError.
+        """
+        with self._lock:
+            self._patiently(self._bound)
+        ours, theirs = socket.socketpair()
+        mark = Mark.create()
+        facts = {
+            "dsn": self._server.dsn, "jobset_id": self.jobset_id, "workers": 1, "busywait": busywait, "wait": 60.0,
+            "only_functionless": True, "max_n_retry_attempts": max_n_retry_attempts,
+            "max_busywait_sleep": 30.0 if max_busywait_sleep is None else max_busywait_sleep,
+            "max_failure_sleep": 300.0 if max_failure_sleep is None else max_failure_sleep,
+            "log_level": self._logger.getEffectiveLevel(),
+        }  # fmt: skip
+        events: list[dict[str, Any]] = []
+        bee = LocalBee(facts, own=(theirs, mark.fd))
+        theirs.close()
+        listener = threading.Thread(target=bee.events, args=(events.append,), daemon=True)
+        listener.start()
+        channel = Channel(ours)
+        try:
+            Runner(channel, mark, bee="here", own=job_function).serve()
+        finally:
+            channel.close()
+            bee.wait(30)
+            listener.join(5)
+            mark.close()
+        self._explain(events)
+
+    def _explain(self, events: list[dict[str, Any]]) -> None:
+        """Raise what made the bee end other than by the end of the work."""
+        status = next((e["status"] for e in events if e["event"] == "ended"), None)
+        if any(e["event"] == "dropped" for e in events):
+            raise JobsetNotFoundError(self.jobset_id, dropped=True)
+        if any(e["event"] == "empty" for e in events):
+            raise JobsetNotFoundError(self.jobset_id)
+        if status == 69:
+            raise DatabaseUnavailableError("PostgreSQL hasn't come back; what was finished before is stored")
+        if status != 0:
+            raise BrokenWorkerbeeError(f"the bee ended with status {status}; its log says why")
+
+    def _bound(self) -> ClientStore:
+        """The jobset as it is now in the database. Raises JobsetNotFoundError."""
+        found = self._catalogue.find_jobset(self.jobset_id)
+        if found is None:
+            raise JobsetNotFoundError(self.jobset_id, self._catalogue.jobset_ids())
+        if self._store is None or self._store.jobset.uuid != found.uuid:
+            self._store = ClientStore(self._connection, found, uuid4())
+        return self._store
+
+    def _patiently(self, action: Callable[[], Any]) -> Any:
+        def pause(seconds: float) -> bool:
+            time.sleep(seconds)
+            return True
+
+        return retrying(action, patience=3600.0, pause=pause)

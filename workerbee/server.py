@@ -1,0 +1,68 @@
+"""Which PostgreSQL: the one that arguments or libpq's environment name, else the embedded one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from types import TracebackType
+from typing import Any
+
+from workerbee.store import conninfo, described
+
+#: Any of these in the environment names a server; nothing else does.
+ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
+
+
+class Server:
+    """A server to connect to. An embedded one runs as long as somebody holds it: `close` lets go."""
+
+    def __init__(self, dsn: str, *, embedded: Any = None) -> None:
+        self.dsn = dsn
+        self._embedded = embedded
+
+    @property
+    def local(self) -> bool:
+        """Whether it runs on this machine, as far as its address says."""
+        if self._embedded is not None:
+            return True
+        parts = described(self.dsn)
+        host = parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
+        if "service" in parts or ("PGSERVICE" in os.environ and not host):
+            return False
+        here = ("", "localhost", "::1", socket.gethostname())
+        return host.startswith(("/", "127.")) or host in here
+
+    def __repr__(self) -> str:
+        if self._embedded is not None:
+            return "the embedded PostgreSQL of this user"
+        parts = {k: v for k, v in described(self.dsn).items() if k in ("host", "hostaddr", "port", "user", "dbname", "service")}
+        return "PostgreSQL at " + (" ".join(f"{k}={v}" for k, v in parts.items()) or "the address that the environment names")
+
+    def close(self) -> None:
+        if self._embedded is not None:
+            self._embedded.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+
+def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **parts: object) -> Server:
+    """Find the server that ``dsn`` or ``parts`` (host, port, user, password, dbname) or the environment name.
+
+    With none of them, start or join the embedded one. The first line logged says which it is. Raises
+    EmbeddedServerError when there is nothing to start.
+    """
+    named = dsn is not None or parts.get("host") is not None or any(os.environ.get(v) for v in ENVIRONMENT)
+    if named:
+        server = Server(conninfo(dsn, **parts))
+    else:
+        from workerbee import embedded  # noqa: PLC0415 (only who needs it pays for it)
+
+        handle = embedded.start()
+        server = Server(conninfo(handle.dsn, dbname=parts.get("dbname")), embedded=handle)
+    (logger or logging.getLogger("workerbee")).info("using %r", server)
+    return server
