@@ -18,12 +18,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import psutil
 import psycopg2
@@ -32,7 +32,10 @@ from testing.postgresql import Postgresql, find_program
 
 from tests.waiting import eventually
 
-#: Read before the tests' environment is cleared.
+#: The servers of this process that aren't closed yet.
+RUNNING: set[Server] = set()
+
+# Read before the tests' environment is cleared.
 _NAMED_BIN = os.environ.get("WORKERBEE_TEST_PG_BIN")
 
 _SETTINGS = {
@@ -91,7 +94,7 @@ class Reachable:
         """The rows of one query (an empty list if it gives none), over a connection of its own."""
         with closing(self.connect()) as connection, connection.cursor() as cursor:
             cursor.execute(query, params or None)
-            return cursor.fetchall() if cursor.description else []
+            return [] if cursor.description is None else cursor.fetchall()
 
 
 class Database(Reachable):
@@ -124,25 +127,27 @@ class Server(Reachable):
     """
 
     def __init__(self, *, fsync: bool = False, **settings: object) -> None:
-        self._user = _server_user()
-        self.directory = _own_directory(self._user)
+        user = _server_user()
+        self.directory = _own_directory(user)
+        RUNNING.add(self)
+        self._killed = False
         try:
             self._postgres = _Postgresql(
-                programs=_reachable_programs(self.directory, self._user),
-                user=self._user,
+                programs=_reachable_programs(self.directory, user),
+                user=user,
                 options={**_SETTINGS, "fsync": "on" if fsync else "off", **settings},
                 base_dir=str(self.directory),
                 auto_start=0,
             )
-            _in_starter(self._postgres.setup)
+            self._postgres.setup()
             self._start_on_free_port()
         except BaseException:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._forget()
             raise
-        self._killed = False
         self.dsn = self.dsn_of("test")
         self.socket_dsn = self.dsn_of("test", socket=True)
-        self.version = self._version()
+        with closing(self.connect()) as connection:
+            self.version = connection.server_version
 
     @property
     def port(self) -> int:
@@ -166,7 +171,7 @@ class Server(Reachable):
         return extensions.make_dsn(host=host, port=self.port, user="postgres", dbname=dbname)
 
     def new_database(self, template: Database | None = None) -> Database:
-        """A database with a name of its own: empty, or a copy of ``template``, where nobody may be connected."""
+        """A new database: empty, or a copy of ``template``, to which nobody may be connected then."""
         name = f"test_{secrets.token_hex(6)}"
         source = template.name if template else "template1"
         query = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
@@ -180,7 +185,7 @@ class Server(Reachable):
     def start(self) -> None:
         """Start a stopped or killed server on the same data and port, and wait until it is ready."""
         try:
-            _in_starter(self._postgres.start)
+            _starter.submit(self._postgres.start).result()
         except RuntimeError as error:
             raise ServerError("PostgreSQL didn't start", self.log) from error
         self._killed = False
@@ -207,20 +212,22 @@ class Server(Reachable):
             with suppress(ServerError):
                 self.start()  # only a next start frees the killed one's shared memory
         self.stop("immediate")
+        self._forget()
+
+    def _forget(self) -> None:
+        RUNNING.discard(self)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start_on_free_port(self, tries: int = 10) -> None:
         for left in reversed(range(tries)):
             self._postgres.settings["port"] = free_port()
             try:
-                return self.start()
+                self.start()
             except ServerError as error:
                 if not left or "Address already in use" not in str(error):
                     raise
-
-    def _version(self) -> int:
-        with closing(self.connect()) as connection:
-            return connection.server_version
+            else:
+                return
 
 
 @contextmanager
@@ -298,9 +305,9 @@ class _Postgresql(Postgresql):  # type: ignore[misc]
                 if cursor.fetchone() is None:
                     cursor.execute("CREATE DATABASE test")
 
-
-def _in_starter(action: Callable[[], object]) -> None:
-    _starter.submit(action).result()
+    def terminate(self, with_signal: int | None = None) -> None:
+        # The base class always sends SIGINT.
+        super(Postgresql, self).terminate(with_signal or signal.SIGINT)
 
 
 def _launched(*command: str, user: pwd.struct_passwd) -> list[str]:
@@ -316,7 +323,7 @@ def _server_user() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name)
-    _give_up("root can't run PostgreSQL, and there is neither a user 'postgres' nor 'nobody'")
+    raise RuntimeError("root can't run PostgreSQL, and there is neither a user 'postgres' nor 'nobody'")
 
 
 def _own_directory(user: pwd.struct_passwd) -> Path:
@@ -329,7 +336,9 @@ def _own_directory(user: pwd.struct_passwd) -> Path:
             directory = Path(tempfile.mkdtemp(prefix=f"workerbee-test-{run}-", dir=place))
             _give(directory, user)
             return directory
-    _give_up(f"the user {user.pw_name!r} can reach none of {places}; set TMPDIR to a directory it can")
+    raise RuntimeError(
+        f"the user {user.pw_name!r} can reach none of {places}; set TMPDIR to a directory it can"
+    )
 
 
 def _give(path: Path, user: pwd.struct_passwd) -> None:
@@ -345,11 +354,15 @@ def _reachable_programs(directory: Path, user: pwd.struct_passwd) -> Path:
     programs = _programs()
     if _runs(programs / "initdb", user):
         return programs
-    copy = directory / "postgresql"
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # the programs find these by their relative path
+    if libraries.exists():
+        shutil.copytree(libraries, directory / libraries.name)
+    copy = directory / package.name / programs.parent.name
     shutil.copytree(programs.parent, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
     if _runs(copy / programs.name / "initdb", user):
         return copy / programs.name
-    _give_up(f"the user {user.pw_name!r} can't run the programs in {programs}, nor a copy of them")
+    raise RuntimeError(f"the user {user.pw_name!r} can't run the programs in {programs}, nor a copy of them")
 
 
 @cache
@@ -371,10 +384,6 @@ def _runs(program: Path, user: pwd.struct_passwd) -> bool:
 def _alive(process: psutil.Process) -> bool:
     # A killed server's processes are orphans, and not every init reaps those.
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _give_up(why: str) -> NoReturn:
-    raise RuntimeError(why)

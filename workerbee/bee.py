@@ -22,16 +22,55 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("jobset_id", required=False)
-@click.option("--dsn", help="libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords belong into ~/.pgpass.")
-@click.option("--workers", type=click.IntRange(1), default=None, help="Runner processes (default: one a core).")
-@click.option("--function", "functions", multiple=True, metavar="MODULE:NAME", help="Run jobs that bring no function, and those that name this one, with it.")
-@click.option("--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done.")
-@click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True, help="Seconds to wait for the jobset and its first job.")
-@click.option("--lifetime", type=click.FloatRange(0), help="Seconds after which to drain and exit with status 75.")
+@click.option(
+    "--dsn",
+    help="libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords belong into ~/.pgpass.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=None, help="Runner processes (default: one a core)."
+)
+@click.option(
+    "--function",
+    "functions",
+    multiple=True,
+    metavar="MODULE:NAME",
+    help="Run jobs that bring no function, and those that name this one, with it.",
+)
+@click.option(
+    "--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done."
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=600.0,
+    show_default=True,
+    help="Seconds to wait for the jobset and its first job.",
+)
+@click.option(
+    "--lifetime", type=click.FloatRange(0), help="Seconds after which to drain and exit with status 75."
+)
 @click.option("--max-jobs", type=click.IntRange(1), help="Jobs after which to drain and exit with status 75.")
-@click.option("--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds that running jobs get at a SIGTERM.")
-@click.option("--max-n-retry-attempts", type=click.IntRange(1), default=10, show_default=True, help="Attempts at a job that raises JobFailedError.")
-@click.option("--reconnect-timeout", type=click.FloatRange(0), default=3600.0, show_default=True, help="Seconds of outage after which to exit with status 69.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that running jobs get at a SIGTERM.",
+)
+@click.option(
+    "--max-n-retry-attempts",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Attempts at a job that raises JobFailedError.",
+)
+@click.option(
+    "--reconnect-timeout",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    help="Seconds of outage after which to exit with status 69.",
+)
 @click.option("--inherit", type=int, hidden=True, help="The descriptor that a client started this bee with.")
 def main(inherit: int | None, **options: Any) -> None:
     """Claim and run the jobs of JOBSET_ID, or of every jobset, until all are done.
@@ -49,7 +88,9 @@ def main(inherit: int | None, **options: Any) -> None:
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 
 
-def _by_hand(dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any) -> int:
+def _by_hand(
+    dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any
+) -> int:
     """A bee that a person or a batch system started."""
     environment = dict(os.environ)
     if functions:

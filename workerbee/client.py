@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from workerbee import codec, functions
 from workerbee.errors import (
@@ -87,7 +87,9 @@ class Client:
         self._control_connection = Connection(dsn, application="workerbee control")
         self.ended = threading.Event()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {body.__name__[1:]}", daemon=True)
+            threading.Thread(
+                target=self._guarded, args=(body,), name=f"workerbee {body.__name__[1:]}", daemon=True
+            )
             for body in (self._flush_all, self._watch)
         ]
         self._alive = len(self._threads)
@@ -96,7 +98,9 @@ class Client:
 
     # Submitting (any thread)
 
-    def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
+    def submit(
+        self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool
+    ) -> JobFuture:
         """Queue a call. Raises what broke the executor; the caller has checked for a shutdown."""
         size = len(call.data)
         if size > self._max_payload:
@@ -113,7 +117,9 @@ class Client:
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
         with self._lock:
-            stored = self._lock.wait_for(lambda: self._broken or not (self._queue or self._in_flight), timeout)
+            stored = self._lock.wait_for(
+                lambda: self._broken or not (self._queue or self._in_flight), timeout
+            )
             if self._broken is not None:
                 raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
         if not stored:
@@ -196,7 +202,9 @@ class Client:
         number = self._numbers.get(function.digest)
         if number is None:
             mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
-            record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
+            record = Function(
+                0, function.digest, function.name, function.codec, function.body, function.python, mac
+            )
             number = store.put_function(record, function.identity)
             if not self.jobset.temporary:
                 self._say_what_changed(store, function)
@@ -229,6 +237,7 @@ class Client:
                 booked = self._waiting.setdefault(future.job, [])  # type: ignore[arg-type]
                 if future not in booked:
                     booked.append(future)
+        self._wake.set()
 
     def _attach(self, store: ClientStore, batch: list[Pending], digests: list[bytes | None], known: dict[bytes, Any],
                 inserted: set[int]) -> None:  # fmt: skip
@@ -303,7 +312,9 @@ class Client:
             stored.mac, kind, stored.job, stored.run, stored.codec or "", b"", stored.data
         )
         if kind == "error":
-            return None, codec.decode_error(stored.data, trusted=signed) if stored.status == "failed" else None
+            return None, codec.decode_error(
+                stored.data, trusted=signed
+            ) if stored.status == "failed" else None
         if not signed and (stored.mac is not None or stored.codec != codec.JSON):
             return None, codec.SignatureError(stored.job)
         try:
@@ -321,7 +332,9 @@ class Client:
                 if pending.future is future:
                     del self._queue[n]
                     return True
-            self._lock.wait_for(lambda: not self._in_flight or self._broken, max(0, deadline - time.monotonic()))
+            self._lock.wait_for(
+                lambda: not self._in_flight or self._broken, max(0, deadline - time.monotonic())
+            )
             if future.job is None:
                 return self._broken is not None
             shared = len(self._waiting.get(future.job, ())) > 1
@@ -368,7 +381,9 @@ class Client:
                     self._unbook(future)
         return done
 
-    def _controlled(self, action: Callable[[ClientStore, Any], set[int]], futures: list[JobFuture], deadline: float) -> set[int]:
+    def _controlled(
+        self, action: Callable[[ClientStore, Any], set[int]], futures: list[JobFuture], deadline: float
+    ) -> set[int]:
         """Run a cancellation on the control connection, within the time; nothing if the database is away."""
         keys = [(f.job, f.run) for f in futures]
         if not self._control.acquire(timeout=max(0, deadline - time.monotonic())):
@@ -388,7 +403,9 @@ class Client:
     def employ(self, bee: LocalBee) -> None:
         """A local bee, whose reports are heard until its end."""
         self._bee = bee
-        threading.Thread(target=bee.events, args=(self._hear,), name="workerbee local bee", daemon=True).start()
+        threading.Thread(
+            target=bee.events, args=(self._hear,), name="workerbee local bee", daemon=True
+        ).start()
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
@@ -415,7 +432,9 @@ class Client:
         """Take no more calls; end when all is done, or with ``detach`` as soon as all is stored."""
         if cancel:
             with self._lock:
-                everything = [p.future for p in self._queue] + [f for fs in self._waiting.values() for f in fs]
+                everything = [p.future for p in self._queue] + [
+                    f for fs in self._waiting.values() for f in fs
+                ]
             self.cancel_all(everything)
         if detach:
             self.flush()

@@ -102,7 +102,14 @@ class RunnerProcess:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        command = [sys.executable, "-m", "workerbee.runner", str(theirs.fileno()), str(self.mark.fd), crew.bee]
+        command = [
+            sys.executable,
+            "-m",
+            "workerbee.runner",
+            str(theirs.fileno()),
+            str(self.mark.fd),
+            crew.bee,
+        ]
         self.process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(), self.mark.fd), env=crew.environment, start_new_session=True,
@@ -270,7 +277,9 @@ class Crew:
         """Seconds until something has to be looked at again."""
         if len(self._runners) < self._size:
             return max(0.01, self._restart_at - time.monotonic())
-        if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
+        if any(
+            len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners
+        ):
             return STUCK / 2
         return None
 
@@ -440,7 +449,10 @@ class Crew:
                 if number == n and (task.held, task.job.id) in self._doomed:
                     runner.kill("stopped", n)
         self._doomed = {
-            (t.held, t.job.id) for r in self._runners for t in r.in_hand.values() if (t.held, t.job.id) in self._doomed
+            (t.held, t.job.id)
+            for r in self._runners
+            for t in r.in_hand.values()
+            if (t.held, t.job.id) in self._doomed
         }
 
     def _drop(self, task: Task) -> bool:

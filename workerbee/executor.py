@@ -101,7 +101,10 @@ class _Submits(Executor):
         }  # fmt: skip
         options = self._options._replace(**{k: v for k, v in given.items() if v is not None})
         return OptionsView(
-            self._executor, options, self._unique if unique is None else unique, self._version if version is None else version
+            self._executor,
+            options,
+            self._unique if unique is None else unique,
+            self._version if version is None else version,
         )
 
     def __reduce__(self) -> Any:
@@ -195,7 +198,9 @@ class WorkerbeeExecutor(_Submits):
             "log_level": max(logging.WARNING, self._logger.getEffectiveLevel()),
         })  # fmt: skip
 
-    def _submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], view: _Submits) -> JobFuture:
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], view: _Submits
+    ) -> JobFuture:
         function = self._functions.describe(fn, view._version)  # noqa: SLF001
         call = codec.encode_call(args, kwargs)
         if len(call.data) > codec.WARN_BYTES:
@@ -206,7 +211,9 @@ class WorkerbeeExecutor(_Submits):
             if self._shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if os.getpid() != self._pid:
-                raise BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
+                raise BrokenWorkerbeeError(
+                    "an executor doesn't survive a fork; make a new one in the child process"
+                )
             return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
 
     def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
@@ -222,8 +229,14 @@ class WorkerbeeExecutor(_Submits):
         site = (getattr(fn, "__qualname__", repr(fn)), "memo")
         if site not in self._warned:
             self._warned.add(site)
-            what = "arguments that aren't exactly JSON" if function_is_plain else "state that isn't exactly JSON"
-            self._logger.info("calls of %s have %s: each one is a job of its own, also when it is submitted again", site[0], what)
+            what = (
+                "arguments that aren't exactly JSON" if function_is_plain else "state that isn't exactly JSON"
+            )
+            self._logger.info(
+                "calls of %s have %s: each one is a job of its own, also when it is submitted again",
+                site[0],
+                what,
+            )
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored and will survive this process."""
@@ -231,7 +244,9 @@ class WorkerbeeExecutor(_Submits):
 
     def cancel_running(self, futures: Iterable[Future[Any]] | None = None) -> int:
         """Cancel these (or all) jobs of this executor, also those that run: their runners are killed. How many."""
-        return self._client.cancel_running(None if futures is None else [f for f in futures if isinstance(f, JobFuture)])
+        return self._client.cancel_running(
+            None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
+        )
 
     def progress(self) -> Counts:
         """What has happened in the jobset so far, whoever did it."""
@@ -281,7 +296,10 @@ class WorkerbeeExecutor(_Submits):
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and not self._jobset.temporary:
-            self._logger.warning("interrupted; the jobs of %s go on where there are bees, and the same code attaches to them", self._jobset.name)
+            self._logger.warning(
+                "interrupted; the jobs of %s go on where there are bees, and the same code attaches to them",
+                self._jobset.name,
+            )
             self._shut_down = True
             self._client.close(detach=True)
             return None
@@ -295,7 +313,9 @@ class WorkerbeeExecutor(_Submits):
 class OptionsView(_Submits):
     """An executor seen with other options; it shares everything else with the executor it came from."""
 
-    def __init__(self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None) -> None:  # noqa: FBT001
+    def __init__(
+        self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None
+    ) -> None:
         self._executor = executor
         self._options = options
         self._unique = unique
@@ -329,11 +349,15 @@ def _open(outcomes: list[tuple[Any, bytes | None]]) -> Iterator[Any]:
         yield value
 
 
-def _submitter(executor: _Submits, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Future[Any]]:
+def _submitter(
+    executor: _Submits, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
+) -> Iterator[Future[Any]]:
     return (executor.submit(fn, *args) for args in calls)
 
 
-def _results(executor: _Submits, submit: Iterator[Future[Any]], end: float | None, buffersize: int | None) -> Iterator[Any]:
+def _results(
+    executor: _Submits, submit: Iterator[Future[Any]], end: float | None, buffersize: int | None
+) -> Iterator[Any]:
     """Submit at once what may be, and hand out results as they are asked for."""
     futures = deque(submit if buffersize is None else itertools.islice(submit, buffersize))
     owner = weakref.ref(executor._executor)  # noqa: SLF001
@@ -368,9 +392,7 @@ def _give_up(executor: WorkerbeeExecutor | None, futures: deque[Future[Any]]) ->
 
 def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None) -> dict[str, Any]:
     row: dict[str, Any] = {"job_id": job, "status": end.status}
-    if call.codec == codec.JSON:
-        row |= codec.decode(codec.JSON, call.data)  # type: ignore[operator]
-    elif call.codec != codec.PICKLE:
+    if call.codec == codec.JSON or call.codec != codec.PICKLE:
         row |= codec.decode(codec.JSON, call.data)  # type: ignore[operator]
     if end.status != "completed":
         row["error"] = error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,11 +21,11 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
-from workerbee.job import NO_FUNCTION, Jobset, NewJob, Options
+from workerbee.job import NO_FUNCTION, NewJob, Options
 from workerbee.local import LocalBee
 from workerbee.logs import print_to_stdout
 from workerbee.runner import Runner
-from workerbee.store import Catalogue, ClientStore, Connection, refused, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 
 _ID = re.compile(r"[a-z0-9_]{1,48}")
 JobFunction = Callable[[dict[str, Any]], Any]

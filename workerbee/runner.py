@@ -28,7 +28,6 @@ from uuid import UUID
 
 from workerbee import codec, functions
 from workerbee.channel import Channel, Mark
-from workerbee.errors import InputDataError
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.perform import perform
 from workerbee.signing import Key, Signer
@@ -72,11 +71,14 @@ class Work:
         """The callable, loaded at its first use. Raises FunctionUnavailable, or what its initializer raises."""
         if number not in self.loaded:
             record = self.records[number]
-            if self.signer is None or not self.signer.verify(record.mac, "function", 0, 0, record.codec, record.digest, record.body):
-                raise functions.FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
+            if self.signer is None or not self.signer.verify(
+                record.mac, "function", 0, 0, record.codec, record.digest, record.body
+            ):
+                raise functions.FunctionUnavailable(
+                    f"the signature of {record.name} doesn't hold with this bee's key"
+                )
             loaded = functions.load(record.codec, record.body, record.python)
-            if loaded.initializer is not None:
-                loaded.initializer(*loaded.initargs)
+            functions.initialize(loaded)
             self.loaded[number] = loaded.function
         return self.loaded[number]
 
@@ -84,7 +86,9 @@ class Work:
 class Runner:
     """Performs jobs as they come over the channel, until it is told to quit or the other end is gone."""
 
-    def __init__(self, channel: Channel, mark: Mark, *, bee: str, own: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, channel: Channel, mark: Mark, *, bee: str, own: Callable[..., Any] | None = None
+    ) -> None:
         self._channel = channel
         self._mark = mark
         self._bee = bee
@@ -112,7 +116,9 @@ class Runner:
             self._refuse(jobset, number, calls, str(error), None)
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
-            self._refuse(jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error))
+            self._refuse(
+                jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error)
+            )
             return
         for call in calls:
             if self._mark.begin(call.n):
@@ -125,7 +131,9 @@ class Runner:
     def _usable(self, jobset: int, number: int) -> tuple[Callable[..., Any], Signer | None, bytes]:
         if number == NO_FUNCTION or self._own is not None:
             if self._own is None:
-                raise functions.FunctionUnavailable("these jobs bring no function: run them with JobSet.run or --function")
+                raise functions.FunctionUnavailable(
+                    "these jobs bring no function: run them with JobSet.run or --function"
+                )
             return self._own, None, b""
         work = self._work[jobset]
         return work.function(number), work.signer, work.records[number].digest
@@ -136,9 +144,13 @@ class Runner:
             self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._send()
 
-    def _perform(self, call: Call, function: Callable[..., Any], signer: Signer | None, digest: bytes) -> Finished:
+    def _perform(
+        self, call: Call, function: Callable[..., Any], signer: Signer | None, digest: bytes
+    ) -> Finished:
         """Verify, decode, run, encode, sign: one call in, its end as a value out."""
-        if signer is not None and not signer.verify(call.mac, "call", call.job, 0, call.codec, digest, call.data):
+        if signer is not None and not signer.verify(
+            call.mac, "call", call.job, 0, call.codec, digest, call.data
+        ):
             return self._failure(call, signer, "error", codec.SignatureError(call.job), 0.0)
         try:
             args, kwargs = codec.decode_call(call.codec, call.data)
@@ -160,7 +172,9 @@ class Runner:
             return codec.Encoded(codec.JSON, codec.check_output(value).encode())
         return codec.encode(value, "the result")
 
-    def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
+    def _failure(
+        self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float
+    ) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {socket.gethostname()}"]
         record = codec.encode_error(error, notes=notes, text_only=signer is None)
         mac = signer and signer.sign("error", call.job, call.run, "error", b"", record)

@@ -27,7 +27,12 @@ class Server:
         if self._embedded is not None:
             return True
         parts = described(self.dsn)
-        host = parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
+        host = (
+            parts.get("hostaddr")
+            or parts.get("host")
+            or os.environ.get("PGHOSTADDR")
+            or os.environ.get("PGHOST", "")
+        )
         if "service" in parts or ("PGSERVICE" in os.environ and not host):
             return False
         here = ("", "localhost", "::1", socket.gethostname())
@@ -36,8 +41,14 @@ class Server:
     def __repr__(self) -> str:
         if self._embedded is not None:
             return "the embedded PostgreSQL of this user"
-        parts = {k: v for k, v in described(self.dsn).items() if k in ("host", "hostaddr", "port", "user", "dbname", "service")}
-        return "PostgreSQL at " + (" ".join(f"{k}={v}" for k, v in parts.items()) or "the address that the environment names")
+        parts = {
+            k: v
+            for k, v in described(self.dsn).items()
+            if k in ("host", "hostaddr", "port", "user", "dbname", "service")
+        }
+        return "PostgreSQL at " + (
+            " ".join(f"{k}={v}" for k, v in parts.items()) or "the address that the environment names"
+        )
 
     def close(self) -> None:
         if self._embedded is not None:
@@ -46,7 +57,9 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -14,14 +14,13 @@ import logging
 import os
 import platform
 import random
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from workerbee import codec
 from workerbee.crew import Crew, End, Held, Task, Unusable
@@ -37,8 +36,6 @@ from workerbee.store import (
     Scope,
     Wake,
     gone,
-    passing,
-    refused,
     retrying,
     schema,
 )
@@ -193,7 +190,12 @@ class Supervisor:
         settings = self._settings
         jobset = self._find() if settings.jobset_id is not None or settings.number is not None else None
         self._facts = BeeFacts(
-            self._incarnation, jobset and jobset.number, self._host, os.getpid(), platform.python_version(), settings.workers
+            self._incarnation,
+            jobset and jobset.number,
+            self._host,
+            os.getpid(),
+            platform.python_version(),
+            settings.workers,
         )
         self._connection.listen(["workerbee$work"])
         self._beat()
@@ -213,7 +215,9 @@ class Supervisor:
             )
             if found is not None:
                 return found
-            missing = JobsetNotFoundError(settings.jobset_id or str(settings.number), self._catalogue.jobset_ids())
+            missing = JobsetNotFoundError(
+                settings.jobset_id or str(settings.number), self._catalogue.jobset_ids()
+            )
             if time.monotonic() >= deadline or self._stop_now or self._drain_by is not None:
                 self._tell({"event": "missing"})
                 self._log.error("%s", missing)
@@ -335,7 +339,10 @@ class Supervisor:
         if not ends and not closed:
             return
         outcomes = [
-            (Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration), e.task.held.batch.claimed_at)
+            (
+                Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration),
+                e.task.held.batch.claimed_at,
+            )
             for e in ends
         ]
         store.complete(outcomes, closed, hint=_hint(o.job for o, _ in outcomes))
@@ -362,18 +369,28 @@ class Supervisor:
             return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
         if end.kind == "timeout":
             timeout = end.task.held.batch.timeout
-            error: Exception = TimeoutError(f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed")
+            error: Exception = TimeoutError(
+                f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed"
+            )
             return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
-        error = RunnerDiedError(f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}")
-        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
+        error = RunnerDiedError(
+            f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}"
+        )
+        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(
+            DEATHS if end.kind == "died" else 1
+        )
 
     def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
         job = task.job
-        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"]
+        notes = [
+            f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"
+        ]
         record = codec.encode_error(error, notes=notes, text_only=self._key is None)
         mac = None
         if self._key is not None and task.held.batch.function != NO_FUNCTION:
-            mac = Signer(self._key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
+            mac = Signer(self._key, task.held.jobset.uuid).sign(
+                "error", job.id, job.run, "error", b"", record
+            )
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)
 
     # Heartbeats, and what others left
@@ -412,7 +429,9 @@ class Supervisor:
                 store = self._serve(jobset)
                 bees = store.rescue(LEASE)
                 if bees:
-                    self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
+                    self._log.warning(
+                        "took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name
+                    )
                     self._next_claim = 0.0
                 elif jobset.speculate and (copies := store.speculate(self._scopes[number])):
                     return self._take(store, copies)
@@ -434,14 +453,18 @@ class Supervisor:
                     break
         if not found and now >= self._next_care:
             self._next_care = now + min(1.5, 0.2 * self._n_bees)
-            found = bool(self._care()) or self._next_claim == 0.0 and self._lively
+            found = bool(self._care()) or (self._next_claim == 0.0 and self._lively)
             if not found:
                 self._perhaps_exhausted()
         if found:
             self._pause = POLL[0]
             self._next_claim = 0.0
         else:
-            limit = min(2.0, 0.25 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            limit = (
+                min(2.0, 0.25 * self._n_bees)
+                if self._lively
+                else min(POLL[1], self._settings.max_busywait_sleep)
+            )
             self._pause = min(limit, self._pause * 2)
             self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
 
@@ -461,7 +484,9 @@ class Supervisor:
             held = Held(store.jobset, batch, {job.id: job for job in batch.jobs})
             self._held[batch.id] = held
             self._n_claimed += len(batch.jobs)
-            self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
+            self._next_beat = min(
+                self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat
+            )
             if not self._make_known(store, batch.function):
                 self._release(held, batch.jobs, untouched=True)
                 continue
@@ -480,7 +505,11 @@ class Supervisor:
 
     def _make_known(self, store: BeeStore, number: int) -> bool:
         """Give the crew the record of a function; False if it isn't to be had."""
-        if number == NO_FUNCTION or self._settings.only_functionless or self._crew.knows(store.jobset.number, number):
+        if (
+            number == NO_FUNCTION
+            or self._settings.only_functionless
+            or self._crew.knows(store.jobset.number, number)
+        ):
             return True
         record = store.get_function(number)
         if record is not None:
@@ -495,7 +524,9 @@ class Supervisor:
             if held.unstarted and self._crew.idle:
                 with self._dropped(held.jobset.number):
                     done = len(held.batch.jobs) - len(held.unstarted)
-                    started, jobs = self._jobsets[held.jobset.number].start(held.batch, done + max(1, self._crew.appetite().start))
+                    started, jobs = self._jobsets[held.jobset.number].start(
+                        held.batch, done + max(1, self._crew.appetite().start)
+                    )
                     mine = set(jobs[:started])
                     ready = [j for j in held.unstarted if j.id in mine]
                     left = set(jobs[started:])
@@ -537,14 +568,18 @@ class Supervisor:
                 self._leave()
             elif time.monotonic() > self._started + self._settings.wait:
                 self._tell({"event": "empty"})
-                self._log.error("%s never had a job; bees end when all jobs are done, and this one has waited long enough",
-                                self._settings.jobset_id)
+                self._log.error(
+                    "%s never had a job; bees end when all jobs are done, and this one has waited long enough",
+                    self._settings.jobset_id,
+                )
                 raise Leaving(EXIT_CRASH)
             return
         scope = self._scopes[self._facts.jobset]
         waiting = set(rest.functions or ())
         if scope.only is None and waiting and not rest.any_held and waiting <= set(scope.refused):
-            self._log.warning("what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting))
+            self._log.warning(
+                "what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting)
+            )
             self._leave()
 
     def _should_leave(self, now: float) -> bool:

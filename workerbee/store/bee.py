@@ -34,10 +34,12 @@ class BeeStore:
         self.jobset = jobset
         self._bee = str(incarnation)
         self._host = host
-        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind("bee.sql", jobset.number, jobset.id)
+        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind(
+            "bee.sql", jobset.number, jobset.id
+        )
         self._queries = {name: connection.text(query) for name, query in bound.items()}
 
-    def _run(self, name: str, **params: Any) -> list[Row]:
+    def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(self._queries[name], params | {"bee": self._bee})
 
     # Taking work
@@ -59,7 +61,9 @@ class BeeStore:
         for (batch, function, run, timeout, max_attempts, again, started, claimed_at,
              job, codec, text, payload, mac, attempts, vanished, _) in rows:  # fmt: skip
             if batch not in batches:
-                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, [])
+                batches[batch] = Batch(
+                    batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, []
+                )
             if job is None:
                 continue
             data = text.encode() if text is not None else bytes(payload)
@@ -76,7 +80,9 @@ class BeeStore:
 
     # Ending it
 
-    def complete(self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None) -> None:
+    def complete(
+        self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None
+    ) -> None:
         """Record successes (each with the time its batch was claimed) and delete batches with nothing open."""
         columns: list[list[str]] = [[] for _ in range(8)]
         for o, claimed_at in outcomes:
@@ -91,10 +97,16 @@ class BeeStore:
         names = ("job", "run", "codec", "output", "payload", "mac", "claimed_at", "duration")
         params = {n: "\n".join(c) for n, c in zip(names, columns, strict=True)}
         [(stored, _, _)] = self._run(
-            "complete", closed=[b.id for b in closed], claims=[str(b.claim) for b in closed], hint=hint, **params
+            "complete",
+            closed=[b.id for b in closed],
+            claims=[str(b.claim) for b in closed],
+            hint=hint,
+            **params,
         )
         if stored < len(outcomes):
-            self._run("late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host)
+            self._run(
+                "late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host
+            )
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.

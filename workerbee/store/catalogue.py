@@ -57,7 +57,7 @@ class Catalogue:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def _run(self, name: str, **params: Any) -> list[Row]:
+    def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(queries.load("catalogue.sql")[name], params)
 
     # Jobsets
@@ -67,7 +67,13 @@ class Catalogue:
     ) -> Jobset | None:
         """Create a jobset with its tables and view, in one transaction; None if it exists already."""
         uuid = uuid4()
-        facts = {"id": jobset_id, "uuid": str(uuid), "key": key, "speculate": speculate, "client": client and str(client)}
+        facts = {
+            "id": jobset_id,
+            "uuid": str(uuid),
+            "key": key,
+            "speculate": speculate,
+            "client": client and str(client),
+        }
         run = self.connection.run
         run("BEGIN")
         try:
@@ -117,7 +123,9 @@ class Catalogue:
             run("BEGIN")
             run("SET LOCAL lock_timeout = '1s'")
             # CASCADE takes the view along, whatever name it has.
-            names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
+            names = sql.SQL(", ").join(
+                tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part")
+            )
             run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
             self._run("forget_jobset", number=number)
             run("COMMIT")

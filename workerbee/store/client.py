@@ -44,7 +44,7 @@ class ClientStore:
         bound = queries.bind("client.sql", jobset.number, jobset.id)
         self._queries = {name: connection.text(query) for name, query in bound.items()}
 
-    def _run(self, name: str, **params: Any) -> list[Row]:
+    def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(self._queries[name], params)
 
     def put_function(self, function: Function, identity: bytes) -> int:
@@ -104,7 +104,9 @@ class ClientStore:
         rows = self._run("same_calls", digests=list(digests))
         return {bytes.fromhex(digest): SameCall(job, run, status) for digest, job, run, status in rows}
 
-    def taken_inputs(self, digests: Sequence[bytes], keys: Sequence[bytes]) -> tuple[dict[bytes, int], dict[bytes, int]]:
+    def taken_inputs(
+        self, digests: Sequence[bytes], keys: Sequence[bytes]
+    ) -> tuple[dict[bytes, int], dict[bytes, int]]:
         """Which inputs are in the jobset already: job ids by digest, and by key."""
         rows = self._run("taken_inputs", digests=list(digests), keys=list(keys))
         return (
@@ -115,7 +117,9 @@ class ClientStore:
     def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
         """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
         facts = options._asdict()
-        rows = self._run("reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts)
+        rows = self._run(
+            "reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts
+        )
         return int(rows[0][0])
 
     def finished(self, jobs: Sequence[int]) -> list[Stored]:
@@ -125,7 +129,9 @@ class ClientStore:
             found.append(self._stored(job, run, status, codec, output, payload, mac))
         return found
 
-    def _stored(self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any) -> Stored:
+    def _stored(
+        self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any
+    ) -> Stored:
         data = output.encode() if output is not None else bytes(payload or b"")
         if codec == parts.PARTS:
             codec, data = parts.get(self._run, job, run, data)
@@ -147,14 +153,21 @@ class ClientStore:
         rows = self._run(query, jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer)
         return {row[0] for row in rows}
 
-    def results(self, after: int, n: int) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
+    def results(
+        self, after: int, n: int
+    ) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
         """A page of jobs after id ``after``: id, function, the end of the latest run, the call, and facts."""
         page = []
         for (job, name, codec, text, payload, mac, run, status, ocodec, output, opayload, omac, bee, duration,
              completed, digest) in self._run("results", after=after, n=n):  # fmt: skip
             call = self._stored(job, 0, "call", codec, text, payload, mac)
             end = self._stored(job, run, status, ocodec, output, opayload, omac) if status else None
-            facts = {"bee": bee, "duration": duration, "completed": completed, "digest": bytes(digest) if digest else None}
+            facts = {
+                "bee": bee,
+                "duration": duration,
+                "completed": completed,
+                "digest": bytes(digest) if digest else None,
+            }
             page.append((job, name, end, call, facts))
         return page
 

@@ -55,7 +55,12 @@ def refused(error: BaseException) -> bool:
     text = str(error)
     return any(
         mark in text
-        for mark in ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
+        for mark in (
+            "authentication failed",
+            "does not exist",
+            "no password supplied",
+            "no pg_hba.conf entry",
+        )
     )
 
 
@@ -105,7 +110,9 @@ class Connection:
         """The server process of a direct connection; None before the first query."""
         return None if self._pg is None else int(self._pg.info.backend_pid)
 
-    def run(self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT) -> list[Row]:
+    def run(
+        self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT
+    ) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
 
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
@@ -180,9 +187,16 @@ class Connection:
         self.generation += 1
         limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
         try:
-            pg = psycopg2.connect(self._dsn, async_=True, client_encoding="UTF8", fallback_application_name=self._application,
-                                  keepalives_idle=5, keepalives_interval=2, keepalives_count=3,
-                                  tcp_user_timeout=15000)
+            pg = psycopg2.connect(
+                self._dsn,
+                async_=True,
+                client_encoding="UTF8",
+                fallback_application_name=self._application,
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+                tcp_user_timeout=15000,
+            )
             self._finish(pg, limit)
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {str(error).strip()}") from error
@@ -200,7 +214,9 @@ class Connection:
             poll.register(pg.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
+                raise DatabaseUnavailableError(
+                    "PostgreSQL gave no answer in time; the connection was dropped"
+                )
 
 
 def _listen(channel: str) -> sql.Composed:
@@ -223,7 +239,9 @@ def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callab
             now = time.monotonic()
             give_up = give_up or (None if patience is None else now + patience)
             if (give_up is not None and now > give_up) or not pause(seconds):
-                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {str(error).strip()}") from error
+                raise DatabaseUnavailableError(
+                    f"PostgreSQL hasn't come back: {str(error).strip()}"
+                ) from error
     raise AssertionError("backoff never ends")
 
 

@@ -1,0 +1,145 @@
+"""What every test gets: an environment of its own, a database if it wants one, and a check for leftovers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from tests import servers
+from tests.servers import Database, Server
+
+#: In the environment of every process that a test starts, so that it is found also as an orphan.
+MARKER = "WORKERBEE_TEST_RUN"
+RUN = uuid4().hex
+#: Seconds that a test's processes have after its end.
+GRACE = 5.0
+#: Servers of the standard library and of loky that, once needed, serve this process until it ends.
+_COMPANIONS = ("resource_tracker", "multiprocessing.forkserver")
+
+for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
+    del os.environ[_name]
+os.environ[MARKER] = RUN
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """At the end nothing of this run is left: no process, and none of its directories."""
+    yield
+    processes = _end(_settled(_children(recursive=True) | _marked(), 2 * GRACE))
+    places = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")}
+    directories = [path for place in places for path in place.glob(f"workerbee-test-{RUN[:8]}-*")]
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    assert not processes, f"processes left behind: {processes}"
+    assert not directories, f"directories left behind: {directories}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_directory(no_leftovers: None) -> Iterator[Path]:
+    """The run's own directory; others may pass through it, so that a server of root's can live in it."""
+    directory = Path(tempfile.mkdtemp(prefix=f"workerbee-test-{RUN[:8]}-"))
+    directory.chmod(0o711)
+    with pytest.MonkeyPatch.context() as patch:
+        _move_in(directory / "session", patch)
+        yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def environment(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A new home for each test: nothing of the user's is read or written. The value is the home."""
+    home = run_directory / uuid4().hex[:8]
+    _move_in(home, monkeypatch)
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_leftover_processes(environment: Path) -> Iterator[None]:
+    """Each test ends the processes that it started, at the latest within GRACE of its end."""
+    before = _children() | _marked()
+    lasting = servers.RUNNING.copy()  # whoever made these closes them, also if a test has restarted them
+    yield
+    new = (_children() | _marked()) - before
+    if new := {process for process in new if process.pid not in {server.pid for server in lasting}}:
+        left = _end(_settled(new, GRACE))
+        assert not left, f"this test left processes behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def server(run_directory: Path) -> Iterator[Server]:
+    """The session's PostgreSQL. Whoever stops or kills one starts a `tests.servers.server` for that."""
+    with servers.server() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """An empty database for one test."""
+    fresh = server.new_database()
+    yield fresh
+    fresh.drop()
+
+
+def _move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    home.chmod(0o711)
+    patch.setenv("HOME", str(home))
+    for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+        patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    runtime = home / "runtime"
+    runtime.mkdir(mode=0o700)
+    patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    patch.setenv("WORKERBEE_HOME", str(home / "workerbee"))
+    patch.setenv("WORKERBEE_KEY_FILE", str(home / "key"))
+
+
+def _children(*, recursive: bool = False) -> set[psutil.Process]:
+    return {p for p in psutil.Process().children(recursive=recursive) if _counts(p)}
+
+
+def _marked() -> set[psutil.Process]:
+    """The processes of this run, whosever children they are by now."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARKER) == RUN and process.pid != os.getpid() and _counts(process):
+                found.add(process)
+    return found
+
+
+def _counts(process: psutil.Process) -> bool:
+    try:
+        dead = process.status() == psutil.STATUS_ZOMBIE
+        return not dead and not any(name in part for part in process.cmdline() for name in _COMPANIONS)
+    except psutil.Error:
+        return False
+
+
+def _settled(processes: set[psutil.Process], grace: float) -> set[psutil.Process]:
+    """Those that are still there after at most ``grace`` seconds."""
+    deadline = time.monotonic() + grace
+    while (
+        processes := {p for p in processes if p.is_running() and _counts(p)}
+    ) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return processes
+
+
+def _end(processes: set[psutil.Process]) -> list[str]:
+    """Kill these; what they were."""
+    names = []
+    for process in processes:
+        with suppress(psutil.Error):
+            names.append(f"{process.pid}: {' '.join(process.cmdline())[:300]}")
+            process.kill()
+    return names

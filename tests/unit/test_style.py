@@ -1,0 +1,272 @@
+"""The house rules that no linter knows: who imports whom, where SQL stands, what a file may name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "workerbee"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: A room imports only from rooms with a lower number; every room has one.
+RANKS = {
+    "_version": 0,
+    "errors": 0,
+    "logs": 0,
+    "job": 1,
+    "codec": 2,
+    "functions": 3,
+    "signing": 3,
+    "channel": 3,
+    "perform": 4,
+    "store": 4,
+    "keeper": 4,
+    "embedded": 5,
+    "server": 6,
+    "crew": 6,
+    "runner": 6,
+    "supervisor": 7,
+    "local": 8,
+    "futures": 8,
+    "client": 9,
+    "jobset": 10,
+    "executor": 11,
+    "__init__": 12,
+    "bee": 13,
+    "cli": 13,
+    "joblib": 13,
+    "notebook": 13,
+    "dashboard": 13,
+    "launch": 13,
+    "__main__": 14,
+}
+#: Queries that are steps of a verb which takes several: the method that uses each.
+STEPS = {
+    "dropped_jobsets": "sweep",
+    "forget_jobset": "_drop_tables",
+    "get_part": "get",
+    "late": "complete",
+    "make_tables": "create_jobset",
+    "make_view": "create_jobset",
+    "mark_dropped": "drop_jobset",
+    "put_part": "put",
+    "schema_version": "ensure",
+    "server_facts": "ensure",
+}
+#: The names under which SQL reaches the database.
+SINKS = {"SQL", "execute", "executemany", "copy_expert", "mogrify", "run"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The full names of the modules that a module imports, wherever in it and under whatever name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            if node.module == "workerbee":
+                rooms = (alias.name if alias.name in RANKS else "__init__" for alias in node.names)
+                yield from (f"workerbee.{room}" for room in rooms)
+            else:
+                yield node.module
+
+
+def imported_rooms(path: Path) -> set[str]:
+    names = {f"{name}.__init__" if name == "workerbee" else name for name in imported(parsed(path))}
+    return {name.split(".")[1] for name in names if name.startswith("workerbee.")} - {room_of(path)}
+
+
+# Imports
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    """Inner rooms don't know outer ones, and rooms side by side don't know each other."""
+    room = room_of(path)
+    assert room in RANKS, f"give the new room {room!r} its place in RANKS"
+    wrong = {other for other in imported_rooms(path) if RANKS[other] >= RANKS[room]}
+    assert not wrong, f"{room} (rank {RANKS[room]}) imports {wrong}"
+
+
+def test_only_the_store_imports_the_driver() -> None:
+    """One room speaks SQL."""
+    drivers = {"psycopg2", "psycopg", "pg8000", "asyncpg"}
+    users = {room_of(path) for path in MODULES if drivers & {n.split(".")[0] for n in imported(parsed(path))}}
+    assert users == {"store"}
+
+
+def test_nothing_imports_the_command() -> None:
+    """``python -m workerbee.bee`` would load a module twice that the package imports."""
+    assert [path.name for path in MODULES if "bee" in imported_rooms(path)] == []
+
+
+# SQL
+
+
+def built(tree: ast.AST) -> list[int]:
+    """The lines on which text that was put together goes to the database."""
+    spoiled = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Assign, ast.AugAssign)) and puts_together(node)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and called(node.func) in SINKS and node.args
+        if puts_together(node.args[0]) or (isinstance(node.args[0], ast.Name) and node.args[0].id in spoiled)
+    ]
+
+
+def puts_together(node: ast.AST) -> bool:
+    """Whether text is made in ``node`` from parts: by f"", +, %, format or join (psycopg2's own are fine)."""
+    if isinstance(node, ast.AugAssign) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+        return isinstance(node.value, ast.JoinedStr) or isinstance(node.value.value, str)
+    if isinstance(node, ast.JoinedStr):
+        return any(isinstance(part, ast.FormattedValue) for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
+        return any(is_text(side) for side in (node.left, node.right))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        of_text = is_text(node.func.value) or isinstance(node.func.value, (ast.Name, ast.Subscript))
+        if node.func.attr in ("format", "join") and of_text:
+            return True
+    return any(puts_together(child) for child in ast.iter_child_nodes(node))
+
+
+def is_text(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):
+        return is_text(node.left) or is_text(node.right)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def called(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if room_of(p) == "store"], ids=lambda path: path.name)
+def test_sql_is_not_built_from_strings(path: Path) -> None:
+    """Values travel as parameters and identifiers through `psycopg2.sql`, so that no input is ever SQL."""
+    assert built(parsed(path)) == []
+
+
+def test_sql_stays_in_the_store() -> None:
+    """No other room hands a query to a cursor."""
+    outside = [
+        f"{path.name}:{node.lineno}"
+        for path in MODULES
+        if room_of(path) != "store"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and called(node.func) in SINKS - {"run"}
+    ]
+    assert outside == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cursor.execute(f'SELECT {x}')",
+        "cursor.execute('SELECT ' + x)",
+        "cursor.execute('SELECT %s' % x)",
+        "cursor.execute('SELECT {}'.format(x))",
+        "cursor.execute(template.format(x))",
+        "connection.run(sql.SQL('SELECT ' + x))",
+        "sql.SQL(', '.join(names))",
+        "query = f'SELECT {x}'\ncursor.execute(query)",
+        "query = 'SELECT 1'\nquery += ' FROM t'\ncursor.execute(query)",
+    ],
+)
+def test_built_sql_is_noticed(code: str) -> None:
+    """The check above sees each way of building a string."""
+    assert built(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cursor.execute('SELECT %s', (x,))",
+        "cursor.execute(self._queries[name], params | more)",
+        "sql.SQL('LISTEN {}').format(sql.Identifier(channel))",
+        "connection.run(sql.SQL('SELECT {}').format(name), {'n': 1 + n})",
+        "sql.SQL(', ').join(names)",
+    ],
+)
+def test_composed_sql_is_fine(code: str) -> None:
+    """Constants, names and `psycopg2.sql` pass."""
+    assert not built(ast.parse(code))
+
+
+def test_each_query_is_one_verb_of_the_store() -> None:
+    """Each named query is used by exactly one method: the one of its name, or the one whose step it is."""
+    text = "\n".join(path.read_text("utf-8") for path in sorted((PACKAGE / "store").glob("*.sql")))
+    named = re.findall(r"^-- name: (.*)$", text, flags=re.MULTILINE)
+    assert named, "there are no queries"
+    assert len(named) == len(set(named)), "two queries have the same name"
+    users = defaultdict(set)
+    for path in (PACKAGE / "store").glob("*.py"):
+        for function in ast.walk(parsed(path)):
+            if isinstance(function, ast.FunctionDef):
+                for name in named_queries(function) & set(named):
+                    users[name].add(function.name)
+    assert {name: users[name] for name in named if users[name] != {STEPS.get(name, name)}} == {}
+    assert STEPS.keys() <= set(named), "STEPS names a query that isn't there"
+
+
+def named_queries(function: ast.FunctionDef) -> set[object]:
+    """The texts that may name a query: first arguments and keys."""
+    calls = [node.args[0] for node in ast.walk(function) if isinstance(node, ast.Call) and node.args]
+    keys = [node.slice for node in ast.walk(function) if isinstance(node, ast.Subscript)]
+    return {node.value for node in [*calls, *keys] if isinstance(node, ast.Constant)}
+
+
+# Files
+
+
+def files() -> list[Path]:
+    """Every file that is or would be in the repository."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        ignored = {".git", "__pycache__", ".venv", "build", "dist", ".hypothesis"}
+        return [p for p in ROOT.rglob("*") if p.is_file() and not ignored & {*p.relative_to(ROOT).parts}]
+    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """The project is at home anywhere: no path of one machine, and no host that packages come from."""
+    # In pieces, or this file would name them.
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
+    needles = re.compile(
+        "|".join([r"(?<![\w.~}-])/" + "work/", r"\.\./" + "shared", "/" + r"root/", *map(re.escape, hosts)])
+    )
+    found = []
+    for path in files():
+        text = path.read_bytes().decode("utf-8", "replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := needles.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match[0]}")
+    assert found == []
+
+
+def test_the_architecture_stays_readable() -> None:
+    """ARCHITECTURE.md is read in one sitting."""
+    path = ROOT / "ARCHITECTURE.md"
+    if path.exists():
+        assert len(path.read_text("utf-8").splitlines()) <= 150

@@ -1,0 +1,55 @@
+"""The only caller of user code: whatever a job does, its end is a value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+
+from workerbee.errors import JobFailedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Performed(NamedTuple):
+    """How a call ended. ``duration`` is in seconds; ``retry`` means that it raised JobFailedError."""
+
+    status: Literal["completed", "retry", "failed"]
+    value: object
+    error: BaseException | None
+    duration: float
+
+
+def perform(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Performed:
+    """Call the function once. Even SystemExit and KeyboardInterrupt end the call and not the caller."""
+    began = time.perf_counter()
+    try:
+        value = function(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 (that is the point)
+        duration = time.perf_counter() - began
+        trace = error.__traceback__
+        error.__traceback__ = trace.tb_next if trace is not None else None  # begins in the user's code
+        return Performed("retry" if isinstance(error, JobFailedError) else "failed", None, error, duration)
+    return Performed("completed", value, None, time.perf_counter() - began)
+
+
+def catch_all_exceptions(job_function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a job function so that whatever it raises has the job tried again.
+
+    Every exception is re-raised as JobFailedError, with the original as its cause; KeyboardInterrupt
+    and SystemExit are not, so that a person can still stop the process. Be careful: a broken machine
+    then turns all jobs that it claims into failures.
+    """
+
+    @wraps(job_function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return job_function(*args, **kwargs)
+        except (JobFailedError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise JobFailedError(f"{type(error).__name__}: {error}") from error
+
+    return guarded

@@ -1,0 +1,135 @@
+"""The key of a user, and signatures by it.
+
+Nothing that comes out of the database is unpickled or called unless a signature holds over what it is,
+which jobset, job and run it belongs to, its codec, and its bytes. Who has the key can run code as its
+owner; who can only write to the database can't.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import platformdirs
+
+from workerbee.errors import WorkerbeeError
+
+#: Bytes of a signature: HMAC-SHA256 cut to half, which RFC 2104 (5) allows, to halve what each row carries.
+SIZE = 16
+_SMALL = 65536
+
+
+class KeyFileError(WorkerbeeError):
+    """The key file can't be used."""
+
+
+class Key:
+    """The secret of one user. Its ``fingerprint`` may be shown; the key is in no repr and no pickle."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self.fingerprint = hashlib.sha256(b"workerbee key" + secret).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, *, create: bool) -> Key | None:
+        """The key from ``WORKERBEE_KEY_FILE`` or the user's config directory.
+
+        Without the file: None, or with ``create`` a new one. Raises KeyFileError if the file can be
+        read by others, or holds no key.
+        """
+        named = os.environ.get("WORKERBEE_KEY_FILE")
+        path = Path(named) if named else platformdirs.user_config_path("workerbee") / "key"
+        if create and not path.exists():
+            _make(path)
+        try:
+            mode = path.stat().st_mode
+            text = path.read_text("ascii").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyFileError(
+                f"the key file {path} can't be read ({error}); restore it, or name another by WORKERBEE_KEY_FILE"
+            ) from error
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise KeyFileError(f"the key file {path} is open to others; run: chmod 600 {path}")
+        try:
+            secret = bytes.fromhex(text)
+        except ValueError:
+            secret = b""
+        if len(secret) != 32:
+            raise KeyFileError(
+                f"the key file {path} holds no key (64 hexadecimal digits); restore it, or remove it to make a new one"
+            )
+        return cls(secret)
+
+    def __repr__(self) -> str:
+        return f"<Key {self.fingerprint}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a key can't be pickled")
+
+    def digest(self, message: bytes) -> bytes:
+        return hmac.digest(self._secret, message, "sha256")[:SIZE]
+
+    def digest_large(self, head: bytes, data: bytes | memoryview) -> bytes:
+        code = hmac.new(self._secret, head, "sha256")
+        code.update(data)
+        return code.digest()[:SIZE]
+
+
+def _make(path: Path) -> None:
+    """Write a new key; if several processes do, the first one's stays."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        with suppress(FileExistsError):
+            os.link(draft, path)  # unlike a rename, never replaces another's key
+    finally:
+        draft.unlink()
+
+
+class Signer:
+    """Signs and verifies for one jobset.
+
+    ``kind`` is call, function, result or error; ``extra`` binds what else belongs to it (for a call and a function,
+    the function's digest).
+    """
+
+    def __init__(self, key: Key, jobset: UUID) -> None:
+        self._key = key
+        self._prefix = {
+            kind: b"workerbee\0%s\0%s" % (kind.encode(), jobset.bytes)
+            for kind in ("call", "function", "result", "error")
+        }
+
+    def sign(
+        self, kind: str, job: int, run: int, codec: str, extra: bytes, data: bytes | memoryview
+    ) -> bytes:
+        # Every field before the data is of fixed size or framed, so that no two messages read the same.
+        head = b"%s%d,%d,%s,%d\0%s" % (self._prefix[kind], job, run, codec.encode(), len(extra), extra)
+        if len(data) <= _SMALL:
+            return self._key.digest(head + data)
+        return self._key.digest_large(head, data)
+
+    def verify(
+        self,
+        mac: bytes | None,
+        kind: str,
+        job: int,
+        run: int,
+        codec: str,
+        extra: bytes,
+        data: bytes | memoryview,
+    ) -> bool:
+        return mac is not None and hmac.compare_digest(mac, self.sign(kind, job, run, codec, extra, data))
