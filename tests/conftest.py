@@ -128,9 +128,7 @@ def _counts(process: psutil.Process) -> bool:
 def _settled(processes: set[psutil.Process], grace: float) -> set[psutil.Process]:
     """Those that are still there after at most ``grace`` seconds."""
     deadline = time.monotonic() + grace
-    while (
-        processes := {p for p in processes if p.is_running() and _counts(p)}
-    ) and time.monotonic() < deadline:
+    while (processes := {p for p in processes if p.is_running() and _counts(p)}) and time.monotonic() < deadline:
         time.sleep(0.02)
     return processes
 

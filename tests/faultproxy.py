@@ -321,9 +321,7 @@ class _Link:
             return b"", self._silenced if _READY in self._answer or not data else None
         if not data:
             return b"", None
-        offsets = [
-            (trap.offset(earlier, data), trap) for trap in self._proxy.traps if trap.direction == direction
-        ]
+        offsets = [(trap.offset(earlier, data), trap) for trap in self._proxy.traps if trap.direction == direction]
         sprung = [(offset, trap) for offset, trap in offsets if offset is not None]
         if not sprung:
             return data, None

@@ -113,9 +113,7 @@ class Database(Reachable):
             self.server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
         else:
             self.server.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-            self.server.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", self.name
-            )
+            self.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", self.name)
             self.server.execute(sql.SQL("DROP DATABASE {}").format(name))
 
 
@@ -336,9 +334,7 @@ def _own_directory(user: pwd.struct_passwd) -> Path:
             directory = Path(tempfile.mkdtemp(prefix=f"workerbee-test-{run}-", dir=place))
             _give(directory, user)
             return directory
-    raise RuntimeError(
-        f"the user {user.pw_name!r} can reach none of {places}; set TMPDIR to a directory it can"
-    )
+    raise RuntimeError(f"the user {user.pw_name!r} can reach none of {places}; set TMPDIR to a directory it can")
 
 
 def _give(path: Path, user: pwd.struct_passwd) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -24,11 +25,9 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
 @click.argument("jobset_id", required=False)
 @click.option(
     "--dsn",
-    help="libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords belong into ~/.pgpass.",
+    help="libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords go into ~/.pgpass.",
 )
-@click.option(
-    "--workers", type=click.IntRange(1), default=None, help="Runner processes (default: one a core)."
-)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Runner processes (default: one a core).")
 @click.option(
     "--function",
     "functions",
@@ -36,9 +35,7 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
     metavar="MODULE:NAME",
     help="Run jobs that bring no function, and those that name this one, with it.",
 )
-@click.option(
-    "--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done."
-)
+@click.option("--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done.")
 @click.option(
     "--wait",
     type=click.FloatRange(0),
@@ -46,9 +43,7 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
     show_default=True,
     help="Seconds to wait for the jobset and its first job.",
 )
-@click.option(
-    "--lifetime", type=click.FloatRange(0), help="Seconds after which to drain and exit with status 75."
-)
+@click.option("--lifetime", type=click.FloatRange(0), help="Seconds after which to drain and exit with status 75.")
 @click.option("--max-jobs", type=click.IntRange(1), help="Jobs after which to drain and exit with status 75.")
 @click.option(
     "--grace",
@@ -98,9 +93,13 @@ def _by_hand(
         environment["WORKERBEE_FUNCTION"] = functions[0]
     with server.resolve(dsn=dsn) as found:
         settings = Settings(
-            found.dsn, jobset_id=jobset_id, workers=workers or os.cpu_count() or 1, functions=functions,
-            environment=environment, **(options | {"busywait": options["busywait"] or jobset_id is None}),
-        )  # fmt: skip
+            found.dsn,
+            jobset_id=jobset_id,
+            workers=workers or os.cpu_count() or 1,
+            functions=functions,
+            environment=environment,
+            **(options | {"busywait": options["busywait"] or jobset_id is None}),
+        )
         supervisor = Supervisor(settings, logging.getLogger("workerbee"), forward=_forward)
         _on_signals(supervisor)
         return supervisor.run()
@@ -124,9 +123,12 @@ def _as_child(fd: int) -> int:
                 pass  # the client is gone; the loop below hears it
 
     supervisor = Supervisor(
-        Settings(**facts), logging.getLogger("workerbee"), tell=tell, forward=_forward,
+        Settings(**facts),
+        logging.getLogger("workerbee"),
+        tell=tell,
+        forward=_forward,
         own=None if own is None else (socket.socket(fileno=own[0]), own[1]),
-    )  # fmt: skip
+    )
 
     def listen() -> None:
         for line in stream:
@@ -152,10 +154,8 @@ def _on_signals(supervisor: Supervisor) -> None:
 
 def _forward(text: bytes) -> None:
     """What jobs print is printed."""
-    try:
+    with suppress(OSError):
         os.write(sys.stdout.fileno(), text)
-    except OSError:
-        pass
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -59,9 +60,16 @@ class Client:
     """One jobset as one process uses it, for futures."""
 
     def __init__(
-        self, dsn: str, jobset: Jobset, key: Key, *, writer: UUID, logger: logging.Logger, reconnect_timeout: float | None,
+        self,
+        dsn: str,
+        jobset: Jobset,
+        key: Key,
+        *,
+        writer: UUID,
+        logger: logging.Logger,
+        reconnect_timeout: float | None,
         max_payload: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.jobset = jobset
         self._dsn = dsn
         self._writer = writer
@@ -87,9 +95,7 @@ class Client:
         self._control_connection = Connection(dsn, application="workerbee control")
         self.ended = threading.Event()
         self._threads = [
-            threading.Thread(
-                target=self._guarded, args=(body,), name=f"workerbee {body.__name__[1:]}", daemon=True
-            )
+            threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {body.__name__[1:]}", daemon=True)
             for body in (self._flush_all, self._watch)
         ]
         self._alive = len(self._threads)
@@ -98,9 +104,7 @@ class Client:
 
     # Submitting (any thread)
 
-    def submit(
-        self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool
-    ) -> JobFuture:
+    def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
         """Queue a call. Raises what broke the executor; the caller has checked for a shutdown."""
         size = len(call.data)
         if size > self._max_payload:
@@ -117,9 +121,7 @@ class Client:
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
         with self._lock:
-            stored = self._lock.wait_for(
-                lambda: self._broken or not (self._queue or self._in_flight), timeout
-            )
+            stored = self._lock.wait_for(lambda: self._broken or not (self._queue or self._in_flight), timeout)
             if self._broken is not None:
                 raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
         if not stored:
@@ -130,16 +132,8 @@ class Client:
     def _flush_all(self) -> None:
         connection = Connection(self._dsn, application="workerbee client")
         try:
-            store: ClientStore | None = None
             while self._take():
-                batch = self._batch
-
-                def send() -> None:
-                    nonlocal store
-                    store = store or ClientStore(connection, self.jobset, self._writer)
-                    self._send(store, Catalogue(connection), batch)
-
-                self._patiently(send)
+                self._patiently(partial(self._send, connection, self._batch))
                 with self._lock:
                     self._in_flight = 0
                     self._lock.notify_all()
@@ -161,8 +155,9 @@ class Client:
             self._in_flight = len(self._batch)
             return True
 
-    def _send(self, store: ClientStore, catalogue: Catalogue, batch: list[Pending]) -> None:
+    def _send(self, connection: Connection, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
+        store, catalogue = ClientStore(connection, self.jobset, self._writer), Catalogue(connection)
         digests = [self._digest(p) for p in batch]
         known: dict[bytes, Any] = {}
         if self._all_known:
@@ -202,9 +197,7 @@ class Client:
         number = self._numbers.get(function.digest)
         if number is None:
             mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
-            record = Function(
-                0, function.digest, function.name, function.codec, function.body, function.python, mac
-            )
+            record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
             number = store.put_function(record, function.identity)
             if not self.jobset.temporary:
                 self._say_what_changed(store, function)
@@ -217,9 +210,12 @@ class Client:
         if aside:
             what = "its Python" if others[-1].python != function.python else "its code or what it names"
             self._log.warning(
-                "%s has changed (%s) since it was last used in %s: it computes anew, and %d stored results are left aside",
-                function.name, what, self.jobset.name, aside,
-            )  # fmt: skip
+                "%s has changed (%s) since it was last used in %s: it computes anew; %d stored results are left aside",
+                function.name,
+                what,
+                self.jobset.name,
+                aside,
+            )
 
     def _next_id(self, catalogue: Catalogue) -> int:
         if not self._ids:
@@ -234,13 +230,19 @@ class Client:
         """Book futures before their rows can be seen, so that no result comes too early."""
         with self._lock:
             for future in futures:
-                booked = self._waiting.setdefault(future.job, [])  # type: ignore[arg-type]
+                booked = self._waiting.setdefault(future.stored_job, [])
                 if future not in booked:
                     booked.append(future)
         self._wake.set()
 
-    def _attach(self, store: ClientStore, batch: list[Pending], digests: list[bytes | None], known: dict[bytes, Any],
-                inserted: set[int]) -> None:  # fmt: skip
+    def _attach(
+        self,
+        store: ClientStore,
+        batch: list[Pending],
+        digests: list[bytes | None],
+        known: dict[bytes, Any],
+        inserted: set[int],
+    ) -> None:
         """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
         again = {}
         moved = []
@@ -265,11 +267,11 @@ class Client:
         self._wake.set()
 
     def _unbook(self, future: JobFuture) -> None:
-        booked = self._waiting.get(future.job) if future.job is not None else None  # type: ignore[arg-type]
+        booked = self._waiting.get(future.stored_job) if future.job is not None else None
         if booked and future in booked:
             booked.remove(future)
             if not booked:
-                del self._waiting[future.job]  # type: ignore[arg-type]
+                del self._waiting[future.stored_job]
 
     # The watcher
 
@@ -282,7 +284,7 @@ class Client:
             while not (self._closing and self._idle()) and self._broken is None:
                 heard = connection.wait(watcher.sleep(), self._wake)
                 hints = [payload for _, payload in heard]
-                self._patiently(lambda: watcher.look(hints))
+                self._patiently(partial(watcher.look, hints))
         finally:
             connection.close()
 
@@ -312,9 +314,7 @@ class Client:
             stored.mac, kind, stored.job, stored.run, stored.codec or "", b"", stored.data
         )
         if kind == "error":
-            return None, codec.decode_error(
-                stored.data, trusted=signed
-            ) if stored.status == "failed" else None
+            return None, codec.decode_error(stored.data, trusted=signed) if stored.status == "failed" else None
         if not signed and (stored.mac is not None or stored.codec != codec.JSON):
             return None, codec.SignatureError(stored.job)
         try:
@@ -332,9 +332,7 @@ class Client:
                 if pending.future is future:
                     del self._queue[n]
                     return True
-            self._lock.wait_for(
-                lambda: not self._in_flight or self._broken, max(0, deadline - time.monotonic())
-            )
+            self._lock.wait_for(lambda: not self._in_flight or self._broken, max(0, deadline - time.monotonic()))
             if future.job is None:
                 return self._broken is not None
             shared = len(self._waiting.get(future.job, ())) > 1
@@ -389,7 +387,6 @@ class Client:
         if not self._control.acquire(timeout=max(0, deadline - time.monotonic())):
             return set()
         try:
-            self._control_connection.patience = max(0.05, deadline - time.monotonic())
             return action(ClientStore(self._control_connection, self.jobset, self._writer), keys)
         except Exception as error:
             if not passing(error) and not gone(error):
@@ -403,9 +400,7 @@ class Client:
     def employ(self, bee: LocalBee) -> None:
         """A local bee, whose reports are heard until its end."""
         self._bee = bee
-        threading.Thread(
-            target=bee.events, args=(self._hear,), name="workerbee local bee", daemon=True
-        ).start()
+        threading.Thread(target=bee.events, args=(self._hear,), name="workerbee local bee", daemon=True).start()
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
@@ -423,8 +418,10 @@ class Client:
             name = self.jobset.id or ""
             self._log.warning(
                 "jobs wait in %s and no bee is there to do them; start one with: %s -m workerbee.bee %s",
-                self.jobset.name, sys.executable, name,
-            )  # fmt: skip
+                self.jobset.name,
+                sys.executable,
+                name,
+            )
 
     # Ending
 
@@ -432,9 +429,7 @@ class Client:
         """Take no more calls; end when all is done, or with ``detach`` as soon as all is stored."""
         if cancel:
             with self._lock:
-                everything = [p.future for p in self._queue] + [
-                    f for fs in self._waiting.values() for f in fs
-                ]
+                everything = [p.future for p in self._queue] + [f for fs in self._waiting.values() for f in fs]
             self.cancel_all(everything)
         if detach:
             self.flush()

@@ -36,7 +36,7 @@ class SignatureError(WorkerbeeError):
 
     def __init__(self, job: int) -> None:
         super().__init__(
-            f"the signature of job {job} doesn't hold: it was written without the jobset's key, or changed; it is not used"
+            f"the signature of job {job} doesn't hold: it was written without the jobset's key, or changed"
         )
 
 
@@ -58,9 +58,7 @@ class Call(NamedTuple):
 # The JSON lane
 
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-_encode_sorted = json.JSONEncoder(
-    separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True
-).encode
+_encode_sorted = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True).encode
 
 
 def _plain(value: object, depth: int = DEPTH) -> bool:
@@ -135,9 +133,7 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         return Call(JSON, _encode_json(args[0]).encode(), b"json" + _encode_sorted(args[0]).encode())
     if all(map(_plain, args)) and all(map(_plain, kwargs.values())):
         whole = {"args": list(args), "kwargs": kwargs}
-        return Call(
-            JSON_CALL, _encode_json(whole).encode(), JSON_CALL.encode() + _encode_sorted(whole).encode()
-        )
+        return Call(JSON_CALL, _encode_json(whole).encode(), JSON_CALL.encode() + _encode_sorted(whole).encode())
     return Call(PICKLE, _pickle((args, kwargs), "the arguments"), _numpy_identity(args, kwargs))
 
 
@@ -205,9 +201,7 @@ def digest(*parts: bytes) -> bytes:
 def check_input(input_data: object) -> str:
     """JSON text of a job's dict, as ``json.dumps(allow_nan=False)`` makes it. Raises InputDataError with the path."""
     if not isinstance(input_data, dict):
-        raise InputDataError(
-            "input_data", "input_data", f"is a {type(input_data).__name__}, and must be a dict"
-        )
+        raise InputDataError("input_data", "input_data", f"is a {type(input_data).__name__}, and must be a dict")
     return _checked(input_data, "input_data")
 
 
@@ -237,9 +231,7 @@ def _find_fault(value: object, what: str, path: str, depth: int) -> None:
             raise InputDataError(what, path, "has a NUL character or a lone surrogate")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InputDataError(
-                what, path, f"is {value!r}, which JSON has no word for; use None or a string"
-            )
+            raise InputDataError(what, path, f"is {value!r}, which JSON has no word for; use None or a string")
     elif isinstance(value, int):
         if value.bit_length() >= 13_000:
             raise InputDataError(what, path, f"is an integer of more than {_DIGITS} digits; use a string")
@@ -281,9 +273,7 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
     """
     kind = type(error)
     record = {
-        "type": f"{kind.__module__}.{kind.__qualname__}"
-        if kind.__module__ != "builtins"
-        else kind.__qualname__,
+        "type": f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__,
         "message": _clean(_text(error)),
         "traceback": _clean(_bounded("".join(_trace(error)))),
         "notes": [_clean(n) for n in notes or ()],
@@ -374,5 +364,5 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
             error.add_note(note)
     else:
         text += "".join(f"{note}\n" for note in notes)
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # the standard library's own way to show it
+    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # the standard library's own way to show it
     return error

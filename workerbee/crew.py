@@ -110,10 +110,15 @@ class RunnerProcess:
             str(self.mark.fd),
             crew.bee,
         ]
-        self.process = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), self.mark.fd), env=crew.environment, start_new_session=True,
-        )  # fmt: skip
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(), self.mark.fd),
+            env=crew.environment,
+            start_new_session=True,
+        )
         theirs.close()
         self.channel = Channel(ours)
         self.exit_fd = os.pidfd_open(self.process.pid)
@@ -277,9 +282,7 @@ class Crew:
         """Seconds until something has to be looked at again."""
         if len(self._runners) < self._size:
             return max(0.01, self._restart_at - time.monotonic())
-        if any(
-            len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners
-        ):
+        if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
             return STUCK / 2
         return None
 
@@ -348,7 +351,8 @@ class Crew:
         self._recent = max(self._pace[key], 1e-6)
 
     def _overhear(self, runner: RunnerProcess) -> None:
-        assert runner.process is not None and runner.process.stdout is not None  # noqa: S101
+        assert runner.process is not None  # noqa: S101
+        assert runner.process.stdout is not None  # noqa: S101
         try:
             text = os.read(runner.process.stdout.fileno(), 1 << 16)
         except BlockingIOError:
@@ -387,7 +391,7 @@ class Crew:
         n = 1 if pace is None else max(1, min(MOST_IN_HAND, int(HAND / max(pace, 1e-6)), share))
         if self._max_tasks is not None:
             n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
-        calls = []
+        calls: list[tuple[Any, ...]] = []
         while self._ready and len(calls) < n:
             task = self._ready[0]
             if _function(task) != key:
@@ -449,10 +453,7 @@ class Crew:
                 if number == n and (task.held, task.job.id) in self._doomed:
                     runner.kill("stopped", n)
         self._doomed = {
-            (t.held, t.job.id)
-            for r in self._runners
-            for t in r.in_hand.values()
-            if (t.held, t.job.id) in self._doomed
+            (t.held, t.job.id) for r in self._runners for t in r.in_hand.values() if (t.held, t.job.id) in self._doomed
         }
 
     def _drop(self, task: Task) -> bool:

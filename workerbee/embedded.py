@@ -89,9 +89,7 @@ def start(home: Path | None = None) -> EmbeddedServer:
             _leave(site, hold)
             raise
     except OSError as error:
-        raise EmbeddedServerError(
-            f"the embedded PostgreSQL can't be started: {error}; {_INSTEAD[3:]}"
-        ) from error
+        raise EmbeddedServerError(f"the embedded PostgreSQL can't be started: {error}; {_INSTEAD[3:]}") from error
     _announce(site)
     return EmbeddedServer(f"host={site.runtime} port=5432 user=postgres dbname=postgres", site.data, hold)
 
@@ -476,9 +474,7 @@ def _is_ready(site: _Site) -> bool:
 def _server_error(site: _Site, what: str) -> EmbeddedServerError:
     log = site.data / "postgres.log"
     tail = _tail(log.read_text(errors="replace"))
-    return EmbeddedServerError(
-        f"the embedded PostgreSQL {what}; {log} ends with: {tail}; put that right, {_INSTEAD}"
-    )
+    return EmbeddedServerError(f"the embedded PostgreSQL {what}; {log} ends with: {tail}; put that right, {_INSTEAD}")
 
 
 @functools.cache  # so that it is said once

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import json
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from datetime import datetime
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -56,9 +58,13 @@ class _Submits(Executor):
         return self._executor._submit(fn, args, kwargs, self)  # noqa: SLF001
 
     def map(
-        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1,
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:  # fmt: skip
+    ) -> Iterator[Any]:
         """``map(fn, *iterables)`` by jobs; results in order, exceptions at their position.
 
         ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many calls are
@@ -81,10 +87,16 @@ class _Submits(Executor):
         return _results(self, _submitter(self, fn, calls), end, buffersize)
 
     def with_options(
-        self, *, priority: int | None = None, timeout: float | None = None, run_at: datetime | float | None = None,
-        max_n_retry_attempts: int | None = None, unique: bool | None = None, speculate: bool | None = None,
+        self,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+        run_at: datetime | float | None = None,
+        max_n_retry_attempts: int | None = None,
+        unique: bool | None = None,
+        speculate: bool | None = None,
         version: str | None = None,
-    ) -> OptionsView:  # fmt: skip
+    ) -> OptionsView:
         """A view of this executor whose calls are run with these options; it is an Executor itself.
 
         Higher ``priority`` first. A job that runs longer than ``timeout`` seconds is killed and raises
@@ -96,10 +108,13 @@ class _Submits(Executor):
         if max_n_retry_attempts is not None and max_n_retry_attempts < 1:
             raise ValueError("max_n_retry_attempts must be >= 1")
         given = {
-            "priority": priority, "timeout": timeout, "due": _epoch(run_at), "max_attempts": max_n_retry_attempts,
+            "priority": priority,
+            "timeout": timeout,
+            "due": _epoch(run_at),
+            "max_attempts": max_n_retry_attempts,
             "speculate": speculate,
-        }  # fmt: skip
-        options = self._options._replace(**{k: v for k, v in given.items() if v is not None})
+        }
+        options = Options(**(self._options._asdict() | {k: v for k, v in given.items() if v is not None}))
         return OptionsView(
             self._executor,
             options,
@@ -129,12 +144,24 @@ class WorkerbeeExecutor(_Submits):
     """
 
     def __init__(
-        self, max_workers: int | None = None, *, jobset_id: str | None = None, dsn: str | None = None, host: str | None = None,
-        port: str | int | None = None, user: str | None = None, password: str | None = None, dbname: str | None = None,
-        initializer: Callable[..., Any] | None = None, initargs: tuple[Any, ...] = (), max_tasks_per_child: int | None = None,
-        max_n_retry_attempts: int = 10, logger_name: str = "workerbee", reconnect_timeout: float | None = 3600.0,
+        self,
+        max_workers: int | None = None,
+        *,
+        jobset_id: str | None = None,
+        dsn: str | None = None,
+        host: str | None = None,
+        port: str | int | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        dbname: str | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        max_n_retry_attempts: int = 10,
+        logger_name: str = "workerbee",
+        reconnect_timeout: float | None = 3600.0,
         max_payload: int = 256_000_000,
-    ) -> None:  # fmt: skip
+    ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
         if jobset_id is not None:
             valid_id(jobset_id)
@@ -152,7 +179,7 @@ class WorkerbeeExecutor(_Submits):
             dsn, self._logger, host=host, port=port, user=user, password=password, dbname=dbname
         )
         try:
-            key = Key.load(create=True)
+            key = Key.load_or_make()
             self._jobset = self._open_jobset(jobset_id, key)
         except BaseException:
             self._server.close()
@@ -161,9 +188,14 @@ class WorkerbeeExecutor(_Submits):
         n_local = n_local if max_workers is None else max_workers
         self._n_workers = max(1, n_local)
         self._client = client = Client(
-            self._server.dsn, self._jobset, key, writer=uuid4(), logger=self._logger,
-            reconnect_timeout=reconnect_timeout, max_payload=max_payload,
-        )  # fmt: skip
+            self._server.dsn,
+            self._jobset,
+            key,
+            writer=uuid4(),
+            logger=self._logger,
+            reconnect_timeout=reconnect_timeout,
+            max_payload=max_payload,
+        )
         if n_local:
             client.employ(self._local_bee(n_local, max_tasks_per_child, reconnect_timeout))
         _live.add(client)
@@ -192,11 +224,17 @@ class WorkerbeeExecutor(_Submits):
             connection.close()
 
     def _local_bee(self, n: int, max_tasks: int | None, reconnect_timeout: float | None) -> LocalBee:
-        return LocalBee({
-            "dsn": self._server.dsn, "number": self._jobset.number, "workers": n, "busywait": True,
-            "max_tasks_per_child": max_tasks, "reconnect_timeout": reconnect_timeout,
-            "log_level": max(logging.WARNING, self._logger.getEffectiveLevel()),
-        })  # fmt: skip
+        return LocalBee(
+            {
+                "dsn": self._server.dsn,
+                "number": self._jobset.number,
+                "workers": n,
+                "busywait": True,
+                "max_tasks_per_child": max_tasks,
+                "reconnect_timeout": reconnect_timeout,
+                "log_level": max(logging.WARNING, self._logger.getEffectiveLevel()),
+            }
+        )
 
     def _submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], view: _Submits
@@ -211,17 +249,15 @@ class WorkerbeeExecutor(_Submits):
             if self._shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if os.getpid() != self._pid:
-                raise BrokenWorkerbeeError(
-                    "an executor doesn't survive a fork; make a new one in the child process"
-                )
+                raise BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
             return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
 
     def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
         if (fn, "large") not in self._warned:
             self._warned.add((fn, "large"))
             warnings.warn(
-                f"the arguments of {getattr(fn, '__qualname__', fn)} are {size / 1e6:.0f} MB; store such data in a file "
-                "once and pass its path",
+                f"the arguments of {getattr(fn, '__qualname__', fn)} are {size / 1e6:.0f} MB; store such data in a "
+                "file once and pass its path",
                 stacklevel=4,
             )
 
@@ -229,9 +265,7 @@ class WorkerbeeExecutor(_Submits):
         site = (getattr(fn, "__qualname__", repr(fn)), "memo")
         if site not in self._warned:
             self._warned.add(site)
-            what = (
-                "arguments that aren't exactly JSON" if function_is_plain else "state that isn't exactly JSON"
-            )
+            what = "arguments that aren't exactly JSON" if function_is_plain else "state that isn't exactly JSON"
             self._logger.info(
                 "calls of %s have %s: each one is a job of its own, also when it is submitted again",
                 site[0],
@@ -294,7 +328,9 @@ class WorkerbeeExecutor(_Submits):
             self._client.ended.wait()
             self._server.close()
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and not self._jobset.temporary:
             self._logger.warning(
                 "interrupted; the jobs of %s go on where there are bees, and the same code attaches to them",
@@ -313,9 +349,7 @@ class WorkerbeeExecutor(_Submits):
 class OptionsView(_Submits):
     """An executor seen with other options; it shares everything else with the executor it came from."""
 
-    def __init__(
-        self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None
-    ) -> None:
+    def __init__(self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None) -> None:  # noqa: FBT001
         self._executor = executor
         self._options = options
         self._unique = unique
@@ -349,9 +383,7 @@ def _open(outcomes: list[tuple[Any, bytes | None]]) -> Iterator[Any]:
         yield value
 
 
-def _submitter(
-    executor: _Submits, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
-) -> Iterator[Future[Any]]:
+def _submitter(executor: _Submits, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Future[Any]]:
     return (executor.submit(fn, *args) for args in calls)
 
 
@@ -376,8 +408,7 @@ def _results(
         finally:
             _give_up(owner(), futures)
 
-    iterator = results()
-    return iterator
+    return results()
 
 
 def _give_up(executor: WorkerbeeExecutor | None, futures: deque[Future[Any]]) -> None:
@@ -392,8 +423,8 @@ def _give_up(executor: WorkerbeeExecutor | None, futures: deque[Future[Any]]) ->
 
 def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None) -> dict[str, Any]:
     row: dict[str, Any] = {"job_id": job, "status": end.status}
-    if call.codec == codec.JSON or call.codec != codec.PICKLE:
-        row |= codec.decode(codec.JSON, call.data)  # type: ignore[operator]
+    if call.codec != codec.PICKLE:
+        row |= json.loads(call.data)
     if end.status != "completed":
         row["error"] = error
     elif isinstance(value, dict):
@@ -443,7 +474,12 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 def _abandon(client: Client, found: server.Server) -> None:
     """The executor was collected without a shutdown: what was submitted is finished, then all ends."""
     client.close()
-    threading.Thread(target=lambda: (client.ended.wait(), found.close()), daemon=True).start()
+    threading.Thread(target=_let_go, args=(client, found), daemon=True).start()
+
+
+def _let_go(client: Client, found: server.Server) -> None:
+    client.ended.wait()
+    found.close()
 
 
 def _at_exit() -> None:

@@ -36,7 +36,7 @@ class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee ra
 
 
 class Function(NamedTuple):
-    """A function ready to be stored; ``memo`` False: its state can't be compared, so no call of it is the same as another."""
+    """A function ready to be stored; ``memo`` False: its state can't be compared, so no two calls are the same."""
 
     name: str
     identity: bytes
@@ -69,12 +69,7 @@ class Cache:
         now = tuple(_depends(fn))
         known = self._known.get(key)
         # Held objects can't be replaced by others at the same address, so comparing identities is safe.
-        if (
-            known is not None
-            and known[0] is fn
-            and len(now) == len(known[1])
-            and all(map(_is, now, known[1]))
-        ):
+        if known is not None and known[0] is fn and len(now) == len(known[1]) and all(map(_is, now, known[1])):
             return known[2]
         function = describe(fn, self._initializer, self._initargs, version=version)
         if len(self._known) > 256:
@@ -88,9 +83,12 @@ def _is(a: object, b: object) -> bool:
 
 
 def describe(
-    fn: Callable[..., Any], initializer: Callable[..., Any] | None = None, initargs: tuple[Any, ...] = (), *,
+    fn: Callable[..., Any],
+    initializer: Callable[..., Any] | None = None,
+    initargs: tuple[Any, ...] = (),
+    *,
     version: str | None = None,
-) -> Function:  # fmt: skip
+) -> Function:
     """The record of a function, together with the initializer that is to run before it."""
     if not callable(fn):
         raise TypeError(f"{fn!r} is not callable")
@@ -105,9 +103,14 @@ def describe(
     else:
         identity.note("version", version)
     return Function(
-        name, codec.digest(name.encode(), PYTHON.encode(), *identity.parts), identity.memo,
-        codec.digest(kind.encode(), PYTHON.encode(), body), kind, body, PYTHON,
-    )  # fmt: skip
+        name,
+        codec.digest(name.encode(), PYTHON.encode(), *identity.parts),
+        identity.memo,
+        codec.digest(kind.encode(), PYTHON.encode(), body),
+        kind,
+        body,
+        PYTHON,
+    )
 
 
 def _name(fn: Any) -> str:
@@ -120,12 +123,7 @@ def _name(fn: Any) -> str:
 def importable(fn: Any) -> bool:
     """Whether another process gets this very object by importing its name."""
     module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    if (
-        not isinstance(module, str)
-        or not isinstance(qualname, str)
-        or module == "__main__"
-        or _by_value(module)
-    ):
+    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__" or _by_value(module):
         return False
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
@@ -333,10 +331,22 @@ class _Identity:
             self.note(type(value).__name__, repr(value))
 
 
-_CLASS_NOISE = frozenset({
-    "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
-    "__annotations__", "__annotate__", "__annotate_func__", "__abstractmethods__", "_abc_impl",
-})  # fmt: skip
+_CLASS_NOISE = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__abstractmethods__",
+        "_abc_impl",
+    }
+)
 
 
 def _content(cell: types.CellType) -> Any:

@@ -18,6 +18,12 @@ class JobFuture(Future[Any]):
         self.run: int | None = None
         self.inserted = False  # this process brought the job, rather than found it
 
+    @property
+    def stored_job(self) -> int:
+        """The job's id, of a future that has one."""
+        assert self.job is not None  # noqa: S101
+        return self.job
+
     def cancel(self) -> bool:
         """Cancel the job if it hasn't started and nobody else waits for it.
 

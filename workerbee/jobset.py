@@ -169,12 +169,17 @@ class JobSet:
         ours, theirs = socket.socketpair()
         mark = Mark.create()
         facts = {
-            "dsn": self._server.dsn, "jobset_id": self.jobset_id, "workers": 1, "busywait": busywait, "wait": 60.0,
-            "only_functionless": True, "max_n_retry_attempts": max_n_retry_attempts,
+            "dsn": self._server.dsn,
+            "jobset_id": self.jobset_id,
+            "workers": 1,
+            "busywait": busywait,
+            "wait": 60.0,
+            "only_functionless": True,
+            "max_n_retry_attempts": max_n_retry_attempts,
             "max_busywait_sleep": 30.0 if max_busywait_sleep is None else max_busywait_sleep,
             "max_failure_sleep": 300.0 if max_failure_sleep is None else max_failure_sleep,
             "log_level": self._logger.getEffectiveLevel(),
-        }  # fmt: skip
+        }
         events: list[dict[str, Any]] = []
         bee = LocalBee(facts, own=(theirs, mark.fd))
         theirs.close()

@@ -148,9 +148,7 @@ def _guarded(fd: int, data: str) -> bool:
             return True
     except OSError:
         return False
-    sys.exit(
-        f"FATAL: {data} is in use by a server that is out of sight: in another container, on another machine?"
-    )
+    sys.exit(f"FATAL: {data} is in use by a server that is out of sight: in another container, on another machine?")
 
 
 def _forget_dead_postmaster(data: str) -> None:

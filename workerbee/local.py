@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -27,12 +28,15 @@ class LocalBee:
             facts = facts | {"own": [own[0].fileno(), own[1]]}
         environment = dict(os.environ)
         # The directories that this process imports from, so that what it can import its bee can too.
-        environment["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
+        environment["PYTHONPATH"] = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
         facts = facts | {"environment": environment}
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "workerbee.bee", "--inherit", str(theirs.fileno())],
-            pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True, env=environment,
-        )  # fmt: skip
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
         theirs.close()
         self._socket = ours
         self._stream = ours.makefile("rw", encoding="utf-8")

@@ -74,9 +74,7 @@ class Work:
             if self.signer is None or not self.signer.verify(
                 record.mac, "function", 0, 0, record.codec, record.digest, record.body
             ):
-                raise functions.FunctionUnavailable(
-                    f"the signature of {record.name} doesn't hold with this bee's key"
-                )
+                raise functions.FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
             loaded = functions.load(record.codec, record.body, record.python)
             functions.initialize(loaded)
             self.loaded[number] = loaded.function
@@ -86,14 +84,12 @@ class Work:
 class Runner:
     """Performs jobs as they come over the channel, until it is told to quit or the other end is gone."""
 
-    def __init__(
-        self, channel: Channel, mark: Mark, *, bee: str, own: Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, channel: Channel, mark: Mark, *, bee: str, own: Callable[..., Any] | None = None) -> None:
         self._channel = channel
         self._mark = mark
         self._bee = bee
         self._own = own  # for jobs that bring no function: the caller's, in JobSet.run
-        self._key = Key.load(create=False)
+        self._key = Key.load()
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
         self._sent = 0.0
@@ -116,9 +112,7 @@ class Runner:
             self._refuse(jobset, number, calls, str(error), None)
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
-            self._refuse(
-                jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error)
-            )
+            self._refuse(jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error))
             return
         for call in calls:
             if self._mark.begin(call.n):
@@ -144,13 +138,9 @@ class Runner:
             self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._send()
 
-    def _perform(
-        self, call: Call, function: Callable[..., Any], signer: Signer | None, digest: bytes
-    ) -> Finished:
+    def _perform(self, call: Call, function: Callable[..., Any], signer: Signer | None, digest: bytes) -> Finished:
         """Verify, decode, run, encode, sign: one call in, its end as a value out."""
-        if signer is not None and not signer.verify(
-            call.mac, "call", call.job, 0, call.codec, digest, call.data
-        ):
+        if signer is not None and not signer.verify(call.mac, "call", call.job, 0, call.codec, digest, call.data):
             return self._failure(call, signer, "error", codec.SignatureError(call.job), 0.0)
         try:
             args, kwargs = codec.decode_call(call.codec, call.data)
@@ -164,7 +154,7 @@ class Runner:
             encoded = self._encode(end.value)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             return self._failure(call, signer, "error", error, end.duration)
-        mac = signer and signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data)
+        mac = signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data) if signer else None
         return Finished(call.n, "completed", encoded.codec, encoded.data, mac, end.duration)
 
     def _encode(self, value: object) -> codec.Encoded:
@@ -172,12 +162,10 @@ class Runner:
             return codec.Encoded(codec.JSON, codec.check_output(value).encode())
         return codec.encode(value, "the result")
 
-    def _failure(
-        self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float
-    ) -> Finished:
+    def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {socket.gethostname()}"]
         record = codec.encode_error(error, notes=notes, text_only=signer is None)
-        mac = signer and signer.sign("error", call.job, call.run, "error", b"", record)
+        mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
         return Finished(call.n, kind, "error", record, mac, duration)
 
     def _finish(self, finished: Finished) -> None:

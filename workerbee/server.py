@@ -6,9 +6,12 @@ import logging
 import os
 import socket
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workerbee.store import conninfo, described
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Any of these in the environment names a server; nothing else does.
 ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
@@ -28,10 +31,7 @@ class Server:
             return True
         parts = described(self.dsn)
         host = (
-            parts.get("hostaddr")
-            or parts.get("host")
-            or os.environ.get("PGHOSTADDR")
-            or os.environ.get("PGHOST", "")
+            parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
         )
         if "service" in parts or ("PGSERVICE" in os.environ and not host):
             return False
@@ -54,12 +54,10 @@ class Server:
         if self._embedded is not None:
             self._embedded.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.close()
 
 

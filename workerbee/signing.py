@@ -37,16 +37,12 @@ class Key:
         self.fingerprint = hashlib.sha256(b"workerbee key" + secret).hexdigest()[:16]
 
     @classmethod
-    def load(cls, *, create: bool) -> Key | None:
-        """The key from ``WORKERBEE_KEY_FILE`` or the user's config directory.
+    def load(cls) -> Key | None:
+        """The key from ``WORKERBEE_KEY_FILE`` or the user's config directory; None without the file.
 
-        Without the file: None, or with ``create`` a new one. Raises KeyFileError if the file can be
-        read by others, or holds no key.
+        Raises KeyFileError if the file can be read by others, or holds no key.
         """
-        named = os.environ.get("WORKERBEE_KEY_FILE")
-        path = Path(named) if named else platformdirs.user_config_path("workerbee") / "key"
-        if create and not path.exists():
-            _make(path)
+        path = _path()
         try:
             mode = path.stat().st_mode
             text = path.read_text("ascii").strip()
@@ -68,6 +64,13 @@ class Key:
             )
         return cls(secret)
 
+    @classmethod
+    def load_or_make(cls) -> Key:
+        """The key, made and written to its file if there is none yet. Raises as `load` does."""
+        while (key := cls.load()) is None:
+            _make(_path())
+        return key
+
     def __repr__(self) -> str:
         return f"<Key {self.fingerprint}>"
 
@@ -81,6 +84,11 @@ class Key:
         code = hmac.new(self._secret, head, "sha256")
         code.update(data)
         return code.digest()[:SIZE]
+
+
+def _path() -> Path:
+    named = os.environ.get("WORKERBEE_KEY_FILE")
+    return Path(named) if named else platformdirs.user_config_path("workerbee") / "key"
 
 
 def _make(path: Path) -> None:
@@ -113,9 +121,7 @@ class Signer:
             for kind in ("call", "function", "result", "error")
         }
 
-    def sign(
-        self, kind: str, job: int, run: int, codec: str, extra: bytes, data: bytes | memoryview
-    ) -> bytes:
+    def sign(self, kind: str, job: int, run: int, codec: str, extra: bytes, data: bytes | memoryview) -> bytes:
         # Every field before the data is of fixed size or framed, so that no two messages read the same.
         head = b"%s%d,%d,%s,%d\0%s" % (self._prefix[kind], job, run, codec.encode(), len(extra), extra)
         if len(data) <= _SMALL:

@@ -102,11 +102,16 @@ class Supervisor:
         self._connection = Connection(settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}")
         self._catalogue = Catalogue(self._connection)
         self._crew = Crew(
-            settings.workers, bee=str(self._incarnation)[:8], wake=self._wake, environment=settings.environment,
-            max_tasks=settings.max_tasks_per_child, own=own, forward=forward,
-        )  # fmt: skip
+            settings.workers,
+            bee=str(self._incarnation)[:8],
+            wake=self._wake,
+            environment=settings.environment,
+            max_tasks=settings.max_tasks_per_child,
+            own=own,
+            forward=forward,
+        )
         self._limits = Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep)
-        self._key = Key.load(create=False)
+        self._key = Key.load()
         self._facts: BeeFacts | None = None
         self._jobsets: dict[int, BeeStore] = {}
         self._scopes: dict[int, Scope] = {}
@@ -161,7 +166,7 @@ class Supervisor:
         except DatabaseUnavailableError as error:
             self._log.error("%s", error)
             self._status = EXIT_DATABASE
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the crew must be let go)
             self._tell({"event": "crashed", "error": repr(error)})
             self._log.exception("this bee has met a fault of its own, and ends")
         finally:
@@ -215,9 +220,7 @@ class Supervisor:
             )
             if found is not None:
                 return found
-            missing = JobsetNotFoundError(
-                settings.jobset_id or str(settings.number), self._catalogue.jobset_ids()
-            )
+            missing = JobsetNotFoundError(settings.jobset_id or str(settings.number), self._catalogue.jobset_ids())
             if time.monotonic() >= deadline or self._stop_now or self._drain_by is not None:
                 self._tell({"event": "missing"})
                 self._log.error("%s", missing)
@@ -233,8 +236,10 @@ class Supervisor:
             if self._key is not None and jobset.key not in (None, self._key.fingerprint):
                 self._log.warning(
                     "the jobset %s was signed with key %s, and this bee's is %s: it runs no function of it",
-                    jobset.name, jobset.key, self._key.fingerprint,
-                )  # fmt: skip
+                    jobset.name,
+                    jobset.key,
+                    self._key.fingerprint,
+                )
             store = BeeStore(self._connection, jobset, self._incarnation, self._host)
             self._jobsets[jobset.number] = store
             self._scopes[jobset.number] = self._scope(store)
@@ -369,37 +374,25 @@ class Supervisor:
             return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
         if end.kind == "timeout":
             timeout = end.task.held.batch.timeout
-            error: Exception = TimeoutError(
-                f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed"
-            )
+            error: Exception = TimeoutError(f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed")
             return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
-        error = RunnerDiedError(
-            f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}"
-        )
-        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(
-            DEATHS if end.kind == "died" else 1
-        )
+        error = RunnerDiedError(f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}")
+        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
 
     def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
         job = task.job
-        notes = [
-            f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"
-        ]
+        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"]
         record = codec.encode_error(error, notes=notes, text_only=self._key is None)
         mac = None
         if self._key is not None and task.held.batch.function != NO_FUNCTION:
-            mac = Signer(self._key, task.held.jobset.uuid).sign(
-                "error", job.id, job.run, "error", b"", record
-            )
+            mac = Signer(self._key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)
 
     # Heartbeats, and what others left
 
     def _beat(self) -> None:
         assert self._facts is not None  # noqa: S101 (set by _arrive)
-        self._lively = bool(self._held) or bool(
-            self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset)
-        )
+        self._lively = bool(self._held) or bool(self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset))
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
         lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=False)
         if lapsed:
@@ -429,9 +422,7 @@ class Supervisor:
                 store = self._serve(jobset)
                 bees = store.rescue(LEASE)
                 if bees:
-                    self._log.warning(
-                        "took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name
-                    )
+                    self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
                     self._next_claim = 0.0
                 elif jobset.speculate and (copies := store.speculate(self._scopes[number])):
                     return self._take(store, copies)
@@ -460,11 +451,7 @@ class Supervisor:
             self._pause = POLL[0]
             self._next_claim = 0.0
         else:
-            limit = (
-                min(2.0, 0.25 * self._n_bees)
-                if self._lively
-                else min(POLL[1], self._settings.max_busywait_sleep)
-            )
+            limit = min(2.0, 0.25 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
             self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
 
@@ -484,9 +471,7 @@ class Supervisor:
             held = Held(store.jobset, batch, {job.id: job for job in batch.jobs})
             self._held[batch.id] = held
             self._n_claimed += len(batch.jobs)
-            self._next_beat = min(
-                self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat
-            )
+            self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
             if not self._make_known(store, batch.function):
                 self._release(held, batch.jobs, untouched=True)
                 continue
@@ -505,11 +490,7 @@ class Supervisor:
 
     def _make_known(self, store: BeeStore, number: int) -> bool:
         """Give the crew the record of a function; False if it isn't to be had."""
-        if (
-            number == NO_FUNCTION
-            or self._settings.only_functionless
-            or self._crew.knows(store.jobset.number, number)
-        ):
+        if number == NO_FUNCTION or self._settings.only_functionless or self._crew.knows(store.jobset.number, number):
             return True
         record = store.get_function(number)
         if record is not None:
@@ -577,9 +558,7 @@ class Supervisor:
         scope = self._scopes[self._facts.jobset]
         waiting = set(rest.functions or ())
         if scope.only is None and waiting and not rest.any_held and waiting <= set(scope.refused):
-            self._log.warning(
-                "what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting)
-            )
+            self._log.warning("what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting))
             self._leave()
 
     def _should_leave(self, now: float) -> bool:
@@ -615,7 +594,7 @@ class Supervisor:
                 self._record_successes(number, [])
                 self._jobsets[number].release_unknown(())
         self._catalogue.leave(self._incarnation)
-        raise Leaving(self._status if self._status in (EXIT_LIFETIME,) or self._crew.broken else EXIT_OK)
+        raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else EXIT_OK)
 
     def _dropped(self, number: int) -> _Dropped:
         return _Dropped(self, number)

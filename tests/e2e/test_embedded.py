@@ -154,7 +154,7 @@ def open_files(pid: int) -> list[str]:
     found = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(descriptor))
+            found.append(str(descriptor.readlink()))
     return found
 
 
@@ -543,7 +543,7 @@ def test_root_copies_programs_out_of_a_closed_directory(hold: Callable[..., Hold
     server = hold(env={"PYTHONPATH": str(closed)}).server()
     program = Path(f"/proc/{server.postmaster}/exe").resolve()
     assert program.is_relative_to(home)
-    assert os.stat(f"/proc/{server.postmaster}").st_uid != 0
+    assert Path(f"/proc/{server.postmaster}").stat().st_uid != 0
     assert closed.stat().st_mode & 0o777 == 0o700
 
 
@@ -557,7 +557,7 @@ def test_ordinary_user(home: Path) -> None:
     holder = Holder(home, python=interpreter_for(identity), env=environment, **identity)
     server = holder.server()
     assert server.query("SELECT 1") == 1
-    assert {os.stat(f"/proc/{pid}").st_uid for pid in (server.postmaster, server.keeper)} == {nobody.pw_uid}
+    assert {Path(f"/proc/{pid}").stat().st_uid for pid in (server.postmaster, server.keeper)} == {nobody.pw_uid}
     holder.leave()
     eventually(server.is_gone, 3)
 
@@ -566,8 +566,6 @@ def interpreter_for(identity: dict[str, Any]) -> str:
     """A Python that this user can run; ours may be in root's home."""
     for python in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            subprocess.run(
-                [python, "-c", "import sys; assert sys.version_info >= (3, 10)"], check=True, **identity
-            )
+            subprocess.run([python, "-c", "import sys; assert sys.version_info >= (3, 10)"], check=True, **identity)
             return python
     pytest.skip("no interpreter that another user can run")

@@ -271,9 +271,7 @@ def test_stall_holds_back_until_resume(proxy: FaultProxy, database: Database, th
     assert rows(database) == [1]
 
 
-def test_cut_resets_and_the_next_connection_works(
-    proxy: FaultProxy, database: Database, through: Connection
-) -> None:
+def test_cut_resets_and_the_next_connection_works(proxy: FaultProxy, database: Database, through: Connection) -> None:
     """All connections die at once; the proxy goes on."""
     proxy.cut()
     assert proxy.connections == 0
@@ -282,9 +280,7 @@ def test_cut_resets_and_the_next_connection_works(
         assert proxy.connections == 1
 
 
-def test_cut_of_one_side_leaves_the_other_believing(
-    proxy: FaultProxy, database: Database, through: Connection
-) -> None:
+def test_cut_of_one_side_leaves_the_other_believing(proxy: FaultProxy, database: Database, through: Connection) -> None:
     """A client's connection is reset while the server keeps its session and locks, until the next cut."""
     _run(through, "BEGIN; LOCK TABLE t")
     proxy.cut(side="client")
@@ -297,9 +293,7 @@ def test_cut_of_one_side_leaves_the_other_believing(
     eventually(lambda: not database.execute(held))
 
 
-def test_refused_connections_are_taken_again(
-    proxy: FaultProxy, database: Database, through: Connection
-) -> None:
+def test_refused_connections_are_taken_again(proxy: FaultProxy, database: Database, through: Connection) -> None:
     """Refusing touches new connections only."""
     proxy.refuse()
     with pytest.raises(psycopg2.OperationalError, match="refused"):
@@ -330,9 +324,7 @@ def test_cut_around_a_commit(
         _fail(through, "COMMIT")
     trap.wait()
     _fail(through, "SELECT 1")
-    eventually(
-        lambda: not database.execute("SELECT FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
-    )
+    eventually(lambda: not database.execute("SELECT FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"))
     assert rows(database) == stored
     with closing(psycopg2.connect(proxy.dsn(database.dsn))) as again:  # the trap springs once
         _run(again, "INSERT INTO t VALUES (2); COMMIT")
@@ -429,8 +421,7 @@ def test_a_test_that_leaves_an_orphan_fails_and_the_next_one_does_not(tmp_path: 
     """A process that nobody waits for any more is found, named and killed."""
     done = run_pytest(
         tmp_path,
-        "def test_one(): subprocess.run(['sh', '-c', 'sleep 54321 >&- 2>&- &'], check=True)\n"
-        "def test_two(): pass\n",
+        "def test_one(): subprocess.run(['sh', '-c', 'sleep 54321 >&- 2>&- &'], check=True)\ndef test_two(): pass\n",
     )
     assert "2 passed, 1 error" in done.stdout
     assert "sleep 54321" in done.stdout
@@ -449,9 +440,7 @@ def test_a_run_that_leaves_processes_or_directories_fails(tmp_path: Path) -> Non
     assert "1 passed, 1 error" in done.stdout
     assert "sleep 54322" in done.stdout
     assert not [p for p in psutil.process_iter() if "54322" in _command_line(p)]
-    done = run_pytest(
-        tmp_path, "def test_one(): tempfile.mkdtemp(prefix=f'workerbee-test-{conftest.RUN[:8]}-')\n"
-    )
+    done = run_pytest(tmp_path, "def test_one(): tempfile.mkdtemp(prefix=f'workerbee-test-{conftest.RUN[:8]}-')\n")
     assert "directories left behind" in done.stdout
     left = done.stdout.split("left behind: [PosixPath('")[1].split("'")[0]
     assert not Path(left).exists()

@@ -16,6 +16,22 @@ from workerbee.store.connection import (
 )
 
 __all__ = [
-    "BeeFacts", "BeeStore", "Catalogue", "ClientStore", "Connection", "Counts", "Limits", "Remaining",
-    "SameCall", "Scope", "Wake", "backoff", "conninfo", "described", "gone", "passing", "refused", "retrying",
-]  # fmt: skip
+    "BeeFacts",
+    "BeeStore",
+    "Catalogue",
+    "ClientStore",
+    "Connection",
+    "Counts",
+    "Limits",
+    "Remaining",
+    "SameCall",
+    "Scope",
+    "Wake",
+    "backoff",
+    "conninfo",
+    "described",
+    "gone",
+    "passing",
+    "refused",
+    "retrying",
+]

@@ -34,9 +34,7 @@ class BeeStore:
         self.jobset = jobset
         self._bee = str(incarnation)
         self._host = host
-        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind(
-            "bee.sql", jobset.number, jobset.id
-        )
+        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind("bee.sql", jobset.number, jobset.id)
         self._queries = {name: connection.text(query) for name, query in bound.items()}
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
@@ -58,8 +56,24 @@ class BeeStore:
 
     def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
         batches: dict[int, Batch] = {}
-        for (batch, function, run, timeout, max_attempts, again, started, claimed_at,
-             job, codec, text, payload, mac, attempts, vanished, _) in rows:  # fmt: skip
+        for (
+            batch,
+            function,
+            run,
+            timeout,
+            max_attempts,
+            again,
+            started,
+            claimed_at,
+            job,
+            stored,
+            text,
+            payload,
+            mac,
+            attempts,
+            vanished,
+            _,
+        ) in rows:
             if batch not in batches:
                 batches[batch] = Batch(
                     batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, []
@@ -67,10 +81,9 @@ class BeeStore:
             if job is None:
                 continue
             data = text.encode() if text is not None else bytes(payload)
-            if codec == parts.PARTS:
-                codec, data = parts.get(self._run, job, 0, data)
-            mac = bytes(mac) if mac is not None else None
-            batches[batch].jobs.append(Job(job, run, codec, data, mac, attempts or 0, vanished or 0))
+            codec, data = (stored, data) if stored != parts.PARTS else parts.get(self._run, job, 0, data)
+            signature = bytes(mac) if mac is not None else None
+            batches[batch].jobs.append(Job(job, run, codec, data, signature, attempts or 0, vanished or 0))
         return list(batches.values())
 
     def start(self, batch: Batch, started: int) -> tuple[int, list[int]]:
@@ -80,18 +93,22 @@ class BeeStore:
 
     # Ending it
 
-    def complete(
-        self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None
-    ) -> None:
+    def complete(self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None) -> None:
         """Record successes (each with the time its batch was claimed) and delete batches with nothing open."""
         columns: list[list[str]] = [[] for _ in range(8)]
         for o, claimed_at in outcomes:
             codec, data = parts.put(self._run, o.job, o.run, o.codec, o.data)
             readable = codec in READABLE
             values = (
-                str(o.job), str(o.run), codec, data.decode() if readable else "", "" if readable else data.hex(),
-                o.mac.hex() if o.mac else "", repr(claimed_at), repr(o.duration),
-            )  # fmt: skip
+                str(o.job),
+                str(o.run),
+                codec,
+                data.decode() if readable else "",
+                "" if readable else data.hex(),
+                o.mac.hex() if o.mac else "",
+                repr(claimed_at),
+                repr(o.duration),
+            )
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
         names = ("job", "run", "codec", "output", "payload", "mac", "claimed_at", "duration")
@@ -104,9 +121,7 @@ class BeeStore:
             **params,
         )
         if stored < len(outcomes):
-            self._run(
-                "late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host
-            )
+            self._run("late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host)
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.
@@ -117,11 +132,22 @@ class BeeStore:
         codec, data = parts.put(self._run, outcome.job, outcome.run, outcome.codec, outcome.data)
         readable = codec in READABLE
         [(verdict, _, _)] = self._run(
-            "fail", batch=batch.id, claim=str(batch.claim), job=outcome.job, kind=outcome.kind, host=self._host,
-            error=error, codec=codec, output=data.decode() if readable else None,
-            payload=None if readable else data, mac=outcome.mac, duration=outcome.duration,
-            limit=limits.attempts, backoff=limits.backoff, max_backoff=limits.max_backoff,
-        )  # fmt: skip
+            "fail",
+            batch=batch.id,
+            claim=str(batch.claim),
+            job=outcome.job,
+            kind=outcome.kind,
+            host=self._host,
+            error=error,
+            codec=codec,
+            output=data.decode() if readable else None,
+            payload=None if readable else data,
+            mac=outcome.mac,
+            duration=outcome.duration,
+            limit=limits.attempts,
+            backoff=limits.backoff,
+            max_backoff=limits.max_backoff,
+        )
         return str(verdict)
 
     def release(self, batch: Batch, jobs: Sequence[int], *, untouched: bool) -> None:

@@ -123,9 +123,7 @@ class Catalogue:
             run("BEGIN")
             run("SET LOCAL lock_timeout = '1s'")
             # CASCADE takes the view along, whatever name it has.
-            names = sql.SQL(", ").join(
-                tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part")
-            )
+            names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
             run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
             self._run("forget_jobset", number=number)
             run("COMMIT")

@@ -77,10 +77,16 @@ class ClientStore:
             filling[kind] = (lot, size + 1)
             readable = codec in READABLE
             values = (
-                str(job.id), job.digest.hex() if job.digest else "", job.key.hex() if job.key else "", codec,
-                data.decode() if readable else "", "" if readable else data.hex(),
-                job.mac.hex() if job.mac else "", str(lot), str(job.function),
-            )  # fmt: skip
+                str(job.id),
+                job.digest.hex() if job.digest else "",
+                job.key.hex() if job.key else "",
+                codec,
+                data.decode() if readable else "",
+                "" if readable else data.hex(),
+                job.mac.hex() if job.mac else "",
+                str(lot),
+                str(job.function),
+            )
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
         names = ("id", "digest", "key", "codec", "input", "payload", "mac", "lot", "function")
@@ -117,9 +123,7 @@ class ClientStore:
     def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
         """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
         facts = options._asdict()
-        rows = self._run(
-            "reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts
-        )
+        rows = self._run("reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts)
         return int(rows[0][0])
 
     def finished(self, jobs: Sequence[int]) -> list[Stored]:
@@ -153,13 +157,27 @@ class ClientStore:
         rows = self._run(query, jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer)
         return {row[0] for row in rows}
 
-    def results(
-        self, after: int, n: int
-    ) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
+    def results(self, after: int, n: int) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
         """A page of jobs after id ``after``: id, function, the end of the latest run, the call, and facts."""
         page = []
-        for (job, name, codec, text, payload, mac, run, status, ocodec, output, opayload, omac, bee, duration,
-             completed, digest) in self._run("results", after=after, n=n):  # fmt: skip
+        for (
+            job,
+            name,
+            codec,
+            text,
+            payload,
+            mac,
+            run,
+            status,
+            ocodec,
+            output,
+            opayload,
+            omac,
+            bee,
+            duration,
+            completed,
+            digest,
+        ) in self._run("results", after=after, n=n):
             call = self._stored(job, 0, "call", codec, text, payload, mac)
             end = self._stored(job, run, status, ocodec, output, opayload, omac) if status else None
             facts = {

@@ -110,9 +110,7 @@ class Connection:
         """The server process of a direct connection; None before the first query."""
         return None if self._pg is None else int(self._pg.info.backend_pid)
 
-    def run(
-        self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT
-    ) -> list[Row]:
+    def run(self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
 
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
@@ -214,9 +212,7 @@ class Connection:
             poll.register(pg.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
-                raise DatabaseUnavailableError(
-                    "PostgreSQL gave no answer in time; the connection was dropped"
-                )
+                raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
 
 
 def _listen(channel: str) -> sql.Composed:
@@ -239,9 +235,7 @@ def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callab
             now = time.monotonic()
             give_up = give_up or (None if patience is None else now + patience)
             if (give_up is not None and now > give_up) or not pause(seconds):
-                raise DatabaseUnavailableError(
-                    f"PostgreSQL hasn't come back: {str(error).strip()}"
-                ) from error
+                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {str(error).strip()}") from error
     raise AssertionError("backoff never ends")
 
 

@@ -95,7 +95,3 @@ SELECT j.id,
   LEFT JOIN (SELECT job, run, count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
                     count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed
                FROM {attempt} GROUP BY job, run) a ON a.job = j.id AND a.run = COALESCE(r.run, 1);
-
--- name: drop_tables
-DROP VIEW IF EXISTS {view};
-DROP TABLE IF EXISTS {job}, {function}, {run}, {outcome}, {attempt}, {part};

@@ -16,9 +16,7 @@ PART = 1_000_000
 PARTS = "parts"
 
 
-def put(
-    run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes
-) -> tuple[str, bytes]:
+def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, bytes]:
     """Store ``data`` if it is large; the codec and the bytes that go into the row."""
     if len(data) <= PART:
         return codec, data

@@ -32,9 +32,7 @@ def load(file: str) -> dict[str, str]:
 
 def identifiers(number: int, jobset_id: str | None) -> dict[str, sql.Composable]:
     """The quoted names of the objects of jobset ``number``, and of the view that bears its id."""
-    names: dict[str, sql.Composable] = {
-        table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES
-    }
+    names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names["number"] = sql.Literal(number)
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
