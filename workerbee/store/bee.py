@@ -35,7 +35,7 @@ class BeeStore:
         self._bee = str(incarnation)
         self._host = host
         bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind("bee.sql", jobset.number, jobset.id)
-        self._queries = {name: connection.text(query) for name, query in bound.items()}
+        self._queries = {name: connection.statement(query) for name, query in bound.items()}
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(self._queries[name], params | {"bee": self._bee})

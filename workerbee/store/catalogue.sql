@@ -13,7 +13,7 @@ SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
 -- ON CONFLICT makes exactly one of many racing processes the creator; the others get no row.
 INSERT INTO workerbee."jobset$" (id, uuid, key, speculate, client, seen_at)
 VALUES (%(id)s, %(uuid)s, %(key)s, %(speculate)s, %(client)s,
-        CASE WHEN %(client)s IS NOT NULL THEN now() END)
+        CASE WHEN %(client)s::uuid IS NOT NULL THEN now() END)
 ON CONFLICT (id) WHERE dropped_at IS NULL DO NOTHING
 RETURNING number;
 
@@ -119,7 +119,7 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client
 -- name: held_elsewhere
 -- Jobsets in which other bees hold work: where something may lapse, or lag.
 SELECT DISTINCT jobset FROM workerbee."batch$"
- WHERE claim IS NOT NULL AND bee <> %(bee)s AND (%(jobset)s IS NULL OR jobset = %(jobset)s);
+ WHERE claim IS NOT NULL AND bee <> %(bee)s AND (%(jobset)s::integer IS NULL OR jobset = %(jobset)s);
 
 -- name: counts
 SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,

@@ -42,7 +42,7 @@ class ClientStore:
         self.jobset = jobset
         self._writer = str(writer)
         bound = queries.bind("client.sql", jobset.number, jobset.id)
-        self._queries = {name: connection.text(query) for name, query in bound.items()}
+        self._queries = {name: connection.statement(query) for name, query in bound.items()}
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(self._queries[name], params)

@@ -4,12 +4,17 @@ psycopg2 runs in its asynchronous mode, so that every wait is ours: it has a dea
 notification, and can be ended by a wake-up from another thread. Each query is a transaction of its own
 (what the whole design rests on: nothing is open while user code runs, and a pooler in transaction mode
 may stand between). A connection that fails is thrown away; the next query makes a new one.
+
+A connection is *direct* when the server process at its end is the one it began with; behind a pooler
+it isn't. Only a direct one listens for notifications and prepares its statements.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import re
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +27,6 @@ from psycopg2 import extensions, sql
 from workerbee.errors import DatabaseUnavailableError
 
 Row = tuple[Any, ...]
-Query = str | sql.Composable
 
 #: Seconds that a query may take before its connection is held to be dead.
 QUERY_TIMEOUT = 60.0
@@ -95,6 +99,35 @@ class Wake:
         os.close(self._writer)
 
 
+class Statement:
+    """A query with parameters like ``%(n)s``, and the same as a statement to be prepared.
+
+    Planning one of our queries takes longer than running it for one job.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        casts: dict[str, str] = {}
+        for name, cast in _PARAMETER.findall(text):
+            casts[name] = casts.get(name) or cast
+        names = list(casts)
+        numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
+        self.name = f"workerbee_{hashlib.blake2s(text.encode(), digest_size=8).hexdigest()}"
+        identifier = sql.SQL(self.name)
+        arguments = sql.SQL(", ").join(sql.Placeholder(name) + sql.SQL(cast) for name, cast in casts.items())
+        self.prepare = sql.SQL("PREPARE {} AS {}").format(identifier, sql.SQL(numbered))
+        self.execute = sql.SQL("EXECUTE {} ({})" if names else "EXECUTE {}").format(identifier, arguments)
+
+
+Query = str | sql.Composable | Statement
+
+_PARAMETER = re.compile(r"%\((\w+)\)s((?:::(?:double precision|\w+)(?:\[\])?)?)")
+# A prepared plan stays while the tables grow: it must never be one that was good for empty tables.
+_PLANS = """SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+                   set_config('jit', 'off', false)"""
+_NOT_PREPARED = "26000"
+
+
 class Connection:
     """A connection that is made when it is first needed, and made anew after it has failed."""
 
@@ -103,12 +136,14 @@ class Connection:
         self._application = application
         self._pg: Any = None
         self._channels: list[str] = []
+        self._prepared: dict[str, str] = {}
+        self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
     @property
     def backend(self) -> int | None:
-        """The server process of a direct connection; None before the first query."""
-        return None if self._pg is None else int(self._pg.info.backend_pid)
+        """The server process of a direct connection; None behind a pooler and before the first query."""
+        return int(self._pg.info.backend_pid) if self._pg is not None and self.direct else None
 
     def run(self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
@@ -119,27 +154,46 @@ class Connection:
         deadline = time.monotonic() + timeout
         pg = self._connected(deadline)
         try:
-            cursor = pg.cursor()
-            cursor.execute(query, params)
-            self._finish(pg, deadline)
-            return cursor.fetchall() if cursor.description else []
+            return self._answer(pg, self._prepare(pg, query, deadline), params, deadline)
         except psycopg2.Error as error:
-            if pg.closed or error.pgcode is None:
+            if pg.closed or error.pgcode in (None, _NOT_PREPARED):
                 self.drop()
             raise
         except BaseException:
             self.drop()  # a query is under way whose answer nobody will read
             raise
 
-    def text(self, query: sql.Composable) -> str:
-        """A composed query as text, so that it is composed once (quoting asks libpq, hence the connection)."""
-        return str(query.as_string(self._connected(time.monotonic() + CONNECT_TIMEOUT)))
+    def _prepare(self, pg: Any, query: Query, deadline: float) -> str | sql.Composable:
+        """What to send for ``query``: over a direct connection it is prepared."""
+        if not isinstance(query, Statement):
+            return query
+        if not self.direct:
+            return query.text
+        execute = self._prepared.get(query.name)
+        if execute is None:
+            # Many queries are used once in a connection's life; the second use says that it is worth it.
+            self._prepared[query.name] = ""
+            return query.text
+        if not execute:
+            self._answer(pg, query.prepare, None, deadline)
+            execute = self._prepared[query.name] = query.execute.as_string(pg)
+        return execute
+
+    def _answer(self, pg: Any, text: Any, params: Mapping[str, Any] | None, deadline: float) -> list[Row]:
+        cursor = pg.cursor()
+        cursor.execute(text, params)
+        self._finish(pg, deadline)
+        return cursor.fetchall() if cursor.description else []
+
+    def statement(self, query: sql.Composable) -> Statement:
+        """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""
+        return Statement(query.as_string(self._connected(time.monotonic() + CONNECT_TIMEOUT)))
 
     def listen(self, channels: Sequence[str]) -> None:
         """Hear these channels from now on, also after a reconnection."""
         new = [c for c in channels if c not in self._channels]
         self._channels.extend(new)
-        if self._pg is not None:
+        if self._pg is not None and self.direct:
             for channel in new:
                 self.run(_listen(channel))
 
@@ -183,6 +237,7 @@ class Connection:
             return self._pg
         self.drop()
         self.generation += 1
+        self._prepared.clear()
         limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
         try:
             pg = psycopg2.connect(
@@ -196,12 +251,15 @@ class Connection:
                 tcp_user_timeout=15000,
             )
             self._finish(pg, limit)
+            [(backend,)] = self._answer(pg, "SELECT pg_backend_pid()", None, limit)
+            self.direct = backend == pg.info.backend_pid
+            if self.direct:
+                self._answer(pg, _PLANS, None, limit)
+                for channel in self._channels:
+                    self._answer(pg, _listen(channel), None, limit)
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {str(error).strip()}") from error
         self._pg = pg
-        for channel in self._channels:
-            pg.cursor().execute(_listen(channel))
-            self._finish(pg, deadline)
         return pg
 
     @staticmethod

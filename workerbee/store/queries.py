@@ -12,6 +12,8 @@ from importlib import resources
 
 from psycopg2 import errors, sql
 
+from workerbee.store.connection import Statement
+
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "client.sql", "bee.sql", "jobset.sql")
 LOCK_REFUSED = errors.LockNotAvailable
@@ -28,6 +30,12 @@ def load(file: str) -> dict[str, str]:
         name: re.sub(r"^\s*--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";")
         for name, body in zip(named[::2], named[1::2], strict=True)
     }
+
+
+@cache
+def catalogue() -> dict[str, Statement]:
+    """The queries on what all jobsets share."""
+    return {name: Statement(text) for name, text in load("catalogue.sql").items()}
 
 
 def identifiers(number: int, jobset_id: str | None) -> dict[str, sql.Composable]:
