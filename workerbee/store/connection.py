@@ -123,7 +123,8 @@ Query = str | sql.Composable | Statement
 
 _PARAMETER = re.compile(r"%\((\w+)\)s((?:::(?:double precision|\w+)(?:\[\])?)?)")
 # A prepared plan stays while the tables grow: it must never be one that was good for empty tables.
-_PLANS = """SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+_PLANS = """SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+                   set_config('enable_seqscan', 'off', false),
                    set_config('jit', 'off', false)"""
 _NOT_PREPARED = "26000"
 
