@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import psycopg2
 from psycopg2 import extensions, sql
@@ -31,6 +32,8 @@ Row = tuple[Any, ...]
 #: Seconds that a query may take before its connection is held to be dead.
 QUERY_TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0
+#: Seconds in which we must hear our own notification.
+PROBE = 1.0
 
 #: SQLSTATEs that say "not now": connection trouble, resources, shutdown, locks, deadlock, read-only.
 _PASSING = ("08", "53", "57P", "57014", "40001", "40P01", "55P03", "25006", "58030", "XX000")
@@ -110,13 +113,16 @@ class Statement:
         casts: dict[str, str] = {}
         for name, cast in _PARAMETER.findall(text):
             casts[name] = casts.get(name) or cast
-        names = list(casts)
-        numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
         self.name = f"workerbee_{hashlib.blake2s(text.encode(), digest_size=8).hexdigest()}"
         identifier = sql.SQL(self.name)
         arguments = sql.SQL(", ").join(sql.Placeholder(name) + sql.SQL(cast) for name, cast in casts.items())
-        self.prepare = sql.SQL("PREPARE {} AS {}").format(identifier, sql.SQL(numbered))
-        self.execute = sql.SQL("EXECUTE {} ({})" if names else "EXECUTE {}").format(identifier, arguments)
+        self.prepare = sql.SQL("PREPARE {} AS {}").format(identifier, sql.SQL(_numbered(text, list(casts))))
+        self.execute = sql.SQL("EXECUTE {} ({})" if casts else "EXECUTE {}").format(identifier, arguments)
+
+
+def _numbered(text: str, names: list[str]) -> str:
+    """The query with its parameters as PREPARE has them: $1, $2 …"""
+    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
 
 
 Query = str | sql.Composable | Statement
@@ -138,6 +144,7 @@ class Connection:
         self._pg: Any = None
         self._channels: list[str] = []
         self._prepared: dict[str, str] = {}
+        self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
         self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
@@ -195,8 +202,19 @@ class Connection:
         new = [c for c in channels if c not in self._channels]
         self._channels.extend(new)
         if self._pg is not None and self.direct:
-            for channel in new:
-                self.run(_listen(channel))
+            self._listen(self._pg, new, time.monotonic() + QUERY_TIMEOUT)
+
+    @property
+    def deaf(self) -> bool:
+        """Whether notifications can't be relied on: behind a pooler, or our own probe hasn't come back."""
+        return not self.direct or (self._probe is not None and time.monotonic() > self._probe[1])
+
+    def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> None:
+        for channel in channels:
+            self._answer(pg, sql.SQL("LISTEN {}").format(sql.Identifier(channel)), None, deadline)
+        if channels:
+            self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE)
+            self._answer(pg, "SELECT pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]}, deadline)
 
     def wait(self, timeout: float, wake: Wake) -> list[tuple[str, str]]:
         """Sleep until a notification, a wake-up, or the time is over; the notifications as (channel, payload)."""
@@ -222,7 +240,9 @@ class Connection:
             return []
         heard = [(n.channel, n.payload) for n in self._pg.notifies]
         self._pg.notifies.clear()
-        return heard
+        if self._probe is not None and any(payload == self._probe[0] for _, payload in heard):
+            self._probe = None
+        return [h for h in heard if not h[1].startswith("probe ")]
 
     def drop(self) -> None:
         """Close the connection; the next query makes a new one."""
@@ -256,8 +276,7 @@ class Connection:
             self.direct = backend == pg.info.backend_pid
             if self.direct:
                 self._answer(pg, _PLANS, None, limit)
-                for channel in self._channels:
-                    self._answer(pg, _listen(channel), None, limit)
+                self._listen(pg, self._channels, limit)
         except psycopg2.OperationalError as error:
             raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {str(error).strip()}") from error
         self._pg = pg
@@ -272,10 +291,6 @@ class Connection:
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
                 raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
-
-
-def _listen(channel: str) -> sql.Composed:
-    return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
 
 
 def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool]) -> Any:
