@@ -121,7 +121,7 @@ class Statement:
 
 
 def _numbered(text: str, names: list[str]) -> str:
-    """The query with its parameters as PREPARE has them: $1, $2 …"""
+    """The query with its parameters numbered ($1, $2 …), as PREPARE has them."""
     return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
 
 
