@@ -16,6 +16,7 @@ class JobFuture(Future[Any]):
         self._cancel_job = cancel_job
         self.job: int | None = None
         self.run: int | None = None
+        self.queued = True  # not yet taken by the flusher
         self.inserted = False  # this process brought the job, rather than found it
 
     @property
@@ -23,6 +24,12 @@ class JobFuture(Future[Any]):
         """The job's id, of a future that has one."""
         assert self.job is not None  # noqa: S101
         return self.job
+
+    @property
+    def stored_run(self) -> int:
+        """The run that it waits for, of a future that has a job."""
+        assert self.run is not None  # noqa: S101
+        return self.run
 
     def cancel(self) -> bool:
         """Cancel the job if it hasn't started and nobody else waits for it.

@@ -33,9 +33,11 @@ from workerbee.store import (
     Catalogue,
     Connection,
     Limits,
+    Pace,
     Scope,
     Wake,
     gone,
+    results_hint,
     retrying,
     schema,
 )
@@ -116,6 +118,8 @@ class Supervisor:
         self._jobsets: dict[int, BeeStore] = {}
         self._scopes: dict[int, Scope] = {}
         self._held: dict[int, Held] = {}
+        self._unhinted: dict[int, list[Outcome]] = {}
+        self._pace = Pace()
         self._unrecorded: list[End] = []
         self._generation = 0
         self._drain_by: float | None = None
@@ -275,6 +279,8 @@ class Supervisor:
     def _sleep(self) -> float:
         now = time.monotonic()
         timers = [self._next_beat]
+        if self._unhinted:
+            timers.append(now + 0.02)
         if self._drain_by is not None:
             timers.append(self._drain_by)
         elif self._crew.appetite().claim:
@@ -334,6 +340,7 @@ class Supervisor:
                 self._record_failures(number, [e for e in ends if e.kind not in ("completed", "recalled")])
                 self._record_successes(number, [e for e in ends if e.kind == "completed"])
         self._unrecorded.clear()
+        self._hint()
 
     def _record_successes(self, number: int, ends: list[End]) -> None:
         store = self._jobsets[number]
@@ -350,9 +357,20 @@ class Supervisor:
             )
             for e in ends
         ]
-        store.complete(outcomes, closed, hint=_hint(o.job for o, _ in outcomes))
+        ended = [o for o, _ in outcomes]
+        shared = number not in self._unhinted and self._pace.shares(len(ended))
+        store.complete(outcomes, closed, hint=results_hint(ended) if ended and shared else None)
+        if ended and not shared:
+            self._unhinted.setdefault(number, []).extend(ended)
         for batch in closed:
             self._held.pop(batch.id, None)
+
+    def _hint(self) -> None:
+        """Say what has ended since the last hint, in a transaction of its own."""
+        if self._unhinted and self._pace.follows(idle=not self._held, writers=self._n_bees):
+            unhinted, self._unhinted = self._unhinted, {}
+            for number, outcomes in unhinted.items():
+                self._catalogue.hint_done(number, results_hint(outcomes))
 
     def _record_failures(self, number: int, ends: list[End]) -> None:
         store = self._jobsets[number]
@@ -629,18 +647,6 @@ class _Dropped:
             self._supervisor.forget(self._number)
             return True
         return False
-
-
-def _hint(jobs: Iterable[int]) -> str | None:
-    """Job ids for a notification, as ranges ``1-200 207``; None when they would not fit into one."""
-    ranges: list[list[int]] = []
-    for job in sorted(jobs):
-        if ranges and job == ranges[-1][1] + 1:
-            ranges[-1][1] = job
-        else:
-            ranges.append([job, job])
-    text = " ".join(f"{a}-{b}" if b > a else str(a) for a, b in ranges)
-    return text if 0 < len(text) < 7000 else ("?" if text else None)
 
 
 def _summary(record: bytes) -> str:

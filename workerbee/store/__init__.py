@@ -14,6 +14,7 @@ from workerbee.store.connection import (
     refused,
     retrying,
 )
+from workerbee.store.hints import Pace, done_hint, parse_hint, results_hint
 
 __all__ = [
     "BeeFacts",
@@ -23,6 +24,7 @@ __all__ = [
     "Connection",
     "Counts",
     "Limits",
+    "Pace",
     "Remaining",
     "SameCall",
     "Scope",
@@ -30,8 +32,11 @@ __all__ = [
     "backoff",
     "conninfo",
     "described",
+    "done_hint",
     "gone",
+    "parse_hint",
     "passing",
     "refused",
+    "results_hint",
     "retrying",
 ]

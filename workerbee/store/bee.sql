@@ -93,7 +93,10 @@ WITH given AS (
     SELECT {number}, %(bee)s, count(*) FROM stored HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET completed = c.completed + excluded.completed
 ), hinted AS (
-    SELECT pg_notify('workerbee$done$' || {number}, %(hint)s)
+    -- Results ride along only if all of them are really the recorded ones.
+    SELECT pg_notify('workerbee$done$' || {number},
+                     CASE WHEN (SELECT count(*) FROM stored) = (SELECT count(*) FROM given) THEN %(hint)s
+                          ELSE split_part(%(hint)s, E'\n', 1) END)
       FROM (SELECT FROM stored LIMIT 1) s WHERE %(hint)s IS NOT NULL
 ), durable AS (
     SELECT set_config('synchronous_commit', 'on', true)

@@ -144,6 +144,7 @@ class Connection:
         self._pg: Any = None
         self._channels: list[str] = []
         self._prepared: dict[str, str] = {}
+        self.patience = QUERY_TIMEOUT  # seconds that a query may take, with the connecting before it
         self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
         self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
@@ -153,13 +154,13 @@ class Connection:
         """The server process of a direct connection; None behind a pooler and before the first query."""
         return int(self._pg.info.backend_pid) if self._pg is not None and self.direct else None
 
-    def run(self, query: Query, params: Mapping[str, Any] | None = None, timeout: float = QUERY_TIMEOUT) -> list[Row]:
+    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
 
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
         connection or no answer in time; after either kind `passing` says whether to try again.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + self.patience
         pg = self._connected(deadline)
         try:
             return self._answer(pg, self._prepare(pg, query, deadline), params, deadline)

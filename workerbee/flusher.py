@@ -1,0 +1,265 @@
+"""The thread that stores calls: at once when it is idle, gathered while a COMMIT is in flight.
+
+A call's id comes from a block that was reserved before, so that storing it again after a COMMIT whose
+answer was lost changes nothing. A call that the jobset has already is attached to, and run anew if it
+had failed or been cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from uuid import UUID
+
+from workerbee import codec, functions
+from workerbee.errors import JobsetNotFoundError
+from workerbee.futures import JobFuture
+from workerbee.job import Function, Jobset, NewJob, Options
+from workerbee.ledger import Ledger
+from workerbee.signing import Signer
+from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake
+from workerbee.watcher import Watcher
+
+#: Jobs, and bytes, in one flush.
+FLUSH, FLUSH_BYTES = 1000, 4_000_000
+#: Ids reserved at first and at most; each block is four times the one before.
+BLOCK = (64, 20_000)
+
+
+class Pending(NamedTuple):
+    """A call on its way into the database."""
+
+    future: JobFuture
+    function: functions.Function
+    call: codec.Call
+    options: Options
+    unique: bool
+
+
+class Flusher:
+    """Stores what is put, in order. ``run`` is the thread's body; the other methods are for any thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        jobset: Jobset,
+        signer: Signer,
+        writer: UUID,
+        *,
+        ledger: Ledger,
+        watcher: Watcher,
+        log: logging.Logger,
+    ) -> None:
+        self._connection = connection
+        self._catalogue = Catalogue(connection)
+        self._store: ClientStore | None = None
+        self._jobset = jobset
+        self._signer = signer
+        self._writer = writer
+        self._ledger = ledger
+        self._watcher = watcher
+        self._log = log
+        self._queue: deque[Pending] = deque()
+        self._batch: list[Pending] = []  # in flight
+        self._settled = threading.Condition()
+        self._withdrawn: set[JobFuture] = set()
+        self._wake = Wake()
+        self._idle = False
+        self._closing = False
+        self._ended = False
+        self._numbers: dict[bytes, int] = {}
+        self._ids: deque[int] = deque()
+        self._block = BLOCK[0]
+        self._look_first = False  # the last flush brought nothing new
+        self._pace = Pace()
+        self._unhinted = False
+
+    # Any thread
+
+    def put(self, pending: Pending) -> None:
+        """Queue a call. Raises RuntimeError when the thread has ended."""
+        # Without a lock: the queue's own operations are atomic, and this is done for each job.
+        self._queue.append(pending)
+        if self._idle:
+            self._idle = False
+            self._wake.set()
+        if self._ended and pending in self._queue:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def withdraw(self, future: JobFuture, deadline: float) -> bool:
+        """Take a call back that is still queued; else wait until it is stored, or ``deadline``, and say False."""
+        with self._settled:
+            if future.queued:
+                self._withdrawn.add(future)
+                return True
+            self._settled.wait_for(lambda: not self._batch or self._ended, max(0.0, deadline - time.monotonic()))
+            return False
+
+    def flush(self, timeout: float | None) -> bool:
+        """Wait until all that was put is stored; False if it takes longer, or never will be."""
+        with self._settled:
+            self._settled.wait_for(lambda: self._ended or not (self._queue or self._batch), timeout)
+            return not (self._queue or self._batch)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is on its way."""
+        return not (self._queue or self._batch)
+
+    def pending(self) -> list[JobFuture]:
+        """The futures of all that isn't stored yet."""
+        with self._settled:
+            return [p.future for p in [*self._batch, *self._queue] if p.future not in self._withdrawn]
+
+    def close(self) -> None:
+        """End when all that was put is stored."""
+        self._closing = True
+        self._wake.set()
+
+    # The thread
+
+    def run(self, patiently: Callable[[Callable[[], None]], None]) -> None:
+        """Store what is put until `close`; ``patiently`` calls again what an outage interrupts."""
+        try:
+            while self._take():
+                patiently(partial(self._send, self._batch))
+                with self._settled:
+                    self._batch = []
+                    self._settled.notify_all()
+        finally:
+            self._ended = True
+            with self._settled:
+                self._settled.notify_all()
+            self._connection.close()
+            self._wake.close()
+
+    def _take(self) -> bool:
+        """Wait for calls and take them into the batch; False when there will be no more."""
+        while not self._batch:
+            self._idle = True
+            if not self._queue:
+                if self._closing:
+                    self._ended = True
+                    if not self._queue:
+                        return False
+                    self._ended = False
+                else:
+                    self._connection.wait(3600.0, self._wake)
+            self._idle = False
+            with self._settled:
+                self._gather()
+        return True
+
+    def _gather(self) -> None:
+        size = 0
+        while self._queue and len(self._batch) < FLUSH and size < FLUSH_BYTES:
+            pending = self._queue.popleft()
+            pending.future.queued = False
+            if self._withdrawn and pending.future in self._withdrawn:
+                self._withdrawn.discard(pending.future)
+            else:
+                size += len(pending.call.data)
+                self._batch.append(pending)
+        self._settled.notify_all()
+
+    def _send(self, batch: list[Pending]) -> None:
+        """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
+        store = self._store = self._store or ClientStore(self._connection, self._jobset, self._writer)
+        digests = [_digest(p) for p in batch]
+        known: dict[bytes, SameCall] = {}
+        if self._look_first:
+            known = store.same_calls(d for d in digests if d is not None)
+        new = [(p, d) for p, d in zip(batch, digests, strict=True) if d is None or d not in known]
+        jobs = [self._new_job(store, p, d) for p, d in new]
+        self._ledger.expect(p.future for p, _ in new)
+        self._watcher.expect()
+        inserted = self._add(store, jobs)
+        self._look_first = not inserted
+        missing = [job.digest for job in jobs if job.id not in inserted and job.digest is not None]
+        if missing:
+            known |= store.same_calls(missing)
+        for pending, _ in new:
+            pending.future.inserted = pending.future.inserted or pending.future.job in inserted
+        if known:
+            self._attach(store, zip(batch, digests, strict=True), known)
+
+    def _add(self, store: ClientStore, jobs: list[NewJob]) -> set[int]:
+        """Insert the jobs, and tell the bees, in the same transaction or soon after."""
+        if not jobs:
+            return set()
+        hint = self._pace.shares(len(jobs))
+        inserted = store.add(jobs, hint=hint)
+        self._unhinted = self._unhinted or bool(inserted and not hint)
+        if self._unhinted and self._pace.follows(idle=not self._queue):
+            self._catalogue.hint_work(self._jobset.number)
+            self._unhinted = False
+        return inserted
+
+    def _new_job(self, store: ClientStore, pending: Pending, digest: bytes | None) -> NewJob:
+        future, call, function = pending.future, pending.call, pending.function
+        if future.job is None:
+            future.job, future.run = self._next_id(), 1
+        number = self._numbers.get(function.digest) or self._put_function(store, function)
+        mac = self._signer.sign("call", future.job, 0, call.codec, function.digest, call.data)
+        return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
+
+    def _next_id(self) -> int:
+        if not self._ids:
+            first = self._catalogue.reserve_jobs(self._jobset.number, self._block)
+            if first is None:
+                raise JobsetNotFoundError(self._jobset.name, dropped=True)
+            self._ids.extend(range(first, first + self._block))
+            self._block = min(BLOCK[1], self._block * 4)
+        return self._ids.popleft()
+
+    def _put_function(self, store: ClientStore, function: functions.Function) -> int:
+        mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
+        record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
+        number = store.put_function(record, function.identity)
+        if not self._jobset.temporary:
+            self._say_what_changed(store, function)
+        self._numbers[function.digest] = number
+        return number
+
+    def _say_what_changed(self, store: ClientStore, function: functions.Function) -> None:
+        others = store.namesakes(function.name, function.identity)
+        aside = sum(o.n_results for o in others)
+        if aside:
+            self._log.warning(
+                "%s has changed (%s) since it was last used in %s: it computes anew; %d stored results are left aside",
+                function.name,
+                "its Python" if others[-1].python != function.python else "its code or what it names",
+                self._jobset.name,
+                aside,
+            )
+
+    def _attach(
+        self, store: ClientStore, calls: zip[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]
+    ) -> None:
+        """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
+        again: dict[tuple[int, int], Options] = {}
+        moves = []
+        for pending, digest in calls:
+            same = known.get(digest) if digest is not None else None
+            if same is None or (pending.future.inserted and pending.future.job == same.job):
+                continue
+            run = same.run
+            if same.status in ("failed", "cancelled"):
+                again[same.job, same.run] = pending.options
+                run += 1
+            moves.append((pending.future, same.job, run))
+        for options in set(again.values()):
+            store.reopen([key for key, o in again.items() if o == options], options)
+        self._ledger.move(moves)
+        self._watcher.ask([job for _, job, _ in moves])
+
+
+def _digest(pending: Pending) -> bytes | None:
+    if not pending.unique or pending.call.identity is None or not pending.function.memo:
+        return None
+    return codec.digest(b"call", pending.function.identity, pending.call.identity)

@@ -1,0 +1,100 @@
+"""What this process waits for: futures by job, from before their rows can be seen until they end."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable
+
+from workerbee.futures import JobFuture
+from workerbee.job import Stored
+
+
+class Ledger:
+    """Futures by the job that they wait for; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[int, list[JobFuture]] = {}
+
+    def __len__(self) -> int:
+        """How many jobs are waited for."""
+        return len(self._futures)
+
+    def __contains__(self, job: int) -> bool:
+        return job in self._futures
+
+    def expect(self, futures: Iterable[JobFuture]) -> None:
+        """Book futures under their jobs; to be called before the rows can be seen by anybody."""
+        with self._lock:
+            for future in futures:
+                booked = self._futures.setdefault(future.stored_job, [])
+                if future not in booked:
+                    booked.append(future)
+
+    def move(self, moves: Iterable[tuple[JobFuture, int, int]]) -> None:
+        """Let futures wait for another (job, run) than they were booked under."""
+        with self._lock:
+            for future, job, run in moves:
+                self._remove(future)
+                future.job, future.run = job, run
+                self._futures.setdefault(job, []).append(future)
+
+    def forget(self, future: JobFuture) -> None:
+        """Wait for this future no more."""
+        with self._lock:
+            self._remove(future)
+
+    def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:
+        """The futures that these ended runs resolve; they are booked no more."""
+        taken = []
+        with self._lock:
+            for end in ends:
+                booked = self._futures.get(end.job)
+                if booked is None:
+                    continue
+                futures = [f for f in booked if f.run == end.run]
+                if len(futures) == len(booked):
+                    del self._futures[end.job]
+                else:
+                    self._futures[end.job] = [f for f in booked if f.run != end.run]
+                if futures:
+                    taken.append((end, futures))
+        return taken
+
+    def is_shared(self, future: JobFuture) -> bool:
+        """Whether another future of this process waits for the same job."""
+        with self._lock:
+            return future.job is not None and len(self._futures.get(future.job, ())) > 1
+
+    def window(self, n: int) -> list[int]:
+        """The next ``n`` jobs; each call goes on where the last one ended, so that every job has its turn."""
+        with self._lock:
+            window = list(itertools.islice(self._futures, n))
+            for job in window:
+                self._futures[job] = self._futures.pop(job)
+        return window
+
+    def of(self, runs: Iterable[tuple[int, int]]) -> list[JobFuture]:
+        """The futures of these (job, run)."""
+        with self._lock:
+            return [f for job, run in runs for f in self._futures.get(job, ()) if f.run == run]
+
+    def futures(self) -> list[JobFuture]:
+        """All that are booked."""
+        with self._lock:
+            return [f for booked in self._futures.values() for f in booked]
+
+    def clear(self) -> list[JobFuture]:
+        """Forget all; what was booked."""
+        with self._lock:
+            futures = [f for booked in self._futures.values() for f in booked]
+            self._futures.clear()
+        return futures
+
+    def _remove(self, future: JobFuture) -> None:
+        booked = self._futures.get(future.stored_job) if future.job is not None else None
+        if booked and future in booked:
+            booked.remove(future)
+            if not booked:
+                del self._futures[future.stored_job]

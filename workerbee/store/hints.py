@@ -1,0 +1,85 @@
+"""What a notification says of jobs that have ended: which, and small results too.
+
+The first line has ids and ranges of ids, ``1-200 207``; each further line is one end: job, run, codec,
+signature and JSON text. A hint may be forged or lost: it only says where to look, and what comes along
+counts only if its signature holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from workerbee.job import Outcome, Stored
+
+#: Bytes; PostgreSQL takes less than 8000.
+LIMIT = 7000
+#: Jobs in one hint that are looked at, whatever it claims.
+MOST = 20_000
+#: A hint that names nothing: look at everything.
+ANYTHING = "?"
+#: A hint shares the transaction of so few jobs if none was sent in the last so many seconds.
+SMALL, PAUSE = 8, 0.02
+
+
+class Pace:
+    """How often to hint: NOTIFY takes a lock of the whole server at COMMIT, worst where the COMMIT is slow."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def shares(self, n_jobs: int) -> bool:
+        """Whether the hint may go with the transaction of ``n_jobs`` jobs."""
+        return n_jobs <= SMALL and self._passes(PAUSE)
+
+    def follows(self, *, idle: bool, writers: int = 1) -> bool:
+        """Whether to send one now, by itself: at once if no more is coming, else seldom."""
+        return self._passes(0.0 if idle else PAUSE * writers)
+
+    def _passes(self, pause: float) -> bool:
+        now = time.monotonic()
+        passes = now - self._last >= pause
+        if passes:
+            self._last = now
+        return passes
+
+
+def done_hint(jobs: Iterable[int]) -> str:
+    """The jobs as ranges, or ANYTHING if that would be too long."""
+    ranges: list[list[int]] = []
+    for job in sorted(jobs):
+        if ranges and job == ranges[-1][1] + 1:
+            ranges[-1][1] = job
+        else:
+            ranges.append([job, job])
+    text = " ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
+    return text if len(text) < LIMIT else ANYTHING
+
+
+def results_hint(outcomes: Sequence[Outcome]) -> str:
+    """The jobs, with their results as far as those are small, signed JSON."""
+    lines = [done_hint(o.job for o in outcomes)]
+    size = len(lines[0])
+    for o in outcomes if len(outcomes) <= SMALL else ():
+        if o.codec == "json" and o.mac is not None and size + len(o.data) < LIMIT // 2:
+            lines.append(f"{o.job} {o.run} {o.codec} {o.mac.hex()} {o.data.decode()}")
+            size += len(lines[-1].encode()) + 1
+    return "\n".join(lines) if size < LIMIT else lines[0]
+
+
+def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
+    """The jobs that a hint names, and the ends that came along; what can't be read is left out."""
+    ids, *lines = hint.split("\n")
+    jobs: list[int] = []
+    for part in ids.split():
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (not last or last.isdecimal()):
+            jobs.extend(range(int(first), min(int(last or first) + 1, int(first) + MOST - len(jobs))))
+    ends = []
+    for line in lines:
+        try:
+            job, run, codec, mac, text = line.split(" ", 4)
+            ends.append(Stored(int(job), int(run), "completed", codec, text.encode(), bytes.fromhex(mac)))
+        except ValueError:
+            continue
+    return jobs, ends

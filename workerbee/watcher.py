@@ -1,0 +1,204 @@
+"""The thread that resolves futures: it asks for the ids that are waited for, and for no others.
+
+A hint says which to ask for first, and may carry a small result; whatever it carries is used only if its
+signature holds. Without hints the thread polls. It holds no lock while a future's callbacks run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from workerbee import codec
+from workerbee.errors import JobsetNotFoundError
+from workerbee.job import Jobset, Stored
+from workerbee.ledger import Ledger
+from workerbee.signing import Signer
+from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
+
+#: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
+POLL, DEAF_POLL = (0.5, 1.0), (0.005, 1.0)
+#: Seconds that nobody needs to wake a thread that waits for nothing and hears hints.
+IDLE = 0.25
+#: Jobs in one look.
+PAGE = 1000
+#: Seconds between signs of life of a temporary jobset's client, and between looks at what has begun.
+TOUCH, BEGUN = 2.0, 0.1
+#: Seconds without an end after which to see whether any bee is there.
+NO_BEES = 10.0
+
+
+class Watcher:
+    """Resolves the futures in the ledger. ``run`` is the thread's body; the others are for any thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        jobset: Jobset,
+        signer: Signer,
+        writer: UUID,
+        *,
+        ledger: Ledger,
+        log: logging.Logger,
+    ) -> None:
+        self._connection = connection
+        self._catalogue = Catalogue(connection)
+        self._store: ClientStore | None = None
+        self._jobset = jobset
+        self._signer = signer
+        self._writer = writer
+        self._ledger = ledger
+        self._log = log
+        self._asked: deque[int] = deque()
+        self._wake = Wake()
+        self._pause = POLL[0]
+        self._next_poll = self._next_touch = self._next_begun = 0.0
+        self._generation = 0
+        self._warn_at: float | None = None
+        self._warned = self._said_deaf = False
+
+    def expect(self) -> None:
+        """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
+        if self._connection.deaf:
+            self._wake.set()
+
+    def ask(self, jobs: Iterable[int]) -> None:
+        """Look at these at once: they may have ended long ago."""
+        self._asked.extend(jobs)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look whether there is still something to do."""
+        self._wake.set()
+
+    def run(self, patiently: Callable[[Callable[[], None]], None], more: Callable[[], bool]) -> None:
+        """Watch as long as ``more()``; ``patiently`` calls again what an outage interrupts."""
+        self._connection.listen([f"workerbee$done${self._jobset.number}"])
+        hints: list[str] = []
+        try:
+            while more():
+                patiently(partial(self._look, hints))
+                hints = [payload for _, payload in self._connection.wait(self._sleep(), self._wake)]
+        finally:
+            self._connection.close()
+            self._wake.close()
+
+    def _sleep(self) -> float:
+        """Seconds until something is due; a hint or a question ends the sleep before."""
+        timers = [time.monotonic() + (3600.0 if self._connection.deaf else IDLE)]
+        if self._jobset.temporary:
+            timers.append(self._next_touch)
+        if self._asked:
+            timers.append(0.0)
+        if self._ledger:
+            timers += [self._next_poll, self._next_begun]
+        return max(0.0, min(timers) - time.monotonic())
+
+    def _look(self, hints: list[str]) -> None:
+        """One round: what hints say, what was asked for, and in turn everything that is waited for."""
+        self._store = self._store or ClientStore(self._connection, self._jobset, self._writer)
+        now = time.monotonic()
+        if self._connection.generation != self._generation:  # hints may have been missed
+            self._generation = self._connection.generation
+            self._next_poll = 0.0
+        if self._jobset.temporary and now >= self._next_touch:
+            if not self._catalogue.touch_client(self._jobset.number):
+                raise JobsetNotFoundError(self._jobset.name, dropped=True)
+            self._next_touch = now + TOUCH
+        found = self._fetch(self._wanted(hints))
+        if self._ledger and now >= self._next_poll:
+            self._poll(now, found)
+        if self._ledger and now >= self._next_begun:
+            self._mark_begun()
+
+    def _wanted(self, hints: list[str]) -> list[int]:
+        """The jobs to ask for: those hinted at whose result didn't come along, and those asked for."""
+        wanted: list[int] = []
+        for hint in hints:
+            jobs, ends = parse_hint(hint)
+            good = [end for end in ends if self._holds(end)]
+            self._resolve(good)
+            wanted += [job for job in jobs if job in self._ledger]
+            if not jobs and not good:
+                self._next_poll = 0.0
+        while self._asked:
+            wanted.append(self._asked.popleft())
+        return wanted
+
+    def _fetch(self, jobs: list[int]) -> int:
+        assert self._store is not None  # noqa: S101 (made by _look)
+        found = 0
+        for start in range(0, len(jobs), PAGE):
+            found += self._resolve(self._store.finished(jobs[start : start + PAGE]))
+        return found
+
+    def _poll(self, now: float, found: int) -> None:
+        """Look at the next window of what is waited for."""
+        deaf = self._connection.deaf
+        if deaf and not self._said_deaf:
+            self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
+            self._said_deaf = True
+        found += self._fetch(self._ledger.window(PAGE))
+        first, most = DEAF_POLL if deaf else POLL
+        self._pause = first if found else min(most, self._pause * 2)
+        self._next_poll = time.monotonic() + self._pause
+        if found:
+            self._warn_at = None
+        elif self._warn_at is None:
+            self._warn_at = now + NO_BEES
+        elif now > self._warn_at and not self._warned:
+            self._warned = True
+            self._warn_if_nobody_works()
+
+    def _warn_if_nobody_works(self) -> None:
+        if self._catalogue.live_bees(self._jobset.number) == 0:
+            self._log.warning(
+                "jobs wait in %s and no bee is there to do them; start one with: %s -m workerbee.bee %s",
+                self._jobset.name,
+                sys.executable,
+                self._jobset.id or "",
+            )
+
+    def _mark_begun(self) -> None:
+        assert self._store is not None  # noqa: S101 (made by _look)
+        began = time.monotonic()
+        for future in self._ledger.of(self._store.begun()):
+            future.begin()
+        now = time.monotonic()
+        self._next_begun = now + max(BEGUN, 20 * (now - began))
+
+    # What an end says
+
+    def _resolve(self, ends: Iterable[Stored]) -> int:
+        """Resolve the futures of these runs; how many runs were waited for."""
+        taken = self._ledger.take(ends)
+        for end, futures in taken:
+            value, error = self.decode(end)
+            for future in futures:
+                if end.status == "cancelled":
+                    future.abandon()
+                else:
+                    future.resolve(value, error)
+        return len(taken)
+
+    def _holds(self, end: Stored) -> bool:
+        kind = "result" if end.status == "completed" else "error"
+        return self._signer.verify(end.mac, kind, end.job, end.run, end.codec or "", b"", end.data)
+
+    def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
+        """The value or the error of an end; only what is signed is unpickled."""
+        signed = end.status != "cancelled" and self._holds(end)
+        if end.status != "completed":
+            return None, codec.decode_error(end.data, trusted=signed) if end.status == "failed" else None
+        if not signed and (end.mac is not None or end.codec != codec.JSON):
+            return None, codec.SignatureError(end.job)
+        try:
+            return codec.decode(end.codec or "", end.data), None
+        except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
+            return None, error
