@@ -15,10 +15,17 @@ from typing import Any
 
 import click
 
-from workerbee import server
+from workerbee import codec, server
 from workerbee.errors import WorkerbeeError
 from workerbee.logs import print_to_stdout
 from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
+
+
+def _names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not all(name.partition(":")):
+            raise click.BadParameter(f"{name!r} is not of the form MODULE:NAME")
+    return names
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +40,9 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
     "functions",
     multiple=True,
     metavar="MODULE:NAME",
-    help="Run jobs that bring no function, and those that name this one, with it.",
+    callback=_names,
+    help="Run the jobs that bring no function with this one, and those that name it and have JSON arguments. "
+    "May be repeated: the first one is for jobs that bring none.",
 )
 @click.option("--busywait", is_flag=True, help="Wait for more work for ever instead of ending when all jobs are done.")
 @click.option(
@@ -51,6 +60,13 @@ from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
     default=30.0,
     show_default=True,
     help="Seconds that running jobs get at a SIGTERM.",
+)
+@click.option(
+    "--max-payload",
+    type=click.IntRange(1),
+    default=codec.MAX_BYTES,
+    show_default=True,
+    help="Bytes of a result; a job with a larger one fails.",
 )
 @click.option(
     "--max-n-retry-attempts",
@@ -87,17 +103,12 @@ def _by_hand(
     dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any
 ) -> int:
     """A bee that a person or a batch system started."""
-    environment = dict(os.environ)
-    if functions:
-        # The runner imports it by this name; it comes from the command line, never from a row.
-        environment["WORKERBEE_FUNCTION"] = functions[0]
     with server.resolve(dsn=dsn) as found:
         settings = Settings(
             found.dsn,
             jobset_id=jobset_id,
             workers=workers or os.cpu_count() or 1,
             functions=functions,
-            environment=environment,
             **(options | {"busywait": options["busywait"] or jobset_id is None}),
         )
         supervisor = Supervisor(settings, logging.getLogger("workerbee"), forward=_forward)

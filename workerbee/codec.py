@@ -20,24 +20,15 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from workerbee.errors import EncodingError, InputDataError, RemoteError, WorkerbeeError
+from workerbee.errors import EncodingError, InputDataError, PayloadTooLargeError, RemoteError
 
 JSON, JSON_CALL, PICKLE, ERROR = "json", "json_call", "pickle", "error"
-#: Bytes of arguments or of a result that are worth a warning.
-WARN_BYTES = 10_000_000
+#: Bytes of arguments or of a result that are worth a warning, and that are too much unless one says otherwise.
+WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 #: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
 DEPTH = 200
 TRACEBACK = 64_000
 _DIGITS = 4000  # Python refuses to print much longer integers
-
-
-class SignatureError(WorkerbeeError):
-    """What a row holds was not signed by this jobset's key, or has been changed since."""
-
-    def __init__(self, job: int) -> None:
-        super().__init__(
-            f"the signature of job {job} doesn't hold: it was written without the jobset's key, or changed"
-        )
 
 
 class Encoded(NamedTuple):
@@ -53,6 +44,12 @@ class Call(NamedTuple):
     codec: str
     data: bytes
     identity: bytes | None
+
+
+def too_much(what: str, function: Callable[..., Any], size: int) -> str:
+    """The sentence of a warning."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{what} of {name} takes {size / 1e6:.0f} MB; store such data in a file once and pass its path"
 
 
 # The JSON lane
@@ -199,10 +196,16 @@ def digest(*parts: bytes) -> bytes:
 
 
 def check_input(input_data: object) -> str:
-    """JSON text of a job's dict, as ``json.dumps(allow_nan=False)`` makes it. Raises InputDataError with the path."""
+    """JSON text of a job's dict, as ``json.dumps(allow_nan=False)`` makes it.
+
+    Raises InputDataError with the path, or PayloadTooLargeError.
+    """
     if not isinstance(input_data, dict):
         raise InputDataError("input_data", "input_data", f"is a {type(input_data).__name__}, and must be a dict")
-    return _checked(input_data, "input_data")
+    text = _checked(input_data, "input_data")
+    if len(text) > MAX_BYTES:
+        raise PayloadTooLargeError("input_data", len(text), MAX_BYTES)
+    return text
 
 
 def check_output(value: object) -> str:

@@ -108,7 +108,7 @@ class RunnerProcess:
             "workerbee.runner",
             str(theirs.fileno()),
             str(self.mark.fd),
-            crew.bee,
+            *crew.runner_args,
         ]
         self.process = subprocess.Popen(
             command,
@@ -152,12 +152,14 @@ class Crew:
         bee: str,
         wake: Wake,
         environment: dict[str, str],
+        max_payload: int,
+        named: tuple[str, ...] = (),
         max_tasks: int | None = None,
         own: tuple[socket.socket, int] | None = None,
         forward: Callable[[bytes], None],
     ) -> None:
-        self.bee = bee
         self.environment = environment
+        self.runner_args = [bee, str(max_payload), *named]
         self._size = 1 if own is not None else size
         self._max_tasks = max_tasks
         self._own = own

@@ -13,7 +13,10 @@
         ├── UniqueInputDataConstraintError (ValueError)
         ├── EncodingError (PicklingError, TypeError)
         │   └── PayloadTooLargeError
+        ├── SignatureError                          a row was not signed by this jobset's key
+        ├── KeyFileError                            the key file can't be used
         ├── KeyMismatchError                        another key signed this
+        ├── FunctionUnavailable                     this bee can't run the function; another may
         ├── DatabaseUnavailableError (ConnectionError)
         ├── UnsupportedDatabaseError                too old, or a newer schema
         └── EmbeddedServerError                     no server was named, and none could be started
@@ -136,6 +139,23 @@ class PayloadTooLargeError(EncodingError):
         )
 
 
+class SignatureError(WorkerbeeError):
+    """What a row holds was not signed by this jobset's key, or has been changed since."""
+
+    def __init__(self, job: int) -> None:
+        super().__init__(
+            f"the signature of job {job} doesn't hold: it was written without the jobset's key, or changed; find out "
+            "who else can write to this database, and submit the call again"
+        )
+
+
+class KeyFileError(WorkerbeeError):
+    """The key file can't be used; ``reason`` says why and what to do."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"the key file {path} {reason}")
+
+
 class KeyMismatchError(WorkerbeeError):
     """The jobset was signed with another key than this process has."""
 
@@ -145,6 +165,10 @@ class KeyMismatchError(WorkerbeeError):
             f"the jobset {jobset_id!r} was signed with key {theirs}, and {mine}; copy the key file of the "
             "user who made the jobset and name it by WORKERBEE_KEY_FILE"
         )
+
+
+class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)
+    """This process can't run the function; its jobs are left to bees that can."""
 
 
 class DatabaseUnavailableError(WorkerbeeError, ConnectionError):

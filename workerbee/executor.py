@@ -160,7 +160,7 @@ class WorkerbeeExecutor(_Submits):
         max_n_retry_attempts: int = 10,
         logger_name: str = "workerbee",
         reconnect_timeout: float | None = 3600.0,
-        max_payload: int = 256_000_000,
+        max_payload: int = codec.MAX_BYTES,
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
         if jobset_id is not None:
@@ -197,7 +197,7 @@ class WorkerbeeExecutor(_Submits):
             max_payload=max_payload,
         )
         if n_local:
-            client.employ(self._local_bee(n_local, max_tasks_per_child, reconnect_timeout))
+            client.employ(self._local_bee(n_local, max_tasks_per_child, reconnect_timeout, max_payload))
         _live.add(client)
         self._finalizer = weakref.finalize(self, _abandon, client, self._server)
         self._finalizer.atexit = False
@@ -223,7 +223,7 @@ class WorkerbeeExecutor(_Submits):
         finally:
             connection.close()
 
-    def _local_bee(self, n: int, max_tasks: int | None, reconnect_timeout: float | None) -> LocalBee:
+    def _local_bee(self, n: int, max_tasks: int | None, reconnect_timeout: float | None, max_payload: int) -> LocalBee:
         return LocalBee(
             {
                 "dsn": self._server.dsn,
@@ -231,6 +231,7 @@ class WorkerbeeExecutor(_Submits):
                 "workers": n,
                 "busywait": True,
                 "max_tasks_per_child": max_tasks,
+                "max_payload": max_payload,
                 "reconnect_timeout": reconnect_timeout,
                 "log_level": max(logging.WARNING, self._logger.getEffectiveLevel()),
             }
@@ -255,11 +256,7 @@ class WorkerbeeExecutor(_Submits):
     def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
         if (fn, "large") not in self._warned:
             self._warned.add((fn, "large"))
-            warnings.warn(
-                f"the arguments of {getattr(fn, '__qualname__', fn)} are {size / 1e6:.0f} MB; store such data in a "
-                "file once and pass its path",
-                stacklevel=4,
-            )
+            warnings.warn(codec.too_much("a call", fn, size), stacklevel=4)
 
     def _warn_unmemoised(self, fn: Callable[..., Any], function_is_plain: bool) -> None:  # noqa: FBT001
         site = (getattr(fn, "__qualname__", repr(fn)), "memo")

@@ -12,27 +12,23 @@ from __future__ import annotations
 import builtins
 import importlib
 import io
-import json
 import pickle
 import platform
 import sys
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 
 from workerbee import codec
-from workerbee.errors import EncodingError, WorkerbeeError
+from workerbee.errors import EncodingError, FunctionUnavailable
 
 IMPORT, PICKLE = "import", "pickle"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-
-
-class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)
-    """This process can't run the function; another bee may."""
 
 
 class Function(NamedTuple):
@@ -94,7 +90,7 @@ def describe(
         raise TypeError(f"{fn!r} is not callable")
     name = _name(fn)
     if initializer is None and importable(fn):
-        kind, body = IMPORT, json.dumps({"module": fn.__module__, "qualname": fn.__qualname__}).encode()
+        kind, body = IMPORT, f"{fn.__module__}:{fn.__qualname__}".encode()
     else:
         kind, body = PICKLE, _dump((fn, initializer, initargs), name)
     identity = _Identity()
@@ -180,16 +176,15 @@ def load(kind: str, body: bytes, python: str) -> Loaded:
     """The function of a record whose signature holds. Raises FunctionUnavailable if it can't be had here."""
     if kind == PICKLE and python != PYTHON:
         raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
+    if kind == IMPORT:
+        return Loaded(resolve(body.decode()), None, ())
     try:
-        if kind == PICKLE:
-            loaded = Loaded(*pickle.loads(body))  # noqa: S301 (verified by the caller)
-            for module, values in _initialized.items():
-                namespace(module).update(values)
-            return loaded
-        name = json.loads(body)
-        return Loaded(resolve(name["module"], name["qualname"]), None, ())
+        loaded = Loaded(*pickle.loads(body))  # noqa: S301 (verified by the caller)
     except Exception as error:
         raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {error}") from error
+    for module, values in _initialized.items():
+        namespace(module).update(values)
+    return loaded
 
 
 def initialize(loaded: Loaded) -> None:
@@ -204,12 +199,16 @@ def initialize(loaded: Loaded) -> None:
         _initialized.setdefault(module, {}).update(changed)
 
 
-def resolve(module: str, qualname: str) -> Callable[..., Any]:
-    """Import a function by its name. Never call this with a name from an unsigned row."""
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+def resolve(name: str) -> Callable[..., Any]:
+    """Import the function ``module:qualname``. Never call this with a name from an unsigned row.
+
+    Raises FunctionUnavailable.
+    """
+    module, _, qualname = name.partition(":")
+    try:
+        return cast("Callable[..., Any]", attrgetter(qualname)(importlib.import_module(module)))
+    except Exception as error:
+        raise FunctionUnavailable(f"{name} can't be imported here: {type(error).__name__}: {error}") from error
 
 
 # Identity

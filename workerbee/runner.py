@@ -11,7 +11,7 @@ runners. The messages:
 - ``("jobs", jobset, function, [(n, job, run, attempt, codec, data, mac), …])``  to be done in this order
 - ``("done", [(n, kind, codec, data, mac, duration), …])``  kind ``recalled``: was taken back, did not run
 - ``("unusable", jobset, function, reason, error record or None)``  its jobs can't be run here
-- ``("ended", n, …)``  only from a caller's own runner: the exception that ends the process is recorded
+- ``("settled",)``  to a caller's own runner: a failure of its is recorded
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee import codec, functions
 from workerbee.channel import Channel, Mark
+from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.perform import perform
 from workerbee.signing import Key, Signer
@@ -59,42 +61,80 @@ class Finished(NamedTuple):
     duration: float
 
 
+class Usable(NamedTuple):
+    """A function that may be called here.
+
+    ``named``: by the command line or by the caller, so that JSON calls of it need no signature.
+    """
+
+    function: Callable[..., Any]
+    signer: Signer | None
+    digest: bytes
+    named: bool
+
+
 class Work:
     """The functions of one jobset as this runner has loaded them, and the signer of the jobset."""
 
     def __init__(self, uuid: UUID, key: Key | None) -> None:
-        self.signer = Signer(key, uuid) if key is not None else None
+        self._signer = Signer(key, uuid) if key is not None else None
         self.records: dict[int, Function] = {}
-        self.loaded: dict[int, Callable[..., Any]] = {}
+        self._loaded: dict[int, Callable[..., Any]] = {}
 
-    def function(self, number: int) -> Callable[..., Any]:
+    def signer(self, number: int) -> Signer | None:
+        """The jobset's signer, if this bee has its key: if the record of the function was signed with it."""
+        record = self.records[number]
+        if self._signer is not None and self._signer.verify(
+            record.mac, "function", 0, 0, record.codec, record.digest, record.body
+        ):
+            return self._signer
+        return None
+
+    def load(self, number: int) -> Callable[..., Any]:
         """The callable, loaded at its first use. Raises FunctionUnavailable, or what its initializer raises."""
-        if number not in self.loaded:
+        if number not in self._loaded:
             record = self.records[number]
-            if self.signer is None or not self.signer.verify(
-                record.mac, "function", 0, 0, record.codec, record.digest, record.body
-            ):
-                raise functions.FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
+            if self.signer(number) is None:
+                raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
             loaded = functions.load(record.codec, record.body, record.python)
             functions.initialize(loaded)
-            self.loaded[number] = loaded.function
-        return self.loaded[number]
+            self._loaded[number] = loaded.function
+        return self._loaded[number]
 
 
 class Runner:
-    """Performs jobs as they come over the channel, until it is told to quit or the other end is gone."""
+    """Performs jobs as they come over the channel, until it is told to quit or the other end is gone.
 
-    def __init__(self, channel: Channel, mark: Mark, *, bee: str, own: Callable[..., Any] | None = None) -> None:
+    ``own`` is the caller's function, for jobs that bring none (JobSet.run); ``named`` are functions that
+    may be imported by their name, the first one also for jobs that bring none (--function).
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        mark: Mark,
+        *,
+        bee: str,
+        own: Callable[..., Any] | None = None,
+        named: Sequence[str] = (),
+        max_payload: int = codec.MAX_BYTES,
+    ) -> None:
         self._channel = channel
         self._mark = mark
         self._bee = bee
-        self._own = own  # for jobs that bring no function: the caller's, in JobSet.run
+        self._own = own
+        self._named = named
+        self._max_payload = max_payload
         self._key = Key.load()
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
         self._sent = 0.0
+        self._warned: set[Callable[..., Any]] = set()
+        self._ending: BaseException | None = None  # what the caller's own function raised
+        self._unsettled = 0
 
     def serve(self) -> None:
+        """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
         while (message := self._channel.receive()) is not None:
             match message:
                 case ("function", jobset, uuid, number, record):
@@ -102,35 +142,45 @@ class Runner:
                     work.records[number] = Function(*record)
                 case ("jobs", jobset, function, calls):
                     self._perform_all(jobset, function, [Call(*c) for c in calls])
+                case ("settled",):
+                    self._unsettled -= 1
                 case ("quit",):
                     return
+            if self._ending is not None and self._unsettled == 0:
+                raise self._ending
 
     def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
         try:
-            function, signer, digest = self._usable(jobset, number)
-        except functions.FunctionUnavailable as error:
+            usable = self._usable(jobset, number, calls)
+        except FunctionUnavailable as error:
             self._refuse(jobset, number, calls, str(error), None)
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
             self._refuse(jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error))
             return
         for call in calls:
-            if self._mark.begin(call.n):
-                self._finish(self._perform(call, function, signer, digest))
+            if self._ending is None and self._mark.begin(call.n):
+                self._finish(self._perform(call, usable))
             else:
                 self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._mark.rest()
         self._send()
 
-    def _usable(self, jobset: int, number: int) -> tuple[Callable[..., Any], Signer | None, bytes]:
-        if number == NO_FUNCTION or self._own is not None:
-            if self._own is None:
-                raise functions.FunctionUnavailable(
-                    "these jobs bring no function: run them with JobSet.run or --function"
-                )
-            return self._own, None, b""
+    def _usable(self, jobset: int, number: int, calls: list[Call]) -> Usable:
+        if self._own is not None:
+            return Usable(self._own, None, b"", named=True)
+        if number == NO_FUNCTION:
+            if not self._named:
+                raise FunctionUnavailable("these jobs bring no function: run them with JobSet.run or --function")
+            return Usable(functions.resolve(self._named[0]), None, b"", named=True)
         work = self._work[jobset]
-        return work.function(number), work.signer, work.records[number].digest
+        record = work.records[number]
+        if record.name not in self._named:
+            return Usable(work.load(number), work.signer(number), record.digest, named=False)
+        signer = work.signer(number)
+        if signer is None and any(call.codec == codec.PICKLE for call in calls):
+            raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
+        return Usable(functions.resolve(record.name), signer, record.digest, named=True)
 
     def _refuse(self, jobset: int, number: int, calls: list[Call], reason: str, error: bytes | None) -> None:
         self._channel.send(("unusable", jobset, number, reason, error))
@@ -138,34 +188,51 @@ class Runner:
             self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._send()
 
-    def _perform(self, call: Call, function: Callable[..., Any], signer: Signer | None, digest: bytes) -> Finished:
+    def _perform(self, call: Call, usable: Usable) -> Finished:
         """Verify, decode, run, encode, sign: one call in, its end as a value out."""
-        if signer is not None and not signer.verify(call.mac, "call", call.job, 0, call.codec, digest, call.data):
-            return self._failure(call, signer, "error", codec.SignatureError(call.job), 0.0)
+        signer = usable.signer
+        if signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data):
+            if not usable.named or call.codec not in (codec.JSON, codec.JSON_CALL):
+                return self._failure(call, signer, "error", SignatureError(call.job), 0.0)
+            signer = None  # what an unsigned call brings about isn't signed either
         try:
             args, kwargs = codec.decode_call(call.codec, call.data)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, "error", error, 0.0)
-        end = perform(function, args, kwargs)
+        end = perform(usable.function, args, kwargs)
+        if self._own is not None and end.status == "failed":
+            self._ending = end.error
+            if isinstance(end.error, (KeyboardInterrupt, SystemExit)):
+                return Finished(call.n, "recalled", "", b"", None, 0.0)
         if end.error is not None:
             kind = "failed" if end.status == "retry" else "error"
             return self._failure(call, signer, kind, end.error, end.duration)
         try:
-            encoded = self._encode(end.value)
+            encoded = self._encode(end.value, usable.function, readable=signer is None)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
+            self._ending = error if self._own is not None else None
             return self._failure(call, signer, "error", error, end.duration)
         mac = signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data) if signer else None
         return Finished(call.n, "completed", encoded.codec, encoded.data, mac, end.duration)
 
-    def _encode(self, value: object) -> codec.Encoded:
-        if self._own is not None:
-            return codec.Encoded(codec.JSON, codec.check_output(value).encode())
-        return codec.encode(value, "the result")
+    def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
+        if readable:
+            encoded = codec.Encoded(codec.JSON, codec.check_output(value).encode())
+        else:
+            encoded = codec.encode(value, "the result")
+        size = len(encoded.data)
+        if size > self._max_payload:
+            raise PayloadTooLargeError("the result", size, self._max_payload)
+        if size > codec.WARN_BYTES and function not in self._warned:
+            self._warned.add(function)
+            warnings.warn(codec.too_much("a result", function, size), stacklevel=1)
+        return encoded
 
     def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {socket.gethostname()}"]
         record = codec.encode_error(error, notes=notes, text_only=signer is None)
         mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
+        self._unsettled += self._own is not None
         return Finished(call.n, kind, "error", record, mac, duration)
 
     def _finish(self, finished: Finished) -> None:
@@ -184,14 +251,13 @@ class Runner:
 
 
 def main() -> None:
-    """Run as ``python -m workerbee.runner SOCKET_FD MARK_FD BEE`` by a supervisor."""
+    """Run as ``python -m workerbee.runner SOCKET MARK BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's to handle
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    mark = Mark(int(sys.argv[2]))
-    Runner(Channel(sock), mark, bee=sys.argv[3]).serve()
+    channel, mark = Channel(socket.socket(fileno=int(sys.argv[1]))), Mark(int(sys.argv[2]))
+    Runner(channel, mark, bee=sys.argv[3], max_payload=int(sys.argv[4]), named=sys.argv[5:]).serve()
 
 
 def _die_with_parent() -> None:

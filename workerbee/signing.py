@@ -18,15 +18,11 @@ from uuid import UUID
 
 import platformdirs
 
-from workerbee.errors import WorkerbeeError
+from workerbee.errors import KeyFileError
 
 #: Bytes of a signature: HMAC-SHA256 cut to half, which RFC 2104 (5) allows, to halve what each row carries.
 SIZE = 16
 _SMALL = 65536
-
-
-class KeyFileError(WorkerbeeError):
-    """The key file can't be used."""
 
 
 class Key:
@@ -50,18 +46,16 @@ class Key:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise KeyFileError(
-                f"the key file {path} can't be read ({error}); restore it, or name another by WORKERBEE_KEY_FILE"
+                path, f"can't be read ({error}); restore it, or name another by WORKERBEE_KEY_FILE"
             ) from error
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyFileError(f"the key file {path} is open to others; run: chmod 600 {path}")
+            raise KeyFileError(path, f"is open to others; run: chmod 600 {path}")
         try:
             secret = bytes.fromhex(text)
         except ValueError:
             secret = b""
         if len(secret) != 32:
-            raise KeyFileError(
-                f"the key file {path} holds no key (64 hexadecimal digits); restore it, or remove it to make a new one"
-            )
+            raise KeyFileError(path, "holds no key (64 hexadecimal digits); restore it, or remove it to make a new one")
         return cls(secret)
 
     @classmethod

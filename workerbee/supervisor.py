@@ -68,6 +68,7 @@ class Settings:
     max_n_retry_attempts: int = 10
     max_failure_sleep: float = 300.0
     max_tasks_per_child: int | None = None
+    max_payload: int = codec.MAX_BYTES
     grace: float = 30.0
     lifetime: float | None = None
     max_jobs: int | None = None
@@ -108,6 +109,8 @@ class Supervisor:
             bee=str(self._incarnation)[:8],
             wake=self._wake,
             environment=settings.environment,
+            max_payload=settings.max_payload,
+            named=settings.functions,
             max_tasks=settings.max_tasks_per_child,
             own=own,
             forward=forward,
@@ -253,10 +256,11 @@ class Supervisor:
         settings = self._settings
         if settings.only_functionless:
             return Scope(only=(NO_FUNCTION,))
+        refused = self._scopes[store.jobset.number].refused if store.jobset.number in self._scopes else ()
         if settings.functions:
             named = (n for name in settings.functions for n in store.functions_named(name))
-            return Scope(only=(NO_FUNCTION, *named))
-        return Scope(refused=(NO_FUNCTION,))
+            return Scope((NO_FUNCTION, *named), refused)
+        return Scope(refused=(NO_FUNCTION, *refused))
 
     # One round
 
@@ -464,6 +468,7 @@ class Supervisor:
             self._next_care = now + min(1.5, 0.2 * self._n_bees)
             found = bool(self._care()) or (self._next_claim == 0.0 and self._lively)
             if not found:
+                self._look_for_named()
                 self._perhaps_exhausted()
         if found:
             self._pause = POLL[0]
@@ -472,6 +477,13 @@ class Supervisor:
             limit = min(2.0, 0.25 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
             self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _look_for_named(self) -> None:
+        """Functions of the names that this bee was started with may have been stored meanwhile."""
+        if self._settings.functions:
+            for number, store in self._jobsets.items():
+                with self._dropped(number):
+                    self._scopes[number] = self._scope(store)
 
     def _offers(self) -> Iterator[BeeStore]:
         """The jobsets to try, in a fair order."""
@@ -575,14 +587,19 @@ class Supervisor:
             return
         scope = self._scopes[self._facts.jobset]
         waiting = set(rest.functions or ())
-        if scope.only is None and waiting and not rest.any_held and waiting <= set(scope.refused):
+        runnable = waiting.difference(scope.refused)
+        if self._settings.functions:
+            runnable.intersection_update(scope.only or ())
+        if not self._settings.only_functionless and waiting and not rest.any_held and not runnable:
             self._log.warning("what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting))
             self._leave()
 
     def _should_leave(self, now: float) -> bool:
         settings = self._settings
         if self._crew.broken is not None:
-            self._log.error("ending: %s", self._crew.broken)
+            # What ends a caller's own run is raised there.
+            level = logging.DEBUG if self._settings.only_functionless else logging.ERROR
+            self._log.log(level, "ending: %s", self._crew.broken)
             self._tell({"event": "broken", "error": self._crew.broken})
             self._status = EXIT_CRASH
             return True

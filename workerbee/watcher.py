@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from workerbee import codec
-from workerbee.errors import JobsetNotFoundError
+from workerbee.errors import JobsetNotFoundError, SignatureError
 from workerbee.job import Jobset, Stored
 from workerbee.ledger import Ledger
 from workerbee.signing import Signer
@@ -197,7 +197,7 @@ class Watcher:
         if end.status != "completed":
             return None, codec.decode_error(end.data, trusted=signed) if end.status == "failed" else None
         if not signed and (end.mac is not None or end.codec != codec.JSON):
-            return None, codec.SignatureError(end.job)
+            return None, SignatureError(end.job)
         try:
             return codec.decode(end.codec or "", end.data), None
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
