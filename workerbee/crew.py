@@ -1,8 +1,9 @@
 """A bee's runners: hands them jobs, collects how they end, and sees to it that one bad job harms only itself.
 
-One thread, the process's main one, sits in `Crew.loop`; the supervisor's thread gives jobs (`give`),
-collects ends (`collect`), and asks how much more is wanted (`appetite`). What a runner holds is booked
-here by number, so that a death is blamed on the job it was in and the rest goes to the next runner.
+The supervisor gives jobs (`give`), collects ends (`collect`), and asks how much more is wanted
+(`appetite`). Whenever it waits, for the database or for anything else, it waits in `serve`, where the
+runners are heard, fed, timed and buried: so one thread is enough. What a runner holds is booked here by
+number, so that a death is blamed on the job it was in and the rest goes to the next runner.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -164,9 +164,7 @@ class Crew:
         self._max_tasks = max_tasks
         self._own = own
         self._forward = forward
-        self._supervisor = wake
-        self._wake = Wake()
-        self._lock = threading.Lock()
+        self._wake = wake
         self._ready: deque[Task] = deque()
         self._ends: list[End | Unusable] = []
         self._records: dict[tuple[int, int], tuple[str, tuple[Any, ...]]] = {}
@@ -180,7 +178,8 @@ class Crew:
         self._early_deaths = 0
         self._restart_at = 0.0
         self.broken: str | None = None
-        self._state = "working"  # then "closing"
+        self._news = False
+        self._selector.register(wake, selectors.EVENT_READ, wake.clear)
 
     # What the supervisor's thread calls
 
@@ -193,22 +192,19 @@ class Crew:
 
     def give(self, held: Held, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
-        with self._lock:
-            self._ready.extend(Task(held, job) for job in jobs)
-        self._wake.set()
+        self._ready.extend(Task(held, job) for job in jobs)
+        self._hand_out()
 
     def collect(self) -> list[End | Unusable]:
         """What has ended since the last call."""
-        with self._lock:
-            ends, self._ends = self._ends, []
+        ends, self._ends = self._ends, []
         return ends
 
     def appetite(self) -> Appetite:
         """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
-        with self._lock:
-            busy = sum(len(r.in_hand) for r in self._runners)
-            backlog = busy + len(self._ready)
-            pace = self._recent
+        busy = sum(len(r.in_hand) for r in self._runners)
+        backlog = busy + len(self._ready)
+        pace = self._recent
         if pace is None or pace > HAND:
             # Long jobs, or unknown ones: one for each runner that has nothing to do.
             n = max(0, self._size - backlog)
@@ -220,73 +216,76 @@ class Crew:
     @property
     def idle(self) -> int:
         """Runners with nothing to do."""
-        with self._lock:
-            return max(0, self._size - len(self._ready) - sum(1 for r in self._runners if r.in_hand))
+        return max(0, self._size - len(self._ready) - sum(1 for r in self._runners if r.in_hand))
 
     @property
     def empty(self) -> bool:
         """Nothing is held here any more, and every end has been collected."""
-        with self._lock:
-            return not (self._ready or self._ends or any(r.in_hand for r in self._runners))
+        return not (self._ready or self._ends or any(r.in_hand for r in self._runners))
 
     def take_back(self, *, all_ready: bool) -> list[Task]:
         """Jobs that no runner has got: all of them, or those that wait behind long ones."""
-        with self._lock:
-            if not all_ready and not (self._ready and self._waiting_too_long()):
-                return []
-            taken = list(self._ready)
-            self._ready.clear()
+        if not all_ready and not (self._ready and self._waiting_too_long()):
+            return []
+        taken = list(self._ready)
+        self._ready.clear()
         return taken
 
     def stop(self, held: Held, job: int) -> None:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
-        with self._lock:
-            self._doomed.add((held, job))
-        self._wake.set()
+        self._doomed.add((held, job))
 
     def stop_all(self) -> None:
         """Kill what runs; the jobs end as ``stopped``."""
-        with self._lock:
-            self._doomed.update((t.held, t.job.id) for r in self._runners for t in r.in_hand.values())
-        self._wake.set()
+        self._doomed.update((t.held, t.job.id) for r in self._runners for t in r.in_hand.values())
 
     def settled(self) -> None:
         """Tell the caller's own runner that the end of its job is recorded."""
-        with self._lock:
-            for runner in self._runners:
-                if runner.process is None:
-                    runner.channel.queue(("settled",))
-        self._wake.set()
+        for runner in self._runners:
+            if runner.process is None:
+                runner.channel.queue(("settled",))
+                self._transmit(runner)
 
-    def close(self) -> None:
-        """End the loop, and with it the runners."""
-        self._state = "closing"
-        self._wake.set()
+    # Waiting
 
-    # The loop of the main thread
+    def serve(self, timeout: float, fd: int, *, writing: bool = False, only: bool = False) -> bool:
+        """Serve the runners until ``fd`` is ready, or for ``timeout`` seconds; whether it is ready.
 
-    def loop(self) -> None:
-        """Serve the runners until `close`."""
-        self._selector.register(self._wake, selectors.EVENT_READ, self._wake.clear)
+        Unless that is the ``only`` reason, news end the wait as well: a runner's message, a wake-up, also
+        one that came while the readiness was the only reason.
+        """
+        deadline = time.monotonic() + timeout
+        ready = False
+        if fd >= 0:
+            self._selector.register(fd, selectors.EVENT_WRITE if writing else selectors.EVENT_READ)
         try:
-            while self._state == "working":
+            while not ready and (only or not self._news):
                 self._hire()
-                for key, _ in self._selector.select(self._tick()):
-                    key.data()
-                with self._lock:
-                    self._stop_doomed()
-                    self._enforce()
-                    self._hand_out()
+                self._stop_doomed()
+                self._enforce()
+                self._hand_out()
+                left = deadline - time.monotonic()
+                for key, _ in self._selector.select(max(0.0, min(left, self._tick()))):
+                    if key.data is None:
+                        ready = True
+                    else:
+                        key.data()
+                        self._news = True
+                if left <= 0:
+                    break
         finally:
-            self._dismiss()
+            if fd >= 0:
+                self._selector.unregister(fd)
+        self._news = self._news and only
+        return ready
 
-    def _tick(self) -> float | None:
+    def _tick(self) -> float:
         """Seconds until something has to be looked at again."""
         if len(self._runners) < self._size:
             return max(0.01, self._restart_at - time.monotonic())
         if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
             return STUCK / 2
-        return None
+        return 3600.0
 
     def _hire(self) -> None:
         while len(self._runners) < self._size and time.monotonic() >= self._restart_at:
@@ -310,10 +309,8 @@ class Crew:
             else:
                 self._selector.unregister(runner.channel)  # its process is dying: see _bury
             return
-        with self._lock:
-            for message in messages:
-                self._take(runner, message)
-        self._supervisor.set()
+        for message in messages:
+            self._take(runner, message)
 
     def _take(self, runner: RunnerProcess, message: tuple[Any, ...]) -> None:
         if message[0] == "done":
@@ -462,7 +459,6 @@ class Crew:
         doomed = (task.held, task.job.id) in self._doomed
         if doomed:
             self._ends.append(End(task, "stopped", "", b"", None, 0.0))
-            self._supervisor.set()
         return doomed
 
     def _bury(self, runner: RunnerProcess) -> None:
@@ -474,32 +470,29 @@ class Crew:
         how = runner.reap()
         self._runners.remove(runner)
         self._unregister(runner)
-        with self._lock:
-            reason, meant = runner.killed or ("died", n)
-            # A kill may come too late for the job it was meant for; the next one is not blamed then.
-            blamed = runner.in_hand.pop(n, None) if meant == n else None
-            for number in sorted(runner.in_hand, reverse=True):
-                self._ready.appendleft(runner.in_hand.pop(number))
-            if blamed is not None:
-                evidence = f"its runner was {how}; last output:\n{runner.tail.decode(errors='replace')}"
-                self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, evidence))
-            elif not runner.leaving and runner.killed is None:
-                self._early_deaths += 1
-                self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
-                if self._early_deaths >= 5:
-                    tail = runner.tail.decode(errors="replace")
-                    self.broken = f"runners die before they do anything ({how}); last output:\n{tail}"
-            if self._own is not None:
-                self.broken = "the caller is gone"
-                self._size = 0
+        reason, meant = runner.killed or ("died", n)
+        # A kill may come too late for the job it was meant for; the next one is not blamed then.
+        blamed = runner.in_hand.pop(n, None) if meant == n else None
+        for number in sorted(runner.in_hand, reverse=True):
+            self._ready.appendleft(runner.in_hand.pop(number))
+        if blamed is not None:
+            evidence = f"its runner was {how}; last output:\n{runner.tail.decode(errors='replace')}"
+            self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, evidence))
+        elif not runner.leaving and runner.killed is None:
+            self._early_deaths += 1
+            self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
+            if self._early_deaths >= 5:
+                tail = runner.tail.decode(errors="replace")
+                self.broken = f"runners die before they do anything ({how}); last output:\n{tail}"
+        if self._own is not None:
+            self.broken = "the caller is gone"
+            self._size = 0
         runner.channel.close()
         runner.mark.close()
-        self._supervisor.set()
 
     def _hear_last_words(self, runner: RunnerProcess) -> None:
-        with self._lock:
-            for message in runner.channel.arrived() or ():
-                self._take(runner, message)
+        for message in runner.channel.arrived() or ():
+            self._take(runner, message)
         if runner.process is not None and runner.process.stdout is not None:
             with suppress(OSError):
                 while text := os.read(runner.process.stdout.fileno(), 1 << 16):
@@ -518,7 +511,8 @@ class Crew:
             runner.process.stdout.close()
             os.close(runner.exit_fd)
 
-    def _dismiss(self) -> None:
+    def dismiss(self) -> None:
+        """End all runners."""
         for runner in list(self._runners):
             runner.kill("dismissed")
             self._runners.remove(runner)
@@ -527,7 +521,6 @@ class Crew:
             runner.channel.close()
             runner.mark.close()
         self._selector.close()
-        self._wake.close()
 
 
 def _function(task: Task) -> tuple[int, int]:

@@ -1,10 +1,9 @@
 """The bee: claims jobs, has its crew run them, records how they end, and looks after what others left.
 
-Two threads. The main one serves the runners (`crew.Crew.loop`) and takes signals. The other one, here,
-owns the bee's only connection, and goes round: record what has ended, say "alive", look after others,
-claim. Every round is one look at the clock and at most a few statements; between rounds it sleeps until
-a runner, a notification, a signal or a timer wakes it. In an outage it goes on trying, about once a
-second, with what has ended kept in memory until it is stored.
+One thread, which goes round: record what has ended, say "alive", look after others, claim. Every round is
+one look at the clock and at most a few statements. Wherever it waits, for an answer of the database or
+for the next thing to do, it serves the runners (`crew.Crew.serve`), so that neither waits for the other.
+In an outage it goes on trying, about once a second, with what has ended kept in memory until it is stored.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import os
 import platform
 import random
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -102,8 +100,6 @@ class Supervisor:
         self._incarnation = uuid4()
         self._host = socket.gethostname()
         self._wake = Wake()
-        self._connection = Connection(settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}")
-        self._catalogue = Catalogue(self._connection)
         self._crew = Crew(
             settings.workers,
             bee=str(self._incarnation)[:8],
@@ -115,6 +111,10 @@ class Supervisor:
             own=own,
             forward=forward,
         )
+        self._connection = Connection(
+            settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}", wait=self._wait_for
+        )
+        self._catalogue = Catalogue(self._connection)
         self._limits = Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep)
         self._key = Key.load()
         self._facts: BeeFacts | None = None
@@ -138,14 +138,19 @@ class Supervisor:
     # Life
 
     def run(self) -> int:
-        """Serve until there is no reason to; from the main thread, which then serves the runners."""
-        thread = threading.Thread(target=self._live, name="workerbee supervisor")
-        thread.start()
+        """Serve until there is no reason to."""
         try:
-            self._crew.loop()
+            self._live()
+        except Leaving as leaving:
+            self._status = leaving.status
+        except DatabaseUnavailableError as error:
+            self._log.error("%s", error)
+            self._status = EXIT_DATABASE
+        except Exception as error:  # noqa: BLE001 (the crew must be dismissed)
+            self._tell({"event": "crashed", "error": repr(error)})
+            self._log.exception("this bee has met a fault of its own, and ends")
         finally:
-            self.drain(now=True)
-            thread.join()
+            self._crew.dismiss()
             self._connection.close()
             self._wake.close()
         return self._status
@@ -161,23 +166,23 @@ class Supervisor:
         self._wake.set()
 
     def _live(self) -> None:
-        try:
-            self._patiently(self._arrive)
-            while True:
-                self._patiently(self._round)
-                heard = self._connection.wait(self._sleep(), self._wake)
-                if any(channel == "workerbee$work" for channel, _ in heard):
-                    self._hurry()
-        except Leaving as leaving:
-            self._status = leaving.status
-        except DatabaseUnavailableError as error:
-            self._log.error("%s", error)
-            self._status = EXIT_DATABASE
-        except Exception as error:  # noqa: BLE001 (the crew must be let go)
-            self._tell({"event": "crashed", "error": repr(error)})
-            self._log.exception("this bee has met a fault of its own, and ends")
-        finally:
-            self._crew.close()
+        self._patiently(self._arrive)
+        while True:
+            self._patiently(self._round)
+            if any(channel == "workerbee$work" for channel, _ in self._rest(self._sleep())):
+                self._hurry()
+
+    def _rest(self, seconds: float) -> list[tuple[str, str]]:
+        """Serve the runners until a message, a notification or a wake-up; the notifications."""
+        heard = self._connection.notifications()
+        if not heard:
+            self._crew.serve(seconds, self._connection.fileno())
+            heard = self._connection.notifications()
+        return heard
+
+    def _wait_for(self, fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
+        """How the connection waits for its answers."""
+        return self._crew.serve(timeout, fd, writing=writing, only=True)
 
     def _hurry(self) -> None:
         """There may be work, here or with others that may need help soon."""
@@ -193,7 +198,7 @@ class Supervisor:
         self._connection.drop()
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and not self._stop_now:
-            self._connection.wait(left, self._wake)
+            self._rest(left)
         return not self._stop_now
 
     def _arrive(self) -> None:
@@ -235,7 +240,7 @@ class Supervisor:
             if not told:
                 self._log.warning("%s; waiting %.0f s for it", missing, settings.wait)
                 told = True
-            self._connection.wait(min(1.0, max(0.01, deadline - time.monotonic())), self._wake)
+            self._rest(min(1.0, max(0.01, deadline - time.monotonic())))
 
     def _serve(self, jobset: Jobset) -> BeeStore:
         store = self._jobsets.get(jobset.number)

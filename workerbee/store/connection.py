@@ -138,8 +138,12 @@ _NOT_PREPARED = "26000"
 class Connection:
     """A connection that is made when it is first needed, and made anew after it has failed."""
 
-    def __init__(self, dsn: str, *, application: str = "workerbee") -> None:
+    def __init__(
+        self, dsn: str, *, application: str = "workerbee", wait: Callable[[int, bool, float], bool] | None = None
+    ) -> None:
+        """``wait(fd, writing, seconds)`` waits until the descriptor is ready, and says whether it is."""
         self._dsn = dsn
+        self._wait = wait or _wait
         self._application = application
         self._pg: Any = None
         self._channels: list[str] = []
@@ -230,6 +234,10 @@ class Connection:
             wake.clear()
         return self.notifications()
 
+    def fileno(self) -> int:
+        """The socket, on which notifications arrive; -1 without a connection."""
+        return -1 if self._pg is None or self._pg.closed else int(self._pg.fileno())
+
     def notifications(self) -> list[tuple[str, str]]:
         """What has been heard since the last look; a dead connection is noticed here too."""
         if self._pg is None:
@@ -283,15 +291,18 @@ class Connection:
         self._pg = pg
         return pg
 
-    @staticmethod
-    def _finish(pg: Any, deadline: float) -> None:
+    def _finish(self, pg: Any, deadline: float) -> None:
         """Drive the connection until its answer is here, or raise at the deadline."""
         while (state := pg.poll()) != extensions.POLL_OK:
-            poll = select.poll()
-            poll.register(pg.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
             left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            if left <= 0 or not self._wait(pg.fileno(), state == extensions.POLL_WRITE, left):
                 raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
+
+
+def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT if writing else select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool]) -> Any:
