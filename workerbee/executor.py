@@ -171,7 +171,6 @@ class WorkerbeeExecutor(_Submits):
         self._version = None
         self._functions = functions.Cache(initializer, initargs)
         self._logger = logging.getLogger(logger_name)
-        self._lock = threading.Lock()
         self._shut_down = False
         self._pid = os.getpid()
         self._warned: set[Any] = set()
@@ -246,12 +245,11 @@ class WorkerbeeExecutor(_Submits):
             self._warn_large(fn, len(call.data))
         if view._unique and (call.identity is None or not function.memo):  # noqa: SLF001
             self._warn_unmemoised(fn, function.memo)
-        with self._lock:
-            if self._shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if os.getpid() != self._pid:
-                raise BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
-            return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
+        if self._shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if os.getpid() != self._pid:
+            raise BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
+        return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
 
     def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
         if (fn, "large") not in self._warned:
@@ -316,8 +314,7 @@ class WorkerbeeExecutor(_Submits):
 
         Any thread may call it, any number of times.
         """
-        with self._lock:
-            self._shut_down = True
+        self._shut_down = True
         if os.getpid() != self._pid:
             return
         self._client.close(cancel=cancel_futures)
