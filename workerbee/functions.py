@@ -2,24 +2,24 @@
 
 An importable function is stored as its name; any other (of ``__main__``, closures, lambdas) by value. Its
 *identity* is its name and its code: instructions, constants, defaults, closure, and for functions that go
-by value, transitively, the by-value functions and classes that they name and the globals that are exactly
-JSON. Docstrings and line numbers don't count; imported modules count by name only; Python's minor version
+by value, transitively, the by-value functions and classes that they name and the globals that are plain
+data. Docstrings and line numbers don't count; imported modules count by name only; Python's minor version
 does. Pickles never count: they differ from process to process for the same function.
 """
 
 from __future__ import annotations
 
-import builtins
+import functools
 import importlib
 import io
 import pickle
 import platform
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
 import cloudpickle
@@ -44,11 +44,13 @@ class Function(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A function in the process that runs it."""
+    """A function in the process that runs it; ``setup`` is its initializer with the arguments, pickled."""
 
     function: Callable[..., Any]
-    initializer: Callable[..., Any] | None
-    initargs: tuple[Any, ...]
+    setup: bytes = b""
+
+
+# Describing
 
 
 class Cache:
@@ -57,56 +59,99 @@ class Cache:
     def __init__(self, initializer: Callable[..., Any] | None = None, initargs: tuple[Any, ...] = ()) -> None:
         self._initializer = initializer
         self._initargs = initargs
-        self._known: dict[tuple[int, str | None], tuple[Any, tuple[Any, ...], Function]] = {}
+        self._known: dict[tuple[Any, ...], tuple[list[Any], list[Watched], Function]] = {}
 
     def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
         """The record of ``fn``. Raises EncodingError if it can't be pickled, TypeError if it can't be called."""
-        key = (id(fn), version)
-        now = tuple(_depends(fn))
-        known = self._known.get(key)
-        # Held objects can't be replaced by others at the same address, so comparing identities is safe.
-        if known is not None and known[0] is fn and len(now) == len(known[1]) and all(map(_is, now, known[1])):
+        held: list[Any] = []
+        steady = _hold(fn, held)
+        # Held objects can't be replaced by others at the same address, so their ids are good for a key.
+        key = (version, *map(id, held))
+        known = self._known.get(key) if steady else None
+        if known is not None and _unchanged(known[1]):
             return known[2]
-        function = describe(fn, self._initializer, self._initargs, version=version)
-        if len(self._known) > 256:
-            self._known.clear()
-        self._known[key] = (fn, now, function)
+        function, watched = self._describe(fn, version)
+        if steady:
+            if len(self._known) >= 256:
+                self._known.clear()
+            self._known[key] = (held, watched, function)
         return function
 
+    def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Watched]]:
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
+        name = _name(fn)
+        if self._initializer is None and importable(fn):
+            kind, body = IMPORT, f"{fn.__module__}:{fn.__qualname__}".encode()
+        else:
+            setup = self._initializer and _dump((self._initializer, self._initargs), _name(self._initializer))
+            kind, body = PICKLE, _dump(Loaded(fn, setup or b""), name)
+        identity = Identity(fn)
+        parts = identity.parts if version is None else [b"version", version.encode()]
+        function = Function(
+            name,
+            codec.digest(name.encode(), PYTHON.encode(), *parts),
+            identity.memo or version is not None,
+            codec.digest(kind.encode(), PYTHON.encode(), body),
+            kind,
+            body,
+            PYTHON,
+        )
+        return function, identity.watched
 
-def _is(a: object, b: object) -> bool:
-    return a is b
+
+#: What an identity was made from: how to read it, of what, under which name, and what it was.
+Watched = tuple[Callable[[Any, str, Any], Any], Any, str, Any]
 
 
-def describe(
-    fn: Callable[..., Any],
-    initializer: Callable[..., Any] | None = None,
-    initargs: tuple[Any, ...] = (),
-    *,
-    version: str | None = None,
-) -> Function:
-    """The record of a function, together with the initializer that is to run before it."""
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable")
-    name = _name(fn)
-    if initializer is None and importable(fn):
-        kind, body = IMPORT, f"{fn.__module__}:{fn.__qualname__}".encode()
-    else:
-        kind, body = PICKLE, _dump((fn, initializer, initargs), name)
-    identity = _Identity()
-    if version is None:
-        identity.add(fn)
-    else:
-        identity.note("version", version)
-    return Function(
-        name,
-        codec.digest(name.encode(), PYTHON.encode(), *identity.parts),
-        identity.memo,
-        codec.digest(kind.encode(), PYTHON.encode(), body),
-        kind,
-        body,
-        PYTHON,
+def _unchanged(watched: list[Watched]) -> bool:
+    for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
+        if read(owner, name, _MISSING) is not value:
+            return False
+    return True
+
+
+_MISSING = object()
+_CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes, FunctionType, ModuleType, CodeType})
+
+
+def _hold(thing: Any, held: list[Any]) -> bool:
+    """Append the objects that a callable consists of; False if one of them may change in place, unseen."""
+    kind = type(thing)
+    if kind is partial:
+        held += (kind, len(thing.args), *thing.keywords)
+        return all(_hold(part, held) for part in (thing.func, *thing.args, *thing.keywords.values()))
+    if kind is MethodType:
+        held.append(kind)
+        return _hold(thing.__func__, held) and _hold(thing.__self__, held)
+    held.append(thing)
+    if kind in _CONSTANT or isinstance(thing, type):
+        return True
+    if kind in (tuple, frozenset):
+        return all(_hold(part, held) for part in thing)
+    if kind is BuiltinFunctionType:
+        return thing.__self__ is None or isinstance(thing.__self__, ModuleType)
+    if importable(thing):
+        return True
+    if not _is_its_attributes(thing, kind):
+        return False
+    held += vars(thing)
+    return all(_hold(part, held) for part in vars(thing).values())
+
+
+def _is_its_attributes(thing: Any, kind: Any) -> bool:
+    """Whether an object's state is its ``__dict__`` and nothing else."""
+    return (
+        hasattr(thing, "__dict__")
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and kind.__basicsize__ <= _Attributes.__basicsize__
     )
+
+
+class _Attributes:
+    pass
 
 
 def _name(fn: Any) -> str:
@@ -133,34 +178,22 @@ def _by_value(module: str) -> bool:
     return any(module == name or module.startswith(name + ".") for name in registered)
 
 
-# By value
-
-
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """cloudpickle, with one namespace a module: what an initializer sets there, the tasks see."""
+    """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
 
-    def _function_getnewargs(self, func: FunctionType) -> tuple[Any, ...]:
-        code, _, *rest = super()._function_getnewargs(func)
-        return (code, _Namespace(func.__globals__.get("__name__", "__main__")), *rest)
-
-
-class _Namespace:
-    """Stands in a pickle for the globals of a module."""
-
-    def __init__(self, module: str) -> None:
-        self._module = module
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return namespace, (self._module,)
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, _CachedFunction) and not importable(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        if isinstance(obj, functools.cached_property):
+            return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
+        return super().reducer_override(obj)
 
 
-_namespaces: dict[str, dict[str, Any]] = {}
-_initialized: dict[str, dict[str, Any]] = {}
+_CachedFunction: type[Any] = type(functools.cache(len))
 
 
-def namespace(module: str) -> dict[str, Any]:
-    """The globals that by-value functions of this module share in this process."""
-    return _namespaces.setdefault(module, {"__name__": module, "__builtins__": builtins})
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
 
 
 def _dump(value: object, name: str) -> bytes:
@@ -172,31 +205,47 @@ def _dump(value: object, name: str) -> bytes:
     return file.getvalue()
 
 
+# Loading
+
+
 def load(kind: str, body: bytes, python: str) -> Loaded:
     """The function of a record whose signature holds. Raises FunctionUnavailable if it can't be had here."""
-    if kind == PICKLE and python != PYTHON:
-        raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
     if kind == IMPORT:
-        return Loaded(resolve(body.decode()), None, ())
+        return Loaded(resolve(body.decode()))
+    if python != PYTHON:
+        raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
     try:
-        loaded = Loaded(*pickle.loads(body))  # noqa: S301 (verified by the caller)
+        return cast("Loaded", pickle.loads(body))  # noqa: S301 (verified by the caller)
     except Exception as error:
         raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {error}") from error
-    for module, values in _initialized.items():
-        namespace(module).update(values)
-    return loaded
+
+
+_set_up: dict[bytes, dict[str, Any]] = {}  # the globals of each initializer that has run here
 
 
 def initialize(loaded: Loaded) -> None:
-    """Run the initializer; the globals it sets outlive what functions loaded later bring along."""
-    if loaded.initializer is None:
+    """Run the initializer, once in this process, and have the function see what it has set.
+
+    The by-value functions of a record have their globals to themselves, or versions of one function would
+    overwrite each other's. What an initializer of the same module has set, or may have, goes to them all.
+    """
+    if not loaded.setup:
         return
-    before = {module: dict(values) for module, values in _namespaces.items()}
-    loaded.initializer(*loaded.initargs)
-    for module, values in _namespaces.items():
-        old = before.get(module, {})
-        changed = {k: v for k, v in values.items() if k not in old or old[k] is not v}
-        _initialized.setdefault(module, {}).update(changed)
+    key = codec.digest(loaded.setup)
+    if key not in _set_up:
+        initializer, initargs = pickle.loads(loaded.setup)  # noqa: S301 (part of a verified record)
+        initializer(*initargs)
+        _set_up[key] = {} if importable(initializer) else _globals(initializer)
+    ours, theirs = _globals(loaded.function), _set_up[key]
+    if ours.get("__name__") == theirs.get("__name__"):
+        ours.update((name, value) for name, value in theirs.items() if not name.startswith("__"))
+
+
+def _globals(fn: Any) -> dict[str, Any]:
+    """The globals of the code that a call of ``fn`` runs."""
+    while isinstance(fn, (partial, MethodType, _CachedFunction)):
+        fn = fn.func if isinstance(fn, partial) else fn.__wrapped__ if isinstance(fn, _CachedFunction) else fn.__func__
+    return getattr(fn if isinstance(fn, FunctionType) else type(fn).__call__, "__globals__", {})
 
 
 def resolve(name: str) -> Callable[..., Any]:
@@ -214,122 +263,179 @@ def resolve(name: str) -> Callable[..., Any]:
 # Identity
 
 
-class _Identity:
-    """Collects what makes a function what it is; ``memo`` turns False at what can't be compared."""
+class Identity:
+    """What makes a function what it is, in ``parts``.
 
-    def __init__(self) -> None:
+    ``memo`` is False if something can't be compared. ``watched`` are the code, defaults, cells and globals
+    that were looked at: while they are the same objects, so is the identity.
+    """
+
+    def __init__(self, *functions: Callable[..., Any]) -> None:
         self.parts: list[bytes] = []
         self.memo = True
-        self._seen: set[int] = set()
+        self.watched: list[Watched] = []
+        self._seen: dict[int, tuple[int, Any]] = {}  # holds what it has seen, or an id might come again
+        try:
+            for fn in functions:
+                self._add_callable(fn)
+        except RecursionError:
+            self.memo = False
 
-    def note(self, *texts: str) -> None:
+    def _note(self, *texts: str) -> None:
         self.parts.append("\0".join(texts).encode("utf-8", "surrogatepass"))
 
-    def add(self, thing: Any) -> None:
-        """Anything a function may depend on."""
-        if id(thing) in self._seen:
-            self.note("again", getattr(thing, "__qualname__", type(thing).__qualname__))
-            return
+    def _watch(self, read: Callable[[Any, str, Any], Any], owner: Any, name: str) -> Any:
+        value = read(owner, name, _MISSING)
+        self.watched.append((read, owner, name, value))
+        return value
+
+    def _is_new(self, thing: Any) -> bool:
+        number, _ = self._seen.setdefault(id(thing), (len(self._seen), thing))
+        new = number == len(self._seen) - 1
+        if not new:
+            self._note("again", str(number))
+        return new
+
+    def _add_callable(self, fn: Any) -> None:
+        """The code that a call of ``fn`` runs, also where it is imported, and what belongs to it."""
+        if isinstance(fn, FunctionType):
+            self._add_function(fn)
+        elif isinstance(fn, _CachedFunction):
+            self._add_callable(fn.__wrapped__)
+        elif isinstance(fn, MethodType):
+            self._note("method")
+            self._add_callable(fn.__func__)
+            self._add(fn.__self__)
+        elif isinstance(fn, partial):
+            self._note("partial")
+            self._add_callable(fn.func)
+            self._add(list(fn.args))
+            self._add(fn.keywords)
+        else:
+            if isinstance(call := type(fn).__call__, FunctionType):
+                self._add_function(call)
+            self._add(fn)
+
+    def _add(self, thing: Any) -> None:
+        """Anything that belongs to a function."""
         plain = codec.canonical(thing)
         if plain is not None:
-            self.parts.append(plain)
-            return
-        self._seen.add(id(thing))
-        self._add_object(thing)
-
-    def _add_object(self, thing: Any) -> None:
-        if isinstance(thing, FunctionType):
-            self._add_function(thing)
-        elif isinstance(thing, types.MethodType):
-            self.note("method")
-            self.add(thing.__func__)
-            self.add(thing.__self__)
-        elif isinstance(thing, partial):
-            self.note("partial")
-            for part in (thing.func, list(thing.args), thing.keywords):
-                self.add(part)
-        elif isinstance(thing, (list, tuple, dict)):
-            self.note(type(thing).__qualname__)
-            for item in thing.items() if isinstance(thing, dict) else thing:
-                self.add(item)
-        elif isinstance(thing, types.ModuleType):
-            self.note("module", thing.__name__)
+            self.parts.append(b"json\0" + plain)
         elif isinstance(thing, type):
             self._add_class(thing)
-        elif importable(thing) or isinstance(thing, types.BuiltinFunctionType):
-            self.note("name", _name(thing))
+        elif isinstance(thing, ModuleType):
+            self._note("module", thing.__name__)
+        elif importable(thing):
+            self._note("name", _name(thing))
+        elif isinstance(thing, (FunctionType, MethodType, partial, _CachedFunction)):
+            self._add_callable(thing)
+        elif isinstance(thing, (bytes, bytearray)):
+            self.parts.append(type(thing).__name__.encode() + b"\0" + thing)
+        elif type(thing) in _BY_REPR:
+            self._note(type(thing).__name__, repr(thing))
+        elif self._is_new(thing):
+            self._add_contents(thing)
+
+    def _add_contents(self, thing: Any) -> None:
+        if type(thing) in (list, tuple, dict):
+            self._add_sequence(thing)
+        elif type(thing) in (set, frozenset):
+            self._add_set(thing)
         else:
             self._add_instance(thing)
 
-    def _add_function(self, fn: FunctionType) -> None:
-        self.note("function", fn.__qualname__)
-        self._add_code(fn.__code__)
-        self.add(list(fn.__defaults__ or ()))
-        self.add(dict(sorted((fn.__kwdefaults__ or {}).items())))
-        for cell in fn.__closure__ or ():
-            self.add(_content(cell))
-        if not importable(fn):
-            for name in sorted(_names(fn.__code__)):
-                if name in fn.__globals__:
-                    self._add_global(name, fn.__globals__[name])
+    def _add_sequence(self, thing: Any) -> None:
+        self._note(type(thing).__name__, str(len(thing)))
+        for item in thing.items() if isinstance(thing, dict) else thing:
+            self._add(item)
 
-    def _add_global(self, name: str, value: Any) -> None:
-        """Of globals only those that can be compared count; the others travel along, uncompared."""
-        self.note("global", name)
-        if isinstance(value, (FunctionType, type, types.ModuleType)) or codec.canonical(value) is not None:
-            if isinstance(value, (FunctionType, type)) and importable(value):
-                self.note("name", _name(value))
-            else:
-                self.add(value)
+    def _add_set(self, thing: Any) -> None:
+        """Its order differs from process to process."""
+        items = []
+        for item in thing:
+            inner = Identity()
+            inner._add(item)
+            items.append(codec.digest(*inner.parts))
+            self.memo &= inner.memo
+        self._note(type(thing).__name__, str(len(items)))
+        self.parts += sorted(items)
+
+    def _add_function(self, fn: FunctionType) -> None:
+        if not self._is_new(fn):
+            return
+        self._note("function", fn.__qualname__)
+        self._add_code(self._watch(getattr, fn, "__code__"))
+        self._add(self._watch(getattr, fn, "__defaults__"))
+        self._add(self._watch(getattr, fn, "__kwdefaults__"))
+        for cell in fn.__closure__ or ():
+            content = self._watch(_content, cell, "")
+            self._add("an empty cell" if content is _MISSING else content)
+        if not importable(fn):
+            for name in sorted(_global_names(fn.__code__)):
+                value = self._watch(dict.get, fn.__globals__, name)
+                if value is not _MISSING:
+                    self._add_named(name, value)
+
+    def _add_named(self, name: str, value: Any) -> None:
+        """Of globals and class attributes only code and plain data count; other objects travel along, uncompared."""
+        self._note("named", name)
+        if isinstance(value, (FunctionType, _CachedFunction, type, ModuleType)) or _is_data(value, set()):
+            self._add(value)
 
     def _add_class(self, cls: type) -> None:
-        self.note("class", _name(cls))
-        if importable(cls):
+        self._note("class", _name(cls))
+        if importable(cls) or not self._is_new(cls):
             return
         for base in cls.__bases__:
-            self.add(base)
-        for name, value in sorted(vars(cls).items()):
-            if name not in _CLASS_NOISE:
-                self.note(name)
-                inner = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-                self._add_property(value) if isinstance(value, property) else self._add_global(name, inner)
-
-    def _add_property(self, value: property) -> None:
-        for part in (value.fget, value.fset, value.fdel):
-            self.add(part)
+            self._add(base)
+        for name in sorted(cls.__dict__.keys() - _CLASS_NOISE):
+            value = self._watch(MappingProxyType.get, cls.__dict__, name)
+            if isinstance(value, _DESCRIPTORS):
+                self._note(type(value).__name__)
+            for part in _functions_of(value):
+                self._add_named(name, part)
 
     def _add_instance(self, thing: Any) -> None:
-        self.add(type(thing))
-        state = getattr(thing, "__dict__", None)
-        if state is None or type(thing).__module__ in ("builtins", "numpy"):
-            self.memo = False  # an object whose state isn't ours to look into
+        """What a pickle would be made from."""
+        try:
+            made = thing.__reduce_ex__(4)
+        except Exception:  # noqa: BLE001 (it may be the user's)
+            self.memo = False
             return
-        for name, value in sorted(state.items()):
-            self.note(name)
-            self.add(value)
+        if isinstance(made, str):
+            self._note("name", _name(type(thing)), made)
+            return
+        self._note("object", str(len(made)))
+        for part in made[:3]:
+            self._add(part)
+        for items in made[3:5]:
+            self._add(None if items is None else list(items))
 
     def _add_code(self, code: CodeType) -> None:
-        from dis import get_instructions  # noqa: PLC0415 (only clients need it)
+        from dis import hasconst  # noqa: PLC0415 (only clients need it)
 
-        self.note(
-            "code",
-            str((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x2F)),
+        self._note(
+            "code", str((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x2F))
         )
-        self.note(*code.co_varnames, "", *code.co_cellvars, "", *code.co_freevars)
-        for step in get_instructions(code):
-            self.note(step.opname, "" if step.opname.endswith("LOAD_CONST") else str(step.argrepr))
-            if step.opname.endswith(("LOAD_CONST", "KW_NAMES")):
+        self._note(*code.co_varnames, "", *code.co_cellvars, "", *code.co_freevars)
+        self._note(getattr(code, "co_exceptiontable", b"").hex())
+        for step in _instructions(code):
+            constant = step.opcode in hasconst
+            self._note(step.opname, "" if constant else str(step.argrepr))
+            if constant:
                 self._add_constant(step.argval)
 
     def _add_constant(self, value: object) -> None:
         if isinstance(value, CodeType):
             self._add_code(value)
-        elif isinstance(value, frozenset):  # its order differs from process to process
-            self.note("frozenset", *sorted(map(repr, value)))
+        elif isinstance(value, frozenset):
+            self._add_set(value)
         else:
-            self.note(type(value).__name__, repr(value))
+            self._note(type(value).__name__, repr(value))
 
 
+_BY_REPR = frozenset({int, float, complex, str, bytes, bytearray, range, type(...), type(NotImplemented)})
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
 _CLASS_NOISE = frozenset(
     {
         "__dict__",
@@ -340,6 +446,7 @@ _CLASS_NOISE = frozenset(
         "__firstlineno__",
         "__static_attributes__",
         "__annotations__",
+        "__annotations_cache__",
         "__annotate__",
         "__annotate_func__",
         "__abstractmethods__",
@@ -348,47 +455,46 @@ _CLASS_NOISE = frozenset(
 )
 
 
-def _content(cell: types.CellType) -> Any:
+def _is_data(value: Any, seen: set[int]) -> bool:
+    """Whether a value is plain data, through and through."""
+    if codec.canonical(value) is not None or type(value) in _BY_REPR or id(value) in seen:
+        return True
+    seen.add(id(value))
+    if type(value) is dict:
+        return all(_is_data(k, seen) and _is_data(v, seen) for k, v in value.items())
+    return type(value) in (list, tuple, set, frozenset) and all(_is_data(item, seen) for item in value)
+
+
+def _functions_of(value: Any) -> tuple[Any, ...]:
+    """What is behind a class attribute."""
+    if isinstance(value, property):
+        return value.fget, value.fset, value.fdel
+    if isinstance(value, functools.cached_property):
+        return (value.func,)
+    return (value.__func__ if isinstance(value, (staticmethod, classmethod)) else value,)
+
+
+def _content(cell: types.CellType, _: str, missing: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return "an empty cell"
+        return missing
 
 
-def _names(code: CodeType) -> set[str]:
+def _instructions(code: CodeType) -> list[Any]:
+    """A code's instructions, without those that set a class's docstring or line number."""
+    from dis import get_instructions  # noqa: PLC0415 (only clients need it)
+
+    steps = list(get_instructions(code))
+    idle = {
+        n
+        for n, step in enumerate(steps)
+        if step.opname == "STORE_NAME" and step.argval in ("__doc__", "__firstlineno__")
+    }
+    return [step for n, step in enumerate(steps) if n not in idle and n + 1 not in idle]
+
+
+def _global_names(code: CodeType) -> set[str]:
     """The global names that a function's code, and the code inside it, may look up."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names(constant)
-    return names
-
-
-_names_of: dict[CodeType, tuple[str, ...]] = {}
-
-
-def _depends(fn: Any, depth: int = 4) -> Iterator[Any]:
-    """The objects that a function's record was made from: if any is another one, it is made anew."""
-    if isinstance(fn, FunctionType):
-        code = fn.__code__
-        yield code
-        yield fn.__defaults__
-        yield fn.__kwdefaults__
-        for cell in fn.__closure__ or ():
-            yield _content(cell)
-        if fn.__module__ == "__main__" or "<locals>" in fn.__qualname__ or _by_value(fn.__module__ or ""):
-            names = _names_of.get(code)
-            if names is None:
-                names = _names_of.setdefault(code, tuple(sorted(_names(code))))
-            for name in names:
-                value = fn.__globals__.get(name)
-                yield value
-                if depth and isinstance(value, FunctionType) and value is not fn:
-                    yield from _depends(value, depth - 1)
-    elif isinstance(fn, types.MethodType):
-        yield from _depends(fn.__func__, depth)
-        yield object()  # the state of an instance may have changed: look again
-    elif isinstance(fn, partial):
-        yield from _depends(fn.func, depth)
-    elif not isinstance(fn, (type, types.BuiltinFunctionType)):
-        yield from getattr(fn, "__dict__", {}).values()
+    names = {step.argval for step in _instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_global_names(c) for c in code.co_consts if isinstance(c, CodeType)))
