@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from workerbee import codec
 from workerbee.crew import Crew, End, Held, Task, Unusable
-from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, RunnerDiedError
+from workerbee.errors import DatabaseUnavailableError, EncodingError, JobsetNotFoundError, RunnerDiedError
 from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import (
@@ -38,6 +38,7 @@ from workerbee.store import (
     results_hint,
     retrying,
     schema,
+    unstorable,
 )
 
 #: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
@@ -47,6 +48,8 @@ IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
 DEATHS = 3
+#: Bytes of results in one statement.
+STATEMENT = 4_000_000
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -129,7 +132,7 @@ class Supervisor:
         self._stop_now = False
         self._started = time.monotonic()
         self._n_claimed = 0
-        self._next_beat = self._next_claim = self._next_care = 0.0
+        self._next_beat = self._next_claim = self._next_care = self._next_look = 0.0
         self._pause = POLL[0]
         self._lively = True
         self._n_bees = 1
@@ -252,7 +255,7 @@ class Supervisor:
                     jobset.key,
                     self._key.fingerprint,
                 )
-            store = BeeStore(self._connection, jobset, self._incarnation, self._host)
+            store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
             self._jobsets[jobset.number] = store
             self._scopes[jobset.number] = self._scope(store)
         return store
@@ -275,8 +278,9 @@ class Supervisor:
             self._reconcile()
         self._sort_out(self._crew.collect())
         self._record()
-        if now >= self._next_beat:
-            self._beat()
+        self._beat_if_due()
+        if now >= self._next_look:
+            self._next_look = now + BEAT
             self._stop_overtaken()
         self._start_more()
         if self._should_leave(now):
@@ -352,11 +356,30 @@ class Supervisor:
         self._hint()
 
     def _record_successes(self, number: int, ends: list[End]) -> None:
+        """Store results, together as far as they fit into one statement; what can't be stored fails its own job."""
+        for portion in _portions(ends) or [[]]:
+            try:
+                self._complete(number, portion)
+            except Exception as error:
+                if not unstorable(error) or not portion:
+                    raise
+                if len(portion) > 1:
+                    self._record_successes(number, portion[: len(portion) // 2])
+                    self._record_successes(number, portion[len(portion) // 2 :])
+                else:
+                    self._record_failures(number, [self._unstored(portion[0], error)])
+
+    def _unstored(self, end: End, error: Exception) -> End:
+        """The failure of a job whose result PostgreSQL refuses."""
+        refusal = EncodingError("the result", error)
+        outcome = self._own_outcome(end.task, "error", refusal, end.duration)
+        return end._replace(kind="error", codec=outcome.codec, data=outcome.data, mac=outcome.mac)
+
+    def _complete(self, number: int, ends: list[End]) -> None:
         store = self._jobsets[number]
-        for end in ends:
-            end.task.held.open.pop(end.task.job.id, None)
+        ending = {(e.task.held, e.task.job.id) for e in ends}
         touched = {e.task.held for e in ends} | {h for h in self._held.values() if h.jobset.number == number}
-        closed = [h.batch for h in touched if not h.open and h.batch.id in self._held]
+        closed = [h.batch for h in touched if h.batch.id in self._held and all((h, job) in ending for job in h.open)]
         if not ends and not closed:
             return
         outcomes = [
@@ -371,6 +394,8 @@ class Supervisor:
         store.complete(outcomes, closed, hint=results_hint(ended) if ended and shared else None)
         if ended and not shared:
             self._unhinted.setdefault(number, []).extend(ended)
+        for end in ends:
+            end.task.held.open.pop(end.task.job.id, None)
         for batch in closed:
             self._held.pop(batch.id, None)
 
@@ -390,7 +415,6 @@ class Supervisor:
                 verdict = store.fail(held.batch, outcome, limits, _summary(outcome.data))
                 self._log.info("job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
             held.open.pop(job.id, None)
-            self._unrecorded.remove(end)
             self._crew.settled()
 
     def _charge(self, end: End) -> tuple[Outcome, Limits]:
@@ -416,6 +440,10 @@ class Supervisor:
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)
 
     # Heartbeats, and what others left
+
+    def _beat_if_due(self) -> None:
+        if time.monotonic() >= self._next_beat:
+            self._beat()
 
     def _beat(self) -> None:
         assert self._facts is not None  # noqa: S101 (set by _arrive)
@@ -669,6 +697,19 @@ class _Dropped:
             self._supervisor.forget(self._number)
             return True
         return False
+
+
+def _portions(ends: list[End]) -> list[list[End]]:
+    """The ends in as few statements as their size allows."""
+    portions: list[list[End]] = []
+    size = STATEMENT
+    for end in ends:
+        size += len(end.data)
+        if size > STATEMENT:
+            portions.append([])
+            size = len(end.data)
+        portions[-1].append(end)
+    return portions
 
 
 def _summary(record: bytes) -> str:

@@ -13,6 +13,7 @@ from workerbee.store.connection import (
     passing,
     refused,
     retrying,
+    unstorable,
 )
 from workerbee.store.hints import Pace, done_hint, parse_hint, results_hint
 
@@ -39,4 +40,5 @@ __all__ = [
     "refused",
     "results_hint",
     "retrying",
+    "unstorable",
 ]

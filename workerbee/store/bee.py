@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -29,8 +29,17 @@ class Limits(NamedTuple):
 class BeeStore:
     """One jobset as a bee sees it, over the bee's connection."""
 
-    def __init__(self, connection: Connection, jobset: Jobset, incarnation: UUID, host: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        jobset: Jobset,
+        incarnation: UUID,
+        host: str,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``alive`` is called before each statement: a bee on a slow link renews its lease between them."""
         self.connection = connection
+        self._alive = alive
         self.jobset = jobset
         self._bee = str(incarnation)
         self._host = host
@@ -38,6 +47,7 @@ class BeeStore:
         self._queries = {name: connection.statement(query) for name, query in bound.items()}
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
+        self._alive()
         return self.connection.run(self._queries[name], params | {"bee": self._bee})
 
     # Taking work

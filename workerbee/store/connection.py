@@ -57,6 +57,11 @@ def gone(error: BaseException) -> bool:
     return isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(_GONE)
 
 
+def unstorable(error: BaseException) -> bool:
+    """Whether the values were refused: another try changes nothing, but others may be stored without them."""
+    return isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(("22", "54"))
+
+
 def refused(error: BaseException) -> bool:
     """Whether no patience will help: a wrong password, a user or a database that isn't there."""
     text = str(error)

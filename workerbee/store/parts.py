@@ -12,13 +12,14 @@ from uuid import uuid4
 
 from workerbee.store.connection import Row
 
-PART = 1_000_000
+#: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
+LARGE, PART = 1_000_000, 250_000
 PARTS = "parts"
 
 
 def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, bytes]:
     """Store ``data`` if it is large; the codec and the bytes that go into the row."""
-    if len(data) <= PART:
+    if len(data) <= LARGE:
         return codec, data
     token = str(uuid4())
     view = memoryview(data)
