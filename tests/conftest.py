@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psutil
 import pytest
 
@@ -28,6 +29,10 @@ _COMPANIONS = ("resource_tracker", "multiprocessing.forkserver")
 for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
     del os.environ[_name]
 os.environ[MARKER] = RUN
+
+# On a busy machine a single example may take long; and no directory of examples is left behind.
+hypothesis.settings.register_profile("workerbee", deadline=None, database=None)
+hypothesis.settings.load_profile("workerbee")
 
 
 @pytest.fixture(scope="session", autouse=True)

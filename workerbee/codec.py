@@ -10,17 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import pickle
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures.process import _RemoteTraceback
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
+from math import isfinite
 from typing import Any, NamedTuple
 
 import cloudpickle
 
-from workerbee.errors import EncodingError, InputDataError, PayloadTooLargeError, RemoteError
+from workerbee.errors import EncodingError, InputDataError, PayloadTooLargeError, RemoteError, rebuilt
 
 JSON, JSON_CALL, PICKLE, ERROR = "json", "json_call", "pickle", "error"
 #: Bytes of arguments or of a result that are worth a warning, and that are too much unless one says otherwise.
@@ -28,7 +30,9 @@ WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 #: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
 DEPTH = 200
 TRACEBACK = 64_000
-_DIGITS = 4000  # Python refuses to print much longer integers
+_DIGITS = 3900  # Python refuses to print much longer integers
+_LARGEST: int = 10**_DIGITS
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
 
 
 class Encoded(NamedTuple):
@@ -54,32 +58,63 @@ def too_much(what: str, function: Callable[..., Any], size: int) -> str:
 
 # The JSON lane
 
-_encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-_encode_sorted = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=True).encode
+
+def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
+    """What `json.JSONEncoder.encode` does; that makes a C encoder for each call, which costs more than a small dict."""
+    if c_make_encoder is None:
+        return json.JSONEncoder(
+            separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=sort_keys
+        ).encode
+    refuse = json.JSONEncoder().default
+    encode = c_make_encoder(None, refuse, encode_basestring_ascii, None, ":", ",", sort_keys, False, False)  # noqa: FBT003
+    return lambda value: "".join(encode(value, 0))
 
 
-def _plain(value: object, depth: int = DEPTH) -> bool:
+_encode_json, _encode_sorted = _encoder(sort_keys=False), _encoder(sort_keys=True)
+
+
+def _plain(value: Any, depth: int = DEPTH) -> bool:
     """Whether JSON gives the value back equal and of the same types."""
+    # Submits wait for this: hence loops rather than generators, and C for what long lists are made of.
     kind = type(value)
     if kind is str:
-        return _plain_text(value)  # type: ignore[arg-type]
+        return _plain_text(value)
+    if kind is int:
+        return _fits(value)
+    if kind is float:
+        return isfinite(value)
     if value is None or kind is bool:
         return True
-    if kind is int:
-        return value.bit_length() < 13_000  # type: ignore[attr-defined, no-any-return]
-    if kind is float:
-        return math.isfinite(value)  # type: ignore[arg-type]
     if depth == 0:
         return False
     if kind is dict:
-        return all(type(k) is str and _plain_text(k) and _plain(v, depth - 1) for k, v in value.items())  # type: ignore[attr-defined]
-    return kind is list and all(_plain(v, depth - 1) for v in value)  # type: ignore[attr-defined]
+        for key, item in value.items():
+            if type(key) is not str or not _plain_text(key) or not _plain(item, depth - 1):
+                return False
+        return True
+    return bool(kind is list and _plain_items(value, depth - 1))
+
+
+def _plain_items(items: list[Any], depth: int) -> bool:
+    kinds = set(map(type, items))
+    if kinds == {float}:
+        return all(map(isfinite, items))
+    if kinds == {int}:
+        return _fits(min(items)) and _fits(max(items))
+    for item in items:  # noqa: SIM110 (see above)
+        if not _plain(item, depth):
+            return False
+    return True
+
+
+def _fits(number: int) -> bool:
+    return -_LARGEST < number < _LARGEST
 
 
 def _plain_text(text: str) -> bool:
     if text.isascii():
         return "\0" not in text
-    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+    return _UNFIT.search(text) is None
 
 
 # The pickle lane
@@ -120,8 +155,8 @@ def encode(value: object, what: str) -> Encoded:
 
 
 def decode(codec: str, data: bytes) -> object:
-    """The value. Only call this with ``pickle`` data whose signature holds."""
-    return json.loads(data) if codec == JSON else pickle.loads(data)  # noqa: S301
+    """The value. Never call this with ``pickle`` data whose signature doesn't hold."""
+    return pickle.loads(data) if codec == PICKLE else json.loads(data)  # noqa: S301
 
 
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -135,14 +170,12 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
 
 
 def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments and keyword arguments."""
-    if codec == JSON:
-        return (json.loads(data),), {}
-    if codec == JSON_CALL:
-        whole = json.loads(data)
-        return tuple(whole["args"]), whole["kwargs"]
-    args, kwargs = pickle.loads(data)  # noqa: S301 (the caller has verified it)
-    return args, kwargs
+    """Arguments and keyword arguments. Never call this with ``pickle`` data whose signature doesn't hold."""
+    if codec == PICKLE:
+        args, kwargs = pickle.loads(data)  # noqa: S301 (the caller has verified it)
+        return args, kwargs
+    whole = json.loads(data)
+    return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])
 
 
 def _numpy_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
@@ -220,7 +253,8 @@ def id_identity(text: str) -> bytes | None:
 
 
 def _checked(value: object, what: str) -> str:
-    _find_fault(value, what, what, DEPTH)
+    if not _plain(value):
+        _find_fault(value, what, what, DEPTH)
     try:
         return _encode_json(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -233,10 +267,10 @@ def _find_fault(value: object, what: str, path: str, depth: int) -> None:
         if not _plain_text(value):
             raise InputDataError(what, path, "has a NUL character or a lone surrogate")
     elif isinstance(value, float):
-        if not math.isfinite(value):
+        if not isfinite(value):
             raise InputDataError(what, path, f"is {value!r}, which JSON has no word for; use None or a string")
     elif isinstance(value, int):
-        if value.bit_length() >= 13_000:
+        if not _fits(value):
             raise InputDataError(what, path, f"is an integer of more than {_DIGITS} digits; use a string")
     elif isinstance(value, (dict, list, tuple)):
         if depth == 0:
@@ -258,7 +292,7 @@ def _check_keys(value: dict[Any, Any], what: str, path: str) -> None:
             raise InputDataError(what, path, f"has the key {key!r}; JSON's keys are strings")
         if isinstance(key, str) and not _plain_text(key):
             raise InputDataError(what, path, f"has the key {key!r} with a NUL character or a lone surrogate")
-        if isinstance(key, float) and not math.isfinite(key):
+        if isinstance(key, float) and not isfinite(key):
             raise InputDataError(what, path, f"has the key {key!r}")
     if not all(isinstance(k, str) for k in value):
         texts = [next(iter(json.loads(_encode_json({k: 0})))) for k in value]
@@ -310,14 +344,6 @@ def _clean(text: str) -> str:
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
-def rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """Make the exception without calling its ``__init__``, which may want other arguments."""
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
-
-
 def _pickled_error(error: Exception) -> str | None:
     state = {k: v for k, v in error.__dict__.items() if k != "__notes__"}
     attempts: list[Callable[[], bytes]] = [
@@ -329,7 +355,7 @@ def _pickled_error(error: Exception) -> str | None:
         try:
             data = attempt()
             again = pickle.loads(data)  # noqa: S301 (made just above)
-            if type(again) is type(error):
+            if type(again) is type(error) and len(data) <= WARN_BYTES:
                 return base64.b64encode(data).decode()
         except Exception:  # noqa: BLE001, S112 (the next way may do)
             continue
@@ -337,13 +363,13 @@ def _pickled_error(error: Exception) -> str | None:
 
 
 class _Recipe:
-    """Pickles as a call of `rebuild`."""
+    """Pickles as a call of `rebuilt`."""
 
     def __init__(self, kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> None:
         self._parts = (kind, args, state)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return rebuild, self._parts
+        return rebuilt, self._parts
 
 
 def decode_error(data: bytes, *, trusted: bool) -> BaseException:
@@ -352,6 +378,7 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
     Only with ``trusted`` is its pickle loaded; else, or if the type can't be had here, a RemoteError.
     """
     record = json.loads(data)
+    record = record if isinstance(record, dict) else {}  # unsigned, it may be anything
     error: BaseException | None = None
     if trusted and record.get("pickle"):
         try:
@@ -361,7 +388,7 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
     text = str(record.get("traceback") or "")
     if not isinstance(error, Exception):
         error = RemoteError(str(record.get("type")), str(record.get("message")), text)
-    notes = [str(n) for n in record.get("notes") or ()]
+    notes = [str(n) for n in record["notes"]] if isinstance(record.get("notes"), list) else []
     if hasattr(error, "add_note"):
         for note in notes:
             error.add_note(note)

@@ -33,6 +33,15 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+
+def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """An exception from a pickle, without a call of its ``__init__``, which may want other arguments."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class JobFailedError(ValueError):
@@ -62,6 +71,9 @@ class RemoteError(Exception):
 
 class WorkerbeeError(Exception):
     """The base of all errors that are Workerbee's own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (type(self), self.args, self.__dict__)
 
 
 class JobsetIdError(WorkerbeeError, ValueError, TypeError):
