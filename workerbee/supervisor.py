@@ -314,6 +314,7 @@ class Supervisor:
                     if still.get(held.batch.id, (None,))[0] != held.batch.claim:
                         self._abandon(held)
         self._generation = self._connection.generation
+        self._next_beat = 0.0  # before anybody takes the end of the old connection for ours
 
     def _abandon(self, held: Held) -> None:
         """The claim is lost. What runs may still succeed first; what has not begun is no longer ours."""
@@ -498,7 +499,7 @@ class Supervisor:
                     found = True
                     break
         if not found and now >= self._next_care:
-            self._next_care = now + min(1.5, 0.2 * self._n_bees)
+            self._next_care = now + min(1.5, 0.1 * self._n_bees)
             found = bool(self._care()) or (self._next_claim == 0.0 and self._lively)
             if not found:
                 self._look_for_named()
@@ -507,7 +508,7 @@ class Supervisor:
             self._pause = POLL[0]
             self._next_claim = 0.0
         else:
-            limit = min(2.0, 0.25 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
             self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
 
