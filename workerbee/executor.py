@@ -31,7 +31,7 @@ from workerbee.job import Jobset, Options
 from workerbee.jobset import valid_id
 from workerbee.local import LocalBee
 from workerbee.signing import Key
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, schema
+from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
 
 _live: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -39,15 +39,24 @@ _live: weakref.WeakSet[Client] = weakref.WeakSet()
 class _Submits(Executor):
     """What an executor and its option views share: turning calls into jobs."""
 
-    _executor: WorkerbeeExecutor
     _options: Options
     _unique: bool
     _version: str | None
 
     @property
+    def _executor(self) -> WorkerbeeExecutor:
+        raise NotImplementedError
+
+    @property
     def _max_workers(self) -> int:
-        # Dask reads this, and takes it for the number of calls that may be under way.
-        return self._executor._n_workers  # noqa: SLF001
+        # Dask reads this at each compute, and takes it for the number of calls that may be under way.
+        executor = self._executor
+        try:
+            return max(executor._n_workers, executor.live_workers())  # noqa: SLF001
+        except Exception as error:
+            if not passing(error):
+                raise
+            return executor._n_workers  # noqa: SLF001
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Schedule ``fn(*args, **kwargs)``; its future.
@@ -165,7 +174,6 @@ class WorkerbeeExecutor(_Submits):
         _check(max_workers, initializer, max_tasks_per_child)
         if jobset_id is not None:
             valid_id(jobset_id)
-        self._executor = self
         self._options = Options(max_attempts=max_n_retry_attempts, speculate=jobset_id is not None)
         self._unique = jobset_id is not None
         self._version = None
@@ -200,6 +208,10 @@ class WorkerbeeExecutor(_Submits):
         _live.add(client)
         self._finalizer = weakref.finalize(self, _abandon, client, self._server)
         self._finalizer.atexit = False
+
+    @property
+    def _executor(self) -> WorkerbeeExecutor:
+        return self  # not an attribute: an executor that nobody holds is to be gone at once
 
     def _open_jobset(self, jobset_id: str | None, key: Key) -> Jobset:
         connection = Connection(self._server.dsn, application="workerbee client")
@@ -282,6 +294,11 @@ class WorkerbeeExecutor(_Submits):
         with _reading(self._server.dsn) as connection:
             return Catalogue(connection).counts(self._jobset.number)
 
+    def live_workers(self) -> int:
+        """How many runners could do this executor's jobs now, here and elsewhere."""
+        with _reading(self._server.dsn) as connection:
+            return Catalogue(connection).live_runners(self._jobset.number)
+
     def results(self, on_error: str = "skip") -> Iterator[dict[str, Any]]:
         """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
 
@@ -344,10 +361,14 @@ class OptionsView(_Submits):
     """An executor seen with other options; it shares everything else with the executor it came from."""
 
     def __init__(self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None) -> None:  # noqa: FBT001
-        self._executor = executor
+        self._origin = executor
         self._options = options
         self._unique = unique
         self._version = version
+
+    @property
+    def _executor(self) -> WorkerbeeExecutor:
+        return self._origin
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         """Shut down the executor itself."""

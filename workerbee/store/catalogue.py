@@ -165,6 +165,10 @@ class Catalogue:
         """Bees that serve this jobset and were alive half a minute ago."""
         return int(self._run("live_bees", number=number)[0][0])
 
+    def live_runners(self, number: int) -> int:
+        """The runners of the bees that serve this jobset and take work."""
+        return int(self._run("live_runners", number=number)[0][0])
+
     def offers(self) -> list[Jobset]:
         """Jobsets with something to claim."""
         return [_jobset([row]) for row in self._run("offers")]  # type: ignore[misc]

@@ -99,6 +99,11 @@ DELETE FROM workerbee."bee$" b
 SELECT count(*) FROM workerbee."bee$"
  WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() - interval '30 seconds';
 
+-- name: live_runners
+-- How much of this jobset's work can be done at a time.
+SELECT COALESCE(sum(runners), 0) FROM workerbee."bee$"
+ WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() AND NOT resting;
+
 -- name: offers
 -- Jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset.
 WITH RECURSIVE offered AS (
