@@ -17,12 +17,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 from workerbee import codec, functions
-from workerbee.errors import JobsetNotFoundError
+from workerbee.errors import EncodingError, JobsetNotFoundError
 from workerbee.futures import JobFuture
 from workerbee.job import Function, Jobset, NewJob, Options
 from workerbee.ledger import Ledger
 from workerbee.signing import Signer
-from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake
+from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, unstorable
 from workerbee.watcher import Watcher
 
 #: Jobs, and bytes, in one flush.
@@ -127,7 +127,7 @@ class Flusher:
         """Store what is put until `close`; ``patiently`` calls again what an outage interrupts."""
         try:
             while self._take():
-                patiently(partial(self._send, self._batch))
+                patiently(partial(self._store_calls, self._batch))
                 with self._settled:
                     self._batch = []
                     self._settled.notify_all()
@@ -166,6 +166,20 @@ class Flusher:
                 size += len(pending.call.data)
                 self._batch.append(pending)
         self._settled.notify_all()
+
+    def _store_calls(self, batch: list[Pending]) -> None:
+        """Store a batch of calls; one that PostgreSQL refuses fails its own future, and no other."""
+        try:
+            self._send(batch)
+        except Exception as error:
+            if not unstorable(error):
+                raise
+            if len(batch) > 1:
+                self._store_calls(batch[: len(batch) // 2])
+                self._store_calls(batch[len(batch) // 2 :])
+            else:
+                self._ledger.forget(batch[0].future)
+                batch[0].future.resolve(None, EncodingError("the call", error))
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
