@@ -21,7 +21,6 @@ import fcntl
 import functools
 import hashlib
 import importlib.util
-import logging
 import os
 import pwd
 import shutil
@@ -39,8 +38,6 @@ import platformdirs
 
 from workerbee import keeper
 from workerbee.errors import EmbeddedServerError
-
-logger = logging.getLogger("workerbee")
 
 _PATIENCE = 300.0  # seconds; recovery after a crash may take minutes on a slow disk
 _TRIES = 3  # a keeper may be killed before its server is ready
@@ -90,7 +87,6 @@ def start(home: Path | None = None) -> EmbeddedServer:
             raise
     except OSError as error:
         raise EmbeddedServerError(f"the embedded PostgreSQL can't be started: {error}; {_INSTEAD[3:]}") from error
-    _announce(site)
     return EmbeddedServer(f"host={site.runtime} port=5432 user=postgres dbname=postgres", site.data, hold)
 
 
@@ -475,8 +471,3 @@ def _server_error(site: _Site, what: str) -> EmbeddedServerError:
     log = site.data / "postgres.log"
     tail = _tail(log.read_text(errors="replace"))
     return EmbeddedServerError(f"the embedded PostgreSQL {what}; {log} ends with: {tail}; put that right, {_INSTEAD}")
-
-
-@functools.cache  # so that it is said once
-def _announce(site: _Site) -> None:
-    logger.info("using the embedded PostgreSQL %s, with its data in %s", site.version, site.data)

@@ -40,7 +40,7 @@ class Server:
 
     def __repr__(self) -> str:
         if self._embedded is not None:
-            return "the embedded PostgreSQL of this user"
+            return f"the embedded PostgreSQL with its data in {self._embedded.data}"
         parts = {
             k: v
             for k, v in described(self.dsn).items()

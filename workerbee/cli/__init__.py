@@ -1,0 +1,41 @@
+"""The command ``workerbee``. Each of its commands has a module here, or is a program of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from workerbee import __version__
+from workerbee.cli.demo import demo
+from workerbee.errors import WorkerbeeError
+
+
+class _Commands(click.Group):
+    """Commands whose users see Workerbee's errors as one sentence, with the exit status that a bee has."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except WorkerbeeError as error:
+            click.echo(f"workerbee: {error}", err=True)
+            context.exit(69 if isinstance(error, OSError) else 2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="workerbee")
+def main() -> None:
+    """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
+
+
+main.add_command(demo)
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bee(arguments: tuple[str, ...]) -> None:
+    """Claim and run jobs: the same as python -m workerbee.bee."""
+    # In the place of this process, so that signals and exit status are the bee's own.
+    os.execv(sys.executable, [sys.executable, "-m", "workerbee.bee", *arguments])  # noqa: S606
