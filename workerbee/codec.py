@@ -71,6 +71,7 @@ def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
 
 
 _encode_json, _encode_sorted = _encoder(sort_keys=False), _encoder(sort_keys=True)
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def _plain(value: Any, depth: int = DEPTH) -> bool:
@@ -154,9 +155,14 @@ def encode(value: object, what: str) -> Encoded:
     return Encoded(PICKLE, _pickle(value, what))
 
 
+def _parse(data: bytes) -> Any:
+    """JSON that PostgreSQL has found to be whole: json.loads checks much that needs no check, at twice the time."""
+    return _raw_decode(data.decode().lstrip())[0]
+
+
 def decode(codec: str, data: bytes) -> object:
     """The value. Never call this with ``pickle`` data whose signature doesn't hold."""
-    return pickle.loads(data) if codec == PICKLE else json.loads(data)  # noqa: S301
+    return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
 
 
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -174,7 +180,7 @@ def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any
     if codec == PICKLE:
         args, kwargs = pickle.loads(data)  # noqa: S301 (the caller has verified it)
         return args, kwargs
-    whole = json.loads(data)
+    whole = _parse(data)
     return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])
 
 
