@@ -318,6 +318,8 @@ class Supervisor:
 
     def _abandon(self, held: Held) -> None:
         """The claim is lost. What runs may still succeed first; what has not begun is no longer ours."""
+        for job in held.unstarted:
+            held.open.pop(job.id, None)
         held.unstarted.clear()
 
     # How jobs end

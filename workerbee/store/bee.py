@@ -105,24 +105,20 @@ class BeeStore:
 
     def complete(self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None) -> None:
         """Record successes (each with the time its batch was claimed) and delete batches with nothing open."""
-        columns: list[list[str]] = [[] for _ in range(8)]
-        for o, claimed_at in outcomes:
-            codec, data = parts.put(self._run, o.job, o.run, o.codec, o.data)
-            readable = codec in READABLE
-            values = (
+        rows = [
+            (
                 str(o.job),
                 str(o.run),
-                codec,
-                data.decode() if readable else "",
-                "" if readable else data.hex(),
+                *parts.written(self._run, o.job, o.run, o.codec, o.data),
                 o.mac.hex() if o.mac else "",
                 repr(claimed_at),
                 repr(o.duration),
             )
-            for column, value in zip(columns, values, strict=True):
-                column.append(value)
+            for o, claimed_at in outcomes
+        ]
         names = ("job", "run", "codec", "output", "payload", "mac", "claimed_at", "duration")
-        params = {n: "\n".join(c) for n, c in zip(names, columns, strict=True)}
+        columns = map("\n".join, zip(*rows, strict=True)) if rows else [""] * len(names)
+        params = dict(zip(names, columns, strict=True))
         [(stored, _, _)] = self._run(
             "complete",
             closed=[b.id for b in closed],

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg2 import errors
 
-from workerbee.job import READABLE, Function, Jobset, NewJob, Options, Stored
+from workerbee.job import Function, Jobset, NewJob, Options, Stored
 from workerbee.store import parts, queries
 from workerbee.store.connection import Connection, Row
 
@@ -66,31 +66,27 @@ class ClientStore:
         """
         lots: list[Options] = []
         filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
-        columns: list[list[str]] = [[] for _ in range(9)]
+        rows = []
         for job in jobs:
-            codec, data = parts.put(self._run, job.id, 0, job.codec, job.data)
             kind = (job.options, job.function)
             lot, size = filling.get(kind, (0, BATCH))
             if size == BATCH:
                 lot, size = len(lots), 0
                 lots.append(job.options)
             filling[kind] = (lot, size + 1)
-            readable = codec in READABLE
-            values = (
-                str(job.id),
-                job.digest.hex() if job.digest else "",
-                job.key.hex() if job.key else "",
-                codec,
-                data.decode() if readable else "",
-                "" if readable else data.hex(),
-                job.mac.hex() if job.mac else "",
-                str(lot),
-                str(job.function),
+            rows.append(
+                (
+                    str(job.id),
+                    job.digest.hex() if job.digest else "",
+                    job.key.hex() if job.key else "",
+                    *parts.written(self._run, job.id, 0, job.codec, job.data),
+                    job.mac.hex() if job.mac else "",
+                    str(lot),
+                    str(job.function),
+                )
             )
-            for column, value in zip(columns, values, strict=True):
-                column.append(value)
         names = ("id", "digest", "key", "codec", "input", "payload", "mac", "lot", "function")
-        params: dict[str, Any] = {n: "\n".join(c) for n, c in zip(names, columns, strict=True)}
+        params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
         params |= {
             "lot_number": list(range(len(lots))),
             "lot_priority": [o.priority for o in lots],

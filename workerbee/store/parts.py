@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from uuid import uuid4
 
+from workerbee.job import READABLE
 from workerbee.store.connection import Row
 
 #: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
@@ -27,6 +28,13 @@ def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, da
     for n, start in enumerate(range(0, len(data), PART), 1):
         run("put_part", job=job, run=run_number, token=token, seq=n, data=view[start : start + PART])
     return PARTS, json.dumps({"token": token, "n": n, "codec": codec}).encode()
+
+
+def written(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, str, str]:
+    """The codec of a value's row, its readable text and its other bytes in hexadecimal; one of them is empty."""
+    if len(data) > LARGE:
+        codec, data = put(run, job, run_number, codec, data)
+    return (codec, data.decode(), "") if codec in READABLE else (codec, "", data.hex())
 
 
 def get(run: Callable[..., list[Row]], job: int, run_number: int, reference: bytes) -> tuple[str, bytes]:
