@@ -102,6 +102,8 @@ class Client:
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
         stored = self._flusher.flush(timeout)
+        if not stored and timeout is None:
+            self._halted.wait()  # the flusher has ended, and why is about to be known
         if self._broken is not None:
             self._raise_broken()
         if not stored:

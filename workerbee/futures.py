@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import PENDING
+from contextlib import suppress
 from typing import Any
 
 
@@ -63,11 +64,11 @@ class JobFuture(Future[Any]):
                 return
 
     def resolve(self, value: Any, error: BaseException | None) -> None:
-        """End with a value or an error, unless it has been cancelled."""
+        """End with a value or an error, unless it has ended before."""
+        # After a COMMIT whose answer was lost, a call may be found to have run already that a hint resolves too.
         self.begin()
-        if self.cancelled():
-            return
-        if error is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(value)
+        with suppress(InvalidStateError):
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(value)

@@ -1,0 +1,52 @@
+"""``python -m tests.chaos --minutes M --seed S``: the run, and its verdict."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.hive import Hive
+from tests.chaos.plan import plan
+from tests.chaos.verdict import Verdict
+from tests.faultproxy import FaultProxy
+from tests.servers import server
+
+#: Jobs in a minute.
+RATE = 3600
+
+
+def main() -> int:
+    """The exit status: 0 if nothing was lost, doubled or changed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Prove by chaos that nothing is lost.")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=int, default=RATE, help="jobs in a minute")
+    parser.add_argument("--keep", action="store_true", help="keep the records and logs")
+    options = parser.parse_args()
+    for name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
+        del os.environ[name]
+    directory = Path(tempfile.mkdtemp(prefix="workerbee-chaos-"))
+    print(f"seed {options.seed}, {options.minutes:g} minutes, records in {directory}", flush=True)
+    try:
+        with server() as postgres, FaultProxy("127.0.0.1", postgres.port) as proxy:
+            n_jobs = int(options.rate * options.minutes)
+            hive = Hive(directory, postgres, proxy, n_jobs=n_jobs, seconds=options.minutes * 60)
+            try:
+                hive.suffer(plan(options.minutes, options.seed), lambda text: print(text, flush=True))
+                hive.settle()
+                verdict = Verdict(hive)
+            finally:
+                hive.close()
+        print(verdict)
+        return 0 if verdict.innocent else 1
+    finally:
+        if not options.keep:
+            shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

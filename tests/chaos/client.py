@@ -1,0 +1,93 @@
+"""A client under chaos: submits calls at a steady pace and writes down what it is told of each.
+
+``python -m tests.chaos.client DSN JOBSET FIRST N SECONDS PATIENCE``: the calls with keys FIRST … FIRST+N-1,
+spread over SECONDS; then at most PATIENCE seconds for what is still open. Every third call is one that
+isn't JSON. The record in CHAOS_CLIENT has a line for each thing it was told:
+
+- ``stored KEY``: flush() has returned, so that all keys up to this one are stored for good
+- ``result KEY SHA`` / ``error KEY TYPE``: what its future gave
+- ``hung KEY``: its future didn't end; ``broke TEXT``: the executor did
+- ``done``: it has got to its end
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import Any
+
+from tests.chaos.jobs import execute, execute_tuple
+from workerbee import WorkerbeeExecutor
+from workerbee.errors import DatabaseUnavailableError
+
+BURST = 25
+
+
+def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: float) -> None:
+    """See the module."""
+    record = os.open(os.environ["CHAOS_CLIENT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def tell(text: str) -> None:
+        os.write(record, f"{text}\n".encode())
+
+    began = time.monotonic()
+    executor = connected(dsn, jobset, began + seconds + patience)
+    futures: dict[Future[Any], int] = {}
+    try:
+        for start in range(first, first + n, BURST):
+            keys = range(start, min(start + BURST, first + n))
+            for key in keys:
+                call: tuple[Any, ...] = (execute_tuple, (key,)) if key % 3 == 2 else (execute, key)
+                future = executor.submit(*call)
+                futures[future] = key
+                future.add_done_callback(partial(report, tell, key))
+            executor.flush()
+            tell(f"stored {keys[-1]}")
+            time.sleep(max(0.0, began + seconds * (keys[-1] + 1 - first) / n - time.monotonic()))
+    except Exception as error:  # noqa: BLE001 (that is a finding)
+        tell(f"broke {error!r}")
+    open_ones = wait(futures, max(1.0, began + seconds + patience - time.monotonic())).not_done
+    for future in open_ones:
+        tell(f"hung {futures[future]}")
+    if not open_ones:
+        executor.shutdown()
+    tell("done")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def connected(dsn: str, jobset: str, deadline: float) -> WorkerbeeExecutor:
+    """An executor; it says at once if the database is away, so that whoever wants to wait tries again."""
+    while True:
+        try:
+            return WorkerbeeExecutor(0, jobset_id=jobset, dsn=dsn)
+        except DatabaseUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def report(tell: Any, key: int, future: Future[Any]) -> None:
+    """Write down how a future ended."""
+    if future.cancelled():
+        tell(f"error {key} Cancelled")
+    elif (error := future.exception()) is not None:
+        tell(f"error {key} {type(error).__name__} {str(error)[:300]!r}")
+    else:
+        tell(f"result {key} {digest(future.result())}")
+
+
+def digest(result: Any) -> str:
+    """A result in a few letters."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6]))

@@ -1,0 +1,81 @@
+"""The work done under chaos. Each execution writes to a file that outlives it what it does and has done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from typing import Any
+
+from workerbee import JobFailedError
+
+#: The file, and the folder of marks that say which jobs have had their misfortune.
+RECORD, MARKS = "CHAOS_RECORD", "CHAOS_MARKS"
+#: Out of this many keys each has one kind of trouble; the others are plain.
+TROUBLES = {3: "slow", 7: "flaky", 11: "error", 13: "big", 17: "deadly", 19: "slow"}
+CYCLE = 20
+
+
+def kind_of(key: int) -> str:
+    """What is special about this job."""
+    return TROUBLES.get(key % CYCLE, "plain")
+
+
+def value_of(key: int) -> str:
+    """What the job returns beside its key, as anybody can work out."""
+    return hashlib.sha256(str(key).encode()).hexdigest()
+
+
+def result_of(key: int) -> dict[str, Any]:
+    """The whole result."""
+    result: dict[str, Any] = {"key": key, "value": value_of(key)}
+    if kind_of(key) == "big" and key % (CYCLE * 10) == 13:
+        result["padding"] = "x" * 1_500_000  # such a value travels in parts
+    return result
+
+
+def execute(key: int) -> dict[str, Any]:
+    """The job: as deterministic as jobs are meant to be, but for misfortunes that strike it once."""
+    note("begin", key)
+    kind = kind_of(key)
+    if kind == "slow":
+        time.sleep(0.05 + key % 7 * 0.05)
+    elif kind == "flaky" and first_time(key):
+        raise JobFailedError(f"{key} fails once")
+    elif kind == "deadly" and key % (CYCLE * 5) == 17 and first_time(key):
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "error":
+        raise ValueError(key)
+    result = result_of(key)
+    note("end", key)
+    return result
+
+
+def execute_tuple(arguments: tuple[int]) -> dict[str, Any]:
+    """The same for a call that isn't JSON: each submission of it is a job of its own."""
+    return execute(*arguments)
+
+
+def execute_dict(input_data: dict[str, Any]) -> dict[str, Any]:
+    """The same for jobs that were added without a function."""
+    return execute(input_data["key"])
+
+
+def note(what: str, key: int) -> None:
+    """Append one line, and have it on the disk before anything else happens."""
+    fd = os.open(os.environ[RECORD], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, f"{what} {key} {os.getpid()}\n".encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def first_time(key: int) -> bool:
+    """True once for each key, whichever process asks."""
+    try:
+        os.close(os.open(os.path.join(os.environ[MARKS], str(key)), os.O_CREAT | os.O_EXCL))  # noqa: PTH118
+    except FileExistsError:
+        return False
+    return True
