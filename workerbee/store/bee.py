@@ -175,6 +175,10 @@ class BeeStore:
         [(_, bees)] = self._run("rescue", lease=lease)
         return bees or []
 
+    def take_over(self, scope: Scope) -> int:
+        """Make claimable what a slow bee holds and has not begun: half of it, or all if it is stuck; how many."""
+        return sum(row[0] for row in self._run("take_over", **_scope(scope)))
+
     def came_back(self) -> None:
         self._run("came_back")
 

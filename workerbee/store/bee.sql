@@ -64,7 +64,7 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
 -- name: start
 -- The one point of agreement on "started": the mark moves under the row's lock, and what was cancelled
 -- or taken over beyond it is no longer in `jobs`.
-UPDATE workerbee."batch$" SET started = LEAST(GREATEST(started, %(started)s), cardinality(jobs))
+UPDATE workerbee."batch$" SET started = LEAST(GREATEST(started, %(started)s), cardinality(jobs)), marked_at = now()
  WHERE id = %(batch)s AND bee = %(bee)s AND claim = %(claim)s
 RETURNING started, jobs, set_config('synchronous_commit', 'off', true);
 
@@ -287,6 +287,27 @@ WITH me AS (
     ON CONFLICT (jobset, writer) DO UPDATE SET lost = c.lost + excluded.lost
 )
 SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT bee::text) FROM lapsed);
+
+-- name: take_over
+-- With nothing left to claim: what another bee holds and has not begun becomes claimable again, at its old
+-- place, if that bee's mark has stood still for longer than a slice of work takes. Half of it, so that both
+-- have something to do; all of it from a bee that seems stuck. The row lock makes starting and taking over
+-- take turns, and beyond the mark nothing has begun: no job is run twice.
+WITH slow AS MATERIALIZED (
+    SELECT *, CASE WHEN COALESCE(marked_at, claimed_at) < now() - interval '1 second' THEN started
+                   ELSE (started + cardinality(jobs)) / 2 END AS kept
+      FROM workerbee."batch$"
+     WHERE jobset = {number} AND claim IS NOT NULL AND bee <> %(bee)s AND started < cardinality(jobs)
+       AND COALESCE(marked_at, claimed_at) < now() - interval '200 milliseconds'
+       AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
+     ORDER BY COALESCE(marked_at, claimed_at) LIMIT 1 FOR UPDATE SKIP LOCKED
+), shortened AS (
+    UPDATE workerbee."batch$" b SET jobs = s.jobs[:s.kept] FROM slow s WHERE b.id = s.id
+)
+INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate, again,
+                                jobs)
+SELECT jobset, function, run, priority, place, timeout, max_attempts, speculate, again, jobs[kept + 1:] FROM slow
+RETURNING cardinality(jobs), set_config('synchronous_commit', 'off', true);
 
 -- name: came_back
 -- A bee that was only cut off for less than a minute had not vanished: no job is blamed for it.

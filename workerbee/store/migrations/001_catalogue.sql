@@ -37,6 +37,7 @@ CREATE TABLE workerbee."batch$" (
     claim        uuid,                                  -- the claim it took these jobs by
     claimed_at   timestamptz,
     started      integer NOT NULL DEFAULT 0,            -- so many of the first jobs may have begun
+    marked_at    timestamptz,                           -- when that mark was last moved after the claim
     copy_of      bigint,                                -- a speculative copy of a job in that batch
     CHECK ((bee IS NULL) = (claim IS NULL) AND (bee IS NULL) = (claimed_at IS NULL)),
     CHECK (started BETWEEN 0 AND cardinality(jobs)),
