@@ -121,10 +121,11 @@ class Server(Reachable):
     """A running server with an empty database ``test``, which `connect` and `execute` use.
 
     ``settings`` are PostgreSQL's own, such as ``wal_level="logical"``. Without ``fsync`` an operating
-    system's crash would lose data, but no death of the server's processes does.
+    system's crash would lose data, but no death of the server's processes does. Without ``port`` a free
+    one is found.
     """
 
-    def __init__(self, *, fsync: bool = False, **settings: object) -> None:
+    def __init__(self, *, port: int | None = None, fsync: bool = False, **settings: object) -> None:
         user = _server_user()
         self.directory = _own_directory(user)
         RUNNING.add(self)
@@ -138,7 +139,11 @@ class Server(Reachable):
                 auto_start=0,
             )
             self._postgres.setup()
-            self._start_on_free_port()
+            if port is None:
+                self._start_on_free_port()
+            else:
+                self._postgres.settings["port"] = port
+                self.start()
         except BaseException:
             self._forget()
             raise
@@ -229,9 +234,9 @@ class Server(Reachable):
 
 
 @contextmanager
-def server(*, fsync: bool = False, **settings: object) -> Iterator[Server]:
+def server(*, port: int | None = None, fsync: bool = False, **settings: object) -> Iterator[Server]:
     """A `Server` that is gone after the block."""
-    running = Server(fsync=fsync, **settings)
+    running = Server(port=port, fsync=fsync, **settings)
     try:
         yield running
     finally:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -89,7 +90,6 @@ def main(inherit: int | None, **options: Any) -> None:
     SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
     it all back at once. Exit status: 0 nothing left to do, 2 usage, 69 no database, 75 lifetime reached.
     """
-    print_to_stdout(logging.getLogger("workerbee"))
     try:
         status = _as_child(inherit) if inherit is not None else _by_hand(**options)
     except WorkerbeeError as error:
@@ -103,6 +103,7 @@ def _by_hand(
     dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any
 ) -> int:
     """A bee that a person or a batch system started."""
+    print_to_stdout(logging.getLogger("workerbee"))
     with server.resolve(dsn=dsn) as found:
         settings = Settings(
             found.dsn,
@@ -122,7 +123,6 @@ def _as_child(fd: int) -> int:
     stream = sock.makefile("rw", encoding="utf-8")
     facts = json.loads(stream.readline())
     own = facts.pop("own", None)
-    logging.getLogger("workerbee").setLevel(facts.pop("log_level", logging.INFO))
     lock = threading.Lock()
 
     def tell(event: dict[str, Any]) -> None:
@@ -133,9 +133,13 @@ def _as_child(fd: int) -> int:
             except OSError:
                 pass  # the client is gone; the loop below hears it
 
+    logger = logging.getLogger("workerbee")
+    logger.addHandler(_Telling(tell))
+    logger.setLevel(facts.pop("log_level"))
+    logger.propagate = False
     supervisor = Supervisor(
         Settings(**facts),
-        logging.getLogger("workerbee"),
+        logger,
         tell=tell,
         forward=_forward,
         own=None if own is None else (socket.socket(fileno=own[0]), own[1]),
@@ -153,6 +157,17 @@ def _as_child(fd: int) -> int:
     status = supervisor.run()
     tell({"event": "ended", "status": status})
     return status
+
+
+class _Telling(logging.Handler):
+    """What a client's bee has to say is logged by the client, whose user has chosen where to."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell({"event": "log", "level": record.levelno, "message": self.format(record)})
 
 
 def _on_signals(supervisor: Supervisor) -> None:

@@ -238,6 +238,8 @@ class Client:
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
+            case "log":
+                self._log.log(event["level"], "%s", event["message"])
             case "initializer":
                 cause = codec.decode_error(event["error"].encode(), trusted=True)
                 self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)

@@ -181,9 +181,16 @@ class JobSet:
             "log_level": self._logger.getEffectiveLevel(),
         }
         events: list[dict[str, Any]] = []
+
+        def hear(event: dict[str, Any]) -> None:
+            if event["event"] == "log":
+                self._logger.log(event["level"], "%s", event["message"])
+            else:
+                events.append(event)
+
         bee = LocalBee(facts, own=(theirs, mark.fd))
         theirs.close()
-        listener = threading.Thread(target=bee.events, args=(events.append,), daemon=True)
+        listener = threading.Thread(target=bee.events, args=(hear,), daemon=True)
         listener.start()
         channel = Channel(ours)
         try:

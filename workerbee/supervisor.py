@@ -416,7 +416,9 @@ class Supervisor:
             if end.kind != "stopped" and job.id in held.open:
                 outcome, limits = self._charge(end)
                 verdict = store.fail(held.batch, outcome, limits, _summary(outcome.data))
-                self._log.info("job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
+                # In a caller's own run nothing else says so.
+                level = logging.WARNING if self._settings.only_functionless else logging.INFO
+                self._log.log(level, "job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
             held.open.pop(job.id, None)
             self._crew.settled()
 
