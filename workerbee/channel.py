@@ -140,15 +140,16 @@ class Mark:
 
     def take_back(self, last: int) -> int:
         """Take back all jobs up to ``last`` that have not begun; the number of the last one that has."""
-        begun = self._words[0]
+        taken, begun = self._words[3], self._words[0]
         while True:
-            self._words[2] = begun
+            if begun > taken:  # else what was taken back before is still to be skipped
+                self._words[2] = begun
             self._words[3] = last
             with self._barrier:
                 pass
             now = self._words[0]
-            if now <= begun:
-                return begun
+            if now <= begun or now <= taken:
+                return now
             begun = now
 
     def close(self) -> None:

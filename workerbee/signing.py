@@ -42,8 +42,9 @@ class Key:
         """
         path = _path()
         try:
-            mode = path.stat().st_mode
-            text = path.read_text("ascii").strip()
+            with path.open(encoding="ascii") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                text = file.read(1000).strip()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
@@ -64,7 +65,11 @@ class Key:
     def load_or_make(cls) -> Key:
         """The key, made and written to its file if there is none yet. Raises as `load` does."""
         while (key := cls.load()) is None:
-            _make(_path())
+            path = _path()
+            try:
+                _make(path)
+            except OSError as error:
+                raise KeyFileError(path, f"can't be written ({error}); name another by WORKERBEE_KEY_FILE") from error
         return key
 
     def __repr__(self) -> str:

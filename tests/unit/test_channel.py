@@ -1,0 +1,218 @@
+"""Frames between supervisor and runner, and the mark on which they agree what has begun."""
+
+from __future__ import annotations
+
+import itertools
+import marshal
+import mmap
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workerbee.channel import Channel, Mark
+
+Pair = tuple[Channel, Channel]
+MESSAGES = st.lists(
+    st.tuples(st.text(), st.integers(), st.binary(max_size=3000), st.none() | st.floats(allow_nan=False)), max_size=8
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Both ends of one channel."""
+    ours, theirs = map(Channel, socket.socketpair())
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def frames(messages: list[tuple[Any, ...]]) -> bytes:
+    """What a channel makes of messages."""
+    return b"".join(struct.pack("!Q", len(data)) + data for data in map(marshal.dumps, messages))
+
+
+def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
+    for size in itertools.cycle(sizes):
+        if not data:
+            return
+        yield data[:size]
+        data = data[size:]
+
+
+@given(MESSAGES, st.lists(st.integers(1, 50), min_size=1))
+@settings(max_examples=100)
+def test_frames_may_arrive_in_any_pieces(messages: list[tuple[Any, ...]], sizes: list[int]) -> None:
+    """However the bytes are cut, the same messages come out, in their order."""
+    raw, sock = socket.socketpair()
+    channel, got = Channel(sock), []
+    for piece in pieces(frames(messages), sizes):
+        raw.sendall(piece)
+        got += channel.arrived() or []
+    raw.close()
+    channel.close()
+    assert got == messages
+
+
+@given(MESSAGES, st.lists(st.integers(1, 50), min_size=1))
+@settings(max_examples=50)
+def test_receiving_waits_for_the_rest(messages: list[tuple[Any, ...]], sizes: list[int]) -> None:
+    """The same for the side that waits, whose messages come while it does."""
+    raw, sock = socket.socketpair()
+    channel, got = Channel(sock), []
+
+    def send() -> None:
+        for piece in pieces(frames(messages), sizes):
+            raw.sendall(piece)
+        raw.close()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    while (message := channel.receive()) is not None:
+        got.append(message)
+    thread.join()
+    channel.close()
+    assert got == messages
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_000, 65_536, 300_000, 5_000_000])
+def test_messages_of_all_sizes_pass(pair: Pair, size: int) -> None:
+    """Both ways of sending, and both ways of receiving."""
+    message = ("x", os.urandom(size))
+    ours, theirs = pair
+    thread = threading.Thread(target=theirs.send, args=(message,))
+    thread.start()
+    assert ours.receive() == message
+    thread.join()
+    theirs.queue(message)
+    theirs.queue(("then",))
+    got: list[Any] = []
+    while len(got) < 2:
+        theirs.send_some()
+        got += ours.arrived() or []
+    assert got == [message, ("then",)]
+    assert not theirs.pending
+
+
+def test_sending_some_does_not_wait(pair: Pair) -> None:
+    """When the other end reads nothing, the rest stays queued."""
+    ours, theirs = pair
+    theirs.queue(("x", bytes(10_000_000)))
+    theirs.send_some()
+    assert theirs.pending
+    assert ours.arrived() == []
+
+
+def test_the_other_ends_death_is_heard_after_its_last_words(pair: Pair) -> None:
+    """What was sent before the end is still received, then None."""
+    ours, theirs = pair
+    theirs.send(("last",))
+    theirs.socket.sendall(frames([("cut",)])[:-1])
+    theirs.close()
+    assert ours.receive() == ("last",)
+    assert ours.receive() is None
+    assert ours.arrived() is None
+
+
+def test_an_end_heard_without_waiting(pair: Pair) -> None:
+    """The same for the side that doesn't block."""
+    ours, theirs = pair
+    theirs.send(("last",))
+    theirs.close()
+    assert ours.arrived() == [("last",)]
+    assert ours.arrived() is None
+
+
+def test_sending_to_the_dead_raises(pair: Pair) -> None:
+    """Both ways of sending say that the other end is gone."""
+    ours, theirs = pair
+    theirs.close()
+    with pytest.raises(OSError):
+        ours.send(("x",))
+    ours.queue(("x",))
+    with pytest.raises(OSError):
+        ours.send_some()
+
+
+# The mark
+
+
+@pytest.fixture
+def mark() -> Iterator[Mark]:
+    made = Mark.create()
+    yield made
+    made.close()
+
+
+def test_a_mark_says_what_runs(mark: Mark) -> None:
+    """The number and the start of the job that the runner is in; none between jobs."""
+    assert mark.current()[0] == 0
+    assert mark.begin(7)
+    number, since = mark.current()
+    assert number == 7
+    assert since > 0
+    mark.rest()
+    assert mark.current() == (0, 0.0)
+
+
+def test_what_was_taken_back_does_not_begin(mark: Mark) -> None:
+    """What has begun stays with the runner; the rest up to the last number doesn't begin; what comes later does."""
+    assert mark.begin(3)
+    assert mark.take_back(6) == 3
+    assert not any(mark.begin(n) for n in (4, 5, 6))
+    assert mark.begin(7)
+
+
+def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
+    """Resting after a job, the runner has still begun it."""
+    assert mark.begin(3)
+    mark.rest()
+    assert mark.take_back(5) == 3
+    assert not mark.begin(4)
+    assert mark.begin(6)
+
+
+RUNNER = """
+import sys
+from workerbee.channel import Mark
+mark = Mark(int(sys.argv[1]))
+print(*[n for n in range(1, int(sys.argv[2]) + 1) if mark.begin(n)])
+"""
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 40])
+def test_runner_and_supervisor_agree(ahead: int) -> None:
+    """In a race of two processes no job begins that was taken back, however the calls overlap."""
+    n = 30_000
+    mark = Mark.create()
+    runner = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(mark.fd), str(n)], pass_fds=[mark.fd], stdout=subprocess.PIPE, text=True
+    )
+    taken: set[int] = set()
+    last = 0
+    while last < n:
+        before, last = last, max(last, min(n, mark.current()[0] + ahead))
+        begun = mark.take_back(last)
+        taken |= set(range(max(begun, before) + 1, last + 1))
+    really = set(map(int, runner.communicate()[0].split()))
+    mark.close()
+    assert not really & taken
+    assert really, "all was taken back before anything could begin: no race"
+
+
+def test_the_mark_is_shared_memory() -> None:
+    """The other process's words are seen without any message."""
+    mark = Mark.create()
+    other = mmap.mmap(mark.fd, 32)
+    mark.begin(5)
+    assert int.from_bytes(other[:8], sys.byteorder) == 5
+    other.close()
+    mark.close()
