@@ -1,0 +1,1 @@
+"""What is measured of Workerbee; a function for each row, as in the peers' modules."""

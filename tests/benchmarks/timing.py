@@ -1,0 +1,79 @@
+"""How a rate and a round trip are taken, the same for us and for every peer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.jobs import identity, noop, sleep
+
+#: What one measurement gives: numbers by name.
+Figures = dict[str, float]
+Submit = Callable[..., Any]  # gives something with a `result`
+
+WARM = 200
+SLEEP = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to measure: a database, a directory of one's own, how many jobs and runner processes."""
+
+    dsn: str
+    directory: str
+    n: int
+    workers: int = 2
+
+
+def rate(submit: Submit, n: int) -> Figures:
+    """No-op jobs a second, from the first submit to the last result, on a warmed executor."""
+    _wait([submit(noop, {"warm": i}) for i in range(WARM)])
+    began = time.perf_counter()
+    _wait([submit(noop, {"i": i}) for i in range(n)])
+    return {"jobs_per_s": n / (time.perf_counter() - began)}
+
+
+def round_trips(submit: Submit, n: int, beside: Callable[[], None] = lambda: None) -> Figures:
+    """Milliseconds from a submit to its result, with nothing else going on; ``beside`` is timed in between."""
+    _wait([submit(identity, -i) for i in range(1, 20)])
+    ours, others = [], []
+    pauses = random.Random(1)
+    for i in range(n):
+        time.sleep(pauses.uniform(0.025, 0.05))
+        began = time.perf_counter()
+        submit(identity, i).result()
+        ended = time.perf_counter()
+        beside()
+        ours.append(1e3 * (ended - began))
+        others.append(1e3 * (time.perf_counter() - ended))
+    ours.sort()
+    others.sort()
+    return {"p50_ms": ours[n // 2], "p99_ms": ours[int(0.99 * n)], "beside_p50_ms": others[n // 2]}
+
+
+def share_of_ideal(submit: Submit, n: int, workers: int) -> Figures:
+    """How much of the runners' time goes into jobs of 50 ms."""
+    _wait([submit(sleep, {"seconds": SLEEP, "warm": i}) for i in range(2 * workers)])
+    began = time.perf_counter()
+    _wait([submit(sleep, {"seconds": SLEEP, "i": i}) for i in range(n)])
+    return {"share_of_ideal": n * SLEEP / workers / (time.perf_counter() - began)}
+
+
+def mapped(results: Callable[[range], Any], n: int) -> Figures:
+    """Items a second through a `map`; ``results(items)`` are iterated."""
+    for _ in results(range(100)):
+        pass
+    began = time.perf_counter()
+    count = sum(1 for _ in results(range(n)))
+    elapsed = time.perf_counter() - began
+    if count != n:
+        raise RuntimeError(f"{count} results of {n}")
+    return {"items_per_s": n / elapsed}
+
+
+def _wait(futures: list[Any]) -> None:
+    for future in futures:
+        future.result()
