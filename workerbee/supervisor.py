@@ -21,7 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from workerbee import codec
-from workerbee.crew import Crew, End, Held, Task, Unusable
+from workerbee.crew import Appetite, Crew, End, Held, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, EncodingError, JobsetNotFoundError, RunnerDiedError
 from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
 from workerbee.signing import Key, Signer
@@ -393,7 +393,7 @@ class Supervisor:
             for e in ends
         ]
         ended = [o for o, _ in outcomes]
-        shared = number not in self._unhinted and self._pace.shares(len(ended))
+        shared = number not in self._unhinted and self._pace.shares(len(ended), writers=self._n_bees)
         store.complete(outcomes, closed, hint=results_hint(ended) if ended and shared else None)
         if ended and not shared:
             self._unhinted.setdefault(number, []).extend(ended)
@@ -491,30 +491,41 @@ class Supervisor:
     # Claiming
 
     def _claim(self, now: float) -> None:
+        """Claim as much as is wanted; where nothing is to be had, look after others, and then wait a little."""
         appetite = self._crew.appetite()
         if not appetite.claim or now < self._next_claim:
             return
-        found = False
+        n = self._claim_offered(appetite)
+        if n:
+            self._pause = POLL[0]
+        if n == appetite.claim or (not n and self._has_cared(now)):
+            self._next_claim = 0.0
+            return
+        if not n:
+            limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            self._pause = min(limit, self._pause * 2)
+        self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _claim_offered(self, appetite: Appetite) -> int:
+        """Claim from the first jobset that has work; how many jobs."""
         for store in self._offers():
             with self._dropped(store.jobset.number):
                 batches = store.claim(appetite.claim, appetite.start, self._scopes[store.jobset.number])
                 if batches:
                     self._take(store, batches)
-                    found = True
-                    break
-        if not found and now >= self._next_care:
-            self._next_care = now + min(1.5, 0.1 * self._n_bees)
-            found = bool(self._care()) or (self._next_claim == 0.0 and self._lively)
-            if not found:
-                self._look_for_named()
-                self._perhaps_exhausted()
-        if found:
-            self._pause = POLL[0]
-            self._next_claim = 0.0
-        else:
-            limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
-            self._pause = min(limit, self._pause * 2)
-            self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+                    return sum(len(batch.jobs) for batch in batches)
+        return 0
+
+    def _has_cared(self, now: float) -> bool:
+        """Look after others, if it is time to; whether that may have made work, or brought some."""
+        if now < self._next_care:
+            return False
+        self._next_care = now + min(1.5, 0.1 * self._n_bees)
+        if self._care() or (self._next_claim == 0.0 and self._lively):
+            return True
+        self._look_for_named()
+        self._perhaps_exhausted()
+        return False
 
     def _look_for_named(self) -> None:
         """Functions of the names that this bee was started with may have been stored meanwhile."""

@@ -19,7 +19,9 @@ MOST = 20_000
 #: A hint that names nothing: look at everything.
 ANYTHING = "?"
 #: A hint shares the transaction of so few jobs if none was sent in the last so many seconds.
-SMALL, PAUSE = 8, 0.02
+SMALL, SHARE_PAUSE = 8, 0.001
+#: Seconds between hints that follow, while more is coming. Both pauses grow with the number of writers.
+FOLLOW_PAUSE = 0.02
 
 
 class Pace:
@@ -28,13 +30,13 @@ class Pace:
     def __init__(self) -> None:
         self._last = 0.0
 
-    def shares(self, n_jobs: int) -> bool:
+    def shares(self, n_jobs: int, *, writers: int = 1) -> bool:
         """Whether the hint may go with the transaction of ``n_jobs`` jobs."""
-        return n_jobs <= SMALL and self._passes(PAUSE)
+        return n_jobs <= SMALL and self._passes(SHARE_PAUSE * writers)
 
     def follows(self, *, idle: bool, writers: int = 1) -> bool:
         """Whether to send one now, by itself: at once if no more is coming, else seldom."""
-        return self._passes(0.0 if idle else PAUSE * writers)
+        return self._passes(0.0 if idle else FOLLOW_PAUSE * writers)
 
     def _passes(self, pause: float) -> bool:
         now = time.monotonic()
