@@ -74,12 +74,13 @@ class Channel:
     def arrived(self) -> list[tuple[Any, ...]] | None:
         """What can be read without waiting; None when the other end is gone and all is read."""
         try:
-            while chunk := self.socket.recv(1 << 18, socket.MSG_DONTWAIT):
+            for _ in range(16):  # a long message is read in turns, so that others are heard too
+                chunk = self.socket.recv(1 << 18, socket.MSG_DONTWAIT)
+                if not chunk:
+                    return list(self._complete()) or None
                 self._inbox += chunk
                 if len(chunk) < 1 << 16:
                     break
-            else:
-                return list(self._complete()) or None
         except BlockingIOError:
             pass
         except OSError:

@@ -264,8 +264,9 @@ class WorkerbeeExecutor(_Submits):
         return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
 
     def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
-        if (fn, "large") not in self._warned:
-            self._warned.add((fn, "large"))
+        site = (getattr(fn, "__qualname__", type(fn).__qualname__), "large")
+        if site not in self._warned:
+            self._warned.add(site)
             warnings.warn(codec.too_much("a call", fn, size), stacklevel=4)
 
     def _warn_unmemoised(self, fn: Callable[..., Any], function_is_plain: bool) -> None:  # noqa: FBT001

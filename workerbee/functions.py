@@ -92,7 +92,7 @@ class Cache:
             name,
             codec.digest(name.encode(), PYTHON.encode(), *parts),
             identity.memo or version is not None,
-            codec.digest(kind.encode(), PYTHON.encode(), body),
+            digest(name, kind, body, PYTHON),
             kind,
             body,
             PYTHON,
@@ -152,6 +152,11 @@ def _is_its_attributes(thing: Any, kind: Any) -> bool:
 
 class _Attributes:
     pass
+
+
+def digest(name: str, kind: str, body: bytes, python: str) -> bytes:
+    """What the content of a record is known by."""
+    return codec.digest(name.encode(), kind.encode(), python.encode(), body)
 
 
 def _name(fn: Any) -> str:

@@ -79,22 +79,24 @@ class Work:
     def __init__(self, uuid: UUID, key: Key | None) -> None:
         self._signer = Signer(key, uuid) if key is not None else None
         self.records: dict[int, Function] = {}
+        #: For each function the jobset's signer, if this bee has the key that its record was signed with.
+        self.signers: dict[int, Signer | None] = {}
         self._loaded: dict[int, Callable[..., Any]] = {}
 
-    def signer(self, number: int) -> Signer | None:
-        """The jobset's signer, if this bee has its key: if the record of the function was signed with it."""
-        record = self.records[number]
-        if self._signer is not None and self._signer.verify(
+    def learn(self, number: int, record: Function) -> None:
+        """A function, as its row has it. The signature covers all of that by the digest."""
+        signed = self._signer is not None and self._signer.verify(
             record.mac, "function", 0, 0, record.codec, record.digest, record.body
-        ):
-            return self._signer
-        return None
+        )
+        whole = functions.digest(record.name, record.codec, record.body, record.python)
+        self.records[number] = record
+        self.signers[number] = self._signer if signed and whole == record.digest else None
 
     def load(self, number: int) -> Callable[..., Any]:
         """The callable, loaded at its first use. Raises FunctionUnavailable, or what its initializer raises."""
         if number not in self._loaded:
             record = self.records[number]
-            if self.signer(number) is None:
+            if self.signers[number] is None:
                 raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
             loaded = functions.load(record.codec, record.body, record.python)
             functions.initialize(loaded)
@@ -129,7 +131,7 @@ class Runner:
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
         self._sent = 0.0
-        self._warned: set[Callable[..., Any]] = set()
+        self._warned: set[int] = set()
         self._ending: BaseException | None = None  # what the caller's own function raised
         self._unsettled = 0
 
@@ -139,7 +141,7 @@ class Runner:
             match message:
                 case ("function", jobset, uuid, number, record):
                     work = self._work.setdefault(jobset, Work(UUID(uuid), self._key))
-                    work.records[number] = Function(*record)
+                    work.learn(number, Function(*record))
                 case ("jobs", jobset, function, calls):
                     self._perform_all(jobset, function, [Call(*c) for c in calls])
                 case ("settled",):
@@ -176,8 +178,8 @@ class Runner:
         work = self._work[jobset]
         record = work.records[number]
         if record.name not in self._named:
-            return Usable(work.load(number), work.signer(number), record.digest, named=False)
-        signer = work.signer(number)
+            return Usable(work.load(number), work.signers[number], record.digest, named=False)
+        signer = work.signers[number]
         if signer is None and any(call.codec == codec.PICKLE for call in calls):
             raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
         return Usable(functions.resolve(record.name), signer, record.digest, named=True)
@@ -223,8 +225,8 @@ class Runner:
         size = len(encoded.data)
         if size > self._max_payload:
             raise PayloadTooLargeError("the result", size, self._max_payload)
-        if size > codec.WARN_BYTES and function not in self._warned:
-            self._warned.add(function)
+        if size > codec.WARN_BYTES and id(function) not in self._warned:
+            self._warned.add(id(function))
             warnings.warn(codec.too_much("a result", function, size), stacklevel=1)
         return encoded
 
