@@ -64,6 +64,7 @@ class Client:
         self._closing = False
         self._bee: LocalBee | None = None
         self._bee_draining = False
+        self._cancel = self.cancel  # one object for all futures
         self._control = threading.Lock()
         self._control_connection = Connection(dsn, application="workerbee control")
         signer = Signer(key, jobset.uuid)
@@ -93,7 +94,7 @@ class Client:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
         if len(call.data) > self._max_payload:
             raise PayloadTooLargeError("the arguments", len(call.data), self._max_payload)
-        future = JobFuture(self.cancel)
+        future = JobFuture(self._cancel)
         self._flusher.put(Pending(future, function, call, options, unique))
         if self._broken is not None:
             self._raise_broken()
