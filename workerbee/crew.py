@@ -133,7 +133,7 @@ class RunnerProcess:
     def reap(self) -> str:
         """Wait for the dead process; what is known about its end."""
         if self.process is None:
-            return "the process ended"
+            return "ended by its caller"
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
@@ -335,6 +335,9 @@ class Crew:
             self._learn(task, duration)
             self._ends.append(End(task, kind, codec, data, mac, duration))
         self._early_deaths = 0
+        if not runner.in_hand:
+            self._overhear(runner)
+            runner.tail.clear()  # what was printed before is no evidence against the next job
 
     def _return(self, task: Task) -> None:
         """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
@@ -350,18 +353,17 @@ class Crew:
         self._recent = max(self._pace[key], 1e-6)
 
     def _overhear(self, runner: RunnerProcess) -> None:
-        assert runner.process is not None  # noqa: S101
-        assert runner.process.stdout is not None  # noqa: S101
-        try:
+        """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
+        if runner.process is None or runner.process.stdout is None:
+            return
+        with suppress(BlockingIOError):
             text = os.read(runner.process.stdout.fileno(), 1 << 16)
-        except BlockingIOError:
-            return
-        if not text:
-            self._selector.unregister(runner.process.stdout)
-            return
-        runner.tail += text
-        del runner.tail[:-TAIL]
-        self._forward(text)
+            if not text:
+                with suppress(KeyError):
+                    self._selector.unregister(runner.process.stdout)
+            runner.tail += text
+            del runner.tail[:-TAIL]
+            self._forward(text)
 
     def _hand_out(self) -> None:
         for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
@@ -468,6 +470,8 @@ class Crew:
         self._hear_last_words(runner)
         n, since = runner.mark.current()
         how = runner.reap()
+        last_words = runner.tail.decode(errors="replace")
+        how += f"; last output:\n{last_words}" if last_words else "; it had printed nothing"
         self._runners.remove(runner)
         self._unregister(runner)
         reason, meant = runner.killed or ("died", n)
@@ -476,14 +480,12 @@ class Crew:
         for number in sorted(runner.in_hand, reverse=True):
             self._ready.appendleft(runner.in_hand.pop(number))
         if blamed is not None:
-            evidence = f"its runner was {how}; last output:\n{runner.tail.decode(errors='replace')}"
-            self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, evidence))
+            self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, how))
         elif not runner.leaving and runner.killed is None:
             self._early_deaths += 1
             self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
             if self._early_deaths >= 5:
-                tail = runner.tail.decode(errors="replace")
-                self.broken = f"runners die before they do anything ({how}); last output:\n{tail}"
+                self.broken = f"runners die before they do anything; the last one {how}"
         if self._own is not None:
             self.broken = "the caller is gone"
             self._size = 0
@@ -493,12 +495,7 @@ class Crew:
     def _hear_last_words(self, runner: RunnerProcess) -> None:
         for message in runner.channel.arrived() or ():
             self._take(runner, message)
-        if runner.process is not None and runner.process.stdout is not None:
-            with suppress(OSError):
-                while text := os.read(runner.process.stdout.fileno(), 1 << 16):
-                    runner.tail += text
-                    self._forward(text)
-            del runner.tail[:-TAIL]
+        self._overhear(runner)
 
     def _unregister(self, runner: RunnerProcess) -> None:
         files: list[Any] = [runner.channel]

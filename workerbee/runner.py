@@ -17,6 +17,7 @@ runners. The messages:
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import socket
@@ -128,6 +129,7 @@ class Runner:
         self._named = named
         self._max_payload = max_payload
         self._key = Key.load()
+        self._pid = os.getpid()
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
         self._sent = 0.0
@@ -202,6 +204,8 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, "error", error, 0.0)
         end = perform(usable.function, args, kwargs)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the job has forked must not serve as a second runner
         if self._own is not None and end.status == "failed":
             self._ending = end.error
             if isinstance(end.error, (KeyboardInterrupt, SystemExit)):
@@ -255,6 +259,7 @@ class Runner:
 def main() -> None:
     """Run as ``python -m workerbee.runner SOCKET MARK BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
     _die_with_parent()
+    faulthandler.enable()  # a crash in C says where
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's to handle
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -429,10 +429,11 @@ class Supervisor:
             limits = self._limits if end.kind == "failed" else Limits(1)
             return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
         if end.kind == "timeout":
-            timeout = end.task.held.batch.timeout
-            error: Exception = TimeoutError(f"job {job.id} ran longer than its timeout of {timeout:g} s and was killed")
+            timeout = f"its timeout of {end.task.held.batch.timeout:g} s"
+            error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
             return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
-        error = RunnerDiedError(f"job {job.id} has ended its runner {DEATHS} times; the last time {end.evidence}")
+        what = "ended its runner" if end.kind == "died" else "was lost with its bee"
+        error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
         return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
 
     def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:

@@ -1,0 +1,150 @@
+"""Jobs that kill, hang or flood their runner: each is blamed alone, with what is known of its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import poison
+from tests.servers import Database
+from tests.waiting import eventually
+from workerbee import WorkerbeeExecutor
+from workerbee.errors import RunnerDiedError
+
+
+@contextmanager
+def employing(database: Database) -> Iterator[WorkerbeeExecutor]:
+    """An executor with a local bee of one runner, which misses no heartbeat meanwhile."""
+    with WorkerbeeExecutor(1, dsn=database.dsn) as executor:
+        yield executor
+        # The one is set anew after a gap: they are equal as long as no heartbeat came too late.
+        assert database.execute('SELECT served_since = started_at FROM workerbee."bee$"') == [(True,)]
+
+
+@pytest.fixture
+def executor(database: Database) -> Iterator[WorkerbeeExecutor]:
+    with employing(database) as executor:
+        yield executor
+
+
+@contextmanager
+def stdout_to(path: Path) -> Iterator[None]:
+    """Processes started in the block print into this file."""
+    before = os.dup(1)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def among_neighbours(executor: WorkerbeeExecutor, submit: Callable[[], Future[Any]]) -> Future[Any]:
+    """The future of a poisonous job that has ended, in the middle of others that came back unharmed."""
+    list(executor.map(poison.neighbour, range(20)))  # known to be short, so that the next ones travel together
+    before = [executor.submit(poison.neighbour, n) for n in range(10)]
+    poisoned = submit()
+    after = [executor.submit(poison.neighbour, n) for n in range(10)]
+    assert [f.result(60) for f in before + after] == [*range(10), *range(10)]
+    poisoned.exception(60)
+    return poisoned
+
+
+def all_of(error: BaseException | None) -> str:
+    """What an error says of itself, its notes among it, wherever this version of Python keeps them."""
+    return f"{error}\n{getattr(error, '__notes__', '')}\n{error and error.__cause__}"
+
+
+def attempts(database: Database, executor: WorkerbeeExecutor) -> list[tuple[str, int]]:
+    """Kinds of attempts that are recorded, and how many of each."""
+    table = f'workerbee."attempt${executor._jobset.number}"'
+    return database.execute(f"SELECT kind, count(*)::integer FROM {table} GROUP BY kind ORDER BY kind")
+
+
+def gone(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+@pytest.mark.parametrize(
+    ("job", "evidence"),
+    [
+        (poison.segfault, ["SIGSEGV", "here it comes", "Segmentation fault", "in segfault"]),
+        (poison.exit_at_once, ["exited with status 7"]),
+        (poison.devour, ["SIGKILL", "peak memory 3"]),
+    ],
+)
+def test_a_job_that_kills_its_runner_is_blamed_after_three_deaths(
+    executor: WorkerbeeExecutor, database: Database, job: Callable[[], None], evidence: list[str]
+) -> None:
+    """Its future raises, and knows the signal, the peak memory, the last output, the host and the attempt."""
+    error = among_neighbours(executor, lambda: executor.submit(job)).exception()
+    assert isinstance(error, RunnerDiedError)
+    assert isinstance(error, BrokenProcessPool)
+    for fact in [*evidence, "peak memory", "attempt 3", f"host {os.uname().nodename}"]:
+        assert fact in all_of(error)
+    assert attempts(database, executor) == [("died", 3)]
+
+
+def test_a_job_over_its_memory_limit_fails_alone(executor: WorkerbeeExecutor, database: Database) -> None:
+    """What the limit raises is the job's own exception, and costs nobody a runner."""
+    error = among_neighbours(executor, lambda: executor.submit(poison.exceed_memory_limit)).exception()
+    assert isinstance(error, MemoryError)
+    assert attempts(database, executor) == [("error", 1)]
+
+
+def test_an_endless_job_ends_at_its_timeout(executor: WorkerbeeExecutor, database: Database) -> None:
+    """It is killed, never tried again, and its TimeoutError tells what it had printed."""
+    endless = executor.with_options(timeout=0.5)
+    error = among_neighbours(executor, lambda: endless.submit(poison.loop_for_ever)).exception()
+    assert isinstance(error, TimeoutError)
+    for fact in ["0.5 s", "round and round", "peak memory", "attempt 1", f"host {os.uname().nodename}"]:
+        assert fact in all_of(error)
+    assert attempts(database, executor) == [("error", 1)]
+
+
+def test_a_job_that_holds_the_gil_misses_no_heartbeat(executor: WorkerbeeExecutor) -> None:
+    """No thread of its process runs for longer than a lease; its bee, and what is behind it, don't mind."""
+    assert among_neighbours(executor, lambda: executor.submit(poison.hold_the_gil, 3.0)).result() == 3.0
+
+
+def test_a_job_that_prints_without_end_blocks_nobody(database: Database, tmp_path: Path) -> None:
+    """100 MB of output pass through the bee while it keeps its heartbeat."""
+    printed = tmp_path / "printed"
+    with stdout_to(printed), employing(database) as executor:
+        assert among_neighbours(executor, lambda: executor.submit(poison.print_much, 100)).result() == 100
+        eventually(lambda: printed.stat().st_size > 100_000_000, what="all of the output")
+
+
+def test_children_of_a_killed_job_end_with_it(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """A timeout leaves none of the processes that the job had started."""
+    pids = tmp_path / "pids"
+    hanging = executor.with_options(timeout=1.0)
+    among_neighbours(executor, lambda: hanging.submit(poison.start_children_and_hang, str(pids)))
+    children = [int(pid) for pid in pids.read_text().split()]
+    assert len(children) == 3
+    eventually(lambda: all(map(gone, children)), what="the end of the job's children")
+
+
+def test_children_that_a_job_leaves_end_with_the_bee(database: Database) -> None:
+    """They neither keep the runner from the next jobs nor the executor from its end."""
+    with WorkerbeeExecutor(1, dsn=database.dsn) as executor:
+        children = among_neighbours(executor, lambda: executor.submit(poison.leave_children, 3)).result()
+        assert not any(map(gone, children))
+    eventually(lambda: all(map(gone, children)), what="the end of the job's children")
+
+
+def test_a_forked_child_that_comes_back_is_not_a_second_runner(executor: WorkerbeeExecutor) -> None:
+    """Only the parent's return is the job's result, and the child takes no other job."""
+    assert among_neighbours(executor, lambda: executor.submit(poison.return_twice)).result() == "the parent"
+    assert list(executor.map(poison.neighbour, range(50))) == list(range(50))
