@@ -38,3 +38,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"workerbee.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -171,6 +171,15 @@ def test_what_was_taken_back_does_not_begin(mark: Mark) -> None:
     assert mark.begin(7)
 
 
+def test_what_was_taken_back_stays_so(mark: Mark) -> None:
+    """Taking more back, while the runner is still to skip the earlier ones, gives it none of those."""
+    assert mark.take_back(40) == 0
+    assert not mark.begin(24)
+    mark.take_back(41)
+    assert not any(mark.begin(n) for n in range(24, 42))
+    assert mark.begin(42)
+
+
 def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
     """Resting after a job, the runner has still begun it."""
     assert mark.begin(3)

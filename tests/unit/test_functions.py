@@ -92,7 +92,7 @@ DIFFERENT = {
     "how it is called": ("def f(x, y): return y", "def f(x, /, y): return y"),
     "what a try covers": (
         "def f(x):\n  try:\n    a(x)\n    b(x)\n  except KeyError:\n    pass",
-        "def f(x):\n  a(x)\n  try:\n    b(x)\n  except KeyError:\n    pass",
+        "def f(x):\n  try:\n    a(x)\n  except KeyError:\n    pass\n  else:\n    b(x)",
     ),
     "a cell": (
         "def m(k):\n  def f(x): return k\n  return f\nf = m(1)",
