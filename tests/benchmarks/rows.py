@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from tests.benchmarks.peers import PEERS
 from tests.benchmarks.results import Bar, Results, at_least, at_most
-from tests.benchmarks.stage import DISK, Contender
+from tests.benchmarks.stage import DISK, MEMORY, Contender
 
 OURS = "workerbee"
 PROCESSES = "processes"
@@ -31,8 +32,12 @@ class Row:
     prepare: Contender | None = None
     cloned: bool = False
     in_pairs: bool = False
-    where: str = DISK
+    repetitions: int = 3
     quick_n: int = 100
+
+    @property
+    def where(self) -> str:
+        return MEMORY if self.in_pairs else DISK
 
     def with_peers(self, peers: tuple[str, ...]) -> dict[str, Contender]:
         """Our contenders, and those peers that take part in this row."""
@@ -56,22 +61,62 @@ def _map(results: Results) -> Iterator[Bar]:
 
 
 def _latency(results: Results) -> Iterator[Bar]:
-    yield at_most("p50 over two raw commits", results.median(OURS, "over_two_commits_ms"), 1.7, "ms")
+    yield at_most("p50 over two raw commits", results.median(OURS, "over_two_commits_ms"), 1.7, " ms")
     if "ray" in results.samples:
         yield at_most("p50 (÷ ray's)", results.median(OURS, "p50_ms") / results.median("ray", "p50_ms"), 1.0, " x")
 
 
 def _sleeps(results: Results) -> Iterator[Bar]:
-    yield at_least("of ideal", 100 * results.median(OURS, "share_of_ideal"), 97, "%")
+    yield at_least("of ideal", 100 * results.median(OURS, "share_of_ideal"), 97, " %")
 
 
 def _reattach(results: Results) -> Iterator[Bar]:
-    yield at_most("seconds", results.median(OURS, "seconds"), 3.0, "s")
+    yield at_most("seconds", results.median(OURS, "seconds"), 3.0, " s")
+
+
+def _memory(results: Results) -> Iterator[Bar]:
+    yield at_most("client's growth", results.median(OURS, "client_growth"), 1.1, " x")
+    yield at_most("bee's growth", results.median(OURS, "bee_growth"), 1.1, " x")
+
+
+def _pair(of: str, to: str, limit: float) -> Callable[[Results], Iterator[Bar]]:
+    def judge(results: Results) -> Iterator[Bar]:
+        for who in results.others(to) if not of else [of]:
+            ratio = results.ratio(who, to, "jobs_per_s")
+            yield at_least(f"{who} ÷ {to}", ratio.median, limit, ratio=ratio)
+
+    return judge
+
+
+def _bees(results: Results) -> Iterator[Bar]:
+    best = max(results.samples, key=lambda who: results.median(who, "jobs_per_s"))
+    return _pair("64 bees", best, 0.8)(results)
+
+
+def _idle(results: Results) -> Iterator[Bar]:
+    yield at_most("queries/s each", results.median(OURS, "queries_per_s"), 0.5)
+    yield at_most("writes but heartbeats", results.median(OURS, "other_writes"), 0)
+
+
+def _stragglers(results: Results) -> Iterator[Bar]:
+    everyone = [figures for samples in results.samples.values() for figures in samples]
+    yield at_most("makespan ÷ ideal", median(f["over_ideal"] for f in everyone), 1.15, " x")
+    yield at_most("extra runs", 100 * median(f["extra_runs"] for f in everyone), 5, " %")
+
+
+def _wal(results: Results) -> Iterator[Bar]:
+    for who, limit in (("temporary", 400), ("durable", 650)):
+        yield at_most(f"{who}: WAL a job", results.median(who, "wal_bytes"), limit, " B")
+        yield at_most(f"{who}: dead rows a job", results.median(who, "dead_rows"), 0.05)
+
+
+def _rescue(results: Results) -> Iterator[Bar]:
+    yield at_most("p99", results.median(OURS, "p99_s"), 3.0, " s")
 
 
 def _start(results: Results) -> Iterator[Bar]:
-    yield at_most("import", results.median(OURS, "import_s"), 0.1, "s")
-    yield at_most("warm start to first result", results.median(OURS, "start_s"), 0.8, "s")
+    yield at_most("import", results.median(OURS, "import_s"), 0.1, " s")
+    yield at_most("warm start to first result", results.median(OURS, "start_s"), 0.8, " s")
 
 
 ROWS = {
@@ -120,6 +165,91 @@ ROWS = {
             _sleeps,
             {OURS: _ours("executor", "sleeps")},
             quick_n=10,
+        ),
+        Row(
+            "memory",
+            "jobs from a generator, with a buffersize",
+            1_000_000,
+            "client_mb",
+            _memory,
+            {OURS: _ours("executor", "memory")},
+            quick_n=1000,
+        ),
+        Row(
+            "full",
+            "no-op jobs into a jobset with 100 times as many finished ones, and into an empty one",
+            10_000,
+            "jobs_per_s",
+            _pair("full", "empty", 0.95),
+            {"full": _ours("storage", "into", jobset_id="full"), "empty": _ours("storage", "into")},
+            prepare=_ours("storage", "fill"),
+            in_pairs=True,
+        ),
+        Row(
+            "snapshot",
+            "no-op jobs beside another session's old snapshot",
+            20_000,
+            "jobs_per_s",
+            _pair("", "without", 0.9),
+            {
+                "read-only": _ours("storage", "beside_snapshot", begin="SELECT 1"),
+                "without": _ours("storage", "beside_snapshot"),
+                "with an xid": _ours("storage", "beside_snapshot", begin="SELECT txid_current()"),
+            },
+            in_pairs=True,
+        ),
+        Row(
+            "bees",
+            "no-op jobs queued first, by the number of one-runner bees",
+            200_000,
+            "jobs_per_s",
+            _bees,
+            {f"{n} bees": _ours("bees", "drain", bees=n) for n in (1, 2, 4, 8, 16, 32, 64)},
+            prepare=_ours("bees", "queue"),
+            cloned=True,
+            in_pairs=True,
+            quick_n=4000,
+        ),
+        Row(
+            "idle",
+            "bees with nothing to do",
+            64,
+            "queries_per_s",
+            _idle,
+            {OURS: _ours("bees", "idle")},
+            quick_n=4,
+        ),
+        Row(
+            "stragglers",
+            "sleeps of 0.25 s on four bees, one 10 times slower, one frozen on the way",
+            400,
+            "over_ideal",
+            _stragglers,
+            {f"seed {seed}": _ours("bees", "stragglers", seed=seed) for seed in range(1, 6)},
+            repetitions=1,
+            quick_n=20,
+        ),
+        Row(
+            "rescue",
+            "kills of a bee, until its job runs elsewhere",
+            50,
+            "p50_s",
+            _rescue,
+            {OURS: _ours("bees", "rescue")},
+            repetitions=1,
+            quick_n=2,
+        ),
+        Row(
+            "wal",
+            "no-op jobs at saturation, full-page images off",
+            50_000,
+            "wal_bytes",
+            _wal,
+            {
+                "temporary": _ours("storage", "wal", temporary=True),
+                "durable": _ours("storage", "wal", temporary=False),
+            },
+            quick_n=1000,
         ),
         Row(
             "start",

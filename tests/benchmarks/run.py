@@ -11,8 +11,8 @@ from tests.benchmarks.stage import Contender, MeasurementError, Stage
 from tests.benchmarks.timing import Figures
 from tests.servers import Database
 
-#: Repetitions of a row, and of one that compares us with ourselves.
-REPETITIONS, PAIRS = 3, 10
+#: Repetitions of a row that compares us with ourselves.
+PAIRS = 10
 
 
 def measure(
@@ -26,7 +26,7 @@ def measure(
 ) -> Results:
     """What ``row`` gives. A contender that fails is not tried again."""
     n = row.quick_n if quick else row.n
-    rounds = repetitions or (PAIRS if row.in_pairs else REPETITIONS)
+    rounds = repetitions or (PAIRS if row.in_pairs else row.repetitions)
     contenders = row.with_peers(peers)
     results = Results()
     with _databases(stage, row, n) as databases:

@@ -7,6 +7,7 @@ from concurrent.futures import as_completed
 from contextlib import closing
 from uuid import uuid4
 
+import psutil
 import psycopg2
 
 from tests.benchmarks import timing
@@ -66,3 +67,31 @@ def reattach(place: Place) -> Figures:
         for future in as_completed([ours.submit(noop, {"i": i}) for i in range(place.n)]):
             future.result()
         return {"seconds": time.perf_counter() - began}
+
+
+def memory(place: Place) -> Figures:
+    """Resident megabytes of this process and of its bee's, in the first tenth of the jobs and at most after it."""
+    with executor(place, fresh()) as ours:
+        mine = psutil.Process()
+        bees = mine.children(recursive=True)
+        samples = []
+        began = time.perf_counter()
+        results = ours.map(noop, ({"i": i} for i in range(place.n)), buffersize=5000)
+        for i, _ in enumerate(results):
+            if i % max(1, place.n // 200) == 0:
+                samples.append((_resident([mine]), _resident(bees)))
+        elapsed = time.perf_counter() - began
+    first, later = samples[: len(samples) // 10], samples[len(samples) // 10 :]
+    client, bee = (max(mb) for mb in zip(*first, strict=True))
+    most_client, most_bee = (max(mb) for mb in zip(*later, strict=True))
+    return {
+        "client_mb": most_client,
+        "client_growth": most_client / client,
+        "bee_mb": most_bee,
+        "bee_growth": most_bee / bee,
+        "jobs_per_s": place.n / elapsed,
+    }
+
+
+def _resident(processes: list[psutil.Process]) -> float:
+    return float(sum(process.memory_info().rss for process in processes)) / 2**20
