@@ -95,9 +95,10 @@ class Client:
         if len(call.data) > self._max_payload:
             raise PayloadTooLargeError("the arguments", len(call.data), self._max_payload)
         future = JobFuture(self._cancel)
-        self._flusher.put(Pending(future, function, call, options, unique))
-        if self._broken is not None:
-            self._raise_broken()
+        try:
+            self._flusher.put(Pending(future, function, call, options, unique))
+        finally:
+            self._raise_if_broken()
         return future
 
     def flush(self, timeout: float | None = None) -> None:
@@ -105,13 +106,13 @@ class Client:
         stored = self._flusher.flush(timeout)
         if not stored and timeout is None:
             self._halted.wait()  # the flusher has ended, and why is about to be known
-        if self._broken is not None:
-            self._raise_broken()
+        self._raise_if_broken()
         if not stored:
             raise TimeoutError("not everything was stored in time")
 
-    def _raise_broken(self) -> None:
-        raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
+    def _raise_if_broken(self) -> None:
+        if self._broken is not None:
+            raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
 
     def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
         """The value or the error of a stored end."""
@@ -243,6 +244,7 @@ class Client:
                 self._log.log(event["level"], "%s", event["message"])
             case "initializer":
                 cause = codec.decode_error(event["error"].encode(), trusted=True)
+                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
                 self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
             case "broken":
                 self._break(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"), None)

@@ -325,6 +325,13 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
     return json.dumps(record).encode()
 
 
+def harmless(error: BaseException) -> Exception:
+    """The error, or a RemoteError in place of one that would end who raises it, such as SystemExit."""
+    if isinstance(error, Exception):
+        return error
+    return RemoteError(type(error).__qualname__, _text(error), "".join(_trace(error)))
+
+
 def _trace(error: BaseException) -> list[str]:
     try:
         return traceback.format_exception(type(error), error, error.__traceback__)

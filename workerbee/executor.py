@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -413,14 +414,10 @@ def _results(
     def results() -> Iterator[Any]:
         try:
             while futures:
-                future = futures[0]
-                value = future.result() if end is None else future.result(max(0.0, end - time.monotonic()))
-                futures.popleft()
+                wait_for([futures[0]], None if end is None else max(0.0, end - time.monotonic()))
                 if buffersize is not None and owner() is not None:
                     futures.extend(itertools.islice(submit, 1))
-                del future
-                yield value
-                del value
+                yield futures.popleft().result(0)
         finally:
             _give_up(owner(), futures)
 

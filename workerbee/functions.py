@@ -16,6 +16,7 @@ import pickle
 import platform
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
@@ -135,6 +136,9 @@ def _hold(thing: Any, held: list[Any]) -> bool:
         return True
     if not _is_its_attributes(thing, kind):
         return False
+    held[-1] = reference = weakref.ref(thing)  # the same one as long as the object lives: its owner may let it go
+    if any(part is reference for part in held[:-1]):
+        return True
     held += vars(thing)
     return all(_hold(part, held) for part in vars(thing).values())
 
@@ -191,6 +195,10 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, functools.cached_property):
             return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
+        if isinstance(obj, CodeType):
+            make, parts = self.dispatch_table[CodeType](obj)
+            # cloudpickle leaves the file out; a traceback is to show where a job has failed.
+            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         return super().reducer_override(obj)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import PENDING
+from concurrent.futures._base import CANCELLED, PENDING
 from contextlib import suppress
 from typing import Any
 
@@ -50,18 +50,15 @@ class JobFuture(Future[Any]):
             return False
         with self._condition:
             # Waiters are told at once (python/cpython#136655): nobody else will pick this future up.
-            notified = self._state != PENDING and self._state == "CANCELLED_AND_NOTIFIED"
-        if not notified:
-            self.set_running_or_notify_cancel()
+            if self._state == CANCELLED:
+                self.set_running_or_notify_cancel()
         return True
 
     def begin(self) -> None:
         """The job may have started."""
-        if self._state == PENDING:
-            try:
+        with self._condition:
+            if self._state == PENDING:
                 self.set_running_or_notify_cancel()
-            except (RuntimeError, Exception):  # noqa: BLE001 (it was cancelled or resolved just now)
-                return
 
     def resolve(self, value: Any, error: BaseException | None) -> None:
         """End with a value or an error, unless it has ended before."""

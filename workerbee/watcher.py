@@ -17,6 +17,7 @@ from uuid import UUID
 
 from workerbee import codec
 from workerbee.errors import JobsetNotFoundError, SignatureError
+from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Stored
 from workerbee.ledger import Ledger
 from workerbee.signing import Signer
@@ -177,15 +178,20 @@ class Watcher:
 
     def _resolve(self, ends: Iterable[Stored]) -> int:
         """Resolve the futures of these runs; how many runs were waited for."""
-        taken = self._ledger.take(ends)
-        for end, futures in taken:
-            value, error = self.decode(end)
+        taken = deque(self._ledger.take(ends))
+        n = len(taken)
+        while taken:  # nothing is kept of what is resolved: a caller's `del` is to free it
+            self._resolve_run(*taken.popleft())
+        return n
+
+    def _resolve_run(self, end: Stored, futures: list[JobFuture]) -> None:
+        if end.status == "cancelled":
             for future in futures:
-                if end.status == "cancelled":
-                    future.abandon()
-                else:
-                    future.resolve(value, error)
-        return len(taken)
+                future.abandon()
+            return
+        value, error = self.decode(end)
+        for future in futures:
+            future.resolve(value, error)
 
     def _holds(self, end: Stored) -> bool:
         kind = "result" if end.status == "completed" else "error"
@@ -201,4 +207,4 @@ class Watcher:
         try:
             return codec.decode(end.codec or "", end.data), None
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
-            return None, error
+            return None, codec.harmless(error)

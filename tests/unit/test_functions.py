@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -27,7 +28,7 @@ from workerbee.functions import Cache
 def define(source: str, /, **names: Any) -> Any:
     """The function ``f`` of a source, as a notebook or a script would define it."""
     space = {"__name__": "__main__"} | names
-    exec(dedent(source), space)
+    exec(compile(dedent(source), "<a notebook's cell>", "exec"), space)
     return space["f"]
 
 
@@ -417,6 +418,30 @@ def test_an_attribute_set_later_is_noticed() -> None:
     before = cache.describe(scale.times).identity
     scale.factor = 3
     assert cache.describe(scale.times).identity != before
+
+
+def test_an_object_that_names_itself_is_described() -> None:
+    """A cycle among the objects of a callable ends."""
+    scale = Scale(2)
+    scale.itself = (scale,)  # type: ignore[attr-defined]
+    cache = Cache()
+    assert cache.describe(scale.times) is cache.describe(scale.times)
+
+
+def test_a_described_object_is_not_kept() -> None:
+    """Whoever submits a method of an object may let the object go."""
+    scale = Scale(2)
+    there = weakref.ref(scale)
+    cache = Cache()
+    cache.describe(scale.times)
+    del scale
+    assert there() is None
+    assert cache.describe(Scale(3).times).identity != cache.describe(Scale(4).times).identity
+
+
+def test_a_traceback_names_the_file() -> None:
+    """A function that travels by value still knows where it was written."""
+    assert sent(define("def f(): raise KeyError")).__code__.co_filename == "<a notebook's cell>"
 
 
 def test_the_cache_is_bounded() -> None:
