@@ -77,3 +77,15 @@ def return_twice() -> str:
 
 def neighbour(n: int) -> int:
     return n
+
+
+def fail_on_a_broken_machine(n: int) -> int:
+    """Where the environment says so, nothing works, and that at once."""
+    if "BROKEN_MACHINE" in os.environ:
+        raise OSError("no such disk")
+    time.sleep(0.03)
+    return n
+
+
+def fail_everywhere(n: int) -> int:
+    raise KeyError(n)

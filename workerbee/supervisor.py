@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from workerbee import codec
+from workerbee.breaker import Breaker
 from workerbee.crew import Appetite, Crew, End, Held, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, EncodingError, JobsetNotFoundError, RunnerDiedError
 from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
@@ -136,6 +137,7 @@ class Supervisor:
         self._pause = POLL[0]
         self._lively = True
         self._n_bees = 1
+        self._breaker = Breaker()
         self._status = EXIT_CRASH
 
     # Life
@@ -330,6 +332,21 @@ class Supervisor:
                 self._refuse(end)
             else:
                 self._unrecorded.append(end)
+                if end.kind not in ("recalled", "stopped"):
+                    self._note(end)
+
+    def _note(self, end: End) -> None:
+        """Let the breaker know, and let others know of the breaker."""
+        was_open = self._breaker.open
+        self._breaker.note((end.task.held.jobset.number, end.task.job.id), failed=end.kind != "completed")
+        if self._breaker.room is not None:
+            self._next_claim = 0.0  # its end made room for another
+        if self._breaker.open != was_open:
+            self._next_beat = 0.0
+            if self._breaker.open:
+                self._log.warning(
+                    "all that this bee tries fails: while others do well, it rests and tries one job a time"
+                )
 
     def _refuse(self, unusable: Unusable) -> None:
         """A function that can't be run here: its jobs are left to other bees."""
@@ -455,7 +472,7 @@ class Supervisor:
         assert self._facts is not None  # noqa: S101 (set by _arrive)
         self._lively = bool(self._held) or bool(self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset))
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
-        lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=False)
+        lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
         if lapsed:
             for number, store in self._jobsets.items():
                 with self._dropped(number):
@@ -485,7 +502,7 @@ class Supervisor:
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
                     self._next_claim = 0.0
-                elif jobset.speculate and (copies := store.speculate(self._scopes[number])):
+                elif jobset.speculate and not self._breaker.open and (copies := store.speculate(self._scopes[number])):
                     return self._take(store, copies)
         return []
 
@@ -496,16 +513,29 @@ class Supervisor:
         appetite = self._crew.appetite()
         if not appetite.claim or now < self._next_claim:
             return
-        n = self._claim_offered(appetite)
+        appetite = self._dampened(appetite, now)
+        n = self._claim_offered(appetite) if appetite.claim else 0
         if n:
             self._pause = POLL[0]
-        if n == appetite.claim or (not n and self._has_cared(now)):
+        if (n and n == appetite.claim) or (not n and self._has_cared(now)):
             self._next_claim = 0.0
             return
         if not n:
             limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _dampened(self, appetite: Appetite, now: float) -> Appetite:
+        """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
+        assert self._facts is not None  # noqa: S101
+        room = self._breaker.room
+        if room is None or (room == 0 and not self._catalogue.working_bees(self._facts)):
+            return appetite
+        held = sum(len(h.open) for h in self._held.values())
+        if room == 0 and (held or self._breaker.rest(now)):
+            return Appetite(0, 0)
+        n = max(0, max(1, room) - held)
+        return Appetite(min(n, appetite.claim), min(n, appetite.start))
 
     def _claim_offered(self, appetite: Appetite) -> int:
         """Claim from the first jobset that has work; how many jobs."""

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests import poison
+from tests.bees import Bee
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
@@ -148,3 +149,35 @@ def test_a_forked_child_that_comes_back_is_not_a_second_runner(executor: Workerb
     """Only the parent's return is the job's result, and the child takes no other job."""
     assert among_neighbours(executor, lambda: executor.submit(poison.return_twice)).result() == "the parent"
     assert list(executor.map(poison.neighbour, range(50))) == list(range(50))
+
+
+@pytest.fixture
+def client(database: Database) -> Iterator[WorkerbeeExecutor]:
+    """An executor whose bees are the test's."""
+    with WorkerbeeExecutor(0, dsn=database.dsn) as executor:
+        yield executor
+
+
+def bees(database: Database) -> dict[int, bool]:
+    """The bees that are there, by pid, and whether each rests."""
+    return dict(database.execute('SELECT pid, resting FROM workerbee."bee$"'))
+
+
+def test_a_broken_machine_spoils_no_jobset(database: Database, client: WorkerbeeExecutor) -> None:
+    """A bee whose jobs all fail at once leaves the work to those that do well, instead of taking most of it."""
+    with Bee(database.dsn, environment={"BROKEN_MACHINE": "1"}) as broken, Bee(database.dsn), Bee(database.dsn):
+        eventually(lambda: len(bees(database)) == 3)
+        futures = [client.submit(poison.fail_on_a_broken_machine, n) for n in range(150)]
+        spoiled = [f for f in futures if f.exception(60) is not None]
+        assert 1 <= len(spoiled) <= 10
+        assert bees(database)[broken.process.pid]
+        assert sum(bees(database).values()) == 1
+        broken.says("all that this bee tries fails")
+
+
+def test_jobs_that_fail_everywhere_are_no_reason_to_rest(database: Database, client: WorkerbeeExecutor) -> None:
+    """Where no bee does well, the jobs are at fault, and end as fast as they can."""
+    with Bee(database.dsn), Bee(database.dsn):
+        eventually(lambda: len(bees(database)) == 2)
+        futures = [client.submit(poison.fail_everywhere, n) for n in range(300)]
+        assert {type(f.exception(60)) for f in futures} == {KeyError}

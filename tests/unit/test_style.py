@@ -30,6 +30,7 @@ RANKS = {
     "keeper": 4,
     "embedded": 5,
     "server": 6,
+    "breaker": 6,
     "crew": 6,
     "runner": 6,
     "supervisor": 7,

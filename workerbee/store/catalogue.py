@@ -155,6 +155,10 @@ class Catalogue:
         [(lapsed, n_bees, _)] = self._run("beat", **facts)
         return bool(lapsed), max(1, int(n_bees))
 
+    def working_bees(self, bee: BeeFacts) -> int:
+        """How many other bees that serve what this one does are alive and not resting."""
+        return int(self._run("working_bees", bee=str(bee.incarnation), jobset=bee.jobset)[0][0])
+
     def leave(self, incarnation: UUID) -> None:
         self._run("leave", bee=str(incarnation))
 

@@ -1,0 +1,57 @@
+"""The circuit breaker of a bee: whether what fails here points at the bee rather than at the jobs.
+
+A broken machine fails all that it touches, and so quickly that it takes more work than any other. While
+other bees do well, one whose last jobs all failed rests, and then tries one job after each pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import ceil, log
+
+#: So many jobs in a row have to fail; and where jobs fail often, so many as chance rarely brings about.
+IN_A_ROW, CHANCE = 5, 1e-6
+#: Seconds of the first rest, and of the longest.
+REST = (2.0, 60.0)
+
+
+class Breaker:
+    """Counts the different jobs that have failed here since one last succeeded."""
+
+    def __init__(self) -> None:
+        self._row: set[Hashable] = set()
+        self._n_failed = self._n_ended = 0  # before this row
+        self._pause = REST[0]
+        self._until: float | None = None
+
+    def note(self, job: Hashable, *, failed: bool) -> None:
+        """A job has ended here."""
+        if failed:
+            self._row.add(job)
+            self._until = None
+        else:
+            self._n_failed += len(self._row)
+            self._n_ended += len(self._row) + 1
+            self._row.clear()
+            self._pause = REST[0]
+
+    @property
+    def room(self) -> int | None:
+        """How many more may fail before this bee is suspected (0: it is); None: the last job succeeded."""
+        if not self._row:
+            return None
+        often = self._n_failed / self._n_ended if self._n_ended else 0.0
+        enough = max(IN_A_ROW, ceil(log(CHANCE) / log(often))) if often else IN_A_ROW
+        return max(0, enough - len(self._row))
+
+    @property
+    def open(self) -> bool:
+        """Whether this bee is suspected."""
+        return self.room == 0
+
+    def rest(self, now: float) -> float:
+        """Seconds that are left of the rest, which begins with the first call after a failure."""
+        if self._until is None:
+            self._until = now + self._pause
+            self._pause = min(REST[1], self._pause * 2)
+        return max(0.0, self._until - now)
