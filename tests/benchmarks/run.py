@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from tests.benchmarks.results import Results
 from tests.benchmarks.rows import Row
 from tests.benchmarks.stage import Contender, MeasurementError, Stage
-from tests.benchmarks.timing import Figures
 from tests.servers import Database
 
 #: Repetitions of a row that compares us with ourselves.
@@ -68,7 +67,7 @@ def _sample(
 ) -> None:
     try:
         with ExitStack() as stack:
-            figures: Figures = stage.measure(contender, databases(stack), n)
+            figures, results.settings[who] = stage.measure(contender, databases(stack), n)
     except MeasurementError as error:
         results.missing[who] = str(error)
     else:

@@ -34,6 +34,13 @@ class Contender(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
+class Measured(NamedTuple):
+    """Figures, and how whoever gave them was set up (nothing said: by default)."""
+
+    figures: Figures
+    settings: str
+
+
 class MeasurementError(Exception):
     """A measurement gave no figures; the message says why."""
 
@@ -66,13 +73,13 @@ class Stage:
         finally:
             database.drop()
 
-    def measure(self, contender: Contender, database: Database, n: int) -> Figures:
+    def measure(self, contender: Contender, database: Database, n: int) -> Measured:
         """What one run of ``contender`` gives. Raises MeasurementError."""
         with tempfile.TemporaryDirectory(dir=self._home) as directory:
             Path(directory).chmod(0o711)
             return self._measure(contender, Place(database.dsn, directory, n), Path(directory))
 
-    def _measure(self, contender: Contender, place: Place, directory: Path) -> Figures:
+    def _measure(self, contender: Contender, place: Place, directory: Path) -> Measured:
         task = contender._asdict() | {"place": asdict(place), "answer": str(directory / "answer")}
         mark = uuid4().hex
         log = directory / "log"
@@ -99,13 +106,14 @@ class Stage:
             child.wait()
         if "skipped" in answer:
             raise MeasurementError(answer["skipped"])
-        return dict(answer["figures"])
+        return Measured(answer["figures"], answer["settings"])
 
     def _environment(self, directory: Path, mark: str) -> dict[str, str]:
         """A home of its own for each measurement, and one key for all, so that they can share a jobset."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WORKERBEE_", "XDG_"))}
         return kept | {
             "HOME": str(directory),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "WORKERBEE_HOME": str(directory / "workerbee"),
             "WORKERBEE_KEY_FILE": str(self._home / "key"),
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),

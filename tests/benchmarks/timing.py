@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from tests.benchmarks.jobs import identity, noop, sleep
+from tests.benchmarks.jobs import noop, sleep
 
 #: What one measurement gives: numbers by name.
 Figures = dict[str, float]
@@ -33,21 +33,28 @@ class Place:
 
 def rate(submit: Submit, n: int) -> Figures:
     """No-op jobs a second, from the first submit to the last result, on a warmed executor."""
-    _wait([submit(noop, {"warm": i, "run": RUN}) for i in range(WARM)])
+    return rate_of(lambda datas: _wait([submit(noop, data) for data in datas]), n)
+
+
+def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int) -> Figures:
+    """The same of whatever ``run`` does to have a no-op job done with each of the dicts."""
+    run([{"warm": i, "run": RUN} for i in range(WARM)])
+    datas = [{"i": i, "run": RUN} for i in range(n)]
     began = time.perf_counter()
-    _wait([submit(noop, {"i": i, "run": RUN}) for i in range(n)])
+    run(datas)
     return {"jobs_per_s": n / (time.perf_counter() - began)}
 
 
-def round_trips(submit: Submit, n: int, beside: Callable[[], None] = lambda: None) -> Figures:
-    """Milliseconds from a submit to its result, with nothing else going on; ``beside`` is timed in between."""
-    _wait([submit(identity, -i) for i in range(1, 20)])
+def round_trips(call: Callable[[int], object], n: int, beside: Callable[[], None] = lambda: None) -> Figures:
+    """Milliseconds from a call to its result, with nothing else going on; ``beside`` is timed in between."""
+    for i in range(1, 20):
+        call(-i)
     ours, others = [], []
     pauses = random.Random(1)
     for i in range(n):
         time.sleep(pauses.uniform(0.025, 0.05))
         began = time.perf_counter()
-        submit(identity, i).result()
+        call(i)
         ended = time.perf_counter()
         beside()
         ours.append(1e3 * (ended - began))

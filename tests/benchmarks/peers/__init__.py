@@ -4,7 +4,21 @@ A module has `SETTINGS` (how the peer is set up, in words, after its own documen
 function for each row that it takes part in.
 """
 
+_RATES = frozenset({"submit", "latency"})
+_POOL = frozenset({"submit", "map", "latency", "sleeps"})
+
 #: The rows that each peer takes part in.
-PEERS: dict[str, frozenset[str]] = {
-    "processes": frozenset({"submit", "map", "latency", "sleeps"}),
+PEERS = {
+    "processes": _POOL,
+    "loky": _POOL,
+    "joblib": frozenset({"submit", "map"}),
+    "dask": _RATES | {"sleeps"},
+    "executorlib": _RATES | {"sleeps"},
+    "parsl": _RATES | {"sleeps"},
+    "ray": _RATES | {"sleeps"},
+    "procrastinate": _RATES,
+    "pgqueuer": _RATES,
+    "oban": _RATES,
+    "dbos": _RATES,
+    "absurd": _RATES,
 }

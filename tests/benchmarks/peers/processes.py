@@ -23,7 +23,7 @@ def map(place: Place) -> Figures:  # noqa: A001 (the row's name)
 
 def latency(place: Place) -> Figures:
     with ProcessPoolExecutor(place.workers) as executor:
-        return timing.round_trips(executor.submit, place.n)
+        return timing.round_trips(lambda i: executor.submit(identity, i).result(), place.n)
 
 
 def sleeps(place: Place) -> Figures:

@@ -1,0 +1,35 @@
+"""Dask distributed: a scheduler in memory."""
+
+from __future__ import annotations
+
+from distributed import Client
+
+from tests.benchmarks import timing
+from tests.benchmarks.jobs import identity, noop
+from tests.benchmarks.timing import Figures, Place
+
+SETTINGS = (
+    "Client(n_workers=2, threads_per_worker=1), no dashboard; client.map(pure=False, batch_size=1000) and "
+    "client.gather, as its best practices advise for many small tasks"
+)
+
+
+def _client(place: Place) -> Client:
+    return Client(n_workers=place.workers, threads_per_worker=1, dashboard_address=None)
+
+
+def submit(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.rate_of(
+            lambda datas: client.gather(client.map(noop, datas, pure=False, batch_size=1000)), place.n
+        )
+
+
+def latency(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.round_trips(lambda i: client.submit(identity, i, pure=False).result(), place.n)
+
+
+def sleeps(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.share_of_ideal(lambda *call: client.submit(*call, pure=False), place.n, place.workers)
