@@ -81,7 +81,6 @@ class Batch(NamedTuple):
     max_attempts: int | None
     again: bool
     started: int
-    claimed_at: float
     jobs: list[Job]
     copy: bool = False
 

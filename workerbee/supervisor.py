@@ -402,16 +402,9 @@ class Supervisor:
         closed = [h.batch for h in touched if h.batch.id in self._held and all((h, job) in ending for job in h.open)]
         if not ends and not closed:
             return
-        outcomes = [
-            (
-                Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration),
-                e.task.held.batch.claimed_at,
-            )
-            for e in ends
-        ]
-        ended = [o for o, _ in outcomes]
+        ended = [Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration) for e in ends]
         shared = number not in self._unhinted and self._pace.shares(len(ended), writers=self._n_bees)
-        store.complete(outcomes, closed, hint=results_hint(ended) if ended and shared else None)
+        store.complete(ended, closed, hint=results_hint(ended) if ended and shared else None)
         if ended and not shared:
             self._unhinted.setdefault(number, []).extend(ended)
         for end in ends:

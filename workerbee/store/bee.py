@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from workerbee.job import READABLE, Batch, Function, Job, Jobset, Outcome
-from workerbee.store import parts, queries
+from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
+from workerbee.store.queries import Queries
 
 
 class Scope(NamedTuple):
@@ -43,12 +44,11 @@ class BeeStore:
         self.jobset = jobset
         self._bee = str(incarnation)
         self._host = host
-        bound = queries.bind("client.sql", jobset.number, jobset.id) | queries.bind("bee.sql", jobset.number, jobset.id)
-        self._queries = {name: connection.statement(query) for name, query in bound.items()}
+        self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         self._alive()
-        return self.connection.run(self._queries[name], params | {"bee": self._bee})
+        return self._queries.run(name, params | {"bee": self._bee})
 
     # Taking work
 
@@ -74,7 +74,6 @@ class BeeStore:
             max_attempts,
             again,
             started,
-            claimed_at,
             job,
             stored,
             text,
@@ -85,9 +84,7 @@ class BeeStore:
             _,
         ) in rows:
             if batch not in batches:
-                batches[batch] = Batch(
-                    batch, claim, function, run, timeout, max_attempts, again, started, claimed_at, []
-                )
+                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, started, [])
             if job is None:
                 continue
             data = text.encode() if text is not None else bytes(payload)
@@ -103,31 +100,26 @@ class BeeStore:
 
     # Ending it
 
-    def complete(self, outcomes: Sequence[tuple[Outcome, float]], closed: Sequence[Batch], *, hint: str | None) -> None:
-        """Record successes (each with the time its batch was claimed) and delete batches with nothing open."""
+    def complete(self, outcomes: Sequence[Outcome], closed: Sequence[Batch], *, hint: str | None) -> None:
+        """Record successes, and delete batches with nothing open."""
         rows = [
             (
                 str(o.job),
                 str(o.run),
                 *parts.written(self._run, o.job, o.run, o.codec, o.data),
                 o.mac.hex() if o.mac else "",
-                repr(claimed_at),
                 repr(o.duration),
             )
-            for o, claimed_at in outcomes
+            for o in outcomes
         ]
-        names = ("job", "run", "codec", "output", "payload", "mac", "claimed_at", "duration")
+        names = ("job", "run", "codec", "output", "payload", "mac", "duration")
         columns = map("\n".join, zip(*rows, strict=True)) if rows else [""] * len(names)
         params = dict(zip(names, columns, strict=True))
-        [(stored, _, _)] = self._run(
-            "complete",
-            closed=[b.id for b in closed],
-            claims=[str(b.claim) for b in closed],
-            hint=hint,
-            **params,
-        )
+        more = {"closed": [b.id for b in closed], "claims": [str(b.claim) for b in closed], "hint": hint}
+        self._alive()
+        [(stored, _, _)] = self._queries.insert("complete", params | more | {"bee": self._bee})
         if stored < len(outcomes):
-            self._run("late", jobs=[o.job for o, _ in outcomes], runs=[o.run for o, _ in outcomes], host=self._host)
+            self._run("late", jobs=[o.job for o in outcomes], runs=[o.run for o in outcomes], host=self._host)
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.

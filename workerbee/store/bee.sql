@@ -47,7 +47,7 @@ WITH allowed AS (
     TABLE taken UNION ALL TABLE part
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
-       extract(epoch FROM h.claimed_at)::double precision, j.id, j.codec, j.input, j.payload, j.mac,
+       j.id, j.codec, j.input, j.payload, j.mac,
        j.past[1], j.past[2], (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
   FROM held h
   LEFT JOIN LATERAL (
@@ -73,21 +73,20 @@ RETURNING started, jobs, set_config('synchronous_commit', 'off', true);
 -- The batches named in `closed` have nothing open any more.
 WITH given AS (
     SELECT job::bigint, run::integer, codec, output::json, decode(payload, 'hex') AS payload,
-           decode(mac, 'hex') AS mac, to_timestamp(claimed_at::double precision) AS claimed_at,
-           duration::double precision
+           decode(mac, 'hex') AS mac, duration::real
       FROM unnest(string_to_array(%(job)s, E'\n'), string_to_array(%(run)s, E'\n'),
                   string_to_array(%(codec)s, E'\n'), string_to_array(%(output)s, E'\n', ''),
                   string_to_array(%(payload)s, E'\n', ''), string_to_array(%(mac)s, E'\n', ''),
-                  string_to_array(%(claimed_at)s, E'\n'), string_to_array(%(duration)s, E'\n'))
-           AS g (job, run, codec, output, payload, mac, claimed_at, duration)
+                  string_to_array(%(duration)s, E'\n'))
+           AS g (job, run, codec, output, payload, mac, duration)
 ), closed AS (
     DELETE FROM workerbee."batch$" b USING unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
      WHERE b.id = c.id AND b.bee = %(bee)s AND b.claim = c.claim
 ), stored AS (
-    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, claimed_at, duration)
-    SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, claimed_at, duration FROM given
+    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
+    SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, duration FROM given
      ORDER BY job, run
-    ON CONFLICT DO NOTHING RETURNING job
+    {or_nothing} RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, completed)
     SELECT {number}, %(bee)s, count(*) FROM stored HAVING count(*) > 0
@@ -159,9 +158,8 @@ WITH held AS MATERIALIZED (
       FROM verdict WHERE NOT final AND NOT raced
     RETURNING id
 ), ended AS (
-    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, claimed_at, duration)
-    SELECT %(job)s, run, 'failed', %(codec)s, %(output)s, %(payload)s, %(mac)s, %(bee)s, claimed_at,
-           %(duration)s
+    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
+    SELECT %(job)s, run, 'failed', %(codec)s, %(output)s, %(payload)s, %(mac)s, %(bee)s, %(duration)s
       FROM verdict WHERE final AND NOT raced
     ON CONFLICT DO NOTHING RETURNING job
 ), removed AS (
@@ -358,7 +356,7 @@ WITH pace AS MATERIALIZED (
     ON CONFLICT (jobset, writer) DO UPDATE SET speculative = c.speculative + 1
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
-       extract(epoch FROM h.claimed_at)::double precision, j.id, j.codec, j.input::text, j.payload, j.mac,
+       j.id, j.codec, j.input::text, j.payload, j.mac,
        1, 0, true
   FROM copy h JOIN {job} j ON j.id = h.jobs[1];
 

@@ -9,8 +9,9 @@ from uuid import UUID
 from psycopg2 import errors
 
 from workerbee.job import Function, Jobset, NewJob, Options, Stored
-from workerbee.store import parts, queries
+from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
+from workerbee.store.queries import Queries
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
@@ -41,11 +42,10 @@ class ClientStore:
         self.connection = connection
         self.jobset = jobset
         self._writer = str(writer)
-        bound = queries.bind("client.sql", jobset.number, jobset.id)
-        self._queries = {name: connection.statement(query) for name, query in bound.items()}
+        self._queries = Queries(connection, jobset, "client.sql")
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
-        return self.connection.run(self._queries[name], params)
+        return self._queries.run(name, params)
 
     def put_function(self, function: Function, identity: bytes) -> int:
         """Store a function record, once by content; its number."""
@@ -95,8 +95,9 @@ class ClientStore:
             "lot_max_attempts": [o.max_attempts for o in lots],
             "lot_speculate": [o.speculate for o in lots],
         }
+        params |= {"hint": hint, "whole": whole, "writer": self._writer}
         try:
-            [(inserted, *_)] = self._run("add", hint=hint, whole=whole, writer=self._writer, **params)
+            [(inserted, *_)] = self._queries.insert("add", params)
         except errors.DivisionByZero:
             return set()
         return set(inserted or ())

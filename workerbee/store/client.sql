@@ -33,7 +33,7 @@ WITH given AS (
 ), inserted AS (
     INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
     SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY digest, id
-    ON CONFLICT DO NOTHING RETURNING id
+    {or_nothing} RETURNING id
 ), lots AS (
     SELECT * FROM unnest(%(lot_number)s::integer[], %(lot_priority)s::integer[],
                          %(lot_due)s::double precision[], %(lot_timeout)s::double precision[],

@@ -34,18 +34,18 @@ CREATE TABLE {run} (
     opened_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job, run)
 );
+-- In an order that needs no padding: there is one for each job.
 CREATE TABLE {outcome} (
     job          bigint NOT NULL,
+    completed_at timestamptz NOT NULL DEFAULT now(),
     run          integer NOT NULL,
-    status       text NOT NULL CHECK (status IN ('completed', 'failed', 'cancelled')),
+    status       workerbee."status$" NOT NULL,
+    duration     real,                                   -- seconds
+    bee          uuid,
     codec        text,
     output       json,
     payload      bytea,
     mac          bytea,
-    bee          uuid,
-    claimed_at   timestamptz,
-    completed_at timestamptz NOT NULL DEFAULT now(),
-    duration     double precision,
     PRIMARY KEY (job, run),
     CHECK ((status = 'completed') <= (codec IS NOT NULL)),
     CHECK ((status = 'cancelled') <= (codec IS NULL))
@@ -79,10 +79,10 @@ SELECT j.id,
        COALESCE(a.n, 0) + (o.status IS NOT DISTINCT FROM 'completed')::integer
            + (o.status IS NULL AND b.bee IS NOT NULL AND b.n <= b.started)::integer AS n_claims,
        COALESCE(a.n_failed, 0) AS n_failed_attempts,
-       COALESCE(o.claimed_at, b.claimed_at, a.at) AS time_last_claimed,
+       COALESCE(o.completed_at - make_interval(secs => o.duration), b.claimed_at, a.at) AS time_last_claimed,
        CASE WHEN o.status = 'completed' THEN o.completed_at END AS time_last_completed,
        make_interval(secs => o.duration) AS job_duration,
-       CASE WHEN o.status IS NOT NULL THEN o.status
+       CASE WHEN o.status IS NOT NULL THEN o.status::text
             WHEN b.bee IS NOT NULL AND b.n <= b.started THEN 'running'
             WHEN a.n_failed > 0 THEN 'retrying'
             ELSE 'waiting' END AS status

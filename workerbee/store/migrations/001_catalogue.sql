@@ -1,6 +1,8 @@
 -- What all jobsets share. A name with a $ can't be a jobset's id, so the readable views, which bear
 -- the bare ids, never clash with these tables.
 
+CREATE TYPE workerbee."status$" AS ENUM ('completed', 'failed', 'cancelled');
+
 CREATE TABLE workerbee."jobset$" (
     number      integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id          text CHECK (id ~ '^[a-z0-9_]{1,48}$'),  -- NULL: temporary, ends with its client
