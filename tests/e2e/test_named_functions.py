@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psycopg2.extensions
 import pytest
+from psycopg2 import sql
 
 from tests.bees import Bee
 from tests.servers import Database
-from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with a module that client and bees can import."""
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module that client and bees can import."""
     (tmp_path / "named_by_hand.py").write_text(
         "def square(data): return {'y': data['x'] ** 2}\ndef add(a, b=1): return a + b\ndef other(a): return 'other'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    return tmp_path
+    yield importlib.import_module("named_by_hand")
+    del sys.modules["named_by_hand"]
 
 
 @pytest.fixture
@@ -41,7 +45,18 @@ def stored(database: Database) -> list[tuple[Any, ...]]:
     return database.execute("SELECT output_data, status FROM workerbee.named ORDER BY id")
 
 
-def test_named_functions_run_jobs_that_bring_none(modules: Path, database: Database, jobset: JobSet) -> None:
+def plant(database: Database, mark: Path) -> None:
+    """Put a pickle into the first job's row that would make the file ``mark``."""
+    pickle = f"cos\nsystem\n(Vtouch {mark}\ntR.".encode()
+    [(table,)] = database.execute(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE nspname = 'workerbee' AND relkind = 'r' AND relname ~ '^job[$][0-9]+$'"
+    )
+    update = sql.SQL("UPDATE {} SET codec = 'pickle', input = NULL, payload = %s WHERE id = 1")
+    database.execute(update.format(sql.SQL(table)), pickle)
+
+
+def test_named_functions_run_jobs_that_bring_none(module: ModuleType, database: Database, jobset: JobSet) -> None:
     """The first one named runs the dicts of add_jobs, and the bee ends when they are done."""
     jobset.add_jobs({"x": n} for n in range(20))
     with Bee(database.dsn, "named", "--function", "named_by_hand:square", "--function", "named_by_hand:add") as bee:
@@ -51,31 +66,27 @@ def test_named_functions_run_jobs_that_bring_none(modules: Path, database: Datab
 
 @pytest.mark.parametrize("with_key", [True, False], ids=["with the key", "without it"])
 def test_jobs_that_name_the_function_are_run(
-    modules: Path, database: Database, jobset: JobSet, with_key: bool, environment: Path
+    module: ModuleType, database: Database, jobset: JobSet, with_key: bool, environment: Path
 ) -> None:
     """An executor's JSON calls of that function run, also in a bee that was there first and has no key."""
-    import named_by_hand  # type: ignore[import-not-found]  # noqa: PLC0415 (the fixture makes it)
-
     key = {} if with_key else {"WORKERBEE_KEY_FILE": str(environment / "none")}
     options = ("named", "--function", "named_by_hand:square", "--function", "named_by_hand:add", "--busywait")
     with (
         Bee(database.dsn, *options, environment=key) as bee,
         WorkerbeeExecutor(0, jobset_id="named", dsn=database.dsn) as executor,
     ):
-        assert [executor.submit(named_by_hand.add, n, b=2).result(60) for n in range(3)] == [2, 3, 4], bee.output
-        left = executor.submit(named_by_hand.other, 1)
+        assert [executor.submit(module.add, n, b=2).result(60) for n in range(3)] == [2, 3, 4], bee.output
+        left = executor.submit(module.other, 1)
         executor.flush()
-        assert executor.submit(named_by_hand.add, 10).result(60) == 11
+        assert executor.submit(module.add, 10).result(60) == 11
         assert not left.done(), "it wasn't named"
         executor.cancel_running([left])
 
 
-def test_a_bee_ends_when_only_other_functions_wait(modules: Path, database: Database, jobset: JobSet) -> None:
+def test_a_bee_ends_when_only_other_functions_wait(module: ModuleType, database: Database, jobset: JobSet) -> None:
     """What is left is not for this bee: it says so and exits with 0."""
-    import named_by_hand  # noqa: PLC0415
-
     with WorkerbeeExecutor(0, jobset_id="named", dsn=database.dsn) as executor:
-        future = executor.submit(named_by_hand.other, 1)
+        future = executor.submit(module.other, 1)
         executor.flush()
         with Bee(database.dsn, "named", "--function", "named_by_hand:add") as bee:
             assert bee.process.wait(60) == 0, bee.output
@@ -84,17 +95,12 @@ def test_a_bee_ends_when_only_other_functions_wait(modules: Path, database: Data
 
 
 def test_a_pickle_planted_in_the_table_is_not_loaded(
-    modules: Path, database: Database, jobset: JobSet, tmp_path: Path
+    module: ModuleType, database: Database, jobset: JobSet, tmp_path: Path
 ) -> None:
     """Whoever can write rows can't have code run: the job fails, and the others go on."""
     mark = tmp_path / "unpickled"
     jobset.add_jobs([{"x": 1}, {"x": 2}])
-    planted = f"cos\nsystem\n(Vtouch {mark}\ntR.".encode()
-    [(table,)] = database.execute(
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
-        " WHERE nspname = 'workerbee' AND relname LIKE 'job$%%' AND relkind = 'r' AND relname ~ '^job[$][0-9]+$'"
-    )
-    database.execute(f"UPDATE {table} SET codec = 'pickle', input = NULL, payload = %s WHERE id = 1", planted)
+    plant(database, mark)
     with Bee(database.dsn, "named", "--function", "named_by_hand:square") as bee:
         assert bee.process.wait(60) == 0, bee.output
     statuses = [status for _, status in stored(database)]
@@ -109,16 +115,11 @@ def test_a_function_that_is_not_of_the_form_is_refused(database: Database) -> No
         assert "MODULE:NAME" in bee.output
 
 
-def test_jobset_run_unpickles_nothing(modules: Path, database: Database, jobset: JobSet, tmp_path: Path) -> None:
+def test_jobset_run_unpickles_nothing(module: ModuleType, database: Database, jobset: JobSet, tmp_path: Path) -> None:
     """The same row under JobSet.run."""
     mark = tmp_path / "unpickled"
     jobset.add_jobs([{"x": 1}, {"x": 2}])
-    planted = f"cos\nsystem\n(Vtouch {mark}\ntR.".encode()
-    [(table,)] = database.execute(
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
-        " WHERE nspname = 'workerbee' AND relkind = 'r' AND relname ~ '^job[$][0-9]+$'"
-    )
-    database.execute(f"UPDATE {table} SET codec = 'pickle', input = NULL, payload = %s WHERE id = 1", planted)
+    plant(database, mark)
     jobset.run(lambda data: data)
-    eventually(lambda: [status for _, status in stored(database)] == ["failed", "completed"])
+    assert [status for _, status in stored(database)] == ["failed", "completed"]
     assert not mark.exists()

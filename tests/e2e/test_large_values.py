@@ -1,0 +1,78 @@
+"""Arrays of 100 MB as arguments and results: they pass, with a warning, and no bee seems dead meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.servers import Database
+from workerbee import WorkerbeeExecutor
+from workerbee.errors import PayloadTooLargeError
+
+
+@pytest.fixture
+def executor(database: Database) -> Iterator[WorkerbeeExecutor]:
+    with WorkerbeeExecutor(1, dsn=database.dsn, max_payload=110_000_000) as made:
+        made.submit(int).result(60)
+        yield made
+
+
+class Leases:
+    """Looks at the bees' leases until it is told to stop."""
+
+    def __init__(self, database: Database) -> None:
+        self.shortest = float("inf")
+        self._database = database
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Leases:  # noqa: PYI034 (Self came with Python 3.11)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        query = 'SELECT min(extract(epoch FROM lease_until - now()))::float FROM workerbee."bee$"'
+        while not self._stop.wait(0.1):
+            [(left,)] = self._database.execute(query)
+            self.shortest = min(self.shortest, left)
+
+
+def test_arrays_of_100_mb_pass(executor: WorkerbeeExecutor, database: Database) -> None:
+    """There and back, equal, while the bee's lease never lapses; the caller is warned at his own line."""
+    array = np.arange(12_500_000.0)
+    with Leases(database) as leases, pytest.warns(UserWarning, match=r"call of negative takes 100 MB") as warned:
+        result = executor.submit(np.negative, array).result(120)
+    assert np.array_equal(result, -array)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert leases.shortest > 0
+
+
+def test_what_is_over_the_limit_is_refused(executor: WorkerbeeExecutor) -> None:
+    """Arguments in the caller's stack, a result as its future's exception; both say what to do."""
+    arguments = pytest.raises(PayloadTooLargeError, match="the arguments of 120 MB")
+    with pytest.warns(UserWarning, match="120 MB"), arguments:
+        executor.submit(np.negative, np.zeros(15_000_000))
+    future = executor.submit(np.zeros, 15_000_000)
+    with pytest.raises(PayloadTooLargeError, match=r"the result of 120 MB .*max_payload"):
+        future.result(120)
+    assert executor.submit(abs, -1).result(60) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.arange(6).reshape(2, 3), np.array(["a", None], dtype=object), (np.int8(1), {1: b"\0"})],
+    ids=["array", "array of objects", "tuple"],
+)
+def test_small_ones_come_back_as_they_were(executor: WorkerbeeExecutor, value: Any) -> None:
+    """The same path for what isn't JSON, however small."""
+    again = executor.submit(lambda x: x, value).result(60)
+    assert type(again) is type(value)
+    assert repr(again) == repr(value)
