@@ -88,7 +88,8 @@ def main(inherit: int | None, **options: Any) -> None:
     """Claim and run the jobs of JOBSET_ID, or of every jobset, until all are done.
 
     SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
-    it all back at once. Exit status: 0 nothing left to do, 2 usage, 69 no database, 75 lifetime reached.
+    it all back at once. Exit status: 0 nothing left to do, or stopped; 2 usage; 69 no database; 70 no such
+    jobset, or it can't go on; 75 lifetime or number of jobs reached.
     """
     try:
         status = _as_child(inherit) if inherit is not None else _by_hand(**options)

@@ -131,7 +131,7 @@ class Client:
         return self._broken is None and not (self._closing and self._flusher.quiet and not self._ledger)
 
     def _patiently(self, action: Callable[[], None]) -> None:
-        retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds))
+        retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds), log=self._log)
 
     def _guarded(self, body: Callable[[], None]) -> None:
         try:

@@ -17,6 +17,7 @@
         ├── KeyFileError                            the key file can't be used
         ├── KeyMismatchError                        another key signed this
         ├── FunctionUnavailable                     this bee can't run the function; another may
+        ├── ConnectionStringError (ValueError)
         ├── DatabaseUnavailableError (ConnectionError)
         ├── UnsupportedDatabaseError                too old, or a newer schema
         └── EmbeddedServerError                     no server was named, and none could be started
@@ -181,6 +182,16 @@ class KeyMismatchError(WorkerbeeError):
 
 class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)
     """This process can't run the function; its jobs are left to bees that can."""
+
+
+class ConnectionStringError(WorkerbeeError, ValueError):
+    """libpq can't read the connection string, which isn't shown, as it may hold a password."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the connection string can't be read; write it as 'host=… port=… user=… dbname=…', with quotes around "
+            "a value with spaces, or as postgresql://user@host:port/dbname"
+        )
 
 
 class DatabaseUnavailableError(WorkerbeeError, ConnectionError):

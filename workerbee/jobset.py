@@ -228,4 +228,4 @@ class JobSet:
             time.sleep(seconds)
             return True
 
-        return retrying(action, patience=3600.0, pause=pause)
+        return retrying(action, patience=3600.0, pause=pause, log=self._logger)

@@ -23,7 +23,13 @@ from uuid import uuid4
 from workerbee import codec
 from workerbee.breaker import Breaker
 from workerbee.crew import Appetite, Crew, End, Held, Task, Unusable
-from workerbee.errors import DatabaseUnavailableError, EncodingError, JobsetNotFoundError, RunnerDiedError
+from workerbee.errors import (
+    DatabaseUnavailableError,
+    EncodingError,
+    JobsetNotFoundError,
+    RunnerDiedError,
+    WorkerbeeError,
+)
 from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import (
@@ -130,7 +136,7 @@ class Supervisor:
         self._unrecorded: list[End] = []
         self._generation = 0
         self._drain_by: float | None = None
-        self._stop_now = False
+        self._stop_now = self._said_draining = False
         self._started = time.monotonic()
         self._n_claimed = 0
         self._next_beat = self._next_claim = self._next_care = self._next_look = 0.0
@@ -151,6 +157,9 @@ class Supervisor:
         except DatabaseUnavailableError as error:
             self._log.error("%s", error)
             self._status = EXIT_DATABASE
+        except WorkerbeeError as error:
+            self._log.error("%s", error)
+            self._status = EXIT_USAGE
         except Exception as error:  # noqa: BLE001 (the crew must be dismissed)
             self._tell({"event": "crashed", "error": repr(error)})
             self._log.exception("this bee has met a fault of its own, and ends")
@@ -196,15 +205,20 @@ class Supervisor:
         self._next_beat = min(self._next_beat, time.monotonic() + BEAT)
 
     def _patiently(self, action: Callable[[], None]) -> None:
-        retrying(action, patience=self._settings.reconnect_timeout, pause=self._pause_for)
+        retrying(action, patience=self._settings.reconnect_timeout, pause=self._pause_for, log=self._log)
 
     def _pause_for(self, seconds: float) -> bool:
         """Wait before the next try, without losing a stop; False when the bee is to end anyway."""
         self._connection.drop()
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not self._stop_now:
+        while (left := deadline - time.monotonic()) > 0 and not self._out_of_time():
             self._rest(left)
-        return not self._stop_now
+        return not self._out_of_time()
+
+    def _out_of_time(self) -> bool:
+        """Whether to end without the database: drained with nothing in hand, or past the grace period."""
+        drained = self._drain_by is not None and (self._facts is None or time.monotonic() > self._drain_by)
+        return self._stop_now or drained
 
     def _arrive(self) -> None:
         """Install or check the schema, find the jobset, and say that this bee is here."""
@@ -223,6 +237,8 @@ class Supervisor:
         self._beat()
         if jobset is not None:
             self._serve(jobset)
+        name = "every jobset" if jobset is None else jobset.name
+        self._log.info("bee %s serves %s with %d runner(s)", str(self._incarnation)[:8], name, settings.workers)
 
     def _find(self) -> Jobset:
         """The jobset this bee was started for; waits for it to be made."""
@@ -649,6 +665,7 @@ class Supervisor:
         rest = self._catalogue.remaining(self._facts.jobset)
         if not rest.any_batch:
             if rest.ever_added:
+                self._log.info("all jobs of %s are done", self._settings.jobset_id)
                 self._leave()
             elif time.monotonic() > self._started + self._settings.wait:
                 self._tell({"event": "empty"})
@@ -685,6 +702,9 @@ class Supervisor:
             self._drain_by = now + settings.grace
         if self._drain_by is None:
             return False
+        if not self._said_draining:
+            self._said_draining = True
+            self._log.info("claiming nothing more; what runs may take %.0f s to finish", self._drain_by - now)
         self._release_tasks(self._crew.take_back(all_ready=True))
         for held in self._held.values():
             self._release(held, list(held.unstarted), untouched=True)

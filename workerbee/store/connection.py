@@ -12,6 +12,7 @@ it isn't. Only a direct one listens for notifications and prepares its statement
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from uuid import uuid4
 import psycopg2
 from psycopg2 import extensions, sql
 
-from workerbee.errors import DatabaseUnavailableError
+from workerbee.errors import ConnectionStringError, DatabaseUnavailableError
 
 Row = tuple[Any, ...]
 
@@ -292,7 +293,7 @@ class Connection:
                 self._answer(pg, _PLANS, None, limit)
                 self._listen(pg, self._channels, limit)
         except psycopg2.OperationalError as error:
-            raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {str(error).strip()}") from error
+            raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {_line(error)}") from error
         self._pg = pg
         return pg
 
@@ -310,14 +311,16 @@ def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
     return bool(poll.poll(timeout * 1000))
 
 
-def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool]) -> Any:
-    """Call ``action`` until it succeeds, waiting out what passes.
+def retrying(
+    action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool], log: logging.Logger
+) -> Any:
+    """Call ``action`` until it succeeds, waiting out what passes; said once, unless it is over at once.
 
     ``patience`` in seconds (None: for ever) counts from the first failure; then
     DatabaseUnavailableError. ``pause(seconds)`` sleeps, and says False when it is no longer worth it.
     """
     give_up = None
-    for seconds in backoff():
+    for n_failures, seconds in enumerate(backoff()):
         try:
             return action()
         except (psycopg2.Error, DatabaseUnavailableError) as error:
@@ -325,15 +328,28 @@ def retrying(action: Callable[[], Any], *, patience: float | None, pause: Callab
                 raise
             now = time.monotonic()
             give_up = give_up or (None if patience is None else now + patience)
+            if n_failures == 1:
+                log.warning("%s; trying again%s", _line(error), "" if patience is None else f" for {patience:.0f} s")
             if (give_up is not None and now > give_up) or not pause(seconds):
-                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {str(error).strip()}") from error
+                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {_line(error)}") from error
     raise AssertionError("backoff never ends")
 
 
+def _line(error: Exception) -> str:
+    """What libpq says in several lines, in one."""
+    return " ".join(str(error).split())
+
+
 def conninfo(dsn: str | None = None, **parts: object) -> str:
-    """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment."""
+    """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment.
+
+    Raises ConnectionStringError.
+    """
     given = {name: str(value) for name, value in parts.items() if value is not None}
-    return str(extensions.make_dsn(dsn or "", **given))
+    try:
+        return str(extensions.make_dsn(dsn or "", **given))
+    except psycopg2.ProgrammingError:
+        raise ConnectionStringError from None  # libpq quotes what it can't read, and that may be a password
 
 
 def described(dsn: str) -> dict[str, str]:

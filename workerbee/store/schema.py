@@ -29,9 +29,15 @@ def ensure(connection: Connection) -> None:
     """Bring the schema to this version's, or say why that can't be.
 
     Raises UnsupportedDatabaseError: the server is older than PostgreSQL 12, the schema newer than this
-    program, or the user may not create it.
+    program, or the user may not create or use it.
     """
-    [(version, installed, may_create)] = connection.run(load("catalogue.sql")["server_facts"])
+    try:
+        [(version, installed, may_create)] = connection.run(load("catalogue.sql")["server_facts"])
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise UnsupportedDatabaseError(
+            "this user may not use the schema 'workerbee' in this database; connect as its owner, or have the owner "
+            "grant what is needed"
+        ) from error
     if version < OLDEST_SERVER:
         raise UnsupportedDatabaseError(
             f"the server is PostgreSQL {version // 10000}, and Workerbee needs 12 or newer; upgrade the server, "
