@@ -197,14 +197,13 @@ class JobSet:
             Runner(channel, mark, bee="here", own=job_function).serve()
         finally:
             channel.close()
-            bee.wait(30)
+            status = bee.wait(30)
             listener.join(5)
             mark.close()
-        self._explain(events)
+        self._explain(events, status)
 
-    def _explain(self, events: list[dict[str, Any]]) -> None:
+    def _explain(self, events: list[dict[str, Any]], status: int) -> None:
         """Raise what made the bee end other than by the end of the work."""
-        status = next((e["status"] for e in events if e["event"] == "ended"), None)
         if any(e["event"] == "dropped" for e in events):
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
         if any(e["event"] == "empty" for e in events):

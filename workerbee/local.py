@@ -49,7 +49,7 @@ class LocalBee:
 
     def events(self, handle: Callable[[dict[str, Any]], None]) -> None:
         """Call ``handle`` with each event that the bee reports, until its end."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError), self._stream:
             for line in self._stream:
                 handle(json.loads(line))
 
@@ -69,7 +69,5 @@ class LocalBee:
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
-        with suppress(OSError, ValueError):
-            self._stream.close()
-        self._socket.close()
+        self._socket.close()  # not the stream: its last events may still be unread
         return status

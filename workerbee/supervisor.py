@@ -30,7 +30,7 @@ from workerbee.errors import (
     RunnerDiedError,
     WorkerbeeError,
 )
-from workerbee.job import NO_FUNCTION, Batch, Job, Jobset, Outcome
+from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import (
     BeeFacts,
@@ -371,7 +371,8 @@ class Supervisor:
         if function in scope.refused:
             return
         self._scopes[number] = scope._replace(refused=(*scope.refused, function))
-        self._log.warning("this bee leaves the jobs of function %d to others: %s", function, unusable.reason)
+        name = self._jobsets[number].jobset.name
+        self._log.warning("this bee leaves some jobs of %s to others: %s", name, unusable.reason)
         if unusable.error is not None:
             self._tell({"event": "initializer", "error": unusable.error.decode()})
         for held in self._held.values():
@@ -681,7 +682,9 @@ class Supervisor:
         if self._settings.functions:
             runnable.intersection_update(scope.only or ())
         if not self._settings.only_functionless and waiting and not rest.any_held and not runnable:
-            self._log.warning("what remains is not for this bee: jobs of function(s) %s; ending", sorted(waiting))
+            store = self._jobsets[self._facts.jobset]
+            names = ", ".join(_name_of(store.get_function(number)) for number in sorted(waiting))
+            self._log.warning("what remains in %s is not for this bee: the jobs of %s", store.jobset.name, names)
             self._leave()
 
     def _should_leave(self, now: float) -> bool:
@@ -757,6 +760,10 @@ class _Dropped:
             self._supervisor.forget(self._number)
             return True
         return False
+
+
+def _name_of(function: Function | None) -> str:
+    return "no function (JobSet.run and --function MODULE:NAME run them)" if function is None else function.name
 
 
 def _portions(ends: list[End]) -> list[list[End]]:
