@@ -13,9 +13,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 from workerbee import codec, functions
 from workerbee.errors import (
@@ -30,10 +33,13 @@ from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, Stored
 from workerbee.ledger import Ledger
 from workerbee.local import LocalBee
+from workerbee.server import Server
 from workerbee.signing import Key, Signer
 from workerbee.store import Catalogue, ClientStore, Connection, gone, passing, retrying
 from workerbee.watcher import Watcher
 
+#: So many deaths of local bees within a minute are enough.
+BEE_DEATHS = 5
 #: Seconds that cancelling one future, and many, waits for the database.
 CANCEL_PATIENCE, CANCEL_ALL_PATIENCE = 1.0, 10.0
 CHUNK = 2000
@@ -44,28 +50,32 @@ class Client:
 
     def __init__(
         self,
-        dsn: str,
+        found: Server,
         jobset: Jobset,
         key: Key,
         *,
-        writer: UUID,
         logger: logging.Logger,
         reconnect_timeout: float | None,
         max_payload: int,
     ) -> None:
         self.jobset = jobset
         self.ended = threading.Event()
+        self.n_local = 0  # runners of our own
         self._log = logger
         self._patience = reconnect_timeout
         self._max_payload = max_payload
-        self._writer = writer
+        self._server = found
+        self._writer = writer = uuid4()
         self._broken: BaseException | None = None
         self._halted = threading.Event()
-        self._closing = False
+        self._closing = self._all_stored = False
+        self._said: set[tuple[str, str]] = set()
         self._bee: LocalBee | None = None
         self._bee_draining = False
+        self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
         self._control = threading.Lock()
+        dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
         signer = Signer(key, jobset.uuid)
         self._ledger = Ledger()
@@ -81,25 +91,49 @@ class Client:
             watcher=self._watcher,
             log=logger,
         )
-        bodies = (self._flush_calls, self._watch)
-        self._alive = len(bodies)
         self._ending = threading.Lock()
-        for body in bodies:
-            name = f"workerbee {body.__name__.strip('_')}"
-            threading.Thread(target=self._guarded, args=(body,), name=name, daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {name}", daemon=True)
+            for name, body in (("flusher", self._flush_calls), ("watcher", self._watch))
+        ]
+        self._alive = len(self._threads)
+        for thread in self._threads:
+            thread.start()
 
     # Submitting
 
     def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
-        if len(call.data) > self._max_payload:
-            raise PayloadTooLargeError("the arguments", len(call.data), self._max_payload)
+        size = len(call.data)
+        if size > self._max_payload:
+            raise PayloadTooLargeError("the arguments", size, self._max_payload)
+        if size > codec.WARN_BYTES and self._is_first(function, "large"):
+            warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
+        if unique and (call.identity is None or not function.memo):
+            self._say_that_nothing_is_remembered(function)
         future = JobFuture(self._cancel)
         try:
+            if self._closing:
+                raise RuntimeError("cannot schedule new futures after shutdown")
             self._flusher.put(Pending(future, function, call, options, unique))
         finally:
             self._raise_if_broken()
         return future
+
+    def _say_that_nothing_is_remembered(self, function: functions.Function) -> None:
+        if self._is_first(function, "memo"):
+            what = "arguments that aren't exactly JSON" if function.memo else "state that isn't exactly JSON"
+            self._log.info(
+                "calls of %s have %s: each one is a job of its own, also when it is submitted again",
+                function.name,
+                what,
+            )
+
+    def _is_first(self, function: functions.Function, about: str) -> bool:
+        site = (function.name, about)
+        first = site not in self._said
+        self._said.add(site)
+        return first
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
@@ -122,13 +156,14 @@ class Client:
 
     def _flush_calls(self) -> None:
         self._flusher.run(self._patiently)
+        self._all_stored = True
         self._watcher.wake()
 
     def _watch(self) -> None:
         self._watcher.run(self._patiently, self._is_needed)
 
     def _is_needed(self) -> bool:
-        return self._broken is None and not (self._closing and self._flusher.quiet and not self._ledger)
+        return self._broken is None and not (self._all_stored and not self._ledger)
 
     def _patiently(self, action: Callable[[], None]) -> None:
         retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds), log=self._log)
@@ -192,6 +227,21 @@ class Client:
                 if future.job in done:
                     future.abandon()
 
+    def give_up(self, futures: deque[JobFuture]) -> None:
+        """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us."""
+        left = [future for future in futures if not future.done()]
+        futures.clear()
+        if self.jobset.temporary:
+            self.cancel_all(left)
+        else:
+            self._detach(left)
+
+    def _detach(self, futures: Iterable[JobFuture]) -> None:
+        for future in futures:
+            self._ledger.forget(future)
+            future.abandon()
+        self._watcher.wake()
+
     def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
         chosen = self._ledger.futures() if futures is None else list(futures)
@@ -233,10 +283,43 @@ class Client:
 
     # Bees of our own
 
-    def employ(self, bee: LocalBee) -> None:
-        """A local bee, whose reports are heard until its end."""
-        self._bee = bee
-        threading.Thread(target=bee.events, args=(self._hear,), name="workerbee local bee", daemon=True).start()
+    def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
+        """Have a local bee with so many runners until the end."""
+        facts = {
+            "dsn": self._server.dsn,
+            "number": self.jobset.number,
+            "workers": n_workers,
+            "busywait": True,
+            "max_tasks_per_child": max_tasks_per_child,
+            "max_payload": self._max_payload,
+            "reconnect_timeout": self._patience,
+            "log_level": max(logging.WARNING, self._log.getEffectiveLevel()),
+        }
+        self.n_local = n_workers
+        self._bee = LocalBee(facts)
+        threading.Thread(
+            target=self._keep_bee, args=(self._bee, facts), name="workerbee local bee", daemon=True
+        ).start()
+
+    def _keep_bee(self, bee: LocalBee, facts: dict[str, Any]) -> None:
+        """Hear the local bee; when it dies, another takes its place, which takes over its work."""
+        try:
+            deaths: deque[float] = deque(maxlen=BEE_DEATHS)
+            while True:
+                bee.events(self._hear)
+                status = bee.wait()
+                deaths.append(time.monotonic())
+                with self._hiring:
+                    if self._bee_draining or self._broken is not None:
+                        return
+                    if len(deaths) == BEE_DEATHS and deaths[-1] - deaths[0] < 60:
+                        again = BrokenWorkerbeeError(f"local bees end again and again, the last with status {status}")
+                        self._break(again, None)
+                        return
+                    self._log.warning("the local bee has ended with status %d; another takes its place", status)
+                    bee = self._bee = LocalBee(facts)
+        except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
+            self._break(error, None)
 
     def _hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
@@ -248,36 +331,84 @@ class Client:
                 self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
             case "broken":
                 self._break(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"), None)
-            case "ended" if not self._bee_draining and event["status"] != 0:
-                self._break(BrokenWorkerbeeError(f"the local bee ended with status {event['status']}"), None)
+            case "unusable" if self.jobset.temporary:
+                self._break(BrokenWorkerbeeError(f"the local bee can't run a function: {event['reason']}"), None)
+            case "dropped":
+                self._break(JobsetNotFoundError(self.jobset.name, dropped=True), None)
+
+    # Reading
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError."""
+        with self._server.again() as found:
+            connection = Connection(found.dsn, application="workerbee reader")
+            try:
+                yield connection
+            except Exception as error:
+                if not gone(error):
+                    raise
+                raise JobsetNotFoundError(self.jobset.name, dropped=True) from None
+            finally:
+                connection.close()
+
+    def live_runners(self) -> int:
+        """How many runners could do this jobset's jobs now."""
+        with self.reading() as connection:
+            return Catalogue(connection).live_runners(self.jobset.number)
 
     # Ending
 
-    def close(self, *, cancel: bool = False, detach: bool = False) -> None:
-        """Take no more calls; end when all is done, or with ``detach`` as soon as all is stored."""
+    def close(self, *, cancel: bool = False) -> None:
+        """Take no more calls; with ``cancel`` take back what has not started; end when all the rest is done."""
+        if self.ended.is_set():
+            return
+        self._closing = True
         if cancel:
             self.cancel_all([*self._flusher.pending(), *self._ledger.futures()])
-        if detach:
-            self.flush()
-            for future in self._ledger.clear():
-                future.abandon()
-        self._closing = True
         self._flusher.close()
         self._watcher.wake()
 
+    def leave(self) -> None:
+        """End as soon as all is stored; what isn't done goes on without us."""
+        try:
+            if not self.ended.is_set():
+                self._closing = True
+                self.flush()
+                self._detach(self._ledger.futures())
+        except (BrokenWorkerbeeError, TimeoutError) as error:
+            self._log.warning("not everything could be stored: %s", error)
+        finally:
+            self.close()
+
+    def wait(self) -> None:
+        """Wait for the end. Raises RuntimeError in the thread that calls callbacks: it would wait for itself."""
+        if threading.current_thread() in self._threads:
+            raise RuntimeError("a callback can't wait for the end of its executor; use shutdown(wait=False) there")
+        self.ended.wait()
+
+    def disown(self) -> None:
+        """In a forked child: all of this is the parent's, and nothing here ever ends by itself."""
+        self._broken = BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
+        self.ended = threading.Event()  # the old one's lock may be held by a thread that isn't here
+        self.ended.set()
+        if self._bee is not None:
+            self._bee.disown()
+
     def _end(self) -> None:
         """The last thread is done: let the local bee finish, and drop what was temporary."""
-        bee = self._bee
-        if bee is not None:
+        with self._hiring:
             self._bee_draining = True
-            bee.stop() if self._broken is not None or self.jobset.temporary else bee.drain()
-            bee.wait(None if not self.jobset.temporary else 30)
+        if self._bee is not None:
+            self._bee.stop() if self._broken is not None or self.jobset.temporary else self._bee.drain()
+            self._bee.wait(30 if self.jobset.temporary else None)
         try:
             if self.jobset.temporary:
                 Catalogue(self._control_connection).drop_jobset(self.jobset)
         except Exception as error:  # noqa: BLE001 (it is swept later)
             self._log.debug("the temporary jobset is left to be swept: %s", error)
         self._control_connection.close()
+        self._server.close()
         self.ended.set()
 
 

@@ -50,9 +50,8 @@ class Call(NamedTuple):
     identity: bytes | None
 
 
-def too_much(what: str, function: Callable[..., Any], size: int) -> str:
+def too_much(what: str, name: str, size: int) -> str:
     """The sentence of a warning."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{what} of {name} takes {size / 1e6:.0f} MB; store such data in a file once and pass its path"
 
 

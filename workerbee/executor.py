@@ -13,12 +13,11 @@ import logging
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from concurrent.futures import wait as wait_for
+from contextlib import closing
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -26,13 +25,12 @@ from uuid import uuid4
 
 from workerbee import codec, functions, server
 from workerbee.client import Client
-from workerbee.errors import BrokenWorkerbeeError, JobsetNotFoundError, KeyMismatchError
+from workerbee.errors import DatabaseUnavailableError, JobFailedError, JobsetNotFoundError, KeyMismatchError
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options
 from workerbee.jobset import valid_id
-from workerbee.local import LocalBee
 from workerbee.signing import Key
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
+from workerbee.store import Catalogue, ClientStore, Connection, Counts, schema
 
 _live: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -40,32 +38,38 @@ _live: weakref.WeakSet[Client] = weakref.WeakSet()
 class _Submits(Executor):
     """What an executor and its option views share: turning calls into jobs."""
 
-    _options: Options
-    _unique: bool
-    _version: str | None
-
-    @property
-    def _executor(self) -> WorkerbeeExecutor:
-        raise NotImplementedError
+    def __init__(
+        self,
+        client: Client,
+        cache: functions.Cache,
+        options: Options,
+        *,
+        unique: bool,
+        version: str | None = None,
+    ) -> None:
+        self._client = client
+        self._functions = cache
+        self._options = options
+        self._unique = unique
+        self._version = version
 
     @property
     def _max_workers(self) -> int:
         # Dask reads this at each compute, and takes it for the number of calls that may be under way.
-        executor = self._executor
         try:
-            return max(executor._n_workers, executor.live_workers())  # noqa: SLF001
-        except Exception as error:
-            if not passing(error):
-                raise
-            return executor._n_workers  # noqa: SLF001
+            live = self._client.live_runners()
+        except DatabaseUnavailableError:
+            live = 0
+        return max(1, self._client.n_local, live)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
         """Schedule ``fn(*args, **kwargs)``; its future.
 
         Raises EncodingError if the call can't be stored, RuntimeError after shutdown, and
         BrokenWorkerbeeError when the executor can't go on.
         """
-        return self._executor._submit(fn, args, kwargs, self)  # noqa: SLF001
+        function = self._functions.describe(fn, self._version)
+        return self._client.submit(function, codec.encode_call(args, kwargs), self._options, unique=self._unique)
 
     def map(
         self,
@@ -77,9 +81,12 @@ class _Submits(Executor):
     ) -> Iterator[Any]:
         """``map(fn, *iterables)`` by jobs; results in order, exceptions at their position.
 
-        ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many calls are
+        ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many jobs are
         ahead of the results taken, and inputs are drawn as they are needed. In a temporary jobset
         ``chunksize`` calls share a job; in a durable one every call is a job of its own.
+
+        An iterator that is closed, dropped or ended by an exception cancels the calls that it has not
+        given out, if the jobset is temporary; in a durable one they go on without it.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -89,12 +96,25 @@ class _Submits(Executor):
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-        temporary = self._executor._jobset.temporary  # noqa: SLF001
-        if chunksize > 1 and temporary:
-            chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
-            submit = _submitter(self, Chunk(fn), ((chunk,) for chunk in chunks))
-            return itertools.chain.from_iterable(map(_open, _results(self, submit, end, buffersize)))
-        return _results(self, _submitter(self, fn, calls), end, buffersize)
+        if chunksize == 1 or not self._client.jobset.temporary:
+            return self._results(fn, calls, end, buffersize)
+        chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
+        return _opened(self._results(Chunk(fn), ((chunk,) for chunk in chunks), end, buffersize))
+
+    def _results(
+        self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], end: float | None, buffersize: int | None
+    ) -> Generator[Any, None, None]:
+        """Submit at once what may be; the results, as they are asked for."""
+        submitted = (self.submit(fn, *call) for call in calls)
+        futures: deque[JobFuture] = deque()
+        client = self._client
+        try:
+            futures.extend(itertools.islice(submitted, buffersize))
+        except BaseException:
+            client.give_up(futures)
+            raise
+        # Only as long as there is more to submit does the iterator keep the executor.
+        return _taken(client, futures, None if buffersize is None else submitted, end)
 
     def with_options(
         self,
@@ -126,10 +146,12 @@ class _Submits(Executor):
         }
         options = Options(**(self._options._asdict() | {k: v for k, v in given.items() if v is not None}))
         return OptionsView(
-            self._executor,
+            self,
+            self._client,
+            self._functions,
             options,
-            self._unique if unique is None else unique,
-            self._version if version is None else version,
+            unique=self._unique if unique is None else unique,
+            version=self._version if version is None else version,
         )
 
     def __reduce__(self) -> Any:
@@ -175,44 +197,37 @@ class WorkerbeeExecutor(_Submits):
         _check(max_workers, initializer, max_tasks_per_child)
         if jobset_id is not None:
             valid_id(jobset_id)
-        self._options = Options(max_attempts=max_n_retry_attempts, speculate=jobset_id is not None)
-        self._unique = jobset_id is not None
-        self._version = None
-        self._functions = functions.Cache(initializer, initargs)
         self._logger = logging.getLogger(logger_name)
-        self._shut_down = False
-        self._pid = os.getpid()
-        self._warned: set[Any] = set()
         self._server = server.resolve(
             dsn, self._logger, host=host, port=port, user=user, password=password, dbname=dbname
         )
         try:
             key = Key.load_or_make()
-            self._jobset = self._open_jobset(jobset_id, key)
+            jobset = self._open_jobset(jobset_id, key)
+            client = Client(
+                self._server,
+                jobset,
+                key,
+                logger=self._logger,
+                reconnect_timeout=reconnect_timeout,
+                max_payload=max_payload,
+            )
         except BaseException:
             self._server.close()
             raise
-        n_local = (os.cpu_count() or 1) if self._server.local else 0
-        n_local = n_local if max_workers is None else max_workers
-        self._n_workers = max(1, n_local)
-        self._client = client = Client(
-            self._server.dsn,
-            self._jobset,
-            key,
-            writer=uuid4(),
-            logger=self._logger,
-            reconnect_timeout=reconnect_timeout,
-            max_payload=max_payload,
+        super().__init__(
+            client,
+            functions.Cache(initializer, initargs),
+            Options(max_attempts=max_n_retry_attempts, speculate=not jobset.temporary),
+            unique=not jobset.temporary,
         )
-        if n_local:
-            client.employ(self._local_bee(n_local, max_tasks_per_child, reconnect_timeout, max_payload))
         _live.add(client)
-        self._finalizer = weakref.finalize(self, _abandon, client, self._server)
+        self._finalizer = weakref.finalize(self, client.close)
         self._finalizer.atexit = False
-
-    @property
-    def _executor(self) -> WorkerbeeExecutor:
-        return self  # not an attribute: an executor that nobody holds is to be gone at once
+        if max_workers is None:
+            max_workers = (os.cpu_count() or 1) if self._server.local else 0
+        if max_workers:
+            client.employ(max_workers, max_tasks_per_child)
 
     def _open_jobset(self, jobset_id: str | None, key: Key) -> Jobset:
         connection = Connection(self._server.dsn, application="workerbee client")
@@ -235,52 +250,6 @@ class WorkerbeeExecutor(_Submits):
         finally:
             connection.close()
 
-    def _local_bee(self, n: int, max_tasks: int | None, reconnect_timeout: float | None, max_payload: int) -> LocalBee:
-        return LocalBee(
-            {
-                "dsn": self._server.dsn,
-                "number": self._jobset.number,
-                "workers": n,
-                "busywait": True,
-                "max_tasks_per_child": max_tasks,
-                "max_payload": max_payload,
-                "reconnect_timeout": reconnect_timeout,
-                "log_level": max(logging.WARNING, self._logger.getEffectiveLevel()),
-            }
-        )
-
-    def _submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], view: _Submits
-    ) -> JobFuture:
-        function = self._functions.describe(fn, view._version)  # noqa: SLF001
-        call = codec.encode_call(args, kwargs)
-        if len(call.data) > codec.WARN_BYTES:
-            self._warn_large(fn, len(call.data))
-        if view._unique and (call.identity is None or not function.memo):  # noqa: SLF001
-            self._warn_unmemoised(fn, function.memo)
-        if self._shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        if os.getpid() != self._pid:
-            raise BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
-        return self._client.submit(function, call, view._options, unique=view._unique)  # noqa: SLF001
-
-    def _warn_large(self, fn: Callable[..., Any], size: int) -> None:
-        site = (getattr(fn, "__qualname__", type(fn).__qualname__), "large")
-        if site not in self._warned:
-            self._warned.add(site)
-            warnings.warn(codec.too_much("a call", fn, size), stacklevel=4)
-
-    def _warn_unmemoised(self, fn: Callable[..., Any], function_is_plain: bool) -> None:  # noqa: FBT001
-        site = (getattr(fn, "__qualname__", repr(fn)), "memo")
-        if site not in self._warned:
-            self._warned.add(site)
-            what = "arguments that aren't exactly JSON" if function_is_plain else "state that isn't exactly JSON"
-            self._logger.info(
-                "calls of %s have %s: each one is a job of its own, also when it is submitted again",
-                site[0],
-                what,
-            )
-
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored and will survive this process."""
         self._client.flush(timeout)
@@ -293,13 +262,12 @@ class WorkerbeeExecutor(_Submits):
 
     def progress(self) -> Counts:
         """What has happened in the jobset so far, whoever did it."""
-        with _reading(self._server.dsn) as connection:
-            return Catalogue(connection).counts(self._jobset.number)
+        with self._client.reading() as connection:
+            return Catalogue(connection).counts(self._client.jobset.number)
 
     def live_workers(self) -> int:
         """How many runners could do this executor's jobs now, here and elsewhere."""
-        with _reading(self._server.dsn) as connection:
-            return Catalogue(connection).live_runners(self._jobset.number)
+        return self._client.live_runners()
 
     def results(self, on_error: str = "skip") -> Iterator[dict[str, Any]]:
         """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
@@ -310,11 +278,11 @@ class WorkerbeeExecutor(_Submits):
         """
         if on_error not in ("skip", "return"):
             raise ValueError("on_error must be 'skip' or 'return'")
-        return self._results(on_error == "return")
+        return self._stored(with_failed=on_error == "return")
 
-    def _results(self, with_failed: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001
-        with _reading(self._server.dsn) as connection:
-            store = ClientStore(connection, self._jobset, uuid4())
+    def _stored(self, *, with_failed: bool) -> Iterator[dict[str, Any]]:
+        with self._client.reading() as connection:
+            store = ClientStore(connection, self._client.jobset, uuid4())
             after = 0
             while page := store.results(after, 500):
                 for job, _, end, call, _ in page:
@@ -324,57 +292,50 @@ class WorkerbeeExecutor(_Submits):
 
     def retry(self) -> int:
         """Start a new run of every job that failed or was cancelled; how many."""
-        with _reading(self._server.dsn) as connection:
-            store = ClientStore(connection, self._jobset, uuid4())
-            return sum(store.reopen(chunk, self._options) for chunk in _chunks(store.ended_badly(), 1000))
+        with self._client.reading() as connection:
+            store = ClientStore(connection, self._client.jobset, uuid4())
+            ended_badly = store.ended_badly()
+            chunks = (ended_badly[start : start + 1000] for start in range(0, len(ended_badly), 1000))
+            return sum(store.reopen(chunk, self._options) for chunk in chunks)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.
 
-        Any thread may call it, any number of times.
+        Any thread may call it, any number of times; but a callback of a future can't wait for the end.
         """
-        self._shut_down = True
-        if os.getpid() != self._pid:
-            return
         self._client.close(cancel=cancel_futures)
         if wait:
-            self._client.ended.wait()
-            self._server.close()
+            self._client.wait()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and not self._jobset.temporary:
-            self._logger.warning(
-                "interrupted; the jobs of %s go on where there are bees, and the same code attaches to them",
-                self._jobset.name,
-            )
-            self._shut_down = True
-            self._client.close(detach=True)
+        jobset = self._client.jobset
+        if kind is None or not issubclass(kind, KeyboardInterrupt) or jobset.temporary:
+            self.shutdown(wait=True)
             return None
-        self.shutdown(wait=True)
+        self._logger.warning(
+            "interrupted; the jobs of %s go on where there are bees, and the same code attaches to them", jobset.name
+        )
+        self._client.leave()
         return None
 
     def __repr__(self) -> str:
-        return f"<WorkerbeeExecutor: {self._jobset.name} on {self._server!r}, {self._n_workers} workers>"
+        return (
+            f"<WorkerbeeExecutor: {self._client.jobset.name} on {self._server!r}, {self._client.n_local} local workers>"
+        )
 
 
 class OptionsView(_Submits):
     """An executor seen with other options; it shares everything else with the executor it came from."""
 
-    def __init__(self, executor: WorkerbeeExecutor, options: Options, unique: bool, version: str | None) -> None:  # noqa: FBT001
-        self._origin = executor
-        self._options = options
-        self._unique = unique
-        self._version = version
+    def __init__(self, origin: _Submits, *shared: Any, **options: Any) -> None:
+        super().__init__(*shared, **options)
+        self._origin = origin  # which is not to be collected before its views
 
-    @property
-    def _executor(self) -> WorkerbeeExecutor:
-        return self._origin
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Shut down the executor itself."""
-        self._executor.shutdown(wait, cancel_futures=cancel_futures)
+        self._origin.shutdown(wait, cancel_futures=cancel_futures)
 
 
 class Chunk:
@@ -384,54 +345,51 @@ class Chunk:
         self.fn = fn
 
     def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[tuple[Any, bytes | None]]:
+        """Raises JobFailedError if a call does: the chunk is tried again."""
         outcomes: list[tuple[Any, bytes | None]] = []
         for args in calls:
             try:
                 outcomes.append((self.fn(*args), None))
+            except JobFailedError:
+                raise
             except Exception as error:  # noqa: BLE001 (it belongs to this call alone)
                 outcomes.append((None, codec.encode_error(error)))
         return outcomes
 
 
-def _open(outcomes: list[tuple[Any, bytes | None]]) -> Iterator[Any]:
-    for value, error in outcomes:
-        if error is not None:
-            raise codec.decode_error(error, trusted=True)
-        yield value
+def _taken(
+    client: Client, futures: deque[JobFuture], more: Iterator[JobFuture] | None, end: float | None
+) -> Generator[Any, None, None]:
+    """The results of futures in their order, with one of ``more`` for each; what is left is given up."""
+    try:
+        while futures:
+            if more is not None:
+                futures.extend(itertools.islice(more, 1))
+            yield _first(futures, end)
+    finally:
+        client.give_up(futures)
 
 
-def _submitter(executor: _Submits, fn: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Future[Any]]:
-    return (executor.submit(fn, *args) for args in calls)
+def _first(futures: deque[JobFuture], end: float | None) -> Any:
+    """Wait for the first future, and take it out; nobody here keeps its result."""
+    value = futures[0].result(None if end is None else max(0.0, end - time.monotonic()))
+    futures.popleft()
+    return value
 
 
-def _results(
-    executor: _Submits, submit: Iterator[Future[Any]], end: float | None, buffersize: int | None
-) -> Iterator[Any]:
-    """Submit at once what may be, and hand out results as they are asked for."""
-    futures = deque(submit if buffersize is None else itertools.islice(submit, buffersize))
-    owner = weakref.ref(executor._executor)  # noqa: SLF001
-
-    def results() -> Iterator[Any]:
-        try:
-            while futures:
-                wait_for([futures[0]], None if end is None else max(0.0, end - time.monotonic()))
-                if buffersize is not None and owner() is not None:
-                    futures.extend(itertools.islice(submit, 1))
-                yield futures.popleft().result(0)
-        finally:
-            _give_up(owner(), futures)
-
-    return results()
+def _opened(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    """The results inside the results of chunks."""
+    with closing(chunks):
+        for outcomes in chunks:
+            outcomes.reverse()
+            while outcomes:
+                yield _value(*outcomes.pop())
 
 
-def _give_up(executor: WorkerbeeExecutor | None, futures: deque[Future[Any]]) -> None:
-    """An iterator that is left early: its calls are cancelled if temporary, else only no longer waited for."""
-    left = [f for f in futures if isinstance(f, JobFuture) and not f.done()]
-    futures.clear()
-    if executor is None or not left:
-        return
-    if executor._jobset.temporary:  # noqa: SLF001
-        executor._client.cancel_all(left)  # noqa: SLF001
+def _value(value: Any, error: bytes | None) -> Any:
+    if error is not None:
+        raise codec.decode_error(error, trusted=True)
+    return value
 
 
 def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None) -> dict[str, Any]:
@@ -467,44 +425,25 @@ def _epoch(when: datetime | float | None) -> float | None:
     return when
 
 
-class _reading:  # noqa: N801 (used as a context manager function)
-    """A connection of the caller's own thread, for the time of a reading."""
-
-    def __init__(self, dsn: str) -> None:
-        self._connection = Connection(dsn, application="workerbee reader")
-
-    def __enter__(self) -> Connection:
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _abandon(client: Client, found: server.Server) -> None:
-    """The executor was collected without a shutdown: what was submitted is finished, then all ends."""
-    client.close()
-    threading.Thread(target=_let_go, args=(client, found), daemon=True).start()
-
-
-def _let_go(client: Client, found: server.Server) -> None:
-    client.ended.wait()
-    found.close()
-
-
 def _at_exit() -> None:
     """Interpreter exit: temporary jobsets are waited for, as a process pool's work is; durable ones are left."""
-    for client in list(_live):
+    clients = list(_live)
+    for client in clients:
         if client.jobset.temporary:
             client.close()
-        elif not client.ended.is_set():
-            client.close(detach=True)
-    for client in list(_live):
+        else:
+            client.leave()
+    for client in clients:
         client.ended.wait()
+
+
+def _after_fork() -> None:
+    """In a child the threads are missing: what it has inherited is its parent's."""
+    for client in list(_live):
+        client.disown()
+    _live.clear()
 
 
 # Before the interpreter joins its threads and forbids new ones, as concurrent.futures itself does.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

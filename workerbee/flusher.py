@@ -106,11 +106,6 @@ class Flusher:
             self._settled.wait_for(lambda: self._ended or not (self._queue or self._batch), timeout)
             return not (self._queue or self._batch)
 
-    @property
-    def quiet(self) -> bool:
-        """Nothing is on its way."""
-        return not (self._queue or self._batch)
-
     def pending(self) -> list[JobFuture]:
         """The futures of all that isn't stored yet."""
         with self._settled:

@@ -18,6 +18,7 @@ class JobFuture(Future[Any]):
         self.job: int | None = None
         self.run: int | None = None
         self.queued = True  # not yet taken by the flusher
+        self.wanted = True  # somebody may still wait for it
         self.inserted = False  # this process brought the job, rather than found it
 
     @property

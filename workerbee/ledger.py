@@ -28,9 +28,9 @@ class Ledger:
         """Book futures under their jobs; to be called before the rows can be seen by anybody."""
         with self._lock:
             for future in futures:
-                booked = self._futures.setdefault(future.stored_job, [])
-                if future not in booked:
-                    booked.append(future)
+                booked = self._futures.get(future.stored_job, ())
+                if future.wanted and future not in booked:
+                    self._futures.setdefault(future.stored_job, []).append(future)
 
     def move(self, moves: Iterable[tuple[JobFuture, int, int]]) -> None:
         """Let futures wait for another (job, run) than they were booked under."""
@@ -38,11 +38,13 @@ class Ledger:
             for future, job, run in moves:
                 self._remove(future)
                 future.job, future.run = job, run
-                self._futures.setdefault(job, []).append(future)
+                if future.wanted:
+                    self._futures.setdefault(job, []).append(future)
 
     def forget(self, future: JobFuture) -> None:
         """Wait for this future no more."""
         with self._lock:
+            future.wanted = False
             self._remove(future)
 
     def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:

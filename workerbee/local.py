@@ -62,6 +62,11 @@ class LocalBee:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def disown(self) -> None:
+        """In a forked child: the bee is to hear its client's end, though the child lives on."""
+        self._stream.detach()
+        self._socket.close()
+
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status; it is killed if it takes longer than ``timeout`` seconds."""
         try:

@@ -231,7 +231,8 @@ class Runner:
             raise PayloadTooLargeError("the result", size, self._max_payload)
         if size > codec.WARN_BYTES and id(function) not in self._warned:
             self._warned.add(id(function))
-            warnings.warn(codec.too_much("a result", function, size), stacklevel=1)
+            name = getattr(function, "__qualname__", type(function).__qualname__)
+            warnings.warn(codec.too_much("a result", name, size), stacklevel=1)
         return encoded
 
     def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:

@@ -23,6 +23,7 @@ class Server:
     def __init__(self, dsn: str, *, embedded: Any = None) -> None:
         self.dsn = dsn
         self._embedded = embedded
+        self._held = True
 
     @property
     def local(self) -> bool:
@@ -51,8 +52,15 @@ class Server:
         )
 
     def close(self) -> None:
+        self._held = False
         if self._embedded is not None:
             self._embedded.close()
+
+    def again(self) -> Server:
+        """The same server, with a hold of its own if this one has let go of it."""
+        if self._embedded is None or self._held:
+            return Server(self.dsn)
+        return _embedded(described(self.dsn).get("dbname"))
 
     def __enter__(self) -> Self:
         return self
@@ -68,12 +76,13 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     EmbeddedServerError when there is nothing to start.
     """
     named = dsn is not None or parts.get("host") is not None or any(os.environ.get(v) for v in ENVIRONMENT)
-    if named:
-        server = Server(conninfo(dsn, **parts))
-    else:
-        from workerbee import embedded  # noqa: PLC0415 (only who needs it pays for it)
-
-        handle = embedded.start()
-        server = Server(conninfo(handle.dsn, dbname=parts.get("dbname")), embedded=handle)
+    server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"))
     (logger or logging.getLogger("workerbee")).info("using %r", server)
     return server
+
+
+def _embedded(dbname: object) -> Server:
+    from workerbee import embedded  # noqa: PLC0415 (only who needs it pays for it)
+
+    handle = embedded.start()
+    return Server(conninfo(handle.dsn, dbname=dbname), embedded=handle)

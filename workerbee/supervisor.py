@@ -375,6 +375,8 @@ class Supervisor:
         self._log.warning("this bee leaves some jobs of %s to others: %s", name, unusable.reason)
         if unusable.error is not None:
             self._tell({"event": "initializer", "error": unusable.error.decode()})
+        else:
+            self._tell({"event": "unusable", "reason": unusable.reason})
         for held in self._held.values():
             if (held.jobset.number, held.batch.function) == (number, function):
                 self._release(held, list(held.unstarted), untouched=True)

@@ -104,8 +104,10 @@ class Wake:
             os.read(self._reader, 4096)
 
     def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+        ends = self._reader, self._writer
+        self._reader = self._writer = -1  # or a late `set` writes into whatever gets these numbers next
+        for end in ends:
+            os.close(end)
 
 
 class Statement:
