@@ -275,6 +275,7 @@ class WorkerbeeExecutor(_Submits):
         ``job_id`` and ``status`` come first; then the keys of ``input_data``; then the keys of a dict
         result, or ``result``. An output key that the input has too is prefixed with ``output_``.
         ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
+        A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
         """
         if on_error not in ("skip", "return"):
             raise ValueError("on_error must be 'skip' or 'return'")
@@ -396,7 +397,7 @@ def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None
     row: dict[str, Any] = {"job_id": job, "status": end.status}
     if call.codec != codec.PICKLE:
         row |= json.loads(call.data)
-    if end.status != "completed":
+    if end.status != "completed" or error is not None:
         row["error"] = error
     elif isinstance(value, dict):
         row |= {f"output_{k}" if k in row else k: v for k, v in value.items()}
