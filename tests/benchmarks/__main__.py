@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [ROW…]``: measure, print a table, store JSON, draw the chart.
+"""``python -m tests.benchmarks [ROW…]``: measure, print a table, store JSON, draw a chart.
 
 Contenders of a row run in turn on one throw-away server with PostgreSQL's default durability, each run in
 a process and a database of its own.
@@ -32,6 +32,7 @@ def _peers(_: click.Context, __: click.Parameter, given: str) -> tuple[str, ...]
 @click.option("--peers", default="processes", callback=_peers, help="Names with commas between, or all, or none.")
 @click.option("--repetitions", type=click.IntRange(1), help="Of every contender, instead of 3 (10 for pairs).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to store everything.")
+@click.option("--chart", type=click.Path(path_type=Path), help="Where to draw it, as PNG and SVG.")
 @click.option("--limit", default=900.0, show_default=True, help="Seconds that one run may take.")
 @click.option("--quick", is_flag=True, help="Small numbers: only to see that it works.")
 def main(
@@ -39,6 +40,7 @@ def main(
     peers: tuple[str, ...],
     repetitions: int | None,
     json_file: Path | None,
+    chart: Path | None,
     limit: float,
     quick: bool,
 ) -> None:
@@ -57,6 +59,10 @@ def main(
             if json_file is not None:
                 json_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     report.show(found, console)
+    if chart is not None:
+        from tests.benchmarks.chart import draw  # noqa: PLC0415 (matplotlib is there for the chart alone)
+
+        draw(record, chart)
 
 
 if __name__ == "__main__":

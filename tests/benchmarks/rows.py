@@ -50,10 +50,13 @@ def _ours(module: str, function: str, **options: object) -> Contender:
 
 
 def _submit(results: Results) -> Iterator[Bar]:
-    ours = results.median(OURS, "jobs_per_s")
-    for who in results.others(OURS):
-        limit = 2.5 if who == PROCESSES else 1.0
-        yield at_least(f"÷ {who}", ours / results.median(who, "jobs_per_s"), limit, " x")
+    rates = {who: results.median(who, "jobs_per_s") for who in results.samples}
+    ours = rates.pop(OURS)
+    if PROCESSES in rates:
+        yield at_least(f"÷ {PROCESSES}", ours / rates.pop(PROCESSES), 2.5, " x")
+    if rates:
+        fastest = max(rates, key=rates.__getitem__)
+        yield at_least(f"÷ {fastest}, the fastest peer", ours / rates[fastest], 1.0, " x")
 
 
 def _map(results: Results) -> Iterator[Bar]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
 from distributed import Client
 
 from tests.benchmarks import timing
@@ -9,13 +13,19 @@ from tests.benchmarks.jobs import identity, noop
 from tests.benchmarks.timing import Figures, Place
 
 SETTINGS = (
-    "Client(n_workers=2, threads_per_worker=1), no dashboard; client.map(pure=False, batch_size=1000) and "
-    "client.gather, as its best practices advise for many small tasks"
+    "Client(n_workers=2, threads_per_worker=1), no dashboard, worker-saturation: inf, no work stealing; "
+    "client.map(pure=False, batch_size=1000) and client.gather"
 )
 
 
-def _client(place: Place) -> Client:
-    return Client(n_workers=place.workers, threads_per_worker=1, dashboard_address=None)
+@contextmanager
+def _client(place: Place) -> Iterator[Client]:
+    settings = {"distributed.scheduler.worker-saturation": "inf", "distributed.scheduler.work-stealing": False}
+    with (
+        dask.config.set(settings),
+        Client(n_workers=place.workers, threads_per_worker=1, dashboard_address=None) as client,
+    ):
+        yield client
 
 
 def submit(place: Place) -> Figures:

@@ -1,0 +1,63 @@
+"""The benchmarks run: not how fast we are, only that the commands still say it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import readme, results
+from tests.benchmarks.stage import ROOT
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command stores of two rows, one of them in pairs."""
+    file = tmp_path_factory.mktemp("benchmarks") / "record.json"
+    command = [sys.executable, "-m", "tests.benchmarks", "sleeps", "full", "--quick", "--repetitions", "2"]
+    subprocess.run([*command, "--json", str(file)], cwd=ROOT, check=True, timeout=200)
+    return file
+
+
+def test_the_record_has_all_that_a_figure_depends_on(record: Path) -> None:
+    """Machine, versions and load; for each contender the samples, median and range; and the bars."""
+    stored = json.loads(record.read_text("utf-8"))
+    assert stored["machine"].keys() >= {"date", "processor", "cores", "memory_gb", "system", "load"}
+    assert stored["versions"].keys() >= {"python", "postgresql", "commit"}
+    sleeps, full = stored["rows"]["sleeps"], stored["rows"]["full"]
+    assert sleeps["contenders"].keys() == {"workerbee", "processes"}
+    assert full["contenders"].keys() == {"full", "empty"}
+    for row in (sleeps, full):
+        assert not row["missing"]
+        for figures in row["contenders"].values():
+            figure = figures[row["figure"]]
+            assert len(figure["samples"]) == 2
+            assert figure["range"][0] <= figure["median"] <= figure["range"][1]
+    [bar] = full["bars"]
+    assert bar["limit"] == 0.95
+    low, high = bar["ratio"][1:]
+    assert low <= bar["value"] <= high
+
+
+def test_the_readme_is_filled_between_its_marks(record: Path, tmp_path: Path) -> None:
+    """What stands around the section stays, and filling it again replaces it."""
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
+    for _ in range(2):
+        readme.fill(json.loads(record.read_text("utf-8")), page, "chart.svg")
+    text = page.read_text("utf-8")
+    assert text.startswith("before\n<!-- benchmarks -->\n![")
+    assert text.endswith("\n<!-- /benchmarks -->\nafter\n")
+    assert "old" not in text
+    assert text.count("| of ideal |") == 1
+
+
+def test_a_bar_of_pairs_is_missed_only_by_the_whole_interval() -> None:
+    """A median below the bar is no miss while the interval reaches it."""
+    wide = results.interval([0.8, 0.93, 0.94, 0.99, 1.1])
+    narrow = results.interval([0.90, 0.91, 0.91, 0.92])
+    assert results.at_least("ratio", wide.median, 0.95, ratio=wide).met
+    assert not results.at_least("ratio", narrow.median, 0.95, ratio=narrow).met
