@@ -79,6 +79,9 @@ class Appetite(NamedTuple):
     claim: int
     start: int
 
+    def at_most(self, n: int) -> Appetite:
+        return Appetite(min(n, self.claim), min(n, self.start))
+
 
 class RunnerProcess:
     """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""

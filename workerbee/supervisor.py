@@ -15,6 +15,7 @@ import platform
 import random
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,8 @@ IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
 DEATHS = 3
+#: Ends of jobs that have none: they are given back, and those of the second kind have surely not run.
+RETURNED = ("recalled", "untouched")
 #: Bytes of results in one statement.
 STATEMENT = 4_000_000
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
@@ -131,6 +134,7 @@ class Supervisor:
         self._jobsets: dict[int, BeeStore] = {}
         self._scopes: dict[int, Scope] = {}
         self._held: dict[int, Held] = {}
+        self._arrivals: deque[Held] = deque()  # claimed, and not yet given to the crew
         self._unhinted: dict[int, list[Outcome]] = {}
         self._pace = Pace()
         self._unrecorded: list[End] = []
@@ -274,8 +278,8 @@ class Supervisor:
                     self._key.fingerprint,
                 )
             store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
-            self._jobsets[jobset.number] = store
             self._scopes[jobset.number] = self._scope(store)
+            self._jobsets[jobset.number] = store
         return store
 
     def _scope(self, store: BeeStore) -> Scope:
@@ -296,6 +300,7 @@ class Supervisor:
             self._reconcile()
         self._sort_out(self._crew.collect())
         self._record()
+        self._begin()
         self._beat_if_due()
         if now >= self._next_look:
             self._next_look = now + BEAT
@@ -310,6 +315,8 @@ class Supervisor:
     def _sleep(self) -> float:
         now = time.monotonic()
         timers = [self._next_beat]
+        if self._unrecorded:
+            timers.append(now)
         if self._unhinted:
             timers.append(now + 0.02)
         if self._drain_by is not None:
@@ -324,7 +331,7 @@ class Supervisor:
 
     def _reconcile(self) -> None:
         """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
-        for number, store in self._jobsets.items():
+        for number, store in list(self._jobsets.items()):
             with self._dropped(number):
                 store.release_unknown(h.batch.claim for h in self._held.values())
                 still = store.held_claims()
@@ -346,7 +353,7 @@ class Supervisor:
         for end in ends:
             if isinstance(end, Unusable):
                 self._refuse(end)
-            else:
+            elif end.task.held.jobset.number in self._jobsets:  # else it was dropped meanwhile
                 self._unrecorded.append(end)
                 if end.kind not in ("recalled", "stopped"):
                     self._note(end)
@@ -379,7 +386,7 @@ class Supervisor:
             self._tell({"event": "unusable", "reason": unusable.reason})
         for held in self._held.values():
             if (held.jobset.number, held.batch.function) == (number, function):
-                self._release(held, list(held.unstarted), untouched=True)
+                self._return_unstarted(held)
 
     def _record(self) -> None:
         """Store what has ended: successes together, failures one by one; each stays here until it is stored."""
@@ -388,8 +395,8 @@ class Supervisor:
             by_jobset.setdefault(end.task.held.jobset.number, []).append(end)
         for number, ends in by_jobset.items():
             with self._dropped(number):
-                self._release_tasks([e.task for e in ends if e.kind == "recalled"])
-                self._record_failures(number, [e for e in ends if e.kind not in ("completed", "recalled")])
+                self._release_all([e for e in ends if e.kind in RETURNED])
+                self._record_failures(number, [e for e in ends if e.kind not in ("completed", *RETURNED)])
                 self._record_successes(number, [e for e in ends if e.kind == "completed"])
         self._unrecorded.clear()
         self._hint()
@@ -486,7 +493,7 @@ class Supervisor:
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
         lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
         if lapsed:
-            for number, store in self._jobsets.items():
+            for number, store in list(self._jobsets.items()):
                 with self._dropped(number):
                     store.came_back()
         self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
@@ -526,6 +533,8 @@ class Supervisor:
         if not appetite.claim or now < self._next_claim:
             return
         appetite = self._dampened(appetite, now)
+        if self._settings.max_jobs is not None:
+            appetite = appetite.at_most(self._settings.max_jobs - self._n_claimed)
         n = self._claim_offered(appetite) if appetite.claim else 0
         if n:
             self._pause = POLL[0]
@@ -546,8 +555,7 @@ class Supervisor:
         held = sum(len(h.open) for h in self._held.values())
         if room == 0 and (held or self._breaker.rest(now)):
             return Appetite(0, 0)
-        n = max(0, max(1, room) - held)
-        return Appetite(min(n, appetite.claim), min(n, appetite.start))
+        return appetite.at_most(max(0, max(1, room) - held))
 
     def _claim_offered(self, appetite: Appetite) -> int:
         """Claim from the first jobset that has work; how many jobs."""
@@ -573,7 +581,7 @@ class Supervisor:
     def _look_for_named(self) -> None:
         """Functions of the names that this bee was started with may have been stored meanwhile."""
         if self._settings.functions:
-            for number, store in self._jobsets.items():
+            for number, store in list(self._jobsets.items()):
                 with self._dropped(number):
                     self._scopes[number] = self._scope(store)
 
@@ -592,16 +600,26 @@ class Supervisor:
         for batch in batches:
             held = Held(store.jobset, batch, {job.id: job for job in batch.jobs})
             self._held[batch.id] = held
+            self._arrivals.append(held)
             self._n_claimed += len(batch.jobs)
             self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
-            if not self._make_known(store, batch.function):
-                self._release(held, batch.jobs, untouched=True)
-                continue
-            self._blame(held)
-            jobs = [j for j in batch.jobs if j.id in held.open]
-            held.unstarted.extend(jobs[batch.started :])
-            self._crew.give(held, jobs[: batch.started])
+        self._begin()
         return batches
+
+    def _begin(self) -> None:
+        """Give the crew what was claimed; what an outage interrupts is taken up again."""
+        while self._arrivals:
+            held = self._arrivals[0]
+            number, jobs = held.jobset.number, held.batch.jobs
+            with self._dropped(number):
+                if self._make_known(self._jobsets[number], held.batch.function):
+                    self._blame(held)
+                    held.unstarted.extend(jobs[held.batch.started :])
+                    self._crew.give(held, jobs[: held.batch.started])
+                else:
+                    held.unstarted.extend(jobs)
+                    self._return_unstarted(held)
+                self._arrivals.popleft()
 
     def _blame(self, held: Held) -> None:
         """A job that took three bees on different hosts with it, each alone with it, isn't tried again."""
@@ -641,23 +659,30 @@ class Supervisor:
 
     def _give_back_what_waits(self) -> None:
         """Jobs that wait here behind long ones are of more use elsewhere."""
-        self._release_tasks(self._crew.take_back(all_ready=False))
+        self._return(self._crew.take_back(all_ready=False), "recalled")
 
-    def _release_tasks(self, tasks: list[Task]) -> None:
-        by_held: dict[Held, list[Job]] = {}
-        for held, job in tasks:
-            by_held.setdefault(held, []).append(job)
-        for held, jobs in by_held.items():
-            self._release(held, jobs, untouched=False)
+    def _return_unstarted(self, held: Held) -> None:
+        self._return([Task(held, job) for job in held.unstarted], "untouched")
+        held.unstarted.clear()
+
+    def _return(self, tasks: Iterable[Task], kind: str) -> None:
+        """Have these given back with what is recorded next; until that is stored, they are ours."""
+        self._unrecorded.extend(End(task, kind, "", b"", None, 0.0) for task in tasks)
+
+    def _release_all(self, ends: list[End]) -> None:
+        by_held: dict[tuple[Held, str], list[Job]] = {}
+        for end in ends:
+            by_held.setdefault((end.task.held, end.kind), []).append(end.task.job)
+        for (held, kind), jobs in by_held.items():
+            self._release(held, jobs, untouched=kind == "untouched")
 
     def _release(self, held: Held, jobs: Iterable[Job], *, untouched: bool) -> None:
         ids = [job.id for job in jobs if job.id in held.open]
+        if ids:
+            self._jobsets[held.jobset.number].release(held.batch, ids, untouched=untouched)
+        # Not before that is stored: a batch with nothing open is deleted.
         for job in ids:
             del held.open[job]
-        held.unstarted.clear()
-        if ids:
-            with self._dropped(held.jobset.number):
-                self._jobsets[held.jobset.number].release(held.batch, ids, untouched=untouched)
 
     # Ending
 
@@ -710,22 +735,21 @@ class Supervisor:
         if not self._said_draining:
             self._said_draining = True
             self._log.info("claiming nothing more; what runs may take %.0f s to finish", self._drain_by - now)
-        self._release_tasks(self._crew.take_back(all_ready=True))
+        self._return(self._crew.take_back(all_ready=True), "recalled")
         for held in self._held.values():
-            self._release(held, list(held.unstarted), untouched=True)
+            self._return_unstarted(held)
         return now > self._drain_by or (self._crew.empty and not self._unrecorded)
 
     def _leave(self) -> None:
         """Give back everything, say goodbye, and end."""
         self._sort_out(self._crew.collect())
         self._record()
-        self._release_tasks(self._crew.take_back(all_ready=True))
-        for held in list(self._held.values()):
-            self._release(held, list(held.open.values()), untouched=False)
-        for number in self._jobsets:
+        for number, store in list(self._jobsets.items()):
             with self._dropped(number):
+                for held in [h for h in self._held.values() if h.jobset.number == number]:
+                    self._release(held, list(held.open.values()), untouched=False)
                 self._record_successes(number, [])
-                self._jobsets[number].release_unknown(())
+                store.release_unknown(())
         self._catalogue.leave(self._incarnation)
         raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else EXIT_OK)
 
@@ -741,6 +765,7 @@ class Supervisor:
             for job in held.open:
                 self._crew.stop(held, job)
             del self._held[held.batch.id]
+        self._arrivals = deque(held for held in self._arrivals if held.jobset.number != number)
         self._unrecorded = [e for e in self._unrecorded if e.task.held.jobset.number != number]
         self._jobsets.pop(number, None)
         if self._facts is not None and self._facts.jobset == number:

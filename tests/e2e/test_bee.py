@@ -1,0 +1,369 @@
+"""Bees as processes: they come and go as they like, by order or by accident, and the work gets done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import jobs
+from tests.bees import PROJECT, Bee
+from tests.servers import Database
+from tests.waiting import eventually
+from workerbee import WorkerbeeExecutor, watcher
+
+NewBee = Callable[..., Bee]
+NewClient = Callable[..., WorkerbeeExecutor]
+
+
+@pytest.fixture
+def bee(database: Database) -> Iterator[NewBee]:
+    """Starts bees, which end with the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(Bee(database.dsn, *arguments, **options))
+
+
+@pytest.fixture
+def client(database: Database) -> Iterator[NewClient]:
+    """Makes executors of the durable jobset ``work`` (or another) without bees of their own."""
+    made = []
+
+    def new(jobset_id: str | None = "work", max_workers: int = 0) -> WorkerbeeExecutor:
+        made.append(WorkerbeeExecutor(max_workers, jobset_id=jobset_id, dsn=database.dsn))
+        return made[-1]
+
+    yield new
+    for executor in made:
+        executor.shutdown(wait=False)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    """Where jobs note that they were run, and by which bee."""
+    return tmp_path / "record"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """The file that gated jobs wait for."""
+    return tmp_path / "gate"
+
+
+def attempts(database: Database, number: int = 1) -> Counter[str]:
+    return Counter(kind for (kind,) in database.execute(f'SELECT kind FROM workerbee."attempt${number}"'))
+
+
+def statuses(database: Database, jobset: str = "work") -> Counter[str]:
+    return Counter(status for (status,) in database.execute(f"SELECT status FROM workerbee.{jobset}"))
+
+
+# Coming and going
+
+
+def test_bees_started_before_during_and_after_the_jobs_join_in(bee: NewBee, client: NewClient, record: Path) -> None:
+    """A bee that was there before the jobset works with one that came later, and the last one finds nothing to do."""
+    before = bee("work")
+    before.says("waiting")
+    executor = client()
+    futures = [executor.submit(jobs.slowly, str(record), n, 0.02) for n in range(150)]
+    eventually(lambda: jobs.noted(record))
+    during = bee("work")
+    wait(futures, 60)
+    assert [f.result(0) for f in futures] == list(range(150))
+    assert {pid for _, pid in jobs.noted(record)} == {before.process.pid, during.process.pid}
+    after = bee("work")
+    assert [b.wait() for b in (before, during, after)] == [0, 0, 0]
+
+
+def test_a_bee_without_an_id_serves_every_jobset(bee: NewBee, client: NewClient) -> None:
+    """It runs what is in any jobset, those included that are made while it runs."""
+    first = client("first").submit(jobs.double, 1)
+    everyone = bee()
+    assert first.result(30) == 2
+    assert client("second").submit(jobs.double, 2).result(30) == 4
+    assert client(None).submit(jobs.double, 3).result(30) == 6
+    everyone.terminate()
+    assert everyone.wait() == 0
+
+
+def test_four_bees_and_a_client_agree_in_all_counts(
+    bee: NewBee, client: NewClient, database: Database, record: Path
+) -> None:
+    """Each of many jobs is run once, by all the bees together, and the tables say the same."""
+    bees = [bee("work", "--busywait") for _ in range(4)]
+    n = 8000
+    with client() as executor:
+        once = executor.with_options(speculate=False)
+        assert list(once.map(jobs.note, [str(record)] * n, range(n))) == list(range(n))
+        counts = executor.progress()
+    executions = jobs.noted(record)
+    assert sorted(int(key) for key, _ in executions) == list(range(n))
+    assert {pid for _, pid in executions} == {b.process.pid for b in bees}
+    assert (counts.added, counts.completed, counts.open) == (n, n, 0)
+    [row] = database.execute(
+        "SELECT count(*), count(DISTINCT id), sum(n_claims), sum(n_failed_attempts),"
+        " count(*) FILTER (WHERE status = 'completed' AND output_data::text::int = (input_data->'args'->>1)::int)"
+        " FROM workerbee.work"
+    )
+    assert row == (n, n, n, 0, n)
+
+
+def test_a_bee_ends_when_its_jobset_is_exhausted(bee: NewBee, client: NewClient) -> None:
+    """All jobs done: exit 0, and its row among the bees is gone."""
+    executor = client()
+    future = executor.submit(jobs.double, 4)
+    executor.flush()
+    assert bee("work").wait() == 0
+    assert future.result(30) == 8
+
+
+def test_a_missing_jobset_is_named_with_those_that_exist(bee: NewBee, client: NewClient) -> None:
+    """A bee for a jobset that isn't there says what there is, waits, and then fails."""
+    client("existing")
+    lost = bee("mistyped", "--wait", 1)
+    assert lost.wait() == 70
+    assert "'mistyped' doesn't exist (jobsets here: existing)" in lost.output
+
+
+def test_an_empty_jobset_is_not_exhausted(bee: NewBee, client: NewClient) -> None:
+    """A jobset that never had a job is waited for, and its end is a failure."""
+    client("empty")
+    idle = bee("empty", "--wait", 1)
+    assert idle.wait() == 70
+    assert "never had a job" in idle.output
+
+
+def test_delayed_jobs_are_waited_for(bee: NewBee, client: NewClient, database: Database) -> None:
+    """A job whose time has not come keeps a bee from being exhausted."""
+    executor = client()
+    [(later,)] = database.execute("SELECT extract(epoch FROM now() + interval '2 s')::float")
+    future = executor.with_options(run_at=later).submit(jobs.double, 5)
+    executor.flush()
+    assert bee("work").wait() == 0
+    assert future.result(5) == 10
+
+
+# Leaving in order
+
+
+def test_sigterm_finishes_what_runs_and_gives_the_rest_back(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """A drained bee claims nothing more, completes its running job, and exits 0."""
+    executor = client()
+    futures = [executor.submit(jobs.gated, str(record), n, str(gate)) for n in range(3)]
+    drained = bee("work")
+    eventually(lambda: jobs.noted(record))
+    drained.terminate()
+    eventually(lambda: database.execute('SELECT FROM workerbee."batch$" WHERE claim IS NULL'))
+    gate.touch()
+    assert drained.wait() == 0
+    assert futures[0].result(30) == 0
+    assert statuses(database) == {"completed": 1, "waiting": 2}
+    assert [key for key, _ in jobs.noted(record)] == ["0"]
+
+
+def test_what_outlasts_the_grace_period_runs_elsewhere(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """When the grace period is over, the running job is given back uncharged."""
+    future = client().submit(jobs.gated, str(record), 0, str(gate))
+    hurried = bee("work", "--grace", 0.3)
+    eventually(lambda: jobs.noted(record))
+    hurried.terminate()
+    assert hurried.wait() == 0
+    gate.touch()
+    bee("work")
+    assert future.result(30) == 0
+    assert len(jobs.noted(record)) == 2
+    assert not attempts(database)
+
+
+def test_a_second_signal_gives_everything_back_at_once(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """Two SIGTERMs end a bee whatever its grace period, and its job waits again, uncharged."""
+    executor = client()
+    executor.submit(jobs.gated, str(record), 0, str(gate))
+    impatient = bee("work", "--grace", 600)
+    eventually(lambda: jobs.noted(record))
+    impatient.terminate()
+    impatient.says("claiming nothing more")
+    impatient.terminate()
+    assert impatient.wait() == 0
+    assert statuses(database) == {"waiting": 1}
+    assert not attempts(database)
+    assert database.execute('SELECT FROM workerbee."bee$"') == []
+
+
+def test_the_end_of_its_lifetime_drains_a_bee(bee: NewBee, client: NewClient, record: Path) -> None:
+    """--lifetime: the running job is finished, and the exit status is 75."""
+    executor = client()
+    futures = [executor.submit(jobs.slowly, str(record), n, 0.2) for n in range(50)]
+    assert bee("work", "--lifetime", 1).wait() == 75
+    done = [f for f in futures if f.done() or f.running()]
+    assert 0 < len(done) < 50
+
+
+def test_max_jobs_drains_a_bee_after_so_many(bee: NewBee, client: NewClient, database: Database, record: Path) -> None:
+    """--max-jobs 3: three jobs are run, the rest waits, and the exit status is 75."""
+    executor = client()
+    for n in range(200):
+        executor.submit(jobs.note, str(record), n)
+    executor.flush()
+    assert bee("work", "--max-jobs", 3).wait() == 75
+    assert len(jobs.noted(record)) == 3
+    assert statuses(database) == {"completed": 3, "waiting": 197}
+
+
+# Accidents
+
+
+def test_the_jobs_of_a_killed_bee_run_elsewhere(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """After a kill -9 its runner dies too, another bee runs the job, and the loss isn't the job's failure."""
+    victim = bee("work", "--busywait")
+    future = client().submit(jobs.gated, str(record), 0, str(gate))
+    eventually(lambda: jobs.noted(record))
+    runners = victim.runners()
+    victim.kill()
+    assert not psutil.wait_procs(runners, 5)[1]
+    heir = bee("work", "--busywait")
+    eventually(lambda: (str(0), heir.process.pid) in jobs.noted(record))
+    gate.touch()
+    assert future.result(30) == 0
+    assert attempts(database) == {"lost": 1}
+    assert database.execute("SELECT n_claims, n_failed_attempts, status FROM workerbee.work") == [(2, 0, "completed")]
+
+
+def test_a_zombies_success_changes_nothing(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """A bee frozen past its lease comes back with a result after another's: the row stays as it was."""
+    zombie = bee("work", "--busywait")
+    future = client().submit(jobs.gated, str(record), 0, str(gate))
+    eventually(lambda: jobs.noted(record))
+    zombie.freeze()
+    bee("work", "--busywait")
+    eventually(lambda: len(jobs.noted(record)) == 2)
+    gate.touch()
+    assert future.result(30) == 0
+    row = 'SELECT o.*, xmin::text, ctid::text FROM workerbee."outcome$1" o'
+    before = database.execute(row)
+    zombie.thaw()
+    eventually(lambda: not database.execute('SELECT FROM workerbee."batch$"'))
+    eventually(lambda: attempts(database)["late"] == 1)
+    assert database.execute(row) == before
+
+
+def test_a_zombies_failure_is_ignored(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """A failure of one who lost the claim is no attempt, and schedules no retry."""
+    zombie = bee("work", "--busywait")
+    client().submit(jobs.gated_failure, str(record), 0, str(gate))
+    eventually(lambda: jobs.noted(record))
+    zombie.freeze()
+    heir = bee("work", "--busywait")
+    eventually(lambda: len(jobs.noted(record)) == 2)
+    heir.freeze()  # it still holds the job, for the time of its lease
+    gate.touch()
+    zombie.thaw()
+    zombie.says("failed .ignored")
+    assert attempts(database) == {"lost": 1}
+    heir.thaw()
+
+
+def test_a_client_is_killed_and_another_gets_everything(
+    bee: NewBee, client: NewClient, record: Path, database: Database
+) -> None:
+    """The jobs of a dead client go on; the same calls from another process attach to them."""
+    script = (
+        "import os, signal, sys\n"
+        "from tests import jobs\n"
+        "from workerbee import WorkerbeeExecutor\n"
+        f"executor = WorkerbeeExecutor(0, jobset_id='work', dsn={database.dsn!r})\n"
+        f"for n in range(40): executor.submit(jobs.note, {str(record)!r}, n)\n"
+        "executor.flush()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -9
+    bee("work")
+    futures = [client().submit(jobs.note, str(record), n) for n in range(40)]
+    assert [f.result(30) for f in futures] == list(range(40))
+    assert len(jobs.noted(record)) == 40
+
+
+def test_a_killed_local_bee_is_replaced(client: NewClient, record: Path, gate: Path) -> None:
+    """An executor whose own bee is killed starts another one, and no future hangs."""
+    executor = client(None, max_workers=1)
+    future = executor.submit(jobs.gated, str(record), 0, str(gate))
+    [(_, pid)] = eventually(lambda: jobs.noted(record))
+    psutil.Process(pid).kill()
+    eventually(lambda: len(jobs.noted(record)) == 2)
+    gate.touch()
+    assert future.result(30) == 0
+
+
+# What a bee can't do
+
+
+def test_a_bee_that_cant_load_a_function_names_it_and_leaves_its_jobs(
+    bee: NewBee, client: NewClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing module is one bee's trouble: it says so, runs what it can, and another bee does the rest."""
+    (tmp_path / "only_here.py").write_text("def triple(x):\n    return 3 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    without = bee("work", "--busywait")
+    executor = client()
+    special = executor.submit(only_here.triple, 2)
+    assert executor.submit(jobs.double, 2).result(30) == 4
+    assert "only_here" in without.says("leaves some jobs of .*")[0]
+    assert not special.done()
+    bee("work", environment={"PYTHONPATH": os.pathsep.join([str(PROJECT), str(tmp_path)])})
+    assert special.result(30) == 6
+
+
+def test_a_bee_ends_when_only_jobs_remain_that_it_cant_run(
+    bee: NewBee, client: NewClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the function and exits 0, rather than waiting for somebody else's success."""
+    (tmp_path / "also_only_here.py").write_text("def triple(x):\n    return 3 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import also_only_here  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    executor = client()
+    executor.submit(also_only_here.triple, 2)
+    executor.flush()
+    helpless = bee("work")
+    assert helpless.wait() == 0
+    assert "also_only_here" in helpless.output
+
+
+def test_waiting_without_a_bee_is_warned_of_once(
+    client: NewClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When no live bee could run what is pending, one warning has the command that starts one."""
+    monkeypatch.setattr(watcher, "NO_BEES", 0.1)
+    client().submit(jobs.double, 1)
+
+    def warnings() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+    eventually(warnings)
+    assert f"{sys.executable} -m workerbee.bee work" in warnings()[0]
+    client().submit(jobs.double, 2)
+    assert len(warnings()) == 1
