@@ -25,12 +25,12 @@ from uuid import uuid4
 
 from workerbee import codec, functions, server
 from workerbee.client import Client
-from workerbee.errors import DatabaseUnavailableError, JobFailedError, JobsetNotFoundError, KeyMismatchError
+from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchError
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options
 from workerbee.jobset import valid_id
 from workerbee.signing import Key
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, schema
+from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
 
 _live: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -58,7 +58,9 @@ class _Submits(Executor):
         # Dask reads this at each compute, and takes it for the number of calls that may be under way.
         try:
             live = self._client.live_runners()
-        except DatabaseUnavailableError:
+        except Exception as error:
+            if not passing(error):
+                raise
             live = 0
         return max(1, self._client.n_local, live)
 

@@ -107,6 +107,7 @@ class WorkerbeeMixin:
     """Gives a class of the suite our executor. There is no ``ctx``: it would be a start method."""
 
     executor_type = ProcessPoolExecutor
+    worker_count = 3
 
     def get_context(self) -> Any:
         return multiprocessing.get_context("spawn")
