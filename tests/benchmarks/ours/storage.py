@@ -16,12 +16,11 @@ from tests.benchmarks.timing import Figures, Place
 
 # A job and its outcome, copied: as many finished jobs as are wanted, with other ids and digests.
 _FILL = """
-INSERT INTO {job} (id, digest, function, codec, input, mac)
-SELECT one.id + i, substr(sha256(i::text::bytea), 1, octet_length(one.digest)), function, codec, input, mac
-  FROM {job} one CROSS JOIN generate_series(1, {n}) i;
-INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, claimed_at, duration)
-SELECT one.job + i, run, status, codec, output, payload, mac, bee, claimed_at, duration
-  FROM {outcome} one CROSS JOIN generate_series(1, {n}) i;
+INSERT INTO {job} SELECT copy.* FROM {job} one CROSS JOIN generate_series(1, {n}) i CROSS JOIN LATERAL
+    jsonb_populate_record(one, jsonb_build_object(
+        'id', one.id + i, 'digest', substr(sha256(i::text::bytea), 1, octet_length(one.digest)))) copy;
+INSERT INTO {outcome} SELECT copy.* FROM {outcome} one CROSS JOIN generate_series(1, {n}) i CROSS JOIN LATERAL
+    jsonb_populate_record(one, jsonb_build_object('job', one.job + i)) copy;
 UPDATE workerbee."jobset$" SET next_job = next_job + {n} WHERE number = {number};
 UPDATE workerbee."counter$" SET added = added + {n} WHERE jobset = {number} AND added > 0;
 UPDATE workerbee."counter$" SET completed = completed + {n} WHERE jobset = {number} AND completed > 0;
