@@ -88,9 +88,11 @@ class JobSet:
 
         Raises JobsetExistsError if it is there already, unless ``ignore_existing_jobset``: then False.
         """
+        uuid = uuid4()  # the same for every try, so that a COMMIT whose answer was lost counts as ours
         with self._lock:
-            create = lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True)  # noqa: E731
-            created = self._patiently(create)
+            created = self._patiently(
+                lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid)
+            )
         if created is None and not ignore_existing_jobset:
             raise JobsetExistsError(self.jobset_id)
         self._logger.info("%s the jobset %s", "created" if created else "found", self.jobset_id)
@@ -111,32 +113,39 @@ class JobSet:
         given = list(input_datas)
         if not given:
             return
-        with self._lock:
-            self._patiently(lambda: self._add(given))
-        self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
-
-    def _add(self, given: list[dict[str, Any]]) -> None:
-        store = self._bound()
         texts = [codec.check_input(data) for data in given]
         digests = [codec.digest(b"input", codec.canonical_text(text)) for text in texts]
         keys = [None if (i := codec.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
         self._refuse_repetition(given, digests, by_id=False)
         self._refuse_repetition(given, keys, by_id=True)
-        first = self._catalogue.reserve_jobs(store.jobset.number, len(given))
+        with self._lock:
+            # Reserved once, so that jobs which an earlier try has stored are known by their ids.
+            first = self._patiently(lambda: self._reserve(len(given)))
+            jobs = [
+                NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
+                for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
+            ]
+            self._patiently(lambda: self._add(given, jobs))
+        self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
+
+    def _reserve(self, n: int) -> int:
+        first = self._catalogue.reserve_jobs(self._bound().jobset.number, n)
         if first is None:
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
-        jobs = [
-            NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
-            for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
-        ]
+        return first
+
+    def _add(self, given: list[dict[str, Any]], jobs: list[NewJob]) -> None:
+        store = self._bound()
         if store.add(jobs, whole=True):
             return
-        taken, taken_keys = store.taken_inputs(digests, [k for k in keys if k is not None])
+        taken, taken_keys = store.taken_inputs(
+            [job.digest for job in jobs if job.digest], [job.key for job in jobs if job.key]
+        )
         if all(job.id == taken.get(job.digest or b"") for job in jobs):
             return  # the COMMIT of an earlier try, whose answer was lost, had added them
-        for data, digest, key in zip(given, digests, keys, strict=True):
-            if digest in taken or key in taken_keys:
-                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=digest not in taken)
+        for data, job in zip(given, jobs, strict=True):
+            if job.digest in taken or job.key in taken_keys:
+                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=job.digest not in taken)
 
     def _refuse_repetition(self, given: list[dict[str, Any]], marks: list[Any], *, by_id: bool) -> None:
         seen = set()

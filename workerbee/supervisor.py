@@ -491,8 +491,8 @@ class Supervisor:
         assert self._facts is not None  # noqa: S101 (set by _arrive)
         self._lively = bool(self._held) or bool(self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset))
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
-        lapsed, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
-        if lapsed:
+        given_up, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
+        if given_up:
             for number, store in list(self._jobsets.items()):
                 with self._dropped(number):
                     store.came_back()

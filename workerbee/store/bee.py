@@ -27,6 +27,13 @@ class Limits(NamedTuple):
     max_backoff: float = 300.0
 
 
+class Claim(NamedTuple):
+    """What says that a batch is held: its id, and the claim it was taken by."""
+
+    id: int
+    claim: UUID
+
+
 class BeeStore:
     """One jobset as a bee sees it, over the bee's connection."""
 
@@ -129,32 +136,41 @@ class BeeStore:
         """
         codec, data = parts.put(self._run, outcome.job, outcome.run, outcome.codec, outcome.data)
         readable = codec in READABLE
-        [(verdict, _, _)] = self._run(
-            "fail",
-            batch=batch.id,
-            claim=str(batch.claim),
-            job=outcome.job,
-            kind=outcome.kind,
-            host=self._host,
-            error=error,
-            codec=codec,
-            output=data.decode() if readable else None,
-            payload=None if readable else data,
-            mac=outcome.mac,
-            duration=outcome.duration,
-            limit=limits.attempts,
-            backoff=limits.backoff,
-            max_backoff=limits.max_backoff,
-        )
+        params = {
+            "batch": batch.id,
+            "claim": str(batch.claim),
+            "job": outcome.job,
+            "kind": outcome.kind,
+            "host": self._host,
+            "error": error,
+            "codec": codec,
+            "output": data.decode() if readable else None,
+            "payload": None if readable else data,
+            "mac": outcome.mac,
+            "duration": outcome.duration,
+            "limit": limits.attempts,
+            "backoff": limits.backoff,
+            "max_backoff": limits.max_backoff,
+        }
+        verdict = "stale"
+        while verdict == "stale":
+            [(verdict, _, _)] = self._run("fail", **params)
         return str(verdict)
 
-    def release(self, batch: Batch, jobs: Sequence[int], *, untouched: bool) -> None:
+    def release(self, batch: Batch | Claim, jobs: Sequence[int], *, untouched: bool) -> None:
         """Give jobs back, uncharged; ``untouched``: they have surely not run."""
-        self._run("release", batch=batch.id, claim=str(batch.claim), jobs=list(jobs), untouched=untouched)
+        stale = True
+        while stale:
+            [(stale, _, _)] = self._run(
+                "release", batch=batch.id, claim=str(batch.claim), jobs=list(jobs), untouched=untouched
+            )
 
     def release_unknown(self, known: Iterable[UUID]) -> None:
-        """Give back what this bee holds by claims that it doesn't know of."""
-        self._run("release_unknown", claims=[str(c) for c in known])
+        """Give back what this bee holds by claims that it doesn't know of: none of that was begun."""
+        known = set(known)
+        for batch, (claim, jobs) in self.held_claims().items():
+            if claim not in known:
+                self.release(Claim(batch, claim), jobs, untouched=True)
 
     def held_claims(self) -> dict[int, tuple[UUID, list[int]]]:
         """What this bee holds in the database: claim and jobs by batch."""
@@ -172,6 +188,7 @@ class BeeStore:
         return sum(row[0] for row in self._run("take_over", **_scope(scope)))
 
     def came_back(self) -> None:
+        """Withdraw the losses of this bee's work within the last minute: it had not vanished."""
         self._run("came_back")
 
     def overtaken(self) -> list[tuple[int, int]]:

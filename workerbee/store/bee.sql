@@ -25,7 +25,8 @@ WITH allowed AS (
 ), front AS (
     SELECT f.*, cardinality(jobs) AS size,
            (sum(cardinality(jobs)) OVER (ORDER BY priority DESC, place, id) - cardinality(jobs))::integer AS before
-      FROM (TABLE ready UNION ALL TABLE due) f
+      FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
+             ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
 ), taken AS (
     UPDATE workerbee."batch$" b
        SET bee = %(bee)s, claim = %(claim)s, claimed_at = now(), due_at = NULL,
@@ -120,22 +121,25 @@ ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 -- under its kind; under the limit the job becomes a batch of its own: behind what waits now and after
 -- a backoff if it failed, at its old place if its runner died. At the limit the run ends as failed.
 -- While another live copy of the job runs, it is an attempt and nothing more: the last copy decides.
-WITH held AS MATERIALIZED (
-    SELECT h.* FROM workerbee."batch$" h
-     WHERE h.id = %(batch)s AND h.bee = %(bee)s AND h.claim = %(claim)s AND %(job)s = ANY (h.jobs)
-       FOR UPDATE
+-- All copies are locked in one order, and this statement's snapshot must show them as they are locked:
+-- else it would judge by a past in which a copy, its failure or the attempts before are missing.
+WITH family AS MATERIALIZED (
+    SELECT c.*, c.xmin AS version FROM workerbee."batch$" c
+     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND %(job)s = ANY (c.jobs)
+     ORDER BY c.id FOR UPDATE
+), stale AS (
+    SELECT FROM family f
+     WHERE NOT EXISTS (SELECT FROM workerbee."batch$" s WHERE s.id = f.id AND s.xmin = f.version)
+), held AS (
+    SELECT f.* FROM family f
+     WHERE f.id = %(batch)s AND f.bee = %(bee)s AND f.claim = %(claim)s AND NOT EXISTS (SELECT FROM stale)
 ), open AS MATERIALIZED (
     SELECT h.* FROM held h
      WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = %(job)s AND o.run = h.run)
-), copies AS MATERIALIZED (
-    SELECT c.id FROM workerbee."batch$" c, open h
-     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND %(job)s = ANY (c.jobs)
-       AND (c.copy_of = h.id OR c.id = h.copy_of)
-       AND EXISTS (SELECT FROM workerbee."bee$" b WHERE b.incarnation = c.bee AND b.lease_until > now())
-     ORDER BY c.id FOR UPDATE OF c
-), survivor AS (
-    UPDATE workerbee."batch$" c SET copy_of = NULL
-     WHERE c.id IN (SELECT id FROM copies) AND c.copy_of IS NOT NULL
+), copies AS (
+    SELECT f.id, EXISTS (SELECT FROM workerbee."bee$" b
+                          WHERE b.incarnation = f.bee AND b.lease_until > now()) AS live
+      FROM family f, open h WHERE f.id <> h.id AND f.run = h.run
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host, error)
     SELECT %(job)s, run, %(kind)s, %(bee)s, %(host)s, %(error)s FROM open
@@ -143,7 +147,7 @@ WITH held AS MATERIALIZED (
     SELECT 1 + count(*) AS n FROM {attempt} a, open h
      WHERE a.job = %(job)s AND a.run = h.run AND a.kind = %(kind)s
 ), verdict AS (
-    SELECT h.*, (SELECT n FROM charge) AS n, EXISTS (SELECT FROM copies) AS raced,
+    SELECT h.*, (SELECT n FROM charge) AS n, EXISTS (SELECT FROM copies WHERE live) AS raced,
            (SELECT n FROM charge) >= COALESCE(CASE WHEN %(kind)s = 'failed' THEN h.max_attempts END,
                                               %(limit)s) AS final
       FROM open h
@@ -162,6 +166,13 @@ WITH held AS MATERIALIZED (
     SELECT %(job)s, run, 'failed', %(codec)s, %(output)s, %(payload)s, %(mac)s, %(bee)s, %(duration)s
       FROM verdict WHERE final AND NOT raced
     ON CONFLICT DO NOTHING RETURNING job
+), heirs AS (
+    -- A live copy goes on as the job's only one; a dead bee's has no more to say of it.
+    UPDATE workerbee."batch$" b
+       SET copy_of = NULL,
+           jobs = CASE WHEN c.live THEN b.jobs ELSE array_remove(b.jobs, %(job)s) END,
+           started = b.started - (NOT c.live AND array_position(b.jobs, %(job)s) <= b.started)::integer
+      FROM copies c WHERE b.id = c.id
 ), removed AS (
     UPDATE workerbee."batch$" b
        SET jobs = array_remove(b.jobs, %(job)s),
@@ -178,19 +189,31 @@ WITH held AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'on', true)
      WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT CASE WHEN NOT EXISTS (SELECT FROM held) THEN 'ignored'
+SELECT CASE WHEN EXISTS (SELECT FROM stale) THEN 'stale'
+            WHEN NOT EXISTS (SELECT FROM held) THEN 'ignored'
             WHEN EXISTS (SELECT FROM ended) THEN 'failed'
             WHEN EXISTS (SELECT FROM requeued) THEN 'retried'
             ELSE 'noted' END,
        (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
 
 -- name: release
--- Give back what has not run, uncharged, to its old place. A copy is just dropped: its original runs.
-WITH held AS MATERIALIZED (
-    SELECT * FROM workerbee."batch$"
-     WHERE id = %(batch)s AND bee = %(bee)s AND claim = %(claim)s FOR UPDATE
+-- Give back what has not run, uncharged, to its old place; what another copy still has is left to that.
+-- Locked and looked at as in `fail`.
+WITH family AS MATERIALIZED (
+    SELECT c.*, c.xmin AS version FROM workerbee."batch$" c
+     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND (c.id = %(batch)s OR c.jobs && %(jobs)s::bigint[])
+     ORDER BY c.id FOR UPDATE
+), stale AS (
+    SELECT FROM family f
+     WHERE NOT EXISTS (SELECT FROM workerbee."batch$" s WHERE s.id = f.id AND s.xmin = f.version)
+), held AS (
+    SELECT f.* FROM family f
+     WHERE f.id = %(batch)s AND f.bee = %(bee)s AND f.claim = %(claim)s AND NOT EXISTS (SELECT FROM stale)
+), copies AS (
+    SELECT f.id, u.job FROM family f CROSS JOIN LATERAL unnest(f.jobs) AS u (job), held h
+     WHERE f.id <> h.id AND f.run = h.run AND u.job = ANY (h.jobs) AND u.job = ANY (%(jobs)s)
 ), back AS (
-    SELECT array_agg(u.job ORDER BY u.n) AS jobs,
+    SELECT array_agg(u.job ORDER BY u.n) FILTER (WHERE u.job NOT IN (SELECT job FROM copies)) AS jobs,
            count(*) FILTER (WHERE u.n <= h.started)::integer AS n_started
       FROM held h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY AS u (job, n)
      WHERE u.job = ANY (%(jobs)s)
@@ -199,8 +222,10 @@ WITH held AS MATERIALIZED (
                                     again, jobs)
     SELECT h.jobset, h.function, h.run, h.priority, h.place, h.timeout, h.max_attempts, h.speculate,
            h.again OR NOT %(untouched)s, b.jobs
-      FROM held h, back b WHERE b.jobs IS NOT NULL AND h.copy_of IS NULL
+      FROM held h, back b WHERE b.jobs IS NOT NULL
     RETURNING id
+), heirs AS (
+    UPDATE workerbee."batch$" b SET copy_of = NULL WHERE b.id IN (SELECT id FROM copies)
 ), kept AS (
     UPDATE workerbee."batch$" b
        SET started = b.started - k.n_started,
@@ -210,79 +235,94 @@ WITH held AS MATERIALIZED (
 ), closed AS (
     DELETE FROM workerbee."batch$" b USING held h WHERE b.id = h.id AND h.jobs <@ %(jobs)s::bigint[]
 )
-SELECT (SELECT count(*) FROM returned), pg_notify('workerbee$work', {number}::text);
-
--- name: release_unknown
--- After a cut connection: claims whose answer never came are given back, else they would be held as
--- long as their bee lives. A copy is just dropped.
-WITH copies AS (
-    DELETE FROM workerbee."batch$" WHERE jobset = {number} AND bee = %(bee)s AND claim IS NOT NULL
-       AND copy_of IS NOT NULL AND claim <> ALL (%(claims)s::uuid[])
-)
-UPDATE workerbee."batch$" SET bee = NULL, claim = NULL, claimed_at = NULL, started = 0
- WHERE jobset = {number} AND bee = %(bee)s AND claim IS NOT NULL AND copy_of IS NULL
-   AND claim <> ALL (%(claims)s::uuid[]) AND cardinality(jobs) > 0;
+SELECT EXISTS (SELECT FROM stale), (SELECT count(*) FROM returned), pg_notify('workerbee$work', {number}::text);
 
 -- name: held_claims
--- Which of its claims a bee that was cut off still holds, with what is left of them.
+-- What a bee holds, so that it can give back the claims whose answer never reached it: else they would
+-- be held as long as their bee lives.
 SELECT id, claim::text, jobs FROM workerbee."batch$"
  WHERE jobset = {number} AND bee = %(bee)s AND claim IS NOT NULL;
 
 -- name: rescue
--- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough when the
--- next heartbeat is overdue too) goes back: what had not started at its old place and as it was; what had started,
+-- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough after
+-- half the lease) goes back: what had not started at its old place and as it was; what had started,
 -- each job alone, so that the next loss names its job. Only a bee that was itself served without a
--- break for two leases may judge, and not in the first two leases of the server.
+-- break for two leases may judge, and not in the first two leases of the server. A job that takes a third
+-- bee on a third host with it waits a minute, in which they may come back, before anybody blames it.
+-- A header that has changed since this statement's snapshot is left for the next time: its holder lives,
+-- or somebody has just begun a copy that the snapshot doesn't show.
 WITH me AS (
     SELECT FROM workerbee."bee$"
      WHERE incarnation = %(bee)s AND served_since < now() - make_interval(secs => 2 * %(lease)s)
        AND pg_postmaster_start_time() < now() - make_interval(secs => 2 * %(lease)s)
-), lapsed AS MATERIALIZED (
-    SELECT h.*, COALESCE(b.host, '?') AS host
+), silent AS MATERIALIZED (
+    SELECT h.*, h.xmin AS version, COALESCE(b.host, '?') AS host,
+           b.incarnation IS NOT NULL AND b.given_up_at IS NULL AS vanished
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee <> %(bee)s AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
-            OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
+            OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => %(lease)s / 2)
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a
-                                 WHERE a.pid = b.backend AND a.backend_start = b.backend_start)))
+                                 WHERE a.pid = b.backend
+                                   -- Of other users' sessions only the superuser sees more than the pid.
+                                   AND COALESCE(a.backend_start, b.backend_start) = b.backend_start)))
      ORDER BY h.id LIMIT 50 FOR UPDATE OF h SKIP LOCKED
-), unfinished AS (
-    SELECT l.id, l.bee, l.host, l.copy_of, u.job, u.n <= l.started AS begun, l.run,
+), lapsed AS MATERIALIZED (
+    SELECT l.* FROM silent l JOIN workerbee."batch$" s ON s.id = l.id AND s.xmin = l.version
+), unfinished AS MATERIALIZED (
+    SELECT l.id, l.bee, l.host, l.vanished, l.run, u.job, u.n, u.n <= l.started AS begun,
            EXISTS (SELECT FROM workerbee."batch$" c
-                    WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.copy_of = l.id
+                    WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.run = l.run
                       AND u.job = ANY (c.jobs) AND c.id NOT IN (SELECT id FROM lapsed)) AS copied
       FROM lapsed l CROSS JOIN LATERAL unnest(l.jobs) WITH ORDINALITY AS u (job, n)
      WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = l.run)
+), suspect AS (
+    -- Begun by a bee that, as far as anybody can see, had begun nothing else: it may be what ended the bee.
+    SELECT u.id, u.job,
+           (SELECT count(DISTINCT a.host) FROM {attempt} a
+             WHERE a.job = u.job AND a.run = u.run AND a.kind = 'lost' AND a.alone AND a.host <> u.host) AS before
+      FROM unfinished u
+     WHERE u.begun AND u.vanished
+       AND (SELECT count(*) FROM unfinished o WHERE o.bee = u.bee AND o.begun) = 1
+       AND NOT EXISTS (SELECT FROM workerbee."batch$" o
+                        WHERE o.bee = u.bee AND o.claim IS NOT NULL AND o.started > 0
+                          AND o.id NOT IN (SELECT id FROM lapsed))
 ), deleted AS (
     DELETE FROM workerbee."batch$" b USING lapsed l WHERE b.id = l.id
-), survivors AS (
+), heirs AS (
     UPDATE workerbee."batch$" c SET copy_of = NULL
      WHERE c.copy_of IN (SELECT id FROM lapsed) AND c.id NOT IN (SELECT id FROM lapsed)
 ), waiting AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
                                     again, jobs)
     SELECT l.jobset, l.function, l.run, l.priority, l.place, l.timeout, l.max_attempts, l.speculate, l.again,
-           array_agg(u.job ORDER BY u.job)
-      FROM lapsed l JOIN unfinished u USING (id) WHERE NOT u.begun AND l.copy_of IS NULL
+           array_agg(u.job ORDER BY u.n)
+      FROM lapsed l JOIN unfinished u USING (id) WHERE NOT u.begun
      GROUP BY l.id, l.jobset, l.function, l.run, l.priority, l.place, l.timeout, l.max_attempts, l.speculate,
               l.again
 ), alone AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
-                                    again, jobs)
-    SELECT l.jobset, l.function, l.run, l.priority, l.place, l.timeout, l.max_attempts, l.speculate, true,
-           ARRAY[u.job]
-      FROM lapsed l JOIN unfinished u USING (id) WHERE u.begun AND l.copy_of IS NULL AND NOT u.copied
+    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, due_at, timeout, max_attempts,
+                                    speculate, again, jobs)
+    SELECT DISTINCT ON (u.job, u.run) l.jobset, l.function, l.run, l.priority, l.place,
+           CASE WHEN s.before >= 2 THEN now() + interval '1 minute' END, l.timeout, l.max_attempts, l.speculate,
+           true, ARRAY[u.job]
+      FROM lapsed l JOIN unfinished u USING (id) LEFT JOIN suspect s USING (id, job)
+     WHERE u.begun AND NOT u.copied
     RETURNING id
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host, alone)
-    SELECT u.job, u.run, 'lost', u.bee, u.host,
-           (SELECT count(*) FROM unfinished o WHERE o.bee = u.bee AND o.begun) = 1
+    SELECT u.job, u.run, 'lost', u.bee, u.host, (u.id, u.job) IN (SELECT id, job FROM suspect)
       FROM unfinished u WHERE u.begun
     RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, lost)
     SELECT {number}, %(bee)s, count(*) FROM noted HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET lost = c.lost + excluded.lost
+), given_up AS (
+    UPDATE workerbee."bee$" SET given_up_at = clock_timestamp()
+     WHERE incarnation IN (SELECT incarnation FROM workerbee."bee$"
+                            WHERE incarnation IN (SELECT bee FROM unfinished WHERE begun)
+                            ORDER BY incarnation FOR UPDATE)
 )
 SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT bee::text) FROM lapsed);
 
@@ -308,13 +348,26 @@ SELECT jobset, function, run, priority, place, timeout, max_attempts, speculate,
 RETURNING cardinality(jobs), set_config('synchronous_commit', 'off', true);
 
 -- name: came_back
--- A bee that was only cut off for less than a minute had not vanished: no job is blamed for it.
-UPDATE {attempt} SET alone = false
- WHERE bee = %(bee)s AND kind = 'lost' AND at > now() - interval '1 minute';
+-- A bee that was given up and comes back within a minute had not vanished: nothing was lost, and no job is
+-- blamed for it. If it was given up once more just now, that stays to be heard of.
+WITH excused AS (
+    UPDATE {attempt} SET kind = 'away', alone = false
+     WHERE bee = %(bee)s AND kind = 'lost' AND error IS NULL AND at > now() - interval '1 minute'
+    RETURNING job
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, lost)
+    SELECT {number}, %(bee)s, -count(*) FROM excused HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET lost = c.lost + excluded.lost
+)
+UPDATE workerbee."bee$" b SET given_up_at = NULL
+  FROM (SELECT given_up_at FROM workerbee."bee$" WHERE incarnation = %(bee)s) seen
+ WHERE b.incarnation = %(bee)s AND b.given_up_at = seen.given_up_at;
 
 -- name: speculate
 -- With nothing left to claim, one extra copy of the straggler that is expected to take longest: held
 -- for more than twice the median, and more than the 95th percentile, of what this function's jobs took.
+-- The header is rewritten as it was, so that whoever judges by an older snapshot sees that it has changed;
+-- and no copy is made where this statement's own snapshot is older than the header.
 WITH pace AS MATERIALIZED (
     SELECT h.function, h.run,
            (SELECT ARRAY[percentile_cont(0.5) WITHIN GROUP (ORDER BY d.duration),
@@ -326,13 +379,15 @@ WITH pace AS MATERIALIZED (
              WHERE jobset = {number} AND claim IS NOT NULL AND started > 0 AND speculate
                AND bee <> %(bee)s AND claimed_at < now() - interval '50 milliseconds') h
 ), slow AS MATERIALIZED (
-    SELECT h.id, h.jobset, h.function, h.run, h.priority, h.place, h.timeout, h.max_attempts,
-           (SELECT u.job FROM unnest(h.jobs[:h.started]) WITH ORDINALITY AS u (job, n)
-             WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = h.run)
-               AND NOT EXISTS (SELECT FROM workerbee."batch$" c
-                                WHERE c.jobset = {number} AND c.copy_of = h.id AND u.job = ANY (c.jobs))
-             ORDER BY u.n LIMIT 1) AS job
+    SELECT h.*, h.xmin AS version, s.job
       FROM workerbee."batch$" h JOIN pace p USING (function, run)
+     CROSS JOIN LATERAL (
+           SELECT u.job FROM unnest(h.jobs[:h.started]) WITH ORDINALITY AS u (job, n)
+            WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = h.run)
+              AND NOT EXISTS (SELECT FROM workerbee."batch$" c
+                               WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.run = h.run
+                                 AND c.id <> h.id AND u.job = ANY (c.jobs))
+            ORDER BY u.n LIMIT 1) s
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.started > 0 AND h.speculate AND h.copy_of IS NULL
        AND h.bee <> %(bee)s AND h.function <> ALL (%(refused)s)
        AND (%(only)s::integer[] IS NULL OR h.function = ANY (%(only)s))
@@ -340,12 +395,16 @@ WITH pace AS MATERIALIZED (
        AND now() - h.claimed_at > make_interval(secs =>
                h.started * GREATEST(0.05, 2 * p.took[1], p.took[2]))
      ORDER BY h.claimed_at LIMIT 1 FOR UPDATE OF h SKIP LOCKED
+), unchanged AS (
+    SELECT s.* FROM slow s JOIN workerbee."batch$" b ON b.id = s.id AND b.xmin = s.version
+), rewritten AS (
+    UPDATE workerbee."batch$" b SET started = b.started FROM unchanged u WHERE b.id = u.id
 ), copy AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
                                     again, jobs, bee, claim, claimed_at, started, copy_of)
     SELECT jobset, function, run, priority, place, timeout, max_attempts, true, true, ARRAY[job],
            %(bee)s, %(claim)s, now(), 1, id
-      FROM slow WHERE job IS NOT NULL
+      FROM unchanged
     RETURNING *
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host)

@@ -63,10 +63,19 @@ class Catalogue:
     # Jobsets
 
     def create_jobset(
-        self, jobset_id: str | None, *, key: str | None, speculate: bool, client: UUID | None = None
+        self,
+        jobset_id: str | None,
+        *,
+        key: str | None,
+        speculate: bool,
+        client: UUID | None = None,
+        uuid: UUID | None = None,
     ) -> Jobset | None:
-        """Create a jobset with its tables and view, in one transaction; None if it exists already."""
-        uuid = uuid4()
+        """Create a jobset with its tables and view, in one transaction; None if it exists already.
+
+        Whoever tries again with the same ``uuid``, after a COMMIT whose answer was lost, still is its creator.
+        """
+        uuid = uuid or uuid4()
         facts = {
             "id": jobset_id,
             "uuid": str(uuid),
@@ -82,12 +91,16 @@ class Catalogue:
                 number = created[0][0]
                 make = queries.bind("jobset.sql", number, jobset_id)
                 run(make["make_tables"])
+                run("SET LOCAL lock_timeout = '1s'")
                 run(make["make_view"])
             run("COMMIT")
         except BaseException:
             self.connection.drop()  # rolls back
             raise
-        return Jobset(number, jobset_id, uuid, key, speculate, client) if created else None
+        if created:
+            return Jobset(number, jobset_id, uuid, key, speculate, client)
+        found = self.find_jobset(jobset_id) if jobset_id is not None else None
+        return found if found is not None and found.uuid == uuid else None
 
     def find_jobset(self, jobset_id: str) -> Jobset | None:
         return _jobset(self._run("find_jobset", id=jobset_id))
@@ -127,7 +140,7 @@ class Catalogue:
             run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
             self._run("forget_jobset", number=number)
             run("COMMIT")
-        except queries.LOCK_REFUSED:
+        except queries.LOCKED:
             self.connection.drop()
             return False
         except BaseException:
@@ -149,11 +162,11 @@ class Catalogue:
     # Bees
 
     def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> tuple[bool, int]:
-        """A heartbeat, good for ``lease`` seconds: whether the last one had lapsed, and how many bees live."""
+        """A heartbeat, good for ``lease`` seconds: whether others had given this bee up, and how many live."""
         facts = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
         facts["bee"] = str(facts.pop("incarnation"))
-        [(lapsed, n_bees, _)] = self._run("beat", **facts)
-        return bool(lapsed), max(1, int(n_bees))
+        [(given_up, n_bees)] = self._run("beat", **facts)
+        return bool(given_up), max(1, int(n_bees))
 
     def working_bees(self, bee: BeeFacts) -> int:
         """How many other bees that serve what this one does are alive and not resting."""

@@ -64,11 +64,10 @@ UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
 RETURNING next_job - %(n)s;
 
 -- name: beat
--- A heartbeat. served_since starts anew after a gap, because a bee that was cut off itself can't tell
--- who else is dead; lapsed tells it that others may have taken its work meanwhile.
-WITH before AS (
-    SELECT lease_until < now() AS lapsed FROM workerbee."bee$" WHERE incarnation = %(bee)s
-), beat AS (
+-- A heartbeat. served_since starts anew after a gap or another connection, because a bee that was cut off
+-- itself can't tell who else is dead (a third of the lease is the longest that it is silent by itself). It
+-- hears whether it was given up meanwhile: others may have taken its work.
+WITH beat AS (
     INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until,
                                        backend, backend_start, resting)
     SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s,
@@ -77,12 +76,14 @@ WITH before AS (
     ON CONFLICT (incarnation) DO UPDATE
        SET seen_at = now(), lease_until = excluded.lease_until, resting = excluded.resting,
            backend = excluded.backend, backend_start = excluded.backend_start,
-           served_since = CASE WHEN b.lease_until < now() THEN now() ELSE b.served_since END
-    RETURNING set_config('synchronous_commit', 'off', true)
+           served_since = CASE WHEN (b.backend, b.backend_start)
+                                    IS DISTINCT FROM (excluded.backend, excluded.backend_start)
+                                 OR now() > b.lease_until
+                                 OR now() - b.seen_at > GREATEST(interval '2 seconds', (b.lease_until - b.seen_at) / 3)
+                               THEN now() ELSE b.served_since END
+    RETURNING given_up_at IS NOT NULL AS given_up, set_config('synchronous_commit', 'off', true)
 )
-SELECT COALESCE((SELECT lapsed FROM before), false) AS lapsed,
-       (SELECT count(*) FROM workerbee."bee$" WHERE lease_until > now()) AS n_bees,
-       (SELECT count(*) FROM beat) AS beats;
+SELECT given_up, (SELECT count(*) FROM workerbee."bee$" WHERE lease_until > now()) AS n_bees FROM beat;
 
 -- name: leave
 -- A bee that ends in order; whatever it still holds is claimable at once.

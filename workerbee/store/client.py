@@ -120,7 +120,8 @@ class ClientStore:
     def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
         """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
         facts = options._asdict()
-        rows = self._run("reopen", jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer, **facts)
+        facts |= {"jobs": [j for j, _ in jobs], "runs": [r for _, r in jobs], "size": BATCH}
+        rows = self._run("reopen", writer=self._writer, **facts)
         return int(rows[0][0])
 
     def finished(self, jobs: Sequence[int]) -> list[Stored]:
@@ -148,7 +149,10 @@ class ClientStore:
 
     def cancel_running(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
         """End these runs as cancelled, started or not; which had not ended before."""
-        return self._cancel("cancel_running", jobs)
+        done = self.cancel_waiting(jobs)
+        done |= self._cancel("cancel_running", jobs)
+        self.cancel_waiting(jobs)  # a job that was on its way from one batch to another is not to begin either
+        return done
 
     def _cancel(self, query: str, jobs: Sequence[tuple[int, int]]) -> set[int]:
         rows = self._run(query, jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer)

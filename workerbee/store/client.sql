@@ -19,7 +19,8 @@ SELECT f.number, f.identity, f.python, f.added_at,
 -- name: add
 -- Jobs and the batches that bring them, in one statement. Whoever adds the same call twice, or again
 -- after a COMMIT whose answer was lost, adds nothing: only ids that are returned were inserted now.
--- Sorted by digest, because two clients that insert the same calls in different orders would deadlock.
+-- Sorted, because two clients that insert the same calls in different orders would deadlock (equal inputs
+-- have equal keys, so that one order serves both indexes).
 WITH given AS (
     SELECT id::bigint, decode(digest, 'hex') AS digest, decode(key, 'hex') AS key,
            codec, input::json, decode(payload, 'hex') AS payload, decode(mac, 'hex') AS mac,
@@ -32,7 +33,7 @@ WITH given AS (
            AS g (id, digest, key, codec, input, payload, mac, lot, function)
 ), inserted AS (
     INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
-    SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY digest, id
+    SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY key, digest, id
     {or_nothing} RETURNING id
 ), lots AS (
     SELECT * FROM unnest(%(lot_number)s::integer[], %(lot_priority)s::integer[],
@@ -92,13 +93,16 @@ WITH opened AS (
     SELECT o.job, o.run + 1 FROM {outcome} o
      WHERE (o.job, o.run) IN (SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]))
        AND o.status <> 'completed'
+     ORDER BY o.job
     ON CONFLICT DO NOTHING RETURNING job, run
 ), batched AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
                                     speculate, jobs)
     SELECT {number}, j.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
            %(max_attempts)s, %(speculate)s, array_agg(o.job ORDER BY o.job)
-      FROM opened o JOIN {job} j ON j.id = o.job GROUP BY j.function, o.run
+      FROM (SELECT o.*, j.function, row_number() OVER (PARTITION BY j.function, o.run ORDER BY o.job) - 1 AS n
+              FROM opened o JOIN {job} j ON j.id = o.job) o
+     GROUP BY function, run, n / %(size)s ORDER BY min(o.job)
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
     SELECT {number}, %(writer)s, count(*) FROM opened HAVING count(*) > 0
@@ -154,7 +158,7 @@ WITH asked AS (
 SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
 
 -- name: cancel_running
--- The outcome ends the run; the holder sees with its next heartbeat that it works in vain.
+-- The outcome ends the run; the holder sees with one of its next looks that it works in vain.
 WITH asked AS (
     SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
 ), outcomes AS (

@@ -291,7 +291,7 @@ class Connection:
             self._finish(pg, limit)
             [(backend,)] = self._answer(pg, "SELECT pg_backend_pid()", None, limit)
             self.direct = backend == pg.info.backend_pid
-            if self.direct:
+            if self.direct and pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
                 self._answer(pg, _PLANS, None, limit)
                 self._listen(pg, self._channels, limit)
         except psycopg2.OperationalError as error:

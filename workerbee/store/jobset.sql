@@ -53,7 +53,7 @@ CREATE TABLE {outcome} (
 CREATE TABLE {attempt} (
     job      bigint NOT NULL,
     run      integer NOT NULL,
-    kind     text NOT NULL CHECK (kind IN ('failed', 'error', 'died', 'lost', 'copy', 'late')),
+    kind     text NOT NULL CHECK (kind IN ('failed', 'error', 'died', 'lost', 'away', 'copy', 'late')),
     bee      uuid NOT NULL,
     host     text NOT NULL,
     alone    boolean NOT NULL DEFAULT false,
@@ -73,7 +73,9 @@ CREATE TABLE {part} (
 ALTER TABLE {part} ALTER data SET STORAGE EXTERNAL;
 
 -- name: make_view
--- What a person sees who selects from the jobset by its name: one row a job.
+-- What a person sees who selects from the jobset by its name: one row a job. A dropped jobset's view may
+-- still be there, if somebody was reading it then.
+DROP VIEW IF EXISTS {view};
 CREATE VIEW {view} AS
 SELECT j.id,
        j.input AS input_data,
@@ -91,9 +93,10 @@ SELECT j.id,
   FROM {job} j
   LEFT JOIN (SELECT job, max(run) AS run FROM {run} GROUP BY job) r ON r.job = j.id
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
-  LEFT JOIN (SELECT u.job, u.n, h.bee, h.claimed_at, h.started
+  LEFT JOIN (SELECT u.job, h.run, u.n, h.bee, h.claimed_at, h.started
                FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY u (job, n)
-              WHERE h.jobset = {number} AND h.copy_of IS NULL) b ON b.job = j.id AND o.status IS NULL
+              WHERE h.jobset = {number} AND h.copy_of IS NULL) b
+         ON b.job = j.id AND b.run = COALESCE(r.run, 1) AND o.status IS NULL
   LEFT JOIN (SELECT job, run, count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
                     count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed
                FROM {attempt} GROUP BY job, run) a ON a.job = j.id AND a.run = COALESCE(r.run, 1);

@@ -19,7 +19,7 @@ from workerbee.store.connection import Connection, Row, Statement
 
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "client.sql", "bee.sql", "jobset.sql")
-LOCK_REFUSED = errors.LockNotAvailable
+LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 _TABLES = ("job", "function", "run", "outcome", "attempt", "part")
 _INDEXES = ("job_digest", "job_key", "attempt_job")
 

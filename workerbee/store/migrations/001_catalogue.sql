@@ -65,7 +65,8 @@ CREATE TABLE workerbee."bee$" (
     served_since  timestamptz NOT NULL DEFAULT now(),   -- heartbeats without a gap since then
     backend       integer,                              -- its server process, as the bee sees it
     backend_start timestamptz,                          -- (NULL behind a pooler)
-    resting       boolean NOT NULL DEFAULT false        -- all that it tried last has failed
+    resting       boolean NOT NULL DEFAULT false,       -- all that it tried last has failed
+    given_up_at   timestamptz                           -- others took back what it had begun
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 
 -- What happened, one row a writer and jobset, so that no two processes ever wait for a counter.

@@ -1,0 +1,135 @@
+"""Adding: jobs and the batches that bring them, stored together and once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.store.hive import Hive, ids_of, new_job
+from tests.waiting import eventually
+from workerbee.job import NewJob, Options, Outcome
+from workerbee.store import ClientStore, Connection
+
+
+def test_added_jobs_wait(hive: Hive) -> None:
+    """They are readable at once, and in a batch that can be claimed."""
+    assert hive.add(3) == [1, 2, 3]
+    assert hive.waiting() == [[1, 2, 3]]
+    assert hive.run("SELECT id, input_data, status, n_claims FROM {view} ORDER BY id")[2] == (3, {"n": 3}, "waiting", 0)
+
+
+def test_a_batch_stays_small(hive: Hive) -> None:
+    """Headers are cut at 200 jobs, so that claiming never rewrites a long array."""
+    hive.add(450)
+    assert [len(jobs) for jobs in hive.waiting()] == [200, 200, 50]
+
+
+def test_adding_again_adds_nothing(hive: Hive) -> None:
+    """After a COMMIT whose answer was lost the same jobs are sent once more: no job and no batch is doubled."""
+    jobs = [new_job(1), new_job(2, digest=b"two")]
+    assert hive.client.add(jobs) == {1, 2}
+    assert hive.client.add(jobs) == set()
+    assert hive.waiting() == [[1, 2]]
+    assert hive.catalogue.counts(hive.jobset.number).added == 2
+
+
+def test_the_same_call_is_one_job(hive: Hive) -> None:
+    """Whoever submits a call that is there gets to know its job, and only what is new is added."""
+    hive.client.add([new_job(1, digest=b"one")])
+    assert hive.client.add([new_job(2, digest=b"one"), new_job(3, digest=b"three")]) == {3}
+    same = hive.client.same_calls([b"one", b"three", b"four"])
+    assert {digest: call.job for digest, call in same.items()} == {b"one": 1, b"three": 3}
+
+
+def test_whole_is_all_or_none(hive: Hive) -> None:
+    """One job that is there keeps the others out, by its input or by its id."""
+    hive.client.add([new_job(1, digest=b"one", key=b"k")])
+    assert hive.client.add([new_job(2, digest=b"two"), new_job(3, digest=b"one")], whole=True) == set()
+    assert hive.client.add([new_job(2, digest=b"two"), new_job(3, digest=b"x", key=b"k")], whole=True) == set()
+    assert hive.waiting() == [[1]]
+    assert hive.client.taken_inputs([b"one", b"two"], [b"k"]) == ({b"one": 1}, {b"k": 1})
+    assert hive.client.add([new_job(2, digest=b"two")], whole=True) == {2}
+
+
+def test_options_and_functions_get_batches_of_their_own(hive: Hive) -> None:
+    """What differs in how it is to be run doesn't share a header."""
+    jobs = [new_job(1), new_job(2, priority=5), new_job(3, function=9), new_job(4, timeout=2.0, max_attempts=4)]
+    hive.client.add(jobs)
+    assert hive.waiting() == [[2], [1], [3], [4]]
+    [row] = hive.run("SELECT timeout, max_attempts FROM {batch} WHERE jobset = {number} AND jobs = '{{4}}'")
+    assert row == (2.0, 4)
+
+
+def test_a_large_value_comes_back_whole(hive: Hive) -> None:
+    """What is too large for one statement travels in parts, as input and as result."""
+    data = b'"%s"' % (b"x" * 1_200_000)
+    hive.client.add([NewJob(1, 0, Options(), "json", data, b"m", None)])
+    bee = hive.bee()
+    batch = bee.take()
+    assert batch.jobs[0].data == data
+    bee.complete([(result(data), batch.claimed_at)], [batch], hint=None)
+    [stored] = hive.client.finished([1])
+    assert (stored.codec, stored.data) == ("json", data)
+
+
+def result(data: bytes) -> Outcome:
+    return Outcome(1, 1, "completed", "json", data, None, 0.1)
+
+
+def test_parts_of_one_try_are_not_mixed_with_another(hive: Hive) -> None:
+    """Two executions may write the same job's large result at once: each reads back its own parts."""
+    hive.add(1)
+    bees = [hive.bee("a"), hive.bee("b")]
+    first, second = (b'"%s"' % (letter * 1_100_000) for letter in (b"a", b"b"))
+    batch = bees[0].take()
+    bees[0].complete([(result(first), batch.claimed_at)], [], hint=None)
+    bees[1].complete([(result(second), batch.claimed_at)], [], hint=None)
+    assert hive.client.finished([1])[0].data == first
+
+
+@pytest.mark.parametrize("unique", ["digest", "key"])
+def test_overlapping_submitters_do_not_deadlock(hive: Hive, connect: Callable[[], Connection], unique: str) -> None:
+    """Two clients that insert the same calls in different orders take turns."""
+    marks = [b"a", b"b"]
+
+    def job(number: int, mark: bytes) -> NewJob:
+        # By key: the digests run against the keys.
+        other = b"%d" % (9 - number)
+        return new_job(number, digest=mark) if unique == "digest" else new_job(number, digest=other, key=mark)
+
+    one, other = (ClientStore(connect(), hive.jobset, hive.jobset.uuid) for _ in range(2))
+    one.connection.run("BEGIN")
+    one.add([job(1, marks[0])])
+    outcome: list[object] = []
+
+    def add_both() -> None:
+        try:
+            outcome.append(other.add([job(3, marks[1]), job(4, marks[0])]))
+        except BaseException as error:  # noqa: BLE001
+            outcome.append(error)
+
+    thread = threading.Thread(target=add_both)
+    thread.start()
+    eventually(lambda: hive.run("SELECT 1 FROM pg_locks WHERE NOT granted"), what="the second client waiting")
+    assert one.add([job(2, marks[1])]) == {2}
+    one.connection.run("COMMIT")
+    thread.join(10)
+    assert outcome == [set()]
+
+
+def test_reserved_ids_are_never_given_twice(hive: Hive) -> None:
+    """Each block follows the one before; a dropped jobset has none to give."""
+    catalogue, number = hive.catalogue, hive.jobset.number
+    assert [catalogue.reserve_jobs(number, n) for n in (10, 5, 1)] == [1, 11, 16]
+    catalogue.drop_jobset(hive.jobset)
+    assert catalogue.reserve_jobs(number, 1) is None
+
+
+def test_delayed_jobs_wait_for_their_time(hive: Hive) -> None:
+    """``run_at`` is kept by the database's clock."""
+    [(now,)] = hive.run("SELECT extract(epoch FROM now())::double precision")
+    hive.add(1, due=now + 3600)
+    hive.add(1, due=now - 1)
+    assert ids_of(hive.bee().take(5)) == [2]

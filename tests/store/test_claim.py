@@ -1,0 +1,139 @@
+"""Claiming: the front of what waits, each job by one bee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from tests.store.hive import ANY, Hive, ids_of
+from workerbee.store import Connection, Scope
+
+
+def test_the_front_is_taken_and_the_rest_stays(hive: Hive) -> None:
+    """A claim cuts a batch in two; what is left keeps its place."""
+    hive.add(5)
+    hive.add(1)
+    bee = hive.bee()
+    assert ids_of(bee.take(3)) == [1, 2, 3]
+    assert hive.waiting() == [[4, 5], [6]]
+    assert hive.held() == [(str(bee.incarnation), [1, 2, 3], 3)]
+
+
+def test_a_claim_takes_several_batches(hive: Hive) -> None:
+    """As many jobs as were asked for, from as many headers as it takes; the mark runs over them in order."""
+    for _ in range(3):
+        hive.add(2)
+    bee = hive.bee()
+    batches = bee.claim(5, 3, ANY)
+    assert [(ids_of(b), b.started) for b in batches] == [([1, 2], 2), ([3, 4], 1), ([5], 0)]
+    assert hive.waiting() == [[6]]
+
+
+def test_higher_priority_first_then_oldest(hive: Hive) -> None:
+    """As Dask has it."""
+    hive.add(1)
+    hive.add(1, priority=-1)
+    hive.add(1, priority=10)
+    hive.add(1)
+    bee = hive.bee()
+    assert [ids_of(bee.take()) for _ in range(4)] == [[3], [1], [4], [2]]
+
+
+def test_what_becomes_due_keeps_behind_what_waited_longer(hive: Hive) -> None:
+    """A job that is tried again comes after all that was queued when it failed, however many batches that is."""
+    hive.add(1)
+    bee = hive.bee()
+    batch = bee.take()
+    for _ in range(12):
+        hive.add(1)
+    assert bee.miss(batch) == "retried"
+    hive.make_due()
+    order = [i for _ in range(3) for b in bee.claim(100, 100, ANY) for i in ids_of(b)]
+    assert order == [*range(2, 14), 1]
+
+
+def test_a_locked_header_is_passed_over(hive: Hive, connect: Callable[[], Connection]) -> None:
+    """Two bees that claim at once get different jobs, and neither waits for the other."""
+    for _ in range(3):
+        hive.add(2)
+    first, second = hive.bee("a", connect()), hive.bee("b")
+    first.connection.run("BEGIN")
+    assert ids_of(first.take(2)) == [1, 2]  # and the next one is locked, in case the first had been too short
+    assert ids_of(second.take(4)) == [5, 6]
+    first.connection.run("COMMIT")
+    assert hive.waiting() == [[3, 4]]
+
+
+def test_only_functions_in_scope_are_claimed(hive: Hive) -> None:
+    """A bee takes what it can run, and leaves the rest to others."""
+    for function in (0, 1, 2):
+        hive.add(1, function=function)
+    bee = hive.bee()
+    assert bee.claim(9, 9, Scope(only=())) == []
+    assert [ids_of(b) for b in bee.claim(9, 9, Scope(only=(1,)))] == [[2]]
+    assert [ids_of(b) for b in bee.claim(9, 9, Scope(refused=(0,)))] == [[3]]
+
+
+def test_jobs_of_a_silent_client_are_not_claimed(line: Connection) -> None:
+    """Ten seconds without a sign of the client, and nobody begins what its temporary jobset holds."""
+    hive = Hive(line, client=uuid4())
+    hive.add(2)
+    bee = hive.bee()
+    hive.run("UPDATE {jobset} SET seen_at = now() - interval '11 seconds' WHERE number = {number}")
+    assert bee.claim(1, 1, ANY) == []
+    assert hive.jobset.number not in [j.number for j in hive.catalogue.offers()]
+    assert hive.catalogue.touch_client(hive.jobset.number)
+    assert hive.jobset.number in [j.number for j in hive.catalogue.offers()]
+    assert ids_of(bee.take(2)) == [1, 2]
+
+
+def test_jobs_of_a_dropped_jobset_are_not_claimed(hive: Hive) -> None:
+    """Marked for dropping is enough."""
+    hive.add(1)
+    bee = hive.bee()
+    hive.run("UPDATE {jobset} SET dropped_at = now() WHERE number = {number}")
+    assert bee.claim(1, 1, ANY) == []
+
+
+def test_a_job_with_an_outcome_is_not_begun_again(hive: Hive) -> None:
+    """Work that came back may have been finished meanwhile, by a bee that was taken for dead."""
+    hive.add(2)
+    zombie, bee = hive.bee("a"), hive.bee("b")
+    batch = zombie.take(2)
+    zombie.lapse()
+    bee.save()
+    zombie.succeed(batch, 1, close=False)
+    claimed = [i for b in bee.claim(9, 9, ANY) for i in ids_of(b)]
+    assert claimed == [2]
+
+
+def test_a_claim_says_what_was_tried_before(hive: Hive) -> None:
+    """Attempts are counted, and hosts whose bees vanished with the job alone."""
+    hive.add(1)
+    bee = hive.bee()
+    assert bee.take().jobs[0].attempts == 0
+    hive.run(
+        "UPDATE {batch} SET bee = NULL, claim = NULL, claimed_at = NULL, started = 0, again = true"
+        " WHERE jobset = {number}"
+    )
+    hive.run(
+        "INSERT INTO {attempt} (job, run, kind, bee, host, alone) VALUES (1, 1, 'failed', %(b)s, 'a', false),"
+        " (1, 1, 'lost', %(b)s, 'a', true), (1, 1, 'lost', %(b)s, 'b', true), (1, 1, 'lost', %(b)s, 'b', true),"
+        " (1, 1, 'lost', %(b)s, 'c', false), (1, 1, 'late', %(b)s, 'd', true)",
+        b=str(uuid4()),
+    )
+    [job] = bee.take().jobs
+    assert (job.attempts, job.vanished) == (5, 2)
+
+
+def test_offers_name_each_jobset_with_work(line: Connection) -> None:
+    """Waiting or due, but neither held nor delayed; a bee without a jobset looks there."""
+    waiting, held, delayed, due = (Hive(line) for _ in range(4))
+    waiting.add(1)
+    held.add(1)
+    held.bee().take()
+    delayed.add(1, due=4e9)
+    due.add(1, due=1.0)
+    offered = {j.number for j in waiting.catalogue.offers()}
+    assert {waiting.jobset.number, due.jobset.number} <= offered
+    assert not {held.jobset.number, delayed.jobset.number} & offered
