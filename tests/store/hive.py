@@ -51,7 +51,7 @@ class Bee(BeeStore):
     def succeed(self, batch: Batch, *jobs: int, close: bool = True) -> None:
         """Record successes of these jobs (else of all), and close the batch."""
         ids = jobs or tuple(ids_of(batch))
-        self.complete([(success(j, batch.run), batch.claimed_at) for j in ids], [batch] if close else [], hint=None)
+        self.complete([success(j, batch.run) for j in ids], [batch] if close else [], hint=None)
 
     def miss(self, batch: Batch, job: int | None = None, *, kind: str = "failed", attempts: int = 3) -> str:
         """Record a failed attempt, without a pause before the next; the verdict."""

@@ -69,7 +69,7 @@ def test_a_large_value_comes_back_whole(hive: Hive) -> None:
     bee = hive.bee()
     batch = bee.take()
     assert batch.jobs[0].data == data
-    bee.complete([(result(data), batch.claimed_at)], [batch], hint=None)
+    bee.complete([result(data)], [batch], hint=None)
     [stored] = hive.client.finished([1])
     assert (stored.codec, stored.data) == ("json", data)
 
@@ -83,9 +83,9 @@ def test_parts_of_one_try_are_not_mixed_with_another(hive: Hive) -> None:
     hive.add(1)
     bees = [hive.bee("a"), hive.bee("b")]
     first, second = (b'"%s"' % (letter * 1_100_000) for letter in (b"a", b"b"))
-    batch = bees[0].take()
-    bees[0].complete([(result(first), batch.claimed_at)], [], hint=None)
-    bees[1].complete([(result(second), batch.claimed_at)], [], hint=None)
+    bees[0].take()
+    bees[0].complete([result(first)], [], hint=None)
+    bees[1].complete([result(second)], [], hint=None)
     assert hive.client.finished([1])[0].data == first
 
 

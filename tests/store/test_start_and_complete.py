@@ -51,7 +51,7 @@ def test_the_first_success_counts_and_a_later_one_is_late(hive: Hive) -> None:
     zombie.lapse()
     bee.save()
     second = bee.take()
-    zombie.complete([(success(1, duration=7.0), first.claimed_at)], [first], hint=None)
+    zombie.complete([success(1, duration=7.0)], [first], hint=None)
     bee.succeed(second)
     assert hive.run("SELECT bee::text, duration FROM {outcome}") == [(str(zombie.incarnation), 7.0)]
     counts = hive.catalogue.counts(hive.jobset.number)
@@ -90,8 +90,8 @@ def test_a_result_rides_in_the_hint_only_if_it_is_the_recorded_one(
     listener, wake = connect(), Wake()
     listener.listen([f"workerbee$done${hive.jobset.number}"])
     listener.run("SELECT 1")
-    other.complete([(success(1), 0.0)], [], hint="1\nmine")
-    bee.complete([(success(1), 0.0), (success(2), 0.0)], [], hint="1 2\nours")
+    other.complete([success(1)], [], hint="1\nmine")
+    bee.complete([success(1), success(2)], [], hint="1 2\nours")
     heard: list[str] = []
 
     def all_heard() -> bool:

@@ -98,7 +98,7 @@ WITH opened AS (
 ), batched AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
                                     speculate, jobs)
-    SELECT {number}, j.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
+    SELECT {number}, o.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
            %(max_attempts)s, %(speculate)s, array_agg(o.job ORDER BY o.job)
       FROM (SELECT o.*, j.function, row_number() OVER (PARTITION BY j.function, o.run ORDER BY o.job) - 1 AS n
               FROM opened o JOIN {job} j ON j.id = o.job) o
