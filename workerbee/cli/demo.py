@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 
-N_FOLDS = 5
+N_FOLDS = 3
 GRID: dict[str, list[Any]] = {
     "C": [0.1, 0.3, 1, 3, 10, 30],
     "gamma": [0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5],
@@ -50,9 +50,9 @@ def demo(jobset_id: str, workers: int) -> None:
 
     Interrupt it and run it again: it goes on where it was. Once all is done, it only reads the results.
     """
+    sklearn = _version_of_sklearn()
     from rich.console import Console  # noqa: PLC0415 (slow to load, and other commands do without)
 
-    sklearn = _version_of_sklearn()
     console = Console(highlight=False, soft_wrap=True)
     print_to_stdout(logging.getLogger("workerbee"))
     try:
