@@ -492,11 +492,11 @@ class Supervisor:
         self._lively = bool(self._held) or bool(self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset))
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
         given_up, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
+        self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
         if given_up:
             for number, store in list(self._jobsets.items()):
                 with self._dropped(number):
                     store.came_back()
-        self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
 
     def _stop_overtaken(self) -> None:
         for number in {h.jobset.number for h in self._held.values()}:
