@@ -32,6 +32,8 @@ MOST_IN_HAND = 250
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
 TAIL = 64 * 1024
+#: Deaths of its runner that a job is allowed, and vanished bees.
+DEATHS = 3
 
 
 @dataclass(eq=False)
@@ -42,6 +44,7 @@ class Held:
     batch: Batch
     open: dict[int, Job]
     unstarted: deque[Job] = field(default_factory=deque)  # beyond the mark: not yet ours to run
+    mark: int = 0
     given_at: float = field(default_factory=time.monotonic)
 
 

@@ -8,14 +8,12 @@ In an outage it goes on trying, about once a second, with what has ended kept in
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import random
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,30 +21,22 @@ from uuid import uuid4
 
 from workerbee import codec
 from workerbee.breaker import Breaker
-from workerbee.crew import Appetite, Crew, End, Held, Task, Unusable
-from workerbee.errors import (
-    DatabaseUnavailableError,
-    EncodingError,
-    JobsetNotFoundError,
-    RunnerDiedError,
-    WorkerbeeError,
-)
-from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset, Outcome
-from workerbee.signing import Key, Signer
+from workerbee.crew import DEATHS, Appetite, Crew, End, Held, Task, Unusable
+from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
+from workerbee.holdings import Holdings
+from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
+from workerbee.recorder import Judge, Recorder
+from workerbee.signing import Key
 from workerbee.store import (
     BeeFacts,
     BeeStore,
     Catalogue,
     Connection,
     Limits,
-    Pace,
     Scope,
     Wake,
-    gone,
-    results_hint,
     retrying,
     schema,
-    unstorable,
 )
 
 #: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
@@ -55,11 +45,6 @@ BEAT, LEASE = 0.5, 2.0
 IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
-DEATHS = 3
-#: Ends of jobs that have none: they are given back, and those of the second kind have surely not run.
-RETURNED = ("recalled", "untouched")
-#: Bytes of results in one statement.
-STATEMENT = 4_000_000
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -128,16 +113,19 @@ class Supervisor:
             settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}", wait=self._wait_for
         )
         self._catalogue = Catalogue(self._connection)
-        self._limits = Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep)
         self._key = Key.load()
+        self._holdings = Holdings(self._crew, self._dropped)
+        judge = Judge(
+            bee=str(self._incarnation)[:8],
+            host=self._host,
+            key=self._key,
+            limits=Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep),
+        )
+        # In a caller's own run nothing else says so.
+        level = logging.WARNING if settings.only_functionless else logging.INFO
+        self._recorder = Recorder(self._holdings, self._catalogue, self._crew, judge, log, level)
         self._facts: BeeFacts | None = None
-        self._jobsets: dict[int, BeeStore] = {}
         self._scopes: dict[int, Scope] = {}
-        self._held: dict[int, Held] = {}
-        self._arrivals: deque[Held] = deque()  # claimed, and not yet given to the crew
-        self._unhinted: dict[int, list[Outcome]] = {}
-        self._pace = Pace()
-        self._unrecorded: list[End] = []
         self._generation = 0
         self._drain_by: float | None = None
         self._stop_now = self._said_draining = False
@@ -268,7 +256,7 @@ class Supervisor:
             self._rest(min(1.0, max(0.01, deadline - time.monotonic())))
 
     def _serve(self, jobset: Jobset) -> BeeStore:
-        store = self._jobsets.get(jobset.number)
+        store = self._holdings.stores.get(jobset.number)
         if store is None:
             if self._key is not None and jobset.key not in (None, self._key.fingerprint):
                 self._log.warning(
@@ -279,7 +267,7 @@ class Supervisor:
                 )
             store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
             self._scopes[jobset.number] = self._scope(store)
-            self._jobsets[jobset.number] = store
+            self._holdings.stores[jobset.number] = store
         return store
 
     def _scope(self, store: BeeStore) -> Scope:
@@ -297,27 +285,35 @@ class Supervisor:
     def _round(self) -> None:
         now = time.monotonic()
         if self._connection.generation != self._generation:
-            self._reconcile()
-        self._sort_out(self._crew.collect())
-        self._record()
-        self._begin()
+            self._holdings.reconcile()
+            self._generation = self._connection.generation
+            self._next_beat = 0.0  # before anybody takes the end of the old connection for ours
+        self._settle()
         self._beat_if_due()
         if now >= self._next_look:
             self._next_look = now + BEAT
-            self._stop_overtaken()
-        self._start_more()
+            self._holdings.stop_overtaken()
         if self._should_leave(now):
             self._leave()
         if self._drain_by is None and not self._stop_now:
-            self._give_back_what_waits()
+            self._holdings.start_more()
+            # Jobs that wait here behind long ones are of more use elsewhere.
+            self._holdings.give_back_tasks(self._crew.take_back(all_ready=False))
+            self._holdings.return_booked()
             self._claim(now)
+
+    def _settle(self) -> None:
+        """Tell the database what has ended here, and what is given back."""
+        self._sort_out(self._crew.collect())
+        self._holdings.return_booked()
+        self._recorder.record()
 
     def _sleep(self) -> float:
         now = time.monotonic()
         timers = [self._next_beat]
-        if self._unrecorded:
+        if not self._recorder.idle:
             timers.append(now)
-        if self._unhinted:
+        if self._recorder.hints_due:
             timers.append(now + 0.02)
         if self._drain_by is not None:
             timers.append(self._drain_by)
@@ -325,27 +321,9 @@ class Supervisor:
             timers.append(self._next_claim)
         if self._settings.lifetime is not None:
             timers.append(self._started + self._settings.lifetime)
-        if any(h.unstarted for h in self._held.values()):
+        if any(held.unstarted for held in self._holdings):
             timers.append(now + 0.05)
         return max(0.0, min(timers) - now)
-
-    def _reconcile(self) -> None:
-        """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
-        for number, store in list(self._jobsets.items()):
-            with self._dropped(number):
-                store.release_unknown(h.batch.claim for h in self._held.values())
-                still = store.held_claims()
-                for held in [h for h in self._held.values() if h.jobset.number == number]:
-                    if still.get(held.batch.id, (None,))[0] != held.batch.claim:
-                        self._abandon(held)
-        self._generation = self._connection.generation
-        self._next_beat = 0.0  # before anybody takes the end of the old connection for ours
-
-    def _abandon(self, held: Held) -> None:
-        """The claim is lost. What runs may still succeed first; what has not begun is no longer ours."""
-        for job in held.unstarted:
-            held.open.pop(job.id, None)
-        held.unstarted.clear()
 
     # How jobs end
 
@@ -353,10 +331,16 @@ class Supervisor:
         for end in ends:
             if isinstance(end, Unusable):
                 self._refuse(end)
-            elif end.task.held.jobset.number in self._jobsets:  # else it was dropped meanwhile
-                self._unrecorded.append(end)
-                if end.kind not in ("recalled", "stopped"):
-                    self._note(end)
+            elif end.task.held.jobset.number in self._holdings.stores:  # else it was dropped meanwhile
+                self._sort_out_end(end)
+
+    def _sort_out_end(self, end: End) -> None:
+        if end.kind == "recalled":
+            self._holdings.give_back_tasks([end.task])
+            return
+        self._recorder.keep(end)
+        if end.kind != "stopped":
+            self._note(end)
 
     def _note(self, end: End) -> None:
         """Let the breaker know, and let others know of the breaker."""
@@ -378,108 +362,13 @@ class Supervisor:
         if function in scope.refused:
             return
         self._scopes[number] = scope._replace(refused=(*scope.refused, function))
-        name = self._jobsets[number].jobset.name
+        name = self._holdings.stores[number].jobset.name
         self._log.warning("this bee leaves some jobs of %s to others: %s", name, unusable.reason)
         if unusable.error is not None:
             self._tell({"event": "initializer", "error": unusable.error.decode()})
         else:
             self._tell({"event": "unusable", "reason": unusable.reason})
-        for held in self._held.values():
-            if (held.jobset.number, held.batch.function) == (number, function):
-                self._return_unstarted(held)
-
-    def _record(self) -> None:
-        """Store what has ended: successes together, failures one by one; each stays here until it is stored."""
-        by_jobset: dict[int, list[End]] = {}
-        for end in self._unrecorded:
-            by_jobset.setdefault(end.task.held.jobset.number, []).append(end)
-        for number, ends in by_jobset.items():
-            with self._dropped(number):
-                self._release_all([e for e in ends if e.kind in RETURNED])
-                self._record_failures(number, [e for e in ends if e.kind not in ("completed", *RETURNED)])
-                self._record_successes(number, [e for e in ends if e.kind == "completed"])
-        self._unrecorded.clear()
-        self._hint()
-
-    def _record_successes(self, number: int, ends: list[End]) -> None:
-        """Store results, together as far as they fit into one statement; what can't be stored fails its own job."""
-        for portion in _portions(ends) or [[]]:
-            try:
-                self._complete(number, portion)
-            except Exception as error:
-                if not unstorable(error) or not portion:
-                    raise
-                if len(portion) > 1:
-                    self._record_successes(number, portion[: len(portion) // 2])
-                    self._record_successes(number, portion[len(portion) // 2 :])
-                else:
-                    self._record_failures(number, [self._unstored(portion[0], error)])
-
-    def _unstored(self, end: End, error: Exception) -> End:
-        """The failure of a job whose result PostgreSQL refuses."""
-        refusal = EncodingError("the result", error)
-        outcome = self._own_outcome(end.task, "error", refusal, end.duration)
-        return end._replace(kind="error", codec=outcome.codec, data=outcome.data, mac=outcome.mac)
-
-    def _complete(self, number: int, ends: list[End]) -> None:
-        store = self._jobsets[number]
-        ending = {(e.task.held, e.task.job.id) for e in ends}
-        touched = {e.task.held for e in ends} | {h for h in self._held.values() if h.jobset.number == number}
-        closed = [h.batch for h in touched if h.batch.id in self._held and all((h, job) in ending for job in h.open)]
-        if not ends and not closed:
-            return
-        ended = [Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration) for e in ends]
-        shared = number not in self._unhinted and self._pace.shares(len(ended), writers=self._n_bees)
-        store.complete(ended, closed, hint=results_hint(ended) if ended and shared else None)
-        if ended and not shared:
-            self._unhinted.setdefault(number, []).extend(ended)
-        for end in ends:
-            end.task.held.open.pop(end.task.job.id, None)
-        for batch in closed:
-            self._held.pop(batch.id, None)
-
-    def _hint(self) -> None:
-        """Say what has ended since the last hint, in a transaction of its own."""
-        if self._unhinted and self._pace.follows(idle=not self._held, writers=self._n_bees):
-            unhinted, self._unhinted = self._unhinted, {}
-            for number, outcomes in unhinted.items():
-                self._catalogue.hint_done(number, results_hint(outcomes))
-
-    def _record_failures(self, number: int, ends: list[End]) -> None:
-        store = self._jobsets[number]
-        for end in ends:
-            held, job = end.task
-            if end.kind != "stopped" and job.id in held.open:
-                outcome, limits = self._charge(end)
-                verdict = store.fail(held.batch, outcome, limits, _summary(outcome.data))
-                # In a caller's own run nothing else says so.
-                level = logging.WARNING if self._settings.only_functionless else logging.INFO
-                self._log.log(level, "job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
-            held.open.pop(job.id, None)
-            self._crew.settled()
-
-    def _charge(self, end: End) -> tuple[Outcome, Limits]:
-        """A failed attempt as it is to be recorded, and how many of its kind make the last one."""
-        job = end.task.job
-        if end.kind in ("failed", "error"):
-            limits = self._limits if end.kind == "failed" else Limits(1)
-            return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
-        if end.kind == "timeout":
-            timeout = f"its timeout of {end.task.held.batch.timeout:g} s"
-            error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
-            return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
-        what = "ended its runner" if end.kind == "died" else "was lost with its bee"
-        error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
-        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
-
-    def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
-        job = task.job
-        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {str(self._incarnation)[:8]}, host {self._host}"]
-        record = codec.encode_error(error, notes=notes, text_only=self._key is None)
-        mac = None
-        if self._key is not None and task.held.batch.function != NO_FUNCTION:
-            mac = Signer(self._key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
-        return Outcome(job.id, job.run, kind, "error", record, mac, duration)
+        self._holdings.give_back_unstarted((number, function))
 
     # Heartbeats, and what others left
 
@@ -489,22 +378,17 @@ class Supervisor:
 
     def _beat(self) -> None:
         assert self._facts is not None  # noqa: S101 (set by _arrive)
-        self._lively = bool(self._held) or bool(self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset))
+        self._lively = bool(len(self._holdings)) or bool(
+            self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset)
+        )
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
         given_up, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
         self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
+        self._recorder.n_bees = self._n_bees
         if given_up:
-            for number, store in list(self._jobsets.items()):
-                with self._dropped(number):
+            for number, store in list(self._holdings.stores.items()):
+                with self._holdings.guard(number):
                     store.came_back()
-
-    def _stop_overtaken(self) -> None:
-        for number in {h.jobset.number for h in self._held.values()}:
-            with self._dropped(number):
-                for batch, job in self._jobsets[number].overtaken():
-                    held = self._held.get(batch)
-                    if held is not None and job in held.open:
-                        self._crew.stop(held, job)
 
     def _care(self) -> list[Batch]:
         """With a runner free and nothing to claim: put back what dead bees held, and help stragglers."""
@@ -515,11 +399,12 @@ class Supervisor:
             jobset = self._catalogue.find_jobset_by_number(number)
             if jobset is None:
                 continue
-            with self._dropped(number):
+            with self._holdings.guard(number):
                 store = self._serve(jobset)
                 bees = store.rescue(LEASE)
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
+                if bees or store.take_over(self._scopes[number]):
                     self._next_claim = 0.0
                 elif jobset.speculate and not self._breaker.open and (copies := store.speculate(self._scopes[number])):
                     return self._take(store, copies)
@@ -552,7 +437,7 @@ class Supervisor:
         room = self._breaker.room
         if room is None or (room == 0 and not self._catalogue.working_bees(self._facts)):
             return appetite
-        held = sum(len(h.open) for h in self._held.values())
+        held = self._holdings.n_open
         if room == 0 and (held or self._breaker.rest(now)):
             return Appetite(0, 0)
         return appetite.at_most(max(0, max(1, room) - held))
@@ -560,7 +445,7 @@ class Supervisor:
     def _claim_offered(self, appetite: Appetite) -> int:
         """Claim from the first jobset that has work; how many jobs."""
         for store in self._offers():
-            with self._dropped(store.jobset.number):
+            with self._holdings.guard(store.jobset.number):
                 batches = store.claim(appetite.claim, appetite.start, self._scopes[store.jobset.number])
                 if batches:
                     self._take(store, batches)
@@ -581,15 +466,15 @@ class Supervisor:
     def _look_for_named(self) -> None:
         """Functions of the names that this bee was started with may have been stored meanwhile."""
         if self._settings.functions:
-            for number, store in list(self._jobsets.items()):
-                with self._dropped(number):
+            for number, store in list(self._holdings.stores.items()):
+                with self._holdings.guard(number):
                     self._scopes[number] = self._scope(store)
 
     def _offers(self) -> Iterator[BeeStore]:
         """The jobsets to try, in a fair order."""
         assert self._facts is not None  # noqa: S101
         if self._facts.jobset is not None:
-            yield self._jobsets[self._facts.jobset]
+            yield self._holdings.stores[self._facts.jobset]
             return
         offers = self._catalogue.offers()
         random.shuffle(offers)
@@ -597,36 +482,25 @@ class Supervisor:
             yield self._serve(jobset)
 
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
+        # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
+        known = {batch.function: self._make_known(store, batch.function) for batch in batches}
         for batch in batches:
-            held = Held(store.jobset, batch, {job.id: job for job in batch.jobs})
-            self._held[batch.id] = held
-            self._arrivals.append(held)
+            held = self._holdings.take(store.jobset, batch)
             self._n_claimed += len(batch.jobs)
             self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
-        self._begin()
+            if known[batch.function]:
+                self._holdings.begin(held, without=self._blamed(held))
+            else:
+                self._holdings.give_back(held, batch.jobs, untouched=True)
         return batches
 
-    def _begin(self) -> None:
-        """Give the crew what was claimed; what an outage interrupts is taken up again."""
-        while self._arrivals:
-            held = self._arrivals[0]
-            number, jobs = held.jobset.number, held.batch.jobs
-            with self._dropped(number):
-                if self._make_known(self._jobsets[number], held.batch.function):
-                    self._blame(held)
-                    held.unstarted.extend(jobs[held.batch.started :])
-                    self._crew.give(held, jobs[: held.batch.started])
-                else:
-                    held.unstarted.extend(jobs)
-                    self._return_unstarted(held)
-                self._arrivals.popleft()
-
-    def _blame(self, held: Held) -> None:
-        """A job that took three bees on different hosts with it, each alone with it, isn't tried again."""
-        for job in held.batch.jobs:
-            if job.vanished >= DEATHS:
-                evidence = f"{job.vanished} bees on different hosts vanished while they ran this job and nothing else"
-                self._unrecorded.append(End(Task(held, job), "lost", "", b"", None, 0.0, evidence))
+    def _blamed(self, held: Held) -> set[int]:
+        """Jobs that took three bees on different hosts with them, each alone with it, aren't tried again."""
+        blamed = [job for job in held.batch.jobs if job.vanished >= DEATHS]
+        for job in blamed:
+            evidence = f"{job.vanished} bees on different hosts vanished while they ran this job and nothing else"
+            self._recorder.keep(End(Task(held, job), "lost", "", b"", None, 0.0, evidence))
+        return {job.id for job in blamed}
 
     def _make_known(self, store: BeeStore, number: int) -> bool:
         """Give the crew the record of a function; False if it isn't to be had."""
@@ -637,58 +511,11 @@ class Supervisor:
             self._crew.know(store.jobset, record)
         return record is not None
 
-    def _start_more(self) -> None:
-        """Move the mark of batches whose started jobs are nearly done: a slice of about 100 ms of work."""
-        if self._stop_now or self._drain_by is not None:
-            return
-        for held in list(self._held.values()):
-            if held.unstarted and self._crew.idle:
-                with self._dropped(held.jobset.number):
-                    done = len(held.batch.jobs) - len(held.unstarted)
-                    started, jobs = self._jobsets[held.jobset.number].start(
-                        held.batch, done + max(1, self._crew.appetite().start)
-                    )
-                    mine = set(jobs[:started])
-                    ready = [j for j in held.unstarted if j.id in mine]
-                    left = set(jobs[started:])
-                    for job in held.unstarted:
-                        if job.id not in mine and job.id not in left:
-                            held.open.pop(job.id, None)  # cancelled, or taken over
-                    held.unstarted = type(held.unstarted)(j for j in held.unstarted if j.id in left)
-                    self._crew.give(held, ready)
-
-    def _give_back_what_waits(self) -> None:
-        """Jobs that wait here behind long ones are of more use elsewhere."""
-        self._return(self._crew.take_back(all_ready=False), "recalled")
-
-    def _return_unstarted(self, held: Held) -> None:
-        self._return([Task(held, job) for job in held.unstarted], "untouched")
-        held.unstarted.clear()
-
-    def _return(self, tasks: Iterable[Task], kind: str) -> None:
-        """Have these given back with what is recorded next; until that is stored, they are ours."""
-        self._unrecorded.extend(End(task, kind, "", b"", None, 0.0) for task in tasks)
-
-    def _release_all(self, ends: list[End]) -> None:
-        by_held: dict[tuple[Held, str], list[Job]] = {}
-        for end in ends:
-            by_held.setdefault((end.task.held, end.kind), []).append(end.task.job)
-        for (held, kind), jobs in by_held.items():
-            self._release(held, jobs, untouched=kind == "untouched")
-
-    def _release(self, held: Held, jobs: Iterable[Job], *, untouched: bool) -> None:
-        ids = [job.id for job in jobs if job.id in held.open]
-        if ids:
-            self._jobsets[held.jobset.number].release(held.batch, ids, untouched=untouched)
-        # Not before that is stored: a batch with nothing open is deleted.
-        for job in ids:
-            del held.open[job]
-
     # Ending
 
     def _perhaps_exhausted(self) -> None:
         assert self._facts is not None  # noqa: S101
-        if self._settings.busywait or self._facts.jobset is None or self._held:
+        if self._settings.busywait or self._facts.jobset is None or len(self._holdings):
             return
         rest = self._catalogue.remaining(self._facts.jobset)
         if not rest.any_batch:
@@ -709,7 +536,7 @@ class Supervisor:
         if self._settings.functions:
             runnable.intersection_update(scope.only or ())
         if not self._settings.only_functionless and waiting and not rest.any_held and not runnable:
-            store = self._jobsets[self._facts.jobset]
+            store = self._holdings.stores[self._facts.jobset]
             names = ", ".join(_name_of(store.get_function(number)) for number in sorted(waiting))
             self._log.warning("what remains in %s is not for this bee: the jobs of %s", store.jobset.name, names)
             self._leave()
@@ -735,78 +562,30 @@ class Supervisor:
         if not self._said_draining:
             self._said_draining = True
             self._log.info("claiming nothing more; what runs may take %.0f s to finish", self._drain_by - now)
-        self._return(self._crew.take_back(all_ready=True), "recalled")
-        for held in self._held.values():
-            self._return_unstarted(held)
-        return now > self._drain_by or (self._crew.empty and not self._unrecorded)
+        self._holdings.give_back_tasks(self._crew.take_back(all_ready=True))
+        self._holdings.give_back_unstarted()
+        self._holdings.return_booked()
+        return now > self._drain_by or (self._crew.empty and self._recorder.idle)
 
     def _leave(self) -> None:
         """Give back everything, say goodbye, and end."""
-        self._sort_out(self._crew.collect())
-        self._record()
-        for number, store in list(self._jobsets.items()):
-            with self._dropped(number):
-                for held in [h for h in self._held.values() if h.jobset.number == number]:
-                    self._release(held, list(held.open.values()), untouched=False)
-                self._record_successes(number, [])
+        self._settle()
+        self._crew.take_back(all_ready=True)
+        self._holdings.give_back_all()
+        self._settle()
+        for number, store in list(self._holdings.stores.items()):
+            with self._holdings.guard(number):
                 store.release_unknown(())
         self._catalogue.leave(self._incarnation)
         raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else EXIT_OK)
 
-    def _dropped(self, number: int) -> _Dropped:
-        return _Dropped(self, number)
-
-    def forget(self, number: int) -> None:
-        """The jobset is gone: so is all that this bee held of it."""
-        name = self._jobsets[number].jobset.name if number in self._jobsets else str(number)
-        self._log.warning("%s was dropped while it was in use; its work ends here", name)
-        self._tell({"event": "dropped", "number": number})
-        for held in [h for h in self._held.values() if h.jobset.number == number]:
-            for job in held.open:
-                self._crew.stop(held, job)
-            del self._held[held.batch.id]
-        self._arrivals = deque(held for held in self._arrivals if held.jobset.number != number)
-        self._unrecorded = [e for e in self._unrecorded if e.task.held.jobset.number != number]
-        self._jobsets.pop(number, None)
-        if self._facts is not None and self._facts.jobset == number:
+    def _dropped(self, jobset: Jobset) -> None:
+        """The jobset is gone, and what this bee held of it is forgotten."""
+        self._log.warning("%s was dropped while it was in use; its work ends here", jobset.name)
+        self._tell({"event": "dropped", "number": jobset.number})
+        if self._facts is not None and self._facts.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)
-
-
-class _Dropped:
-    """Ends the work on one jobset, and on no other, when its tables turn out to be gone."""
-
-    def __init__(self, supervisor: Supervisor, number: int) -> None:
-        self._supervisor = supervisor
-        self._number = number
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if error is not None and gone(error):
-            self._supervisor.forget(self._number)
-            return True
-        return False
 
 
 def _name_of(function: Function | None) -> str:
     return "no function (JobSet.run and --function MODULE:NAME run them)" if function is None else function.name
-
-
-def _portions(ends: list[End]) -> list[list[End]]:
-    """The ends in as few statements as their size allows."""
-    portions: list[list[End]] = []
-    size = STATEMENT
-    for end in ends:
-        size += len(end.data)
-        if size > STATEMENT:
-            portions.append([])
-            size = len(end.data)
-        portions[-1].append(end)
-    return portions
-
-
-def _summary(record: bytes) -> str:
-    """An error record without its pickle, for the list of attempts."""
-    facts = json.loads(record)
-    return json.dumps({k: facts.get(k) for k in ("type", "message", "notes")})

@@ -244,8 +244,8 @@ SELECT id, claim::text, jobs FROM workerbee."batch$"
  WHERE jobset = {number} AND bee = %(bee)s AND claim IS NOT NULL;
 
 -- name: rescue
--- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough after
--- half the lease) goes back: what had not started at its old place and as it was; what had started,
+-- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough when
+-- the next heartbeat is overdue too) goes back: what had not started at its old place and as it was; what had started,
 -- each job alone, so that the next loss names its job. Only a bee that was itself served without a
 -- break for two leases may judge, and not in the first two leases of the server. A job that takes a third
 -- bee on a third host with it waits a minute, in which they may come back, before anybody blames it.
@@ -261,7 +261,7 @@ WITH me AS (
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee <> %(bee)s AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
-            OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => %(lease)s / 2)
+            OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a
                                  WHERE a.pid = b.backend
                                    -- Of other users' sessions only the superuser sees more than the pid.

@@ -1,0 +1,163 @@
+"""What a bee holds: claimed batches, until the end of each of their jobs is recorded or the job is given back.
+
+Whatever the database has to be told of them is booked here first and struck off when it has been told, so
+that an outage half way leaves nothing undone: the next round goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from workerbee.crew import Crew, Held, Task
+from workerbee.job import Batch, Job, Jobset
+from workerbee.store import BeeStore, gone
+
+
+class Holdings:
+    """The held batches of all jobsets, and the store of each jobset."""
+
+    def __init__(self, crew: Crew, on_dropped: Callable[[Jobset], None]) -> None:
+        self.stores: dict[int, BeeStore] = {}
+        self._crew = crew
+        self._on_dropped = on_dropped
+        self._held: dict[int, Held] = {}
+        self._returning: deque[tuple[Held, list[Job], bool]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def of(self, number: int) -> list[Held]:
+        """What is held of this jobset."""
+        return [held for held in self._held.values() if held.jobset.number == number]
+
+    def jobsets(self) -> set[int]:
+        """The numbers of the jobsets of which something is held."""
+        return {held.jobset.number for held in self._held.values()}
+
+    @property
+    def n_open(self) -> int:
+        """Jobs whose end isn't recorded yet."""
+        return sum(len(held.open) for held in self._held.values())
+
+    @contextmanager
+    def guard(self, number: int) -> Iterator[None]:
+        """Ends the work on this jobset, and on no other, if its tables turn out to be gone."""
+        try:
+            yield
+        except Exception as error:
+            if not gone(error):
+                raise
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        for held in self.of(number):
+            for job in held.open:
+                self._crew.stop(held, job)
+            held.open.clear()
+            del self._held[held.batch.id]
+        store = self.stores.pop(number, None)
+        if store is not None:
+            self._on_dropped(store.jobset)
+
+    # Taking
+
+    def take(self, jobset: Jobset, batch: Batch) -> Held:
+        """Book a claimed batch."""
+        held = self._held[batch.id] = Held(jobset, batch, {job.id: job for job in batch.jobs})
+        return held
+
+    def begin(self, held: Held, *, without: set[int]) -> None:
+        """Give the crew what is started of a batch, ``without`` some; the rest waits for `start_more`."""
+        batch = held.batch
+        held.mark = batch.started
+        held.unstarted.extend(job for job in batch.jobs[batch.started :] if job.id not in without)
+        self._crew.give(held, [job for job in batch.jobs[: batch.started] if job.id not in without])
+
+    def start_more(self) -> None:
+        """Move the mark of batches whose started jobs are nearly done: a slice of about 100 ms of work."""
+        for held in self:
+            if held.unstarted and self._crew.idle:
+                with self.guard(held.jobset.number):
+                    self._start(held, held.mark + max(1, self._crew.appetite().start))
+
+    def _start(self, held: Held, n: int) -> None:
+        held.mark, jobs = self.stores[held.jobset.number].start(held.batch, n)
+        mine, others = set(jobs[: held.mark]), set(jobs[held.mark :])
+        ready = [job for job in held.unstarted if job.id in mine]
+        for job in held.unstarted:
+            if job.id not in mine and job.id not in others:
+                held.open.pop(job.id, None)  # cancelled, or taken over
+        held.unstarted = deque(job for job in held.unstarted if job.id in others)
+        self._crew.give(held, ready)
+
+    # Letting go
+
+    def close(self, batches: Iterable[Batch]) -> None:
+        """Nothing of these is open any more, and the database knows."""
+        for batch in batches:
+            self._held.pop(batch.id, None)
+
+    def give_back(self, held: Held, jobs: Iterable[Job], *, untouched: bool) -> None:
+        """Book jobs to be given back uncharged; ``untouched``: they have surely not run."""
+        jobs = [job for job in jobs if job.id in held.open]
+        if jobs:
+            self._returning.append((held, jobs, untouched))
+
+    def give_back_tasks(self, tasks: Iterable[Task]) -> None:
+        """Book started jobs that no runner has got."""
+        by_held: dict[Held, list[Job]] = {}
+        for held, job in tasks:
+            by_held.setdefault(held, []).append(job)
+        for held, jobs in by_held.items():
+            self.give_back(held, jobs, untouched=False)
+
+    def give_back_unstarted(self, function: tuple[int, int] | None = None) -> None:
+        """Book all that is unstarted, or what is unstarted of one (jobset, function)."""
+        for held in self:
+            if function in (None, (held.jobset.number, held.batch.function)):
+                self.give_back(held, held.unstarted, untouched=True)
+
+    def give_back_all(self) -> None:
+        """Book all that is open."""
+        for held in self:
+            self.give_back(held, held.open.values(), untouched=False)
+
+    def return_booked(self) -> None:
+        """Give back what was booked."""
+        while self._returning:
+            held, jobs, untouched = self._returning[0]
+            ids = [job.id for job in jobs if job.id in held.open]
+            if ids:
+                with self.guard(held.jobset.number):
+                    self.stores[held.jobset.number].release(held.batch, ids, untouched=untouched)
+            for job in ids:
+                held.open.pop(job, None)
+            held.unstarted = deque(job for job in held.unstarted if job.id in held.open)
+            self._returning.popleft()
+
+    def reconcile(self) -> None:
+        """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
+        for number, store in list(self.stores.items()):
+            with self.guard(number):
+                store.release_unknown(held.batch.claim for held in self)
+                still = store.held_claims()
+                for held in self.of(number):
+                    if still.get(held.batch.id, (None,))[0] != held.batch.claim:
+                        # What runs may still succeed first; what has not begun is no longer ours.
+                        for job in held.unstarted:
+                            held.open.pop(job.id, None)
+                        held.unstarted.clear()
+
+    def stop_overtaken(self) -> None:
+        """Stop what runs here in vain, because its run has ended elsewhere."""
+        for number in self.jobsets():
+            with self.guard(number):
+                for batch, job in self.stores[number].overtaken():
+                    held = self._held.get(batch)
+                    if held is not None and job in held.open:
+                        self._crew.stop(held, job)
