@@ -12,7 +12,9 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 #: What each example says at its end.
 LAST_LINES = {
+    "dask_climate": "Dask's threads find the same",
     "digits_grid": "GridSearchCV finds the same",
+    "joblib_forest": "one process finds the same",
     "many_nodes": "17984 primes below 200000",
     "monte_carlo": "each of the 100 seeds was one job",
     "thumbnails": "each has the colors of its photograph",

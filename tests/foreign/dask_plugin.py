@@ -57,5 +57,6 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[executor].shutdown()
+    if executor in config.stash:
+        config.stash[executor].shutdown()
     Path(os.environ["DASK_TESTS_OUTCOMES"]).write_text(json.dumps(outcomes))
