@@ -64,7 +64,8 @@ class LocalBee:
 
     def disown(self) -> None:
         """In a forked child: the bee is to hear its client's end, though the child lives on."""
-        self._stream.detach()
+        with suppress(ValueError):  # it may have ended before the fork
+            self._stream.detach()
         self._socket.close()
 
     def wait(self, timeout: float | None = None) -> int:
