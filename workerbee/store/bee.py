@@ -91,9 +91,11 @@ class BeeStore:
             _,
         ) in rows:
             if batch not in batches:
-                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, started, [])
+                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, 0, [])
             if job is None:
                 continue
+            if started:  # what has ended meanwhile isn't among the jobs, though it counts for the mark
+                batches[batch] = batches[batch]._replace(started=batches[batch].started + 1)
             data = text.encode() if text is not None else bytes(payload)
             codec, data = (stored, data) if stored != parts.PARTS else parts.get(self._run, job, 0, data)
             signature = bytes(mac) if mac is not None else None

@@ -47,7 +47,7 @@ WITH allowed AS (
 ), held AS (
     TABLE taken UNION ALL TABLE part
 )
-SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
+SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.started,
        j.id, j.codec, j.input, j.payload, j.mac,
        j.past[1], j.past[2], (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
   FROM held h
@@ -414,7 +414,7 @@ WITH pace AS MATERIALIZED (
     SELECT {number}, %(bee)s, 1 FROM copy
     ON CONFLICT (jobset, writer) DO UPDATE SET speculative = c.speculative + 1
 )
-SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, h.started,
+SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,
        j.id, j.codec, j.input::text, j.payload, j.mac,
        1, 0, true
   FROM copy h JOIN {job} j ON j.id = h.jobs[1];
