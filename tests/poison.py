@@ -20,6 +20,16 @@ def exit_at_once() -> None:
     os._exit(7)
 
 
+class ExitWhenLoaded:
+    """A function by value, whose loading ends the process."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (9,)
+
+    def __call__(self) -> None:
+        return
+
+
 def devour() -> None:
     """Ends as the kernel's out-of-memory killer would end it."""
     hoard = bytearray(300_000_000)

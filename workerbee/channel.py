@@ -122,6 +122,10 @@ class Mark:
         os.ftruncate(fd, 32)
         return cls(fd)
 
+    def prepare(self, number: int) -> None:
+        """The runner gets ready for job ``number``: it isn't in it yet, but a death now is that job's."""
+        self._words[0] = number
+
     def begin(self, number: int) -> bool:
         """The runner enters job ``number``; False if it was taken back."""
         self._times[1] = time.monotonic()
@@ -138,6 +142,10 @@ class Mark:
         """The number of the job that the runner is in (0: none) and when it began (`time.monotonic`)."""
         since = self._times[1]
         return (self._words[0] if since else 0), since
+
+    def last(self) -> int:
+        """The number of the last job that the runner began or prepared for (0: none)."""
+        return int(self._words[0])
 
     def take_back(self, last: int) -> int:
         """Take back all jobs up to ``last`` that have not begun; the number of the last one that has."""

@@ -474,7 +474,7 @@ class Crew:
         if runner not in self._runners:
             return
         self._hear_last_words(runner)
-        n, since = runner.mark.current()
+        n, since = runner.mark.last(), runner.mark.current()[1]
         how = runner.reap()
         last_words = runner.tail.decode(errors="replace")
         how += f"; last output:\n{last_words}" if last_words else "; it had printed nothing"
@@ -486,7 +486,8 @@ class Crew:
         for number in sorted(runner.in_hand, reverse=True):
             self._ready.appendleft(runner.in_hand.pop(number))
         if blamed is not None:
-            self._ends.append(End(blamed, reason, "", b"", None, time.monotonic() - since, how))
+            duration = time.monotonic() - since if since else 0.0
+            self._ends.append(End(blamed, reason, "", b"", None, duration, how))
         elif not runner.leaving and runner.killed is None:
             self._early_deaths += 1
             self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)

@@ -154,6 +154,7 @@ class Runner:
                 raise self._ending
 
     def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
+        self._mark.prepare(calls[0].n)
         try:
             usable = self._usable(jobset, number, calls)
         except FunctionUnavailable as error:
