@@ -66,8 +66,11 @@ RETURNING next_job - %(n)s;
 -- name: beat
 -- A heartbeat. served_since starts anew after a gap or another connection, because a bee that was cut off
 -- itself can't tell who else is dead (a third of the lease is the longest that it is silent by itself). It
--- hears whether it was given up meanwhile: others may have taken its work.
-WITH beat AS (
+-- hears whether it was given up meanwhile: others may have taken its work. Bees are counted as far as a
+-- hundred, and estimated beyond: if each counted all at every heartbeat, many would do little else.
+WITH counted AS (
+    SELECT count(*) AS n FROM (SELECT FROM workerbee."bee$" WHERE lease_until > now() LIMIT 100) b
+), beat AS (
     INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until,
                                        backend, backend_start, resting)
     SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s,
@@ -83,7 +86,10 @@ WITH beat AS (
                                THEN now() ELSE b.served_since END
     RETURNING given_up_at IS NOT NULL AS given_up, set_config('synchronous_commit', 'off', true)
 )
-SELECT given_up, (SELECT count(*) FROM workerbee."bee$" WHERE lease_until > now()) AS n_bees FROM beat;
+SELECT given_up,
+       CASE WHEN n < 100 THEN n ELSE GREATEST(n, (
+           SELECT reltuples::bigint FROM pg_class WHERE oid = 'workerbee."bee$"'::regclass)) END AS n_bees
+  FROM beat, counted;
 
 -- name: leave
 -- A bee that ends in order; whatever it still holds is claimable at once.
@@ -129,9 +135,21 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client
    AND j.dropped_at IS NULL AND (j.seen_at IS NULL OR j.seen_at > now() - interval '10 seconds');
 
 -- name: held_elsewhere
--- Jobsets in which other bees hold work: where something may lapse, or lag.
-SELECT DISTINCT jobset FROM workerbee."batch$"
- WHERE claim IS NOT NULL AND bee <> %(bee)s AND (%(jobset)s::integer IS NULL OR jobset = %(jobset)s);
+-- Jobsets in which other bees hold work: where something may lapse, or lag. Every bee asks with each
+-- heartbeat, so it is one probe of the index a jobset, however many hold something there.
+WITH RECURSIVE held AS (
+    (SELECT jobset FROM workerbee."batch$"
+      WHERE claim IS NOT NULL AND bee <> %(bee)s
+        AND jobset BETWEEN COALESCE(%(jobset)s::integer, 0) AND COALESCE(%(jobset)s::integer, 2147483647)
+      ORDER BY jobset LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobset FROM workerbee."batch$"
+             WHERE claim IS NOT NULL AND bee <> %(bee)s
+               AND jobset > h.jobset AND jobset <= COALESCE(%(jobset)s::integer, 2147483647)
+             ORDER BY jobset LIMIT 1)
+      FROM held h WHERE h.jobset IS NOT NULL
+)
+SELECT jobset FROM held WHERE jobset IS NOT NULL;
 
 -- name: counts
 SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
