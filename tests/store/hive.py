@@ -74,11 +74,11 @@ class Hive:
         assert created is not None
         self.jobset: Jobset = created
         self.client = ClientStore(connection, created, uuid4())
-        self._names = SHARED | queries.identifiers(created.number, created.id)
+        self.names = SHARED | queries.identifiers(created.number, created.id)
 
     def run(self, query: str, **params: object) -> list[tuple[Any, ...]]:
         """One query, in which ``{batch}``, ``{outcome}``, ``{number}`` … are the shared tables and this jobset's."""
-        return self.connection.run(sql.SQL(query).format(**self._names), params)
+        return self.connection.run(sql.SQL(query).format(**self.names), params)
 
     def bee(self, host: str = "a", connection: Connection | None = None) -> Bee:
         """A new incarnation."""

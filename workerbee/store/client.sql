@@ -140,8 +140,10 @@ WITH asked AS (
      WHERE b.id = h.id AND h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone)
     RETURNING b.id
 ), shortened AS (
+    -- All that a constraint compares is set as it was locked: they are checked on the snapshot's row first.
     UPDATE workerbee."batch$" b
-       SET jobs = h.jobs[:h.started] || ARRAY(
+       SET bee = h.bee, claim = h.claim, claimed_at = h.claimed_at, started = h.started,
+           jobs = h.jobs[:h.started] || ARRAY(
                SELECT u.job FROM unnest(h.jobs[h.started + 1:]) WITH ORDINALITY AS u (job, n)
                 WHERE u.job NOT IN (SELECT job FROM gone) ORDER BY u.n)
       FROM hit h
