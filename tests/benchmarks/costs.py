@@ -113,20 +113,19 @@ class Fleet:
 
     def cost(self, say: Callable[[Desk, UUID], object], seconds: float) -> Cost:
         """What ``say`` costs when the bees say it one after the other as fast as it goes."""
-        end = time.monotonic() + seconds
-        turns = itertools.cycle(self.bees)
-        bees = iter(lambda: next(turns) if time.monotonic() < end else None, None)
-        return self._metered(lambda: self._share(bees, say))
+
+        def run() -> int:
+            end = time.monotonic() + seconds
+            return self._share(itertools.takewhile(lambda _: time.monotonic() < end, itertools.cycle(self.bees)), say)
+
+        return self._metered(run)
 
     def idle_traffic(self, seconds: float) -> tuple[float, Cost]:
         """Idle bees at their real pace: how much of what they have to say got through, and its cost."""
-        n = len(self.bees)
-        began = time.monotonic()
+        n, rates = len(self.bees), _per_second(None)
         turns = itertools.cycle(self.bees)
-        schedule = _paced(_per_second(None), n, began, seconds)
-        said = self._metered(lambda: self._share(((kind, next(turns)) for kind in schedule), _say))
-        demanded = n * sum(_per_second(None).values())
-        return said.per_s / demanded, said
+        said = self._metered(lambda: self._share(zip(_paced(rates, n, seconds), turns, strict=False), _say))
+        return said.per_s / (n * sum(rates.values())), said
 
     def close(self) -> None:
         for desk in self._desks:
@@ -157,12 +156,11 @@ class Fleet:
 
     def _cpu(self) -> float:
         postmaster = psutil.Process(self._running.pid)
-        total = 0.0
-        for process in [postmaster, *postmaster.children()]:
+        total = sum(postmaster.cpu_times()[:4])  # with those of the children that have ended
+        for child in postmaster.children():
             with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+                total += sum(child.cpu_times()[:2])
+        return float(total)
 
     def _wal(self) -> int:
         return int(self._running.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")[0][0])
@@ -184,9 +182,10 @@ def _say(desk: Desk, said: tuple[str, UUID]) -> None:
     getattr(desk, kind)(bee)
 
 
-def _paced(rates: dict[str, float], n: int, began: float, seconds: float) -> Iterator[str]:
+def _paced(rates: dict[str, float], n: int, seconds: float) -> Iterator[str]:
     """The kinds of statement that ``n`` bees say, each at its moment, or at once if that is over."""
     moments = sorted((k / (rate * n), kind) for kind, rate in rates.items() for k in range(int(seconds * rate * n)))
+    began = time.monotonic()
     for moment, kind in moments:
         now = time.monotonic() - began
         if now > seconds:
