@@ -75,7 +75,9 @@ WITH counted AS (
                                        backend, backend_start, resting)
     SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s,
            now() + make_interval(secs => %(lease)s), %(backend)s,
-           (SELECT backend_start FROM pg_stat_activity WHERE pid = %(backend)s), %(resting)s
+           -- The view would look at every session.
+           (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer)
+             WHERE %(backend)s::integer IS NOT NULL), %(resting)s
     ON CONFLICT (incarnation) DO UPDATE
        SET seen_at = now(), lease_until = excluded.lease_until, resting = excluded.resting,
            backend = excluded.backend, backend_start = excluded.backend_start,
