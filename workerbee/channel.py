@@ -45,7 +45,10 @@ class Channel:
         while True:
             for message in self._complete():
                 return message
-            chunk = self.socket.recv(1 << 18)
+            try:
+                chunk = self.socket.recv(1 << 18)
+            except ConnectionResetError:  # it was killed before it had read all of ours
+                return None
             if not chunk:
                 return None
             self._inbox += chunk

@@ -154,10 +154,14 @@ class Holdings:
                         held.unstarted.clear()
 
     def stop_overtaken(self) -> None:
-        """Stop what runs here in vain, because its run has ended elsewhere."""
+        """Stop what runs here in vain, because its run has ended elsewhere.
+
+        Nothing of it is open any more, whenever it stops: a caller's own runner can't be made to.
+        """
         for number in self.jobsets():
             with self.guard(number):
                 for batch, job in self.stores[number].overtaken():
                     held = self._held.get(batch)
                     if held is not None and job in held.open:
                         self._crew.stop(held, job)
+                        del held.open[job]

@@ -140,7 +140,8 @@ class Recorder:
                 verdict = self._holdings.stores[number].fail(held.batch, outcome, limits, _summary(outcome.data))
                 self._log.log(self._level, "job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
             held.open.pop(job.id, None)
-            self._crew.settled()
+            if end.kind != "stopped":
+                self._crew.settled()
 
     def _hint(self) -> None:
         """Say what has ended since the last hint, in a transaction of its own."""

@@ -25,6 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -253,7 +254,8 @@ class Runner:
         if self._done:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-            self._channel.send(("done", [tuple(f) for f in self._done]))
+            with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
+                self._channel.send(("done", [tuple(f) for f in self._done]))
             self._done.clear()
         self._sent = time.monotonic()
 

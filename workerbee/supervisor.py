@@ -28,6 +28,7 @@ from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
 from workerbee.recorder import Judge, Recorder
 from workerbee.signing import Key
 from workerbee.store import (
+    QUERY_TIMEOUT,
     BeeFacts,
     BeeStore,
     Catalogue,
@@ -43,6 +44,8 @@ from workerbee.store import (
 BEAT, LEASE = 0.5, 2.0
 #: The same for a bee in whose jobsets nothing is going on.
 IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
+#: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
+DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
@@ -131,6 +134,7 @@ class Supervisor:
         self._stop_now = self._said_draining = False
         self._started = time.monotonic()
         self._n_claimed = 0
+        self._next_reconcile = self._doubt_until = 0.0
         self._next_beat = self._next_claim = self._next_care = self._next_look = 0.0
         self._pause = POLL[0]
         self._lively = True
@@ -285,8 +289,10 @@ class Supervisor:
     def _round(self) -> None:
         now = time.monotonic()
         if self._connection.generation != self._generation:
+            self._doubt_until, self._next_reconcile = now + DOUBT, now
+        if self._next_reconcile <= now < self._doubt_until:
             self._holdings.reconcile()
-            self._generation = self._connection.generation
+            self._generation, self._next_reconcile = self._connection.generation, now + RECONCILE
             self._next_beat = 0.0  # before anybody takes the end of the old connection for ours
         self._settle()
         self._beat_if_due()

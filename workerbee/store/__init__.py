@@ -4,6 +4,7 @@ from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
 from workerbee.store.client import ClientStore, SameCall
 from workerbee.store.connection import (
+    QUERY_TIMEOUT,
     Connection,
     Wake,
     backoff,
@@ -18,6 +19,7 @@ from workerbee.store.connection import (
 from workerbee.store.hints import Pace, done_hint, parse_hint, results_hint
 
 __all__ = [
+    "QUERY_TIMEOUT",
     "BeeFacts",
     "BeeStore",
     "Catalogue",

@@ -44,7 +44,7 @@ _GONE = ("42P01", "3F000", "42704")
 def passing(error: BaseException) -> bool:
     """Whether to try again: the server or the way to it is in trouble, and the query is not at fault."""
     if isinstance(error, DatabaseUnavailableError):
-        return True
+        return not refused(error)
     if not isinstance(error, psycopg2.Error):
         return False
     code = error.pgcode
