@@ -559,7 +559,7 @@ class Supervisor:
         if self._stop_now:
             return True
         over = settings.lifetime is not None and now > self._started + settings.lifetime
-        full = settings.max_jobs is not None and self._n_claimed >= settings.max_jobs
+        full = settings.max_jobs is not None and self._n_claimed >= settings.max_jobs and not len(self._holdings)
         if (over or full) and self._drain_by is None:
             self._status = EXIT_LIFETIME
             self._drain_by = now + settings.grace

@@ -21,7 +21,6 @@ import pytest
 import workerbee
 from tests.bees import PROJECT, Bee
 from tests.servers import Database
-from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.cli.demo import GRID, N_FOLDS
 
@@ -206,28 +205,6 @@ def test_bad_usage(arguments: list[str], complaint: str) -> None:
     assert "ret'" not in said.err
 
 
-def test_missing_jobset(database: Database) -> None:
-    """A bee names what exists, waits, and fails."""
-    with (
-        WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="another"),
-        Bee(database.dsn, "NOSUCH", "--wait", "0.1") as bee,
-    ):
-        assert bee.wait() == 70
-        assert bee.output.count("the jobset 'NOSUCH' doesn't exist (jobsets here: another)") == 2
-        assert "waiting 0 s for it" in bee.output
-        assert "Traceback" not in bee.output
-
-
-def test_jobset_made_later(database: Database) -> None:
-    """A bee that waits for its jobset serves it once it is there, and ends when all is done."""
-    with Bee(database.dsn, "later") as bee:
-        bee.says("waiting 600 s for it")
-        with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="later") as executor:
-            assert list(executor.map(abs, range(-3, 0))) == [3, 2, 1]
-        assert bee.wait() == 0
-        bee.says("all jobs of later are done")
-
-
 def test_unreachable_server() -> None:
     """A bee says once that it can't reach its server, and gives up in time."""
     with Bee(NOWHERE, "--reconnect-timeout", "1") as bee:
@@ -264,34 +241,6 @@ def test_schema_that_is_not_for_this_user(database: Database) -> None:
             assert "Traceback" not in bee.output
     finally:
         database.execute(f"DROP ROLE {role}")
-
-
-@pytest.mark.parametrize("limit", [("--lifetime", "0.5"), ("--max-jobs", "3")])
-def test_limits_end_a_bee(database: Database, limit: tuple[str, str]) -> None:
-    """A bee that has reached its lifetime or number of jobs drains, with the status for "start me again"."""
-    with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="limited") as executor:
-        futures = [executor.with_options(unique=False).submit(abs, -n) for n in range(3)]
-        with Bee(database.dsn, "--busywait", *limit) as bee:
-            assert [future.result(30) for future in futures] == [0, 1, 2]
-            assert bee.wait() == 75
-
-
-def test_sigterm_drains(database: Database, tmp_path: Path) -> None:
-    """At SIGTERM what runs is finished, and the status is 0."""
-    go = tmp_path / "go"
-    with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="drained") as executor, Bee(database.dsn) as bee:
-        future = executor.submit(_wait_for, str(go))
-        eventually(future.running)
-        bee.terminate()
-        bee.says("claiming nothing more; what runs may take 30 s to finish")
-        go.touch()
-        assert bee.wait() == 0
-        assert future.result(30) == "done"
-
-
-def _wait_for(path: str) -> str:
-    eventually(Path(path).exists)
-    return "done"
 
 
 def test_passwords_are_told_to_nobody(database: Database, capfd: pytest.CaptureFixture[str]) -> None:
