@@ -1,8 +1,9 @@
-"""Each example is run as its reader would run it; its own assertions check its answer."""
+"""Each example, and each snippet of the README, is run as its reader would run it."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,9 @@ LAST_LINES = {
 }
 
 
-def start(name: str) -> subprocess.Popen[str]:
+def start(script: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, PROJECT / "examples" / f"{name}.py"],
+        [sys.executable, script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,7 +41,20 @@ def test_none_is_forgotten() -> None:
 def test_example(name: str) -> None:
     """It runs on the embedded server, warns of nothing, and gets the right answer."""
     n_nodes = 3 if name == "many_nodes" else 1
-    for process in [start(name) for _ in range(n_nodes)]:
+    for process in [start(PROJECT / "examples" / f"{name}.py") for _ in range(n_nodes)]:
         out, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, "")
         assert out.splitlines()[-1].startswith(LAST_LINES[name])
+
+
+README = re.findall(r"(?ms)^```python\n(.*?)^```", (PROJECT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("snippet", README, ids=lambda snippet: snippet.splitlines()[0])
+def test_readme(snippet: str, tmp_path: Path) -> None:
+    """Each snippet of the README runs, and runs again, and prints what it says it prints."""
+    (tmp_path / "snippet.py").write_text(snippet)
+    for _ in range(2):
+        out, err = (process := start(tmp_path / "snippet.py")).communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+        assert all(line in out for line in re.findall(r"# (\{.*\})$", snippet, re.MULTILINE))
