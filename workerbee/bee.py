@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -91,12 +93,14 @@ def main(inherit: int | None, **options: Any) -> None:
     it all back at once. Exit status: 0 nothing left to do, or stopped; 2 usage; 69 no database; 70 no such
     jobset, or it can't go on; 75 lifetime or number of jobs reached.
     """
+    printer = _Printer(sys.stdout.fileno())
+    sys.stdout = io.TextIOWrapper(printer, "utf-8", "backslashreplace", write_through=True)
     try:
         status = _as_child(inherit) if inherit is not None else _by_hand(**options)
     except WorkerbeeError as error:
         click.echo(f"workerbee: {error}", err=True)
         status = EXIT_DATABASE if isinstance(error, OSError) else EXIT_USAGE
-    sys.stdout.flush()
+    printer.finish()
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 
 
@@ -181,8 +185,44 @@ def _on_signals(supervisor: Supervisor) -> None:
 
 def _forward(text: bytes) -> None:
     """What jobs print is printed."""
-    with suppress(OSError):
-        os.write(sys.stdout.fileno(), text)
+    sys.stdout.buffer.write(text)
+
+
+class _Printer(io.RawIOBase):
+    """The bee's stdout, for itself and its jobs: written by a thread, because a bee must not wait for its reader.
+
+    What comes while the reader is more than ``LAG`` bytes behind is lost.
+    """
+
+    LAG = 64_000_000
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._texts: SimpleQueue[bytes] = SimpleQueue()
+        self._n_taken = self._n_printed = 0
+        self._thread = threading.Thread(target=self._print, daemon=True)
+        self._thread.start()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:
+        data = bytes(text)
+        if data and self._n_taken - self._n_printed < self.LAG:
+            self._n_taken += len(data)
+            self._texts.put(data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Wait a little for what isn't written yet."""
+        self._texts.put(b"")
+        self._thread.join(1)
+
+    def _print(self) -> None:
+        for data in iter(self._texts.get, b""):
+            with suppress(OSError):
+                os.write(self._fd, data)
+            self._n_printed += len(data)
 
 
 if __name__ == "__main__":

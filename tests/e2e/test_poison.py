@@ -38,11 +38,10 @@ def executor(database: Database) -> Iterator[WorkerbeeExecutor]:
 
 
 @contextmanager
-def stdout_to(path: Path) -> Iterator[None]:
-    """Processes started in the block print into this file."""
+def stdout_to(fd: int) -> Iterator[None]:
+    """Processes started in the block print there."""
     before = os.dup(1)
-    with path.open("wb") as file:
-        os.dup2(file.fileno(), 1)
+    os.dup2(fd, 1)
     try:
         yield
     finally:
@@ -126,9 +125,18 @@ def test_a_job_that_holds_the_gil_misses_no_heartbeat(executor: WorkerbeeExecuto
 def test_a_job_that_prints_without_end_blocks_nobody(database: Database, tmp_path: Path) -> None:
     """100 MB of output pass through the bee while it keeps its heartbeat."""
     printed = tmp_path / "printed"
-    with stdout_to(printed), employing(database) as executor:
+    with printed.open("wb") as file, stdout_to(file.fileno()), employing(database) as executor:
         assert among_neighbours(executor, lambda: executor.submit(poison.print_much, 100)).result() == 100
         eventually(lambda: printed.stat().st_size > 100_000_000, what="all of the output")
+
+
+def test_output_that_nobody_reads_blocks_nobody(database: Database) -> None:
+    """A full pipe, or a network file system that hangs, is no reason to miss a heartbeat."""
+    unread, end = os.pipe()
+    with stdout_to(end), employing(database) as executor:
+        assert among_neighbours(executor, lambda: executor.submit(poison.print_much, 2)).result() == 2
+    os.close(unread)
+    os.close(end)
 
 
 def test_children_of_a_killed_job_end_with_it(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
