@@ -7,6 +7,8 @@ a process and a database of its own.
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ def main(
     quick: bool,
 ) -> None:
     """Measure ROWS (all of them by default) and compare."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else the servers and what is measured would stay
     console = Console(width=150)
     found: dict[str, Results] = {}
     record: dict[str, Any] = {"machine": report.machine(), "quick": quick, "rows": {}}
