@@ -170,13 +170,13 @@ WITH family AS MATERIALIZED (
     -- A live copy goes on as the job's only one; a dead bee's has no more to say of it.
     UPDATE workerbee."batch$" b
        SET copy_of = NULL,
-           jobs = CASE WHEN c.live THEN b.jobs ELSE array_remove(b.jobs, %(job)s) END,
-           started = b.started - (NOT c.live AND array_position(b.jobs, %(job)s) <= b.started)::integer
+           jobs = CASE WHEN c.live THEN b.jobs ELSE array_remove(b.jobs, %(job)s::bigint) END,
+           started = b.started - (NOT c.live AND array_position(b.jobs, %(job)s::bigint) <= b.started)::integer
       FROM copies c WHERE b.id = c.id
 ), removed AS (
     UPDATE workerbee."batch$" b
-       SET jobs = array_remove(b.jobs, %(job)s),
-           started = b.started - (array_position(b.jobs, %(job)s) <= b.started)::integer
+       SET jobs = array_remove(b.jobs, %(job)s::bigint),
+           started = b.started - (array_position(b.jobs, %(job)s::bigint) <= b.started)::integer
       FROM held h WHERE b.id = h.id
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, failed, retried)

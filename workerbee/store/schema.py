@@ -59,18 +59,22 @@ def ensure(connection: Connection) -> None:
         _migrate(connection, newest)
 
 
+def script(number: int) -> sql.Composed:
+    """All of one migration, in one transaction."""
+    # The version row is the guard: its primary key makes a second application fail and roll back.
+    return sql.SQL(
+        "BEGIN; SELECT pg_advisory_xact_lock({lock}); CREATE SCHEMA IF NOT EXISTS workerbee;"
+        ' CREATE TABLE IF NOT EXISTS workerbee."version$" (number integer PRIMARY KEY,'
+        " applied_at timestamptz NOT NULL DEFAULT now());"
+        ' INSERT INTO workerbee."version$" (number) VALUES ({number});'
+        " {migration} COMMIT"
+    ).format(lock=sql.Literal(_LOCK), number=sql.Literal(number), migration=sql.SQL(migrations()[number]))
+
+
 def _migrate(connection: Connection, newest: int) -> None:
     for number in range(1, newest + 1):
-        # The version row is the guard: its primary key makes a second application fail and roll back.
-        script = sql.SQL(
-            "BEGIN; SELECT pg_advisory_xact_lock({lock}); CREATE SCHEMA IF NOT EXISTS workerbee;"
-            ' CREATE TABLE IF NOT EXISTS workerbee."version$" (number integer PRIMARY KEY,'
-            " applied_at timestamptz NOT NULL DEFAULT now());"
-            ' INSERT INTO workerbee."version$" (number) VALUES ({number});'
-            " {migration} COMMIT"
-        ).format(lock=sql.Literal(_LOCK), number=sql.Literal(number), migration=sql.SQL(migrations()[number]))
         try:
-            connection.run(script)
+            connection.run(script(number))
         except psycopg2.errors.UniqueViolation:
             connection.run("ROLLBACK")  # another process was first
         except psycopg2.Error:

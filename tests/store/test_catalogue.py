@@ -1,0 +1,151 @@
+"""Jobsets: their names, their views, their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import psycopg2
+import pytest
+
+from tests.servers import Database
+from tests.store.hive import Hive
+from workerbee import JobSet
+from workerbee.job import Jobset
+from workerbee.store import Catalogue, Connection, passing
+
+ORIGINS = [
+    "id",
+    "input_data",
+    "output_data",
+    "n_claims",
+    "n_failed_attempts",
+    "time_last_claimed",
+    "time_last_completed",
+    "job_duration",
+    "status",
+]
+
+
+@pytest.mark.parametrize("jobset_id", ["bee", "jobset", "user", "2016", "a_result", "x" * 48, "_", "select", "job"])
+def test_any_valid_id_names_its_view(line: Connection, jobset_id: str) -> None:
+    """Whoever selects from it by its bare name sees one row a job with the origin's columns and a status."""
+    hive = Hive(line, jobset_id)
+    hive.add(2)
+    hive.bee().take()
+    columns = (
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'workerbee' AND table_name = %(t)s"
+    )
+    assert [c for (c,) in line.run(columns + " ORDER BY ordinal_position", {"t": jobset_id})] == ORIGINS
+    assert line.run(f'SELECT id, n_claims, status FROM workerbee."{jobset_id}" ORDER BY id') == [
+        (1, 1, "running"),
+        (2, 0, "waiting"),
+    ]
+    assert hive.catalogue.find_jobset(jobset_id) == hive.jobset
+
+
+@pytest.mark.parametrize(
+    "jobset_id",
+    ["Capital", 'a"quote', "a'quote", "a space", "", "x" * 49, "bee$", "ä", "a-b", "a.b", "a\n", "a\0b", None, 7, b"a"],
+)
+def test_other_ids_are_refused(shared: Database, jobset_id: object) -> None:
+    """By the caller's own line, before the server is asked, and by the table."""
+    with pytest.raises(ValueError):
+        JobSet(jobset_id, host="127.0.0.1", port=1)  # type: ignore[arg-type]
+
+
+def test_one_of_many_creates_a_jobset(line: Connection, connect: Callable[[], Connection]) -> None:
+    """The others learn that it is there; who tries again after a lost answer still is its creator."""
+    uuid = uuid4()
+    first = create(line, "once", uuid)
+    assert first is not None
+    assert create(connect(), "once", uuid4()) is None
+    assert create(line, "once", uuid) == first
+
+
+def create(connection: Connection, jobset_id: str, uuid: UUID) -> Jobset | None:
+    return Catalogue(connection).create_jobset(jobset_id, key=None, speculate=True, uuid=uuid)
+
+
+def test_a_dropped_jobset_leaves_nothing(hive: Hive) -> None:
+    """Tables, view, batches and counters are gone; a jobset of that name is another one."""
+    hive.add(3)
+    assert hive.catalogue.drop_jobset(hive.jobset)
+    assert hive.catalogue.find_jobset(str(hive.jobset.id)) is None
+    left = "SELECT relname FROM pg_class WHERE relname ~ %(n)s OR relname = %(id)s"
+    number = str(hive.jobset.number)
+    assert hive.connection.run(left, {"n": rf"\${number}$", "id": hive.jobset.id}) == []
+    for table in ("batch", "counter"):
+        assert hive.run(f"SELECT 1 FROM {{{table}}} WHERE jobset = {{number}}") == []
+    again = Hive(hive.connection, hive.jobset.id)
+    assert (again.jobset.number != hive.jobset.number, again.jobset.uuid != hive.jobset.uuid) == (True, True)
+
+
+def test_a_reader_puts_a_drop_off(hive: Hive, connect: Callable[[], Connection]) -> None:
+    """It is marked, nobody claims from it any more, and the next sweep drops it; meanwhile its name may wait."""
+    hive.add(1)
+    reader = connect()
+    reader.run("BEGIN")
+    reader.run(f'SELECT * FROM workerbee."{hive.jobset.id}"')
+    assert not hive.catalogue.drop_jobset(hive.jobset)
+    assert hive.catalogue.find_jobset(str(hive.jobset.id)) is None
+    with pytest.raises(psycopg2.Error) as refused:
+        Hive(hive.connection, hive.jobset.id)
+    assert passing(refused.value)
+    reader.run("COMMIT")
+    again = Hive(hive.connection, hive.jobset.id)  # the old tables are still there
+    again.add(1)
+    assert hive.catalogue.sweep() >= 1
+    assert again.status(1) == "waiting"
+    with pytest.raises(psycopg2.errors.UndefinedTable):
+        hive.run("SELECT 1 FROM {job}")
+
+
+def test_a_temporary_jobset_outlives_its_client_by_an_hour(line: Connection) -> None:
+    """Then anybody drops it; before that a sweep leaves it alone."""
+    old, young = Hive(line, client=uuid4()), Hive(line, client=uuid4())
+    for hive, minutes in ((old, 61), (young, 59)):
+        query = "UPDATE {jobset} SET seen_at = now() - make_interval(mins => %(m)s) WHERE number = {number}"
+        hive.run(query, m=minutes)
+    old.catalogue.sweep()
+    assert old.catalogue.find_jobset_by_number(old.jobset.number) is None
+    assert young.catalogue.find_jobset_by_number(young.jobset.number) == young.jobset
+    assert not old.catalogue.touch_client(old.jobset.number)
+
+
+def test_the_first_key_is_adopted(hive: Hive) -> None:
+    """A jobset made without a key belongs to the first that signs in it."""
+    number = hive.jobset.number
+    assert [hive.catalogue.adopt_key(number, key) for key in ("one", "two")] == ["one", "one"]
+
+
+def test_what_remains(hive: Hive) -> None:
+    """Whether there are batches, held ones among them, of which functions, and whether there ever was a job."""
+    remaining = lambda: tuple(hive.catalogue.remaining(hive.jobset.number))  # noqa: E731
+    bee = hive.bee()
+    assert remaining() == (False, False, None, False)
+    hive.add(1, function=4)
+    assert remaining() == (True, False, [4], True)
+    batch = bee.take()
+    assert remaining() == (True, True, None, True)
+    bee.succeed(batch)
+    assert remaining() == (False, False, None, True)
+
+
+def test_bees_are_counted_and_forgotten(hive: Hive, line: Connection) -> None:
+    """Live ones, those that may serve a jobset, and those that vanished long ago and hold nothing."""
+    gone, holder = hive.bee("a"), hive.bee("b")
+    hive.add(1)
+    holder.take()
+    assert hive.catalogue.live_bees(hive.jobset.number) == 2
+    hive.catalogue.leave(gone.incarnation)
+    assert hive.catalogue.live_bees(hive.jobset.number) == 1
+    hive.run(
+        "UPDATE {bee} SET lease_until = now() - interval '2 hours' WHERE incarnation = %(b)s", b=str(holder.incarnation)
+    )
+    hive.catalogue.forget_bees()
+    known = "SELECT 1 FROM {bee} WHERE incarnation = %(b)s"
+    assert hive.run(known, b=str(holder.incarnation))
+    holder.release_unknown([])
+    hive.catalogue.forget_bees()
+    assert not hive.run(known, b=str(holder.incarnation))
