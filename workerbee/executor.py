@@ -436,8 +436,9 @@ def _at_exit() -> None:
             client.close()
         else:
             client.leave()
-    for client in clients:
-        client.ended.wait()
+    with suppress(KeyboardInterrupt):  # from somebody who won't wait: bees give back what they have when we are gone
+        for client in clients:
+            client.ended.wait()
 
 
 def _after_fork() -> None:
