@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any
