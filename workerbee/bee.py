@@ -151,9 +151,10 @@ def _as_child(fd: int) -> int:
     )
 
     def listen() -> None:
-        for line in stream:
-            if line.strip() == "drain":
-                supervisor.drain()
+        with suppress(OSError):  # it died with something of ours unread
+            for line in stream:
+                if line.strip() == "drain":
+                    supervisor.drain()
         supervisor.drain(now=True)
 
     threading.Thread(target=listen, daemon=True).start()

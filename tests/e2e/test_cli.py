@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.cli.demo import GRID, N_FOLDS
+from workerbee.local import LocalBee
 
 NOWHERE = "host=127.0.0.1 port=1"
 
@@ -223,6 +226,18 @@ def test_stopped_while_it_waits_for_a_server() -> None:
         bee.says("trying again for 3600 s")
         bee.terminate()
         assert bee.wait() == 69
+
+
+def test_client_that_dies_without_having_listened() -> None:
+    """A local bee ends with its client, also when it has told the client things that were never read."""
+    bee = LocalBee({"dsn": NOWHERE, "number": 1, "log_level": logging.INFO})
+    assert select.select([bee._socket], [], [], 30)[0]  # that it can't connect
+    bee._stream.close()
+    bee._socket.close()
+    try:
+        assert bee.process.wait(20) == 69
+    finally:
+        bee.process.kill()
 
 
 def test_schema_that_is_not_for_this_user(database: Database) -> None:
