@@ -1,0 +1,447 @@
+"""The database goes away, in every way that it can, and comes back: bees and clients go on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from typing_extensions import Self
+
+from tests import jobs, servers
+from tests.bees import Bee
+from tests.faultproxy import FaultProxy
+from tests.servers import Database, Server
+from tests.waiting import eventually
+from workerbee import WorkerbeeExecutor
+from workerbee.errors import DatabaseUnavailableError
+from workerbee.store import passing
+
+N = 200
+
+
+@pytest.fixture(scope="module")
+def mortal(run_directory: Path) -> Iterator[Server]:
+    """A server that these tests stop and kill."""
+    with servers.server() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[FaultProxy]:
+    with FaultProxy("127.0.0.1", server.port) as made:
+        yield made
+
+
+class Line:
+    """Work on a database by way of ``dsn``: a bee, a client, and where the jobs note that they were run."""
+
+    def __init__(self, database: Database, dsn: str, record: Path, stack: ExitStack, **options: Any) -> None:
+        self.database = database
+        self.record = record
+        self.executor = WorkerbeeExecutor(0, jobset_id="work", dsn=dsn, **options)
+        stack.callback(self.executor.shutdown, wait=False)
+        self.bee = stack.enter_context(Bee(dsn, "work", "--busywait"))
+        self.bee.says("serves work")
+
+    def submit(self, n: int = N, seconds: float = 0.005) -> list[Future[Any]]:
+        calls = self.executor.with_options(speculate=False)
+        return [calls.submit(jobs.slowly, str(self.record), key, seconds) for key in range(n)]
+
+    def is_right(self, futures: list[Future[Any]]) -> None:
+        """Each result is right, each job is there once and has one result, and none is blamed for anything."""
+        assert [f.result(60) for f in futures] == list(range(len(futures)))
+        rows = self.database.execute(
+            "SELECT (input_data->'args'->>1)::int, output_data::text::int, status, n_failed_attempts"
+            " FROM workerbee.work ORDER BY 1"
+        )
+        assert rows == [(n, n, "completed", 0) for n in range(len(futures))]
+
+    def executions(self) -> int:
+        return len(jobs.noted(self.record))
+
+
+@contextmanager
+def on(database: Database, dsn: str, tmp_path: Path, **options: Any) -> Iterator[Line]:
+    with ExitStack() as stack:
+        yield Line(database, dsn, tmp_path / "record", stack, **options)
+
+
+# The server
+
+
+@pytest.mark.parametrize("how", ["immediate", "killed"])
+def test_a_server_that_dies_and_comes_back(mortal: Server, tmp_path: Path, how: str) -> None:
+    """An immediate stop, and SIGKILL of the postmaster: no result is lost, and no job is blamed."""
+    database = mortal.new_database()
+    with on(database, database.dsn, tmp_path) as line:
+        futures = line.submit()
+        eventually(lambda: line.executions() > 20)
+        mortal.stop("immediate") if how == "immediate" else mortal.kill()
+        mortal.start()
+        line.is_right(futures)
+    database.drop()
+
+
+def test_a_bee_that_starts_in_an_outage_waits(mortal: Server, tmp_path: Path) -> None:
+    """It arrives when the server is there, and says only once that it waits."""
+    database = mortal.new_database()
+    executor = WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn)
+    future = executor.submit(jobs.double, 4)
+    executor.flush()
+    mortal.stop("immediate")
+    with Bee(database.dsn, "work", "--busywait") as bee:
+        bee.says("trying again")
+        mortal.start()
+        assert future.result(60) == 8
+        assert bee.output.count("trying again") <= 2
+    executor.shutdown()
+    database.drop()
+
+
+def test_terminated_backends(server: Server, database: Database, tmp_path: Path) -> None:
+    """A storm of pg_terminate_backend: everybody connects again, as often as it takes."""
+    with on(database, database.dsn, tmp_path) as line:
+        futures = line.submit()
+        for n in range(1, 6):
+            eventually(lambda n=n: line.executions() > 15 * n)
+            terminate(database)
+        line.is_right(futures)
+
+
+def terminate(database: Database) -> None:
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+# The way to it
+
+
+def stall(proxy: FaultProxy) -> None:
+    proxy.stall()
+    time.sleep(3)  # longer than a lease
+    proxy.resume()
+
+
+def refuse(proxy: FaultProxy) -> None:
+    proxy.refuse()
+    proxy.cut()
+    time.sleep(1)
+    proxy.accept()
+
+
+FAULTS: dict[str, Callable[[FaultProxy], Any]] = {
+    "cut": FaultProxy.cut,
+    "the server isn't told": lambda proxy: proxy.cut("client"),
+    "in mid-statement": lambda proxy: proxy.cut_after(3000).wait(),
+    "in mid-answer": lambda proxy: proxy.cut_after(3000, "server").wait(),
+    "stalled": stall,
+    "refused": refuse,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_connections_that_fail(database: Database, proxy: FaultProxy, tmp_path: Path, fault: str) -> None:
+    """However they fail, what was under way is done, once."""
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
+        futures = line.submit()
+        eventually(lambda: line.executions() > 20)
+        FAULTS[fault](proxy)
+        line.is_right(futures)
+
+
+def test_half_open_connections_of_which_nobody_tells(
+    database: Database, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the client isn't told either, its own deadline ends the wait."""
+    monkeypatch.setattr("workerbee.store.connection.QUERY_TIMEOUT", 1.0)
+    executor = WorkerbeeExecutor(0, jobset_id="work", dsn=proxy.dsn(database.dsn))
+    for connection in (executor._client._flusher._connection, executor._client._watcher._connection):
+        connection.patience = 1.0
+    assert isinstance(executor.submit(jobs.double, 1), Future)
+    executor.flush()
+    proxy.cut("server")
+    with Bee(database.dsn, "work"):
+        assert executor.submit(jobs.double, 2).result(60) == 4
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cut_around_the_commit_of_a_submit(
+    database: Database, proxy: FaultProxy, tmp_path: Path, when: Literal["before", "after"]
+) -> None:
+    """Whether the answer or the question was lost, each call is one job and is run once."""
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
+        trap = proxy.cut_on(b'INSERT INTO "workerbee"."job$1"', when=when)
+        futures = line.submit(20)
+        trap.wait()
+        line.is_right(futures)
+        assert line.executions() == 20
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cut_around_the_commit_of_results(
+    database: Database, proxy: FaultProxy, tmp_path: Path, when: Literal["before", "after"]
+) -> None:
+    """The bee keeps them, and stores them again: no job is run twice, no result is doubled."""
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
+        trap = proxy.cut_on(b'INSERT INTO "workerbee"."outcome$1"', when=when)
+        futures = line.submit(20)
+        trap.wait()
+        line.is_right(futures)
+        assert line.executions() == 20
+
+
+def test_results_that_were_finished_in_an_outage_are_kept(
+    database: Database, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """A job that ends while the database is away isn't run again."""
+    gate = tmp_path / "gate"
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
+        future = line.executor.submit(jobs.gated, str(line.record), 0, str(gate))
+        eventually(line.executions)
+        proxy.refuse()
+        proxy.cut()
+        gate.touch()
+        line.bee.says("trying again")
+        proxy.accept()
+        assert future.result(60) == 0
+        assert line.executions() == 1
+
+
+def test_a_claim_that_commits_after_its_connection_was_cut_is_given_back(
+    database: Database, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """The server may finish a statement when its bee has long connected again: nobody would run those jobs."""
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
+        [(backend,)] = database.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'workerbee bee%' AND"
+            " datname = current_database()"
+        )
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            future = line.executor.submit(jobs.slowly, str(line.record), 0, 0.0)
+            line.executor.flush()
+            time.sleep(0.5)  # the hint is lost with the backend; the next look for work comes soon
+            proxy.cut("client")
+            eventually(lambda: len(bees(database)) > 1)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert future.result(60) == 0
+
+
+def bees(database: Database) -> list[tuple[Any, ...]]:
+    return database.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'workerbee bee%' AND datname = current_database()"
+    )
+
+
+# Refusals
+
+
+REFUSALS = {
+    "53100": "disk full",
+    "53200": "out of memory",
+    "53300": "too many connections",
+    "25006": "read-only",
+    "40P01": "deadlock",
+    "40001": "serialization",
+    "55P03": "lock timeout",
+    "57014": "statement timeout",
+    "58030": "I/O error",
+}
+
+
+@pytest.mark.parametrize("table", ["job", "outcome"])
+def test_statements_that_the_server_refuses_for_now(database: Database, tmp_path: Path, table: str) -> None:
+    """A full disk, a deadlock, a lock that isn't to be had …: tried again until it works, on either side."""
+    with on(database, database.dsn, tmp_path) as line:
+        line.executor.submit(jobs.double, 0).result(60)
+        database.execute("CREATE SEQUENCE refusals MINVALUE 0")
+        codes = ", ".join(f"'{code}'" for code in REFUSALS)
+        database.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE code text := "
+            f"(ARRAY[{codes}])[nextval('public.refusals') + 1]; BEGIN"
+            " IF code IS NOT NULL THEN RAISE EXCEPTION USING ERRCODE = code; END IF; RETURN NULL; END $$"
+        )
+        database.execute(
+            f'CREATE TRIGGER refuse AFTER INSERT ON workerbee."{table}$1" FOR EACH STATEMENT EXECUTE FUNCTION refuse()'
+        )
+        assert line.executor.submit(jobs.slowly, str(line.record), 1, 0.0).result(60) == 1
+        [(refused,)] = database.execute("SELECT last_value FROM refusals")
+        assert refused >= len(REFUSALS)
+        assert database.execute("SELECT DISTINCT status, n_failed_attempts FROM workerbee.work") == [("completed", 0)]
+        assert line.executions() == 1
+
+
+def test_a_server_that_is_read_only_for_a_while(database: Database, tmp_path: Path) -> None:
+    """As a standby after a failover: whoever is connected to it waits for one that can be written to."""
+    with on(database, database.dsn, tmp_path) as line:
+        database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+        terminate(database)
+        futures = line.submit(5)
+        line.bee.says("read-only transaction.*trying again")
+        database.server.execute(f"ALTER DATABASE {database.name} RESET ALL")
+        terminate(database)
+        line.is_right(futures)
+
+
+def test_a_role_with_too_many_connections(server: Server, database: Database, tmp_path: Path) -> None:
+    """There is room again later."""
+    role = f"limited_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {database.name} TO {role}")
+    try:
+        with on(database, database.dsn.replace("user=postgres", f"user={role}"), tmp_path) as line:
+            database.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+            terminate(database)
+            line.bee.says("too many connections.*trying again")
+            database.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+            line.is_right(line.submit(5))
+        eventually(lambda: not bees(database))
+    finally:
+        terminate(database)
+        database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount a file system")
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
+    """A real one: what didn't fit is stored when there is room again."""
+    with servers.server() as full:
+        disk = full.directory / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=777", "tmpfs", disk], check=False).returncode:
+            pytest.skip("this machine lets nobody mount a file system")
+        try:
+            shutil.chown(disk, *owner(full.directory / "data"))
+            full.execute(f"CREATE TABLESPACE disk LOCATION '{disk}'")
+            full.execute("CREATE DATABASE on_disk TABLESPACE disk")
+            database = Database(full, "on_disk")
+            with on(database, database.dsn, tmp_path) as line:
+                line.is_right(line.submit(2))
+                filler = disk / "filler"
+                with suppress(OSError), filler.open("wb") as file:
+                    while True:
+                        file.write(b"\0" * 65536)
+                        file.flush()
+                future = line.executor.submit(len, "x" * 2_000_000)
+                eventually(lambda: "No space left" in full.log)
+                filler.unlink()
+                assert future.result(60) == 2_000_000
+            database.drop()
+        finally:
+            full.stop("immediate")
+            subprocess.run(["umount", "-l", disk], check=True)
+            full.start()
+
+
+def owner(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid
+
+
+# How it is waited for
+
+
+class Deaf:
+    """Takes connections and ends them at once, as a server that can't start would; counts them."""
+
+    def __enter__(self) -> Self:
+        self.n = 0
+        self._socket = socket.create_server(("127.0.0.1", servers.free_port()))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._socket.accept()[0].close()
+                self.n += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+
+def test_a_bee_tries_about_once_a_second_and_then_gives_up() -> None:
+    """No hot loop, no hot log; after --reconnect-timeout the exit status is 69."""
+    with Deaf() as server:
+        began = time.monotonic()
+        with Bee(f"host=127.0.0.1 port={server.port} user=postgres", "work", "--reconnect-timeout", 5) as bee:
+            assert bee.wait() == 69
+            assert 5 <= server.n <= 8 + (time.monotonic() - began) / 0.5
+            assert len(bee.output.splitlines()) < 6
+
+
+def test_futures_of_a_database_that_never_comes_back_end(database: Database, proxy: FaultProxy) -> None:
+    """After reconnect_timeout, with a named error, and the executor takes nothing more."""
+    executor = WorkerbeeExecutor(0, jobset_id="work", dsn=proxy.dsn(database.dsn), reconnect_timeout=0.5)
+    futures = [executor.submit(jobs.double, n) for n in range(3)]
+    executor.flush()
+    proxy.refuse()
+    proxy.cut()
+    for future in futures:
+        assert isinstance(future.exception(30), DatabaseUnavailableError)
+
+
+def test_what_wont_pass_isnt_waited_for(server: Server) -> None:
+    """A bee for a database that isn't there ends at once, and says which one."""
+    with Bee(server.dsn_of("nowhere"), "work") as bee:
+        assert bee.wait() == 69
+        assert 'database "nowhere" does not exist' in bee.output
+    assert not passing(DatabaseUnavailableError('FATAL: password authentication failed for user "me"'))
+
+
+# Through a pooler
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_all_works_through_pgbouncer(server: Server, database: Database, tmp_path: Path) -> None:
+    """In transaction mode: no LISTEN, no prepared statement, no session, and the same results."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer isn't installed")
+    port = servers.free_port()
+    folder = server.directory / "pgbouncer"
+    folder.mkdir()
+    user = owner(server.directory / "data")
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits\n"
+    )
+    process = subprocess.Popen(
+        [program, folder / "pgbouncer.ini"],
+        user=user[0] if os.geteuid() == 0 else None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        dsn = database.dsn.replace(f"port={server.port}", f"port={port}")
+        eventually(lambda: answers(port))
+        with on(database, dsn, tmp_path) as line:
+            line.is_right(line.submit(50))
+            assert line.executions() == 50
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
