@@ -291,7 +291,8 @@ WITH me AS (
     DELETE FROM workerbee."batch$" b USING lapsed l WHERE b.id = l.id
 ), heirs AS (
     UPDATE workerbee."batch$" c SET copy_of = NULL
-     WHERE c.copy_of IN (SELECT id FROM lapsed) AND c.id NOT IN (SELECT id FROM lapsed)
+     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.copy_of IN (SELECT id FROM lapsed)
+       AND c.id NOT IN (SELECT id FROM lapsed)
 ), waiting AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
                                     again, jobs)
@@ -375,7 +376,8 @@ WITH pace AS MATERIALIZED (
                          percentile_cont(0.95) WITHIN GROUP (ORDER BY d.duration), count(*)]
               FROM (SELECT job, duration FROM {outcome} WHERE status = 'completed' AND duration IS NOT NULL
                      ORDER BY job DESC LIMIT 1000) d
-              JOIN {job} j ON j.id = d.job AND j.function = h.function) AS took
+             -- Asked for each of these, not joined: that would read all jobs there are.
+             WHERE (SELECT j.function FROM {job} j WHERE j.id = d.job) = h.function) AS took
       FROM (SELECT DISTINCT function, run FROM workerbee."batch$"
              WHERE jobset = {number} AND claim IS NOT NULL AND started > 0 AND speculate
                AND bee <> %(bee)s AND claimed_at < now() - interval '50 milliseconds') h

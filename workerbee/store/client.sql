@@ -177,13 +177,14 @@ WITH asked AS (
 SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
 
 -- name: results
--- A page of what is stored, in the order of submission.
+-- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
+-- outcomes of all the pages before.
 SELECT j.id, f.name, j.codec, j.input::text, j.payload, j.mac, o.run, o.status, o.codec, o.output::text,
        o.payload, o.mac, o.bee::text, o.duration, extract(epoch FROM o.completed_at), f.digest
   FROM {job} j
   LEFT JOIN {function} f ON f.number = j.function
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
-  LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
+  LEFT JOIN LATERAL (SELECT * FROM {outcome} WHERE job = j.id AND run = COALESCE(r.run, 1) LIMIT 1) o ON true
  WHERE j.id > %(after)s ORDER BY j.id LIMIT %(n)s;
 
 -- name: ended_badly

@@ -1,0 +1,160 @@
+"""The hot statements with 100,000 finished jobs and 10,000 batches waiting: what each one really touches.
+
+Each verb is explained as a direct connection runs it (prepared, with a plan that fits any parameters), and
+executed, so that a sort or a scan of more rows than the statement is about shows in the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.servers import Server
+from tests.store.hive import ANY, Bee, Hive, success
+from workerbee.store import ClientStore, Connection, schema
+from workerbee.store.connection import Query, Row, Statement
+
+FINISHED, BATCHES = 100_000, 10_000
+#: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.
+MOST = 2_000
+#: Tables that stay small, however many jobs there are.
+SMALL = {"jobset$", "bee$", "counter$"}
+
+FILL = """
+INSERT INTO {job} (id, digest, codec, input) SELECT n, int8send(n), 'json', '{{}}' FROM generate_series(1, %(all)s) n;
+INSERT INTO {outcome} (job, run, status, codec, output, bee, duration)
+SELECT n, 1, 'completed', 'json', '{{}}', %(bee)s, 0.01 FROM generate_series(1, %(finished)s) n;
+INSERT INTO {attempt} (job, run, kind, bee, host)
+SELECT n, 1, 'failed', %(bee)s, 'h' FROM generate_series(1, %(finished)s, 10) n;
+INSERT INTO {batch} (jobset, function, run, jobs)
+SELECT {number}, 0, 1, ARRAY[n, n + 1] FROM generate_series(%(finished)s + 1, %(all)s, 2) n;
+"""
+
+
+class Explaining(Connection):
+    """A connection that keeps the plans of the statements it runs, with the counts of their execution."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.plans: list[dict[str, Any]] = []
+
+    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
+        if isinstance(query, Statement) and params is not None:
+            self._explain(query, params)
+            return super().run(query.text, params)
+        return super().run(query, params)
+
+    def _explain(self, query: Statement, params: Mapping[str, Any]) -> None:
+        super().run("BEGIN")
+        super().run(query.prepare)
+        execute = query.execute.as_string(self._pg)
+        [(explained,)] = super().run("EXPLAIN (ANALYZE, FORMAT JSON) " + execute, params)
+        super().run("ROLLBACK")
+        super().run(f"DEALLOCATE {query.name}")
+        self.plans.append(explained[0]["Plan"])
+
+
+@pytest.fixture(scope="module")
+def crowd(server: Server) -> Iterator[tuple[Hive, Bee, Explaining]]:
+    """A jobset with a long past and much before it, and a bee that explains itself."""
+    database = server.new_database()
+    plain, explaining = Connection(database.dsn), Explaining(database.dsn)
+    schema.ensure(plain)
+    hive = Hive(plain)
+    total = FINISHED + 2 * BATCHES
+    hive.run(FILL, all=total, finished=FINISHED, bee=str(uuid4()))
+    hive.catalogue.reserve_jobs(hive.jobset.number, total)
+    for table in ("job", "outcome", "attempt", "batch"):
+        hive.run(f"ANALYZE {{{table}}}")
+    yield hive, hive.bee("a", explaining), explaining
+    plain.close()
+    explaining.close()
+    database.drop()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def claim_all_at_hand(hive: Hive, bee: Bee) -> None:
+    bee.claim(400, 400, ANY)
+
+
+def start(hive: Hive, bee: Bee) -> None:
+    bee.start(bee.claim(2, 0, ANY)[0], 1)
+
+
+def complete(hive: Hive, bee: Bee) -> None:
+    [batch] = bee.claim(2, 2, ANY)
+    bee.complete([success(job.id) for job in batch.jobs], [batch], hint=None)
+
+
+def fail(hive: Hive, bee: Bee) -> None:
+    bee.miss(bee.claim(2, 2, ANY)[0])
+
+
+def release(hive: Hive, bee: Bee) -> None:
+    [batch] = bee.claim(2, 2, ANY)
+    bee.release(batch, [batch.jobs[0].id], untouched=True)
+
+
+def look_after_others(hive: Hive, bee: Bee) -> None:
+    other = hive.bee("b")
+    for batch in other.claim(8, 4, ANY):
+        hive.age(batch, 9)
+    bee.overtaken()
+    bee.held_claims()
+    bee.take_over(ANY)
+    bee.speculate(ANY)
+    other.lapse()
+    bee.save()
+
+
+def add(hive: Hive, bee: Bee) -> None:
+    hive.client, plain = ClientStore(bee.connection, hive.jobset, uuid4()), hive.client
+    hive.add(100)
+    hive.client = plain
+
+
+def watch(hive: Hive, bee: Bee) -> None:
+    client = ClientStore(bee.connection, hive.jobset, uuid4())
+    client.finished(list(range(500, 700)))
+    client.begun()
+    client.same_calls([n.to_bytes(8, "big") for n in range(500, 700)])
+    client.results(5000, 100)
+
+
+def serve_all(hive: Hive, bee: Bee) -> None:
+    bee.beat()
+    catalogue = type(hive.catalogue)(bee.connection)
+    catalogue.offers()
+    catalogue.held_elsewhere(bee.incarnation, None)
+    catalogue.counts(hive.jobset.number)
+    catalogue.live_bees(hive.jobset.number)
+
+
+@pytest.mark.parametrize(
+    "verbs",
+    [claim_all_at_hand, start, complete, fail, release, look_after_others, add, watch, serve_all],
+    ids=lambda verbs: verbs.__name__,
+)
+def test_hot_statements_touch_what_they_are_about(
+    crowd: tuple[Hive, Bee, Explaining], verbs: Callable[[Hive, Bee], None]
+) -> None:
+    """No scan of a table that grows, and no step over more rows than a few batches have."""
+    hive, bee, explaining = crowd
+    explaining.plans.clear()
+    verbs(hive, bee)
+    assert explaining.plans
+    for plan in explaining.plans:
+        for node in nodes(plan):
+            table = node.get("Relation Name")
+            assert node["Node Type"] != "Seq Scan" or table in SMALL, f"{verbs.__name__} scans {table}"
+            touched = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+            what = f"{node['Node Type']} {table or ''} {node.get('Index Name', '')}"
+            assert touched <= MOST, f"{verbs.__name__}: {what} touches {touched} rows"
