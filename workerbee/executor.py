@@ -444,7 +444,8 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     """In a child the threads are missing: what it has inherited is its parent's."""
     for client in list(_live):
-        client.disown()
+        if not client.ended.is_set():
+            client.disown()
     _live.clear()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, PENDING
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from contextlib import suppress
 from typing import Any
 
@@ -41,12 +41,15 @@ class JobFuture(Future[Any]):
         """
         if self.cancelled():
             return True
-        if self._state != PENDING or not self._cancel_job(self):
+        if self._state != PENDING:
             return False
-        return self.abandon()
+        return self.abandon() if self._cancel_job(self) else self.cancelled()  # by another thread, meanwhile
 
     def abandon(self) -> bool:
-        """Cancel this future alone; the job goes on."""
+        """Cancel this future alone, whatever its job does; False if it has ended otherwise."""
+        with self._condition:
+            if self._state == RUNNING:
+                self._state = PENDING  # a Future that runs would refuse
         if not super().cancel():
             return False
         with self._condition:

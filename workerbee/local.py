@@ -64,9 +64,8 @@ class LocalBee:
 
     def disown(self) -> None:
         """In a forked child: the bee is to hear its client's end, though the child lives on."""
-        with suppress(ValueError):  # it may have ended before the fork
-            self._stream.detach()
-        self._socket.close()
+        with suppress(OSError):
+            os.close(self._socket.detach())
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status; it is killed if it takes longer than ``timeout`` seconds."""

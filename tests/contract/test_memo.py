@@ -1,0 +1,354 @@
+"""Durable jobsets: what is the same call, what is run anew, and reading what is stored."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, wait
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.contract import jobs
+from tests.contract.conftest import Gate, new_id
+from tests.servers import Database
+from tests.waiting import eventually
+from workerbee import JobFailedError, WorkerbeeExecutor
+
+Open = Callable[..., WorkerbeeExecutor]
+
+
+@pytest.fixture
+def reopen(shared: Database) -> Iterator[Open]:
+    """Executors of one durable jobset; each call is another one, as in another process."""
+    jobset_id = new_id()
+    made: list[WorkerbeeExecutor] = []
+
+    def open_one(max_workers: int = 1, **options: Any) -> WorkerbeeExecutor:
+        made.append(WorkerbeeExecutor(max_workers, dsn=shared.dsn, jobset_id=jobset_id, **options))
+        return made[-1]
+
+    yield open_one
+    for executor in made:
+        executor.shutdown(cancel_futures=True)
+
+
+def defined(source: str) -> Any:
+    """The function ``f`` of a source, as a script defines it."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(dedent(source), space)
+    return space["f"]
+
+
+def test_duplicates_in_one_map_are_one_job(reopen: Open, tmp_path: Path) -> None:
+    """Every future resolves, and the function runs once a call."""
+    path = tmp_path / "ran"
+    executor = reopen()
+    assert list(executor.map(jobs.note, [str(path)] * 6, [1, 2, 1, 2, 1, 3])) == [1, 2, 1, 2, 1, 3]
+    assert sorted(jobs.noted(path)) == ["1", "2", "3"]
+    assert executor.progress().added == 3
+
+
+def test_the_next_map_runs_only_what_is_missing(reopen: Open, tmp_path: Path) -> None:
+    """Also in another process, and in another order."""
+    path = tmp_path / "ran"
+    with reopen() as executor:
+        assert list(executor.map(jobs.note, [str(path)] * 3, range(3))) == [0, 1, 2]
+    assert list(reopen().map(jobs.note, [str(path)] * 5, [4, 2, 1, 0, 3])) == [4, 2, 1, 0, 3]
+    assert sorted(jobs.noted(path)) == list("01234")
+
+
+def test_results_are_there_without_a_bee(reopen: Open) -> None:
+    """A call that has run is attached to."""
+    with reopen() as executor:
+        executor.submit(jobs.mul, 2, y=3).result()
+    assert reopen(0).submit(jobs.mul, 2, y=3).result() == 6
+
+
+def test_processes_that_submit_at_once_share_jobs(reopen: Open, shared: Database, tmp_path: Path) -> None:
+    """Overlapping calls of three processes, in different orders, run once each."""
+    path = tmp_path / "ran"
+    executor = reopen(2)
+    program = """
+        import random, sys
+        from tests.contract import jobs
+        from workerbee import WorkerbeeExecutor
+        dsn, jobset_id, path = sys.argv[1:]
+        numbers = random.sample(range(60), 60)
+        with WorkerbeeExecutor(0, dsn=dsn, jobset_id=jobset_id) as executor:
+            assert list(executor.map(jobs.note, [path] * 60, numbers)) == numbers
+    """
+    arguments = [shared.dsn, str(executor._client.jobset.id), str(path)]
+    clients = [subprocess.Popen([sys.executable, "-c", dedent(program), *arguments]) for _ in range(3)]
+    assert [client.wait(60) for client in clients] == [0, 0, 0]
+    assert sorted(map(int, jobs.noted(path))) == list(range(60))
+
+
+def test_what_is_not_json_is_a_job_each_time(reopen: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And that is said once."""
+    path = tmp_path / "ran"
+    with caplog.at_level(logging.INFO, "workerbee"):
+        executor = reopen()
+        for _ in range(3):
+            executor.submit(jobs.note, str(path), (1,)).result()
+    assert len(jobs.noted(path)) == 3
+    assert caplog.text.count("arguments that aren't exactly JSON") == 1
+
+
+def test_one_and_one_point_zero_are_two(reopen: Open) -> None:
+    """As are True and 1: identity is exact."""
+    values = [1, 1.0, True, "1"]
+    assert [repr(r) for r in reopen().map(jobs.plain_value, values)] == list(map(repr, values))
+
+
+def test_cancelling_one_future_of_a_job_leaves_the_other(reopen: Open, gate: Gate) -> None:
+    """The job is cancelled only with its last future."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    one, other = executor.submit(jobs.mul, 2, 3), executor.submit(jobs.mul, 2, 3)
+    assert one.cancel()
+    gate.open()
+    assert other.result() == 6
+    with pytest.raises(CancelledError):
+        one.result()
+
+
+def test_a_job_of_another_process_is_not_cancelled(reopen: Open, gate: Gate) -> None:
+    """Only who brought a job may cancel it; anybody else's future alone is cancelled."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    mine = executor.submit(jobs.mul, 2, 3)
+    executor.flush()
+    guest = reopen(0)
+    theirs = guest.submit(jobs.mul, 2, 3)
+    guest.flush()
+    assert theirs.cancel()
+    gate.open()
+    assert mine.result() == 6
+
+
+def test_a_cancelled_job_is_cancelled_everywhere(reopen: Open, gate: Gate) -> None:
+    """A future elsewhere raises CancelledError."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    mine = executor.submit(jobs.mul, 2, 3)
+    executor.flush()
+    guest = reopen(0)
+    theirs = guest.submit(jobs.mul, 2, 3)
+    guest.flush()
+    assert mine.cancel()
+    with pytest.raises(CancelledError):
+        theirs.result(timeout=10)
+
+
+def test_a_failed_call_is_run_anew_when_it_is_submitted_again(reopen: Open, tmp_path: Path) -> None:
+    """A new run of the same job."""
+    path = tmp_path / "ran"
+    executor = reopen()
+    with pytest.raises(RuntimeError, match="run 1"):
+        executor.submit(jobs.note_and_fail, str(path), 1).result()
+    assert executor.submit(jobs.note_and_fail, str(path), 1).result() == 2
+    assert executor.progress().added == 1
+
+
+def test_a_cancelled_call_is_run_anew_when_it_is_submitted_again(reopen: Open, gate: Gate) -> None:
+    """And its first future stays cancelled."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    future = executor.submit(jobs.mul, 2, 3)
+    executor.flush()
+    assert future.cancel()
+    again = executor.submit(jobs.mul, 2, 3)
+    gate.open()
+    assert again.result() == 6
+    assert future.cancelled()
+
+
+def test_retry_runs_just_the_failures(reopen: Open, tmp_path: Path) -> None:
+    """How many it says, and they can be waited for by submitting them again."""
+    paths = [str(tmp_path / name) for name in "abc"]
+    executor = reopen()
+    wait([executor.submit(jobs.note_and_fail, path, n) for n, path in enumerate(paths)])
+    assert executor.retry() == 2
+    eventually(lambda: executor.progress().completed == 2)
+    assert [len(jobs.noted(Path(path))) for path in paths] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("def f(x): return x", "def f(x): return x + 1"),
+        ("def g(x): return x\ndef f(x): return g(x)", "def g(x): return x + 1\ndef f(x): return g(x)"),
+        ("k = 0\ndef f(x): return x + k", "k = 1\ndef f(x): return x + k"),
+    ],
+    ids=["code", "helper", "global"],
+)
+def test_a_changed_function_computes_anew(
+    reopen: Open, before: str, after: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says what changed, and how many results are left aside."""
+    executor = reopen()
+    assert list(executor.map(defined(before), range(3))) == [0, 1, 2]
+    with caplog.at_level(logging.WARNING, "workerbee"):
+        assert list(executor.map(defined(after), range(3))) == [1, 2, 3]
+    lines = [record.getMessage() for record in caplog.records if "has changed" in record.getMessage()]
+    assert len(lines) == 1
+    assert "3 stored results" in lines[0]
+    assert list(executor.map(defined(before), range(3))) == [0, 1, 2]
+    assert executor.progress().added == 6
+
+
+def test_a_reformatted_function_is_the_same(reopen: Open) -> None:
+    """Comments, lines and docstrings don't count."""
+    executor = reopen()
+    executor.submit(defined("def f(x): return [x]"), 1).result()
+    executor.submit(defined('\n\ndef f(x):\n  "Say."\n  # why\n  return [x]'), 1).result()
+    assert executor.progress().added == 1
+
+
+# Reading
+
+
+def test_results_come_in_the_order_of_submission(reopen: Open) -> None:
+    """One flat dict a job; failures only on request, with their exception."""
+    executor = reopen()
+    wait([executor.submit(jobs.measure, {"id": n, "size": n}) for n in range(4)])
+    rows = list(executor.results())
+    assert [row["id"] for row in rows] == [1, 2, 3]
+    assert rows[0] == {"job_id": rows[0]["job_id"], "status": "completed", "id": 1, "size": 1, "output_size": 1.0}
+    everything = list(executor.results(on_error="return"))
+    assert [row["status"] for row in everything] == ["failed", *["completed"] * 3]
+    assert isinstance(everything[0]["error"], ZeroDivisionError)
+    with pytest.raises(ValueError, match="on_error"):
+        executor.results(on_error="ignore")
+
+
+def test_results_make_a_data_frame(reopen: Open) -> None:
+    """In one call, in another process, after the executor has ended."""
+    with reopen() as executor:
+        wait([executor.submit(jobs.measure, {"id": n, "size": n}) for n in range(1, 4)])
+    frame = pd.DataFrame(reopen(0).results())
+    assert list(frame["output_size"]) == [1.0, 0.5, 1 / 3]
+    assert list(pd.DataFrame(executor.results())["id"]) == [1, 2, 3]
+
+
+# Options
+
+
+def test_unique_false_makes_every_call_a_job(reopen: Open, tmp_path: Path) -> None:
+    """In whatever view."""
+    path = tmp_path / "ran"
+    view = reopen().with_options(unique=False)
+    assert list(view.map(jobs.note, [str(path)] * 3, [1, 1, 1])) == [1, 1, 1]
+    assert len(jobs.noted(path)) == 3
+
+
+def test_a_version_is_part_of_the_call(reopen: Open, tmp_path: Path) -> None:
+    """It stands for the code: the same version is the same call, also of changed code."""
+    executor = reopen()
+    one, two = executor.with_options(version="1"), executor.with_options(version="2")
+    assert one.submit(defined("def f(x): return x"), 1).result() == 1
+    assert one.submit(defined("def f(x): return -x"), 1).result() == 1
+    assert two.submit(defined("def f(x): return -x"), 1).result() == -1
+
+
+def test_higher_priorities_run_first(reopen: Open, gate: Gate, tmp_path: Path) -> None:
+    """Then the older ones."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    path = tmp_path / "order"
+    futures = []
+    for priority in (0, -5, 7, 3):
+        view = executor.with_options(priority=priority)
+        futures.append(view.submit(jobs.note_slowly, str(path), priority))
+        executor.flush()
+    gate.open()
+    wait(futures)
+    assert jobs.noted(path) == ["7", "3", "0", "-5"]
+
+
+def test_a_timeout_kills(reopen: Open, gate: Gate) -> None:
+    """TimeoutError, not tried again, and the runner is replaced."""
+    executor = reopen()
+    with pytest.raises(TimeoutError, match=r"longer than its timeout of 0.2 s"):
+        executor.with_options(timeout=0.2).submit(jobs.hold, gate.path).result()
+    assert gate.count() == 1
+    assert executor.submit(jobs.mul, 2, 3).result() == 6
+
+
+@pytest.mark.parametrize("when", [lambda t: t, lambda t: dt.datetime.fromtimestamp(t, dt.timezone.utc)])
+def test_run_at_waits_until_then(reopen: Open, when: Callable[[float], Any]) -> None:
+    """Given as seconds since the epoch, or as a datetime with its zone."""
+    executor = reopen()
+    executor.submit(jobs.mul, 1, 1).result()
+    due = time.time() + 0.5
+    assert executor.with_options(run_at=when(due)).submit(time.time).result() >= due - 0.01
+
+
+def test_attempts_have_a_limit(reopen: Open, tmp_path: Path) -> None:
+    """``max_n_retry_attempts`` is how many there are in all."""
+    executor = reopen()
+    with pytest.raises(JobFailedError, match="run 2"):
+        executor.with_options(max_n_retry_attempts=2).submit(jobs.note_and_ask_again, str(tmp_path / "a"), 100).result()
+    assert len(jobs.noted(tmp_path / "a")) == 2
+    assert (
+        executor.with_options(max_n_retry_attempts=2).submit(jobs.note_and_ask_again, str(tmp_path / "b"), 1).result()
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"timeout": 0}, {"max_n_retry_attempts": 0}, {"run_at": dt.datetime(2030, 1, 1)}],  # noqa: DTZ001
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(reopen: Open, options: dict[str, Any]) -> None:
+    """By ``with_options`` itself."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        reopen(0).with_options(**options)
+
+
+def test_a_view_is_an_executor(reopen: Open) -> None:
+    """With map, options of its own, and the shutdown of the executor behind it."""
+    executor = reopen()
+    view = executor.with_options(priority=1).with_options(timeout=30)
+    assert list(view.map(jobs.mul, range(3), range(3))) == [0, 1, 4]
+    assert view._max_workers == 1
+    view.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(jobs.mul, 1, 1)
+
+
+def test_progress_counts(reopen: Open, gate: Gate, tmp_path: Path) -> None:
+    """What was added, completed, failed and cancelled, by whomever."""
+    executor = reopen()
+    wait([executor.submit(jobs.reciprocal, n) for n in range(3)])
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    future = executor.submit(jobs.mul, 1, 1)
+    executor.flush()
+    eventually(future.cancel)  # as soon as it is given back: after such fast jobs a bee begins several at once
+    counts = executor.progress()
+    assert (counts.added, counts.completed, counts.failed, counts.cancelled) == (5, 2, 1, 1)
+
+
+def test_flush_waits_until_all_is_stored(reopen: Open, shared: Database) -> None:
+    """What is flushed survives its process."""
+    executor = reopen(0)
+    for n in range(100):
+        executor.submit(jobs.mul, n, n)
+    executor.flush()
+    assert executor.progress().added == 100
+    executor._client.leave()
+    assert sorted(reopen().map(jobs.mul, range(100), range(100))) == [n * n for n in range(100)]
