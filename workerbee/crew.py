@@ -211,7 +211,7 @@ class Crew:
         busy = sum(len(r.in_hand) for r in self._runners)
         backlog = busy + len(self._ready)
         pace = self._recent
-        if pace is None or pace > HAND:
+        if pace is None or pace > HOLD:
             # Long jobs, or unknown ones: one for each runner that has nothing to do.
             n = max(0, self._size - backlog)
             return Appetite(n, n)

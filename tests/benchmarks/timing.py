@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,13 +45,12 @@ def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int) -> Figures:
 
 
 def round_trips(call: Callable[[int], object], n: int, beside: Callable[[], None] = lambda: None) -> Figures:
-    """Milliseconds from a call to its result, with nothing else going on; ``beside`` is timed in between."""
+    """Milliseconds from a call to its result, one call after the other; ``beside`` is timed in between."""
     for i in range(1, 20):
         call(-i)
+    time.sleep(1)
     ours, others = [], []
-    pauses = random.Random(1)
     for i in range(n):
-        time.sleep(pauses.uniform(0.025, 0.05))
         began = time.perf_counter()
         call(i)
         ended = time.perf_counter()
