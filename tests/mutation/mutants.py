@@ -91,7 +91,7 @@ MUTANTS = [
         "bee",
         "start",
         "AND bee = %(bee)s",
-        "AND %(bee)s IS NOT NULL",
+        "AND %(bee)s::uuid IS NOT NULL",
         f"{START}::test_only_the_holder_starts",
     ),
     _sql(
@@ -99,7 +99,7 @@ MUTANTS = [
         "bee",
         "start",
         "AND claim = %(claim)s",
-        "AND %(claim)s IS NOT NULL",
+        "AND %(claim)s::uuid IS NOT NULL",
         f"{START}::test_only_the_holder_starts",
     ),
     _sql(
@@ -172,7 +172,7 @@ MUTANTS = [
         "bee",
         "fail",
         "AND f.claim = %(claim)s",
-        "AND %(claim)s IS NOT NULL",
+        "AND %(claim)s::uuid IS NOT NULL",
         f"{FAIL}::test_a_failure_counts_only_from_the_holder",
     ),
     _sql(
@@ -272,7 +272,7 @@ MUTANTS = [
         "bee",
         "release",
         "AND f.claim = %(claim)s",
-        "AND %(claim)s IS NOT NULL",
+        "AND %(claim)s::uuid IS NOT NULL",
         f"{BACK}::test_only_the_holder_gives_back",
     ),
     _sql(
@@ -497,7 +497,7 @@ MUTANTS = [
         "bee",
         "take_over",
         "AND bee <> %(bee)s",
-        "AND %(bee)s IS NOT NULL",
+        "AND %(bee)s::uuid IS NOT NULL",
         f"{TAKE}::test_begun_work_and_own_work_are_not_taken",
     ),
     _sql(
@@ -538,7 +538,7 @@ MUTANTS = [
         "client",
         "get_part",
         "AND token = %(token)s",
-        "AND %(token)s IS NOT NULL",
+        "AND %(token)s::uuid IS NOT NULL",
         "test_add.py::test_parts_of_one_try_are_not_mixed_with_another",
     ),
     _sql(
