@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=RATE, help="jobs in a minute")
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
-    for name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
+    for name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_")) and "TEST" not in n]:
         del os.environ[name]
     directory = Path(tempfile.mkdtemp(prefix="workerbee-chaos-"))
     print(f"seed {options.seed}, {options.minutes:g} minutes, records in {directory}", flush=True)

@@ -280,7 +280,7 @@ def test_a_zombies_failure_is_ignored(
     gate.touch()
     zombie.thaw()
     zombie.says("failed .ignored")
-    assert attempts(database) == {"lost": 1}
+    assert attempts(database) in ({"lost": 1}, {"away": 1})  # the same, told before or after it came back
     heir.thaw()
 
 
