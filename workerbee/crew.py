@@ -208,6 +208,8 @@ class Crew:
 
     def appetite(self) -> Appetite:
         """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
+        if self._waiting_too_long():
+            return Appetite(0, 0)  # or what was just given back would be claimed again
         busy = sum(len(r.in_hand) for r in self._runners)
         backlog = busy + len(self._ready)
         pace = self._recent
