@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +35,7 @@ from workerbee.store import (
     Limits,
     Scope,
     Wake,
+    jitter,
     retrying,
     schema,
 )
@@ -239,7 +239,7 @@ class Supervisor:
     def _find(self) -> Jobset:
         """The jobset this bee was started for; waits for it to be made."""
         settings = self._settings
-        deadline = self._started + settings.wait
+        deadline = time.monotonic() + settings.wait
         told = False
         while True:
             found = (
@@ -389,7 +389,7 @@ class Supervisor:
         )
         beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
         given_up, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
-        self._next_beat = time.monotonic() + beat * random.uniform(0.9, 1.1)  # noqa: S311
+        self._next_beat = time.monotonic() + beat * jitter.uniform(0.9, 1.1)
         self._recorder.n_bees = self._n_bees
         if given_up:
             for number, store in list(self._holdings.stores.items()):
@@ -435,7 +435,7 @@ class Supervisor:
         if not n:
             limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
-        self._next_claim = time.monotonic() + self._pause * random.uniform(0.8, 1.2)  # noqa: S311
+        self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
         """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
@@ -483,7 +483,7 @@ class Supervisor:
             yield self._holdings.stores[self._facts.jobset]
             return
         offers = self._catalogue.offers()
-        random.shuffle(offers)
+        jitter.shuffle(offers)
         for jobset in offers:
             yield self._serve(jobset)
 
