@@ -79,12 +79,12 @@ def test_jobs_that_follow_one_another_share_the_time(hive: Hive) -> None:
 
 def test_own_excluded_and_foreign_work_is_not_copied(hive: Hive) -> None:
     """Not one's own, not what the client wants once only, not what this bee can't run."""
-    slow, _ = straggling(hive, [5.0])
+    slow, [once, other] = straggling(hive, [5.0, 2.0])
     assert slow.speculate(ANY) == []
     assert hive.bee().speculate(Scope(refused=(0,))) == []
     assert hive.bee().speculate(Scope(only=(4,))) == []
-    hive.run("UPDATE {batch} SET speculate = false WHERE jobset = {number}")
-    assert hive.bee().speculate(ANY) == []
+    hive.run("UPDATE {batch} SET speculate = false WHERE id = %(b)s", b=once.id)
+    assert [ids_of(b) for b in hive.bee().speculate(ANY)] == [ids_of(other)]
 
 
 def test_a_finished_job_is_not_copied(hive: Hive) -> None:
