@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,26 +224,28 @@ def test_a_claim_that_commits_after_its_connection_was_cut_is_given_back(
     database: Database, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """The server may finish a statement when its bee has long connected again: nobody would run those jobs."""
-    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
-        [(backend,)] = database.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'workerbee bee%' AND"
-            " datname = current_database()"
+    with on(database, proxy.dsn(database.dsn), tmp_path) as line, closing(database.connect()) as holder:
+        holder.cursor().execute("SELECT pg_advisory_lock(1)")
+        database.execute(
+            "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;"
+            ' CREATE TRIGGER linger AFTER UPDATE OF claim ON workerbee."batch$" FOR EACH ROW'
+            " WHEN (OLD.claim IS NULL) EXECUTE FUNCTION linger()"
         )
-        os.kill(backend, signal.SIGSTOP)
-        try:
-            future = line.executor.submit(jobs.slowly, str(line.record), 0, 0.0)
-            line.executor.flush()
-            time.sleep(0.5)  # the hint is lost with the backend; the next look for work comes soon
-            proxy.cut("client")
-            eventually(lambda: len(bees(database)) > 1)
-        finally:
-            os.kill(backend, signal.SIGCONT)
+        future = line.submit(1)[0]
+        [(claiming,)] = eventually(lambda: bees(database, "wait_event_type = 'Lock'"))
+        proxy.cut()
+        # The new connection prepares what it says again and again: by then it has looked for what it holds.
+        eventually(lambda: bees(database, f"pid <> {claiming} AND state = 'idle' AND query LIKE 'EXECUTE%'"))
+        holder.cursor().execute("SELECT pg_advisory_unlock(1)")
         assert future.result(60) == 0
 
 
-def bees(database: Database) -> list[tuple[Any, ...]]:
+def bees(database: Database, state: str = "true") -> list[tuple[Any, ...]]:
+    """The server processes of bees."""
     return database.execute(
-        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'workerbee bee%' AND datname = current_database()"
+        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'workerbee bee%' AND"
+        f" datname = current_database() AND {state}"
     )
 
 
