@@ -274,7 +274,7 @@ def test_the_third_vanished_host_waits_for_the_verdict(hive: Hive) -> None:
     hive.add(1)
     judge = hive.bee("judge")
     lose(hive, "a", judge)
-    lose(hive, "b", judge)
+    lose(hive, "a", judge)
     lose(hive, "b", judge)
     assert hive.run("SELECT due_at IS NULL FROM {batch} WHERE jobset = {number}") == [(True,)]
     lose(hive, "c", judge)
