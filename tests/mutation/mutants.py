@@ -514,7 +514,7 @@ MUTANTS = [
         "client",
         "add",
         "FROM given ORDER BY key, digest, id",
-        "FROM given ORDER BY id DESC",
+        "FROM given ORDER BY id",
         "test_add.py::test_overlapping_submitters_do_not_deadlock",
     ),
     _sql(
