@@ -172,7 +172,7 @@ def test_half_open_connections_of_which_nobody_tells(
     assert isinstance(executor.submit(jobs.double, 1), Future)
     executor.flush()
     proxy.cut("server")
-    with Bee(database.dsn, "work"):
+    with Bee(database.dsn, "work", "--busywait"):
         assert executor.submit(jobs.double, 2).result(60) == 4
     executor.shutdown()
 
