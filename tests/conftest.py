@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -67,6 +68,17 @@ def environment(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     _move_in(home, monkeypatch)
     yield home
     shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_logger() -> Iterator[None]:
+    """Each test finds the logger as a program does that has configured nothing."""
+    logger = logging.getLogger("workerbee")
+    logger.handlers, logger.propagate, logger.disabled = [], True, False
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

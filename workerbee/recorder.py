@@ -18,12 +18,15 @@ STATEMENT = 4_000_000
 
 
 class Judge:
-    """What an end is recorded as: whose failure it was, and whether it is the last of its kind."""
+    """What an end is recorded as: whose failure it was, and whether it is the last of its kind.
 
-    def __init__(self, *, bee: str, host: str, key: Key | None, limits: Limits) -> None:
+    ``key`` signs what it has to say itself.
+    """
+
+    def __init__(self, *, bee: str, host: str, limits: Limits) -> None:
         self._bee = bee
         self._host = host
-        self._key = key
+        self.key: Key | None = None
         self._limits = limits
 
     def charge(self, end: End) -> tuple[Outcome, Limits]:
@@ -49,10 +52,10 @@ class Judge:
         """An outcome with an error of ours, signed as a runner signs its own."""
         job = task.job
         notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {self._bee}, host {self._host}"]
-        record = codec.encode_error(error, notes=notes, text_only=self._key is None)
+        record = codec.encode_error(error, notes=notes, text_only=self.key is None)
         mac = None
-        if self._key is not None and task.held.batch.function != NO_FUNCTION:
-            mac = Signer(self._key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
+        if self.key is not None and task.held.batch.function != NO_FUNCTION:
+            mac = Signer(self.key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)
 
 

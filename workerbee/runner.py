@@ -129,7 +129,6 @@ class Runner:
         self._own = own
         self._named = named
         self._max_payload = max_payload
-        self._key = Key.load()
         self._pid = os.getpid()
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
@@ -143,7 +142,7 @@ class Runner:
         while (message := self._channel.receive()) is not None:
             match message:
                 case ("function", jobset, uuid, number, record):
-                    work = self._work.setdefault(jobset, Work(UUID(uuid), self._key))
+                    work = self._work.setdefault(jobset, Work(UUID(uuid), Key.load()))
                     work.learn(number, Function(*record))
                 case ("jobs", jobset, function, calls):
                     self._perform_all(jobset, function, [Call(*c) for c in calls])

@@ -116,17 +116,15 @@ class Supervisor:
             settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}", wait=self._wait_for
         )
         self._catalogue = Catalogue(self._connection)
-        self._key = Key.load()
         self._holdings = Holdings(self._crew, self._dropped)
-        judge = Judge(
+        self._judge = Judge(
             bee=str(self._incarnation)[:8],
             host=self._host,
-            key=self._key,
             limits=Limits(settings.max_n_retry_attempts, 1.0, settings.max_failure_sleep),
         )
         # In a caller's own run nothing else says so.
         level = logging.WARNING if settings.only_functionless else logging.INFO
-        self._recorder = Recorder(self._holdings, self._catalogue, self._crew, judge, log, level)
+        self._recorder = Recorder(self._holdings, self._catalogue, self._crew, self._judge, log, level)
         self._facts: BeeFacts | None = None
         self._scopes: dict[int, Scope] = {}
         self._generation = 0
@@ -262,12 +260,14 @@ class Supervisor:
     def _serve(self, jobset: Jobset) -> BeeStore:
         store = self._holdings.stores.get(jobset.number)
         if store is None:
-            if self._key is not None and jobset.key not in (None, self._key.fingerprint):
+            # Not before: the first client makes the key, and a bee may have been there earlier.
+            self._judge.key = key = Key.load()
+            if key is not None and jobset.key not in (None, key.fingerprint):
                 self._log.warning(
                     "the jobset %s was signed with key %s, and this bee's is %s: it runs no function of it",
                     jobset.name,
                     jobset.key,
-                    self._key.fingerprint,
+                    key.fingerprint,
                 )
             store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
             self._scopes[jobset.number] = self._scope(store)
