@@ -136,6 +136,7 @@ class Supervisor:
         self._next_beat = self._next_claim = self._next_care = self._next_look = 0.0
         self._pause = POLL[0]
         self._lively = True
+        self._lease = IDLE_LEASE
         self._n_bees = 1
         self._breaker = Breaker()
         self._status = EXIT_CRASH
@@ -387,8 +388,8 @@ class Supervisor:
         self._lively = bool(len(self._holdings)) or bool(
             self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset)
         )
-        beat, lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
-        given_up, self._n_bees = self._catalogue.beat(self._facts, lease=lease, resting=self._breaker.open)
+        beat, self._lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
+        given_up, self._n_bees = self._catalogue.beat(self._facts, lease=self._lease, resting=self._breaker.open)
         self._next_beat = time.monotonic() + beat * jitter.uniform(0.9, 1.1)
         self._recorder.n_bees = self._n_bees
         if given_up:
@@ -490,10 +491,11 @@ class Supervisor:
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
         # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
         known = {batch.function: self._make_known(store, batch.function) for batch in batches}
+        if self._lease > LEASE:
+            self._next_beat = 0.0  # the lease of a bee without work is too long for one that has some
         for batch in batches:
             held = self._holdings.take(store.jobset, batch)
             self._n_claimed += len(batch.jobs)
-            self._next_beat = min(self._next_beat, time.monotonic() + BEAT / 4 if not self._lively else self._next_beat)
             if known[batch.function]:
                 self._holdings.begin(held, without=self._blamed(held))
             else:
