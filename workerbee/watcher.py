@@ -141,11 +141,11 @@ class Watcher:
 
     def _poll(self, now: float, found: int) -> None:
         """Look at the next window of what is waited for."""
-        deaf = self._connection.deaf
+        found += self._fetch(self._ledger.window(PAGE))
+        deaf = self._connection.deaf  # known once it has been used
         if deaf and not self._said_deaf:
             self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
             self._said_deaf = True
-        found += self._fetch(self._ledger.window(PAGE))
         first, most = DEAF_POLL if deaf else POLL
         self._pause = first if found else min(most, self._pause * 2)
         self._next_poll = time.monotonic() + self._pause
