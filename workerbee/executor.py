@@ -275,7 +275,7 @@ class WorkerbeeExecutor(_Submits):
         """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
 
         ``job_id`` and ``status`` come first; then the keys of ``input_data``; then the keys of a dict
-        result, or ``result``. An output key that the input has too is prefixed with ``output_``.
+        result, or ``result``. A key that is there already is prefixed with ``input_`` or ``output_``.
         ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
         A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
         """
@@ -396,16 +396,24 @@ def _value(value: Any, error: bytes | None) -> Any:
 
 
 def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"job_id": job, "status": end.status}
+    row: dict[Any, Any] = {"job_id": job, "status": end.status}
     if call.codec != codec.PICKLE:
-        row |= json.loads(call.data)
+        _put(row, json.loads(call.data), "input_")
     if end.status != "completed" or error is not None:
-        row["error"] = error
-    elif isinstance(value, dict):
-        row |= {f"output_{k}" if k in row else k: v for k, v in value.items()}
-    else:
-        row["result"] = value
+        value = {"error": error}
+    elif not isinstance(value, dict):
+        value = {"result": value}
+    _put(row, value, "output_")
     return row
+
+
+def _put(row: dict[Any, Any], items: dict[Any, Any], prefix: str) -> None:
+    """Add items to a row, each under a key that it doesn't have yet."""
+    for key, value in items.items():
+        free = key
+        while free in row:
+            free = f"{prefix}{free}"
+        row[free] = value
 
 
 def _check(max_workers: int | None, initializer: Any, max_tasks: int | None) -> None:

@@ -234,6 +234,28 @@ def test_results_come_in_the_order_of_submission(reopen: Open) -> None:
         executor.results(on_error="ignore")
 
 
+def test_results_lose_no_key(reopen: Open) -> None:
+    """Whatever a call names its values: ours keep their names, and each of its own is there."""
+    executor = reopen()
+    executor.submit(jobs.plain_value, {"job_id": "mine", "status": 2, "input_status": 3}).result()
+    executor.submit(len, {"result": 4}).result()
+    wait([executor.submit(jobs.measure, {"size": 0, "error": 5})])
+    one, two, three = executor.results(on_error="return")
+    assert isinstance(one.pop("job_id"), int)
+    assert one == {
+        "status": "completed",
+        "input_job_id": "mine",
+        "input_status": 2,
+        "input_input_status": 3,
+        "output_job_id": "mine",
+        "output_status": 2,
+        "output_input_status": 3,
+    }
+    assert (two["result"], two["output_result"]) == (4, 1)
+    assert three["error"] == 5
+    assert isinstance(three["output_error"], ZeroDivisionError)
+
+
 def test_results_make_a_data_frame(reopen: Open) -> None:
     """In one call, in another process, after the executor has ended."""
     with reopen() as executor:
