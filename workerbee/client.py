@@ -208,6 +208,8 @@ class Client:
         if future.job is None:
             return self._broken is not None
         if self._ledger.is_shared(future) or not future.inserted:
+            if future.running():
+                return False
             self._ledger.forget(future)
             return True
         return future.job in self._cancel_rows([future], deadline)
@@ -252,7 +254,7 @@ class Client:
     def _cancel_rows(self, futures: list[JobFuture], deadline: float) -> set[int]:
         done: set[int] = set()
         for _ in range(3):  # a batch may be split under our eyes
-            left = [f for f in futures if f.job not in done and not (f.running() or f.done())]
+            left = [f for f in futures if f.job not in done and not f.done()]
             if not left:
                 break
             done |= self._controlled(ClientStore.cancel_waiting, left, deadline)

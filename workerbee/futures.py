@@ -34,15 +34,14 @@ class JobFuture(Future[Any]):
         return self.run
 
     def cancel(self) -> bool:
-        """Cancel the job if it hasn't started and nobody else waits for it.
+        """Cancel the job if it isn't running and nobody else waits for it.
 
-        Waits at most a second for the database; False if the job has started, has ended, or can't be
-        reached in time.
+        A job that a bee has begun and given back, or that waits for another attempt, isn't running,
+        though its future goes on to say so. Waits at most a second for the database; False if the job
+        runs, has ended, or can't be reached in time.
         """
-        if self.cancelled():
-            return True
-        if self._state != PENDING:
-            return False
+        if self.done():
+            return self.cancelled()
         return self.abandon() if self._cancel_job(self) else self.cancelled()  # by another thread, meanwhile
 
     def abandon(self) -> bool:

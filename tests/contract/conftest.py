@@ -10,7 +10,8 @@ The agreed differences from ProcessPoolExecutor:
 - what can't be pickled is raised by ``submit``, in the caller's stack (test_errors.py)
 - a job's SystemExit and KeyboardInterrupt arrive as RemoteError (test_errors.py)
 - a runner's death is its job's alone, after three of them; the executor goes on (test_deaths.py)
-- ``running()`` may be late (test_futures.py waits for it)
+- ``running()`` may be late (test_futures.py waits for it), and remains when the job waits once more, given back by
+  its bee or for another attempt: a Future has no way back; but ``cancel()`` works then (test_futures.py)
 - an exception in a chunk of ``map`` belongs to its call: those before it in the chunk are given out first (test_map.py)
 """
 

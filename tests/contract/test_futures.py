@@ -23,8 +23,10 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
+from tests.bees import Bee
 from tests.contract import jobs
 from tests.contract.conftest import OURS, Gate, Make
+from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 
@@ -82,6 +84,23 @@ def test_what_a_bee_has_claimed_can_be_cancelled(make: Make, gate: Gate, tmp_pat
     gate.open()
     executor.shutdown()
     assert sorted(map(int, jobs.noted(path))) == [n for n in range(60) if n not in cancelled]
+
+
+@pytest.mark.parametrize("kind", ["durable"])
+def test_what_a_bee_has_given_back_can_be_cancelled(make: Make, shared: Database, gate: Gate, tmp_path: Path) -> None:
+    """Agreed difference: such a future goes on to say that it runs."""
+    executor = make(0)
+    with Bee(shared.dsn, executor._client.jobset.id, "--busywait", "--grace", 0) as bee:
+        future = executor.submit(jobs.hold, gate.path)
+        gate.holds(1)
+        eventually(future.running)
+        assert not future.cancel()
+        bee.terminate()
+        bee.wait()
+    assert future.running()
+    assert future.cancel()
+    assert wait([future], timeout=0).done == {future}
+    assert executor.progress().open == 0
 
 
 @pytest.mark.parametrize("kind", OURS)
