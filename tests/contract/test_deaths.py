@@ -16,7 +16,7 @@ from tests.contract.conftest import OURS, Gate, Make, maker
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
-from workerbee.errors import JobsetNotFoundError, RunnerDiedError
+from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, RunnerDiedError
 
 
 @pytest.mark.parametrize("kind", ["processes", *OURS])
@@ -108,6 +108,19 @@ def test_a_dropped_jobset_ends_its_futures(kind: str, database: Database, gate: 
     assert isinstance(caught.value.__cause__, JobsetNotFoundError)
     with pytest.raises(BrokenExecutor):
         executor.submit(jobs.mul, 1, 1).result()
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_dropped_database_ends_its_futures(kind: str, database: Database, gate: Gate) -> None:
+    """At once, by the server's own word: nobody waits for a database that isn't there to come back."""
+    executor = maker(kind, database.dsn)(1)
+    futures = [executor.submit(jobs.hold, gate.path, n) for n in range(3)]
+    gate.holds(1)
+    database.drop()
+    for future in futures:
+        with pytest.raises(DatabaseUnavailableError, match="does not exist"):
+            future.result(30)
     executor.shutdown()
 
 
