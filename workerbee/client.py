@@ -35,7 +35,7 @@ from workerbee.ledger import Ledger
 from workerbee.local import LocalBee
 from workerbee.server import Server
 from workerbee.signing import Key, Signer
-from workerbee.store import Catalogue, ClientStore, Connection, gone, passing, retrying
+from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, gone, passing, retrying
 from workerbee.watcher import Watcher
 
 #: So many deaths of local bees within a minute are enough.
@@ -341,10 +341,11 @@ class Client:
     # Reading
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, patience: float = QUERY_TIMEOUT) -> Iterator[Connection]:
         """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError."""
         with self._server.again() as found:
             connection = Connection(found.dsn, application="workerbee reader")
+            connection.patience = patience
             try:
                 yield connection
             except Exception as error:

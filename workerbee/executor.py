@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing, suppress
 from datetime import datetime
+from html import escape
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,9 @@ from workerbee.job import Jobset, Options
 from workerbee.jobset import valid_id
 from workerbee.signing import Key
 from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
+
+#: Seconds that a notebook waits for each of the numbers that it shows.
+GLANCE = 1.0
 
 _live: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -322,6 +326,25 @@ class WorkerbeeExecutor(_Submits):
         )
         self._client.leave()
         return None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the jobset, its counts and its bees, if the database says so at once."""
+        facts = {"jobset": self._client.jobset.name, "server": repr(self._server)} | self._glance()
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
+        return f"<table><caption>WorkerbeeExecutor</caption>{''.join(rows)}</table>"
+
+    def _glance(self) -> dict[str, Any]:
+        if self._client.ended.is_set():
+            return {"state": "shut down"}  # and an embedded server isn't started again for this
+        number = self._client.jobset.number
+        try:
+            with self._client.reading(GLANCE) as connection:
+                catalogue = Catalogue(connection)
+                counts = catalogue.counts(number)
+                bees = {"bees": catalogue.live_bees(number), "runners": catalogue.live_runners(number)}
+        except Exception as error:  # noqa: BLE001 (a notebook shows what there is)
+            return {"state": error}
+        return {"open": counts.open} | {name: n for name, n in counts._asdict().items() if n} | bees
 
     def __repr__(self) -> str:
         return (
