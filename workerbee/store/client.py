@@ -149,9 +149,8 @@ class ClientStore:
 
     def cancel_running(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
         """End these runs as cancelled, started or not; which had not ended before."""
-        done = self.cancel_waiting(jobs)
-        done |= self._cancel("cancel_running", jobs)
-        self.cancel_waiting(jobs)  # a job that was on its way from one batch to another is not to begin either
+        done = self._cancel("cancel_running", jobs)
+        self.cancel_waiting(jobs)  # what has not begun is not to begin either
         return done
 
     def _cancel(self, query: str, jobs: Sequence[tuple[int, int]]) -> set[int]:
