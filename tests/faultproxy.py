@@ -73,6 +73,7 @@ class FaultProxy:
         self.port = free_port()
         self.traps: list[Trap] = []
         self.delay = 0.0
+        self.n_taken = 0  # how many connections have come in so far, whatever became of them
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
         started: Future[None] = Future()
@@ -205,6 +206,7 @@ class FaultProxy:
     def _take(self, listener: socket.socket) -> None:
         with suppress(OSError):  # the client may have gone already
             link = _Link(self, listener.accept()[0])
+            self.n_taken += 1
             self._links.add(link)
             link.task = self._loop.create_task(link.serve())
 

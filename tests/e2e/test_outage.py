@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pytest
 from typing_extensions import Self
 
@@ -43,14 +44,14 @@ def proxy(server: Server) -> Iterator[FaultProxy]:
 
 
 class Line:
-    """Work on a database by way of ``dsn``: a bee, a client, and where the jobs note that they were run."""
+    """Work on a database by way of ``dsn``: a bee (by way of ``bees``, if given), a client, and what the jobs note."""
 
-    def __init__(self, database: Database, dsn: str, record: Path, stack: ExitStack, **options: Any) -> None:
+    def __init__(self, database: Database, dsn: str, record: Path, stack: ExitStack, bees: str | None = None) -> None:
         self.database = database
         self.record = record
-        self.executor = WorkerbeeExecutor(0, jobset_id="work", dsn=dsn, **options)
+        self.executor = WorkerbeeExecutor(0, jobset_id="work", dsn=dsn)
         stack.callback(self.executor.shutdown, wait=False)
-        self.bee = stack.enter_context(Bee(dsn, "work", "--busywait"))
+        self.bee = stack.enter_context(Bee(bees or dsn, "work", "--busywait"))
         self.bee.says("serves work")
 
     def submit(self, n: int = N, seconds: float = 0.005) -> list[Future[Any]]:
@@ -71,9 +72,9 @@ class Line:
 
 
 @contextmanager
-def on(database: Database, dsn: str, tmp_path: Path, **options: Any) -> Iterator[Line]:
+def on(database: Database, dsn: str, tmp_path: Path, bees: str | None = None) -> Iterator[Line]:
     with ExitStack() as stack:
-        yield Line(database, dsn, tmp_path / "record", stack, **options)
+        yield Line(database, dsn, tmp_path / "record", stack, bees)
 
 
 # The server
@@ -386,6 +387,47 @@ def test_a_bee_tries_about_once_a_second_and_then_gives_up() -> None:
             assert bee.wait() == 69
             assert 5 <= server.n <= 8 + (time.monotonic() - began) / 0.5
             assert len(bee.output.splitlines()) < 6
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("minutes", [1, 15])
+def test_a_long_outage(mortal: Server, tmp_path: Path, minutes: int) -> None:
+    """Every connection tries once a second, nobody grows, and then what was finished is stored; nothing runs again."""
+    database = mortal.new_database()
+    gate = tmp_path / "gate"
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(FaultProxy("127.0.0.1", mortal.port)) for _ in range(2))
+        dsn = theirs.dsn(database.dsn)
+        line = stack.enter_context(on(database, ours.dsn(database.dsn), tmp_path, bees=dsn))
+        bees = [line.bee, stack.enter_context(Bee(dsn, "work", "--busywait"))]
+        calls = line.executor.with_options(speculate=False)
+        futures = [calls.submit(jobs.gated, str(line.record), n, str(gate)) for n in range(len(bees))]
+        eventually(lambda: len({bee for _, bee in jobs.noted(line.record)}) == len(bees))
+        mortal.stop("immediate")
+        gate.touch()
+        futures += [calls.submit(jobs.slowly, str(line.record), n, 0.0) for n in range(len(bees), 100)]
+        time.sleep(20)  # the first tries follow faster on each other
+        began, before, sizes = time.monotonic(), [p.n_taken for p in (ours, theirs)], [size(b) for b in (None, *bees)]
+        time.sleep(60 * minutes - 20)
+        tries = [p.n_taken - n for p, n in zip((ours, theirs), before, strict=True)]
+        elapsed = time.monotonic() - began
+        growth = [size(b) - n for b, n in zip((None, *bees), sizes, strict=True)]
+        print(f"{elapsed:.0f} s: {tries} tries by two connections each, client and bees grew by {growth} bytes")
+        assert all(0 < n <= 2 * (elapsed + 1) for n in tries)
+        assert max(growth) < 4_000_000
+        assert all(len(bee.output.splitlines()) < 5 for bee in bees)
+        assert line.executions() == len(bees)
+        mortal.start()
+        line.is_right(futures)
+        assert line.executions() == len(futures)
+    database.drop()
+
+
+def size(bee: Bee | None) -> int:
+    """Bytes in memory of a bee with its runners, or of this process."""
+    processes = [psutil.Process()] if bee is None else [psutil.Process(bee.process.pid), *bee.runners()]
+    return sum(process.memory_info().rss for process in processes)
 
 
 def test_futures_of_a_database_that_never_comes_back_end(database: Database, proxy: FaultProxy) -> None:

@@ -82,10 +82,10 @@ jitter = random.Random()  # noqa: S311 (no secret)
 
 
 def backoff(limit: float = 1.0) -> Iterator[float]:
-    """Seconds to wait before each next try: growing, never two processes in step, about one a second."""
+    """Seconds to wait before each next try: growing, never two processes in step, then at most one a second."""
     pause = 0.05
     while True:
-        yield pause * (0.5 + jitter.random())
+        yield pause * (1 + jitter.random())
         pause = min(limit, pause * 2)
 
 
