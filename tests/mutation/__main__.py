@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.mutation.mutants import MUTANTS, Mutant
@@ -40,18 +41,29 @@ def killed(copy: Path, mutant: Mutant) -> bool:
     path = copy / "workerbee" / mutant.file
     original = path.read_text("utf-8")
     path.write_text(mutant.applied(original), "utf-8")
+    began = time.monotonic()
     try:
         status = run(copy, mutant.tests)
     finally:
         path.write_text(original, "utf-8")
     verdict = {0: "SURVIVED", 1: "killed"}.get(status, f"BROKEN ({status})")
-    print(f"{verdict:10} {mutant.guard:62} {mutant.file}", flush=True)
+    print(f"{verdict:10} {mutant.guard:62} {mutant.file:20} {time.monotonic() - began:4.0f} s", flush=True)
     return status == 1
 
 
 def run(copy: Path, tests: tuple[str, ...] | list[str]) -> int:
     """Pytest's exit status for these tests, over the copy."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(f"tests/{t}" for t in tests)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        *(f"tests/{t}" for t in tests),
+    ]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
 
