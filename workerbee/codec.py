@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from workerbee import pickling
 from workerbee.errors import EncodingError, InputDataError, PayloadTooLargeError, RemoteError, rebuilt
 
 JSON, JSON_CALL, PICKLE, ERROR = "json", "json_call", "pickle", "error"
@@ -140,7 +141,7 @@ def _pickle(value: object, what: str) -> bytes:
     try:
         if _copies(value):
             return pickle.dumps(value, protocol=5)
-        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+        return pickling.dumps(value)
     except RecursionError as error:
         raise EncodingError(what, RecursionError("it is nested too deeply")) from error
     except Exception as error:

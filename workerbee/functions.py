@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import functools
 import importlib
-import io
 import pickle
 import platform
-import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
-import cloudpickle
-
-from workerbee import codec
+from workerbee import codec, pickling
 from workerbee.errors import EncodingError, FunctionUnavailable
+from workerbee.pickling import CachedFunction, Namespaces, importable
 
 IMPORT, PICKLE = "import", "pickle"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -42,13 +40,6 @@ class Function(NamedTuple):
     codec: str
     body: bytes
     python: str
-
-
-class Loaded(NamedTuple):
-    """A function in the process that runs it; ``setup`` is its initializer with the arguments, pickled."""
-
-    function: Callable[..., Any]
-    setup: bytes = b""
 
 
 # Describing
@@ -78,6 +69,13 @@ class Cache:
             self._known[key] = (held, watched, function)
         return function
 
+    @functools.cached_property
+    def _setup(self) -> bytes:
+        """The initializer as it is at first, or it would run anew in each runner whenever its globals change here."""
+        return (
+            b"" if self._initializer is None else _dump((self._initializer, self._initargs), _name(self._initializer))
+        )
+
     def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Watched]]:
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable")
@@ -85,8 +83,7 @@ class Cache:
         if self._initializer is None and importable(fn):
             kind, body = IMPORT, f"{fn.__module__}:{fn.__qualname__}".encode()
         else:
-            setup = self._initializer and _dump((self._initializer, self._initargs), _name(self._initializer))
-            kind, body = PICKLE, _dump(Loaded(fn, setup or b""), name)
+            kind, body = PICKLE, pickle.dumps((_dump(fn, name), self._setup), protocol=5)
         identity = Identity(fn)
         parts = identity.parts if version is None else [b"version", version.encode()]
         function = Function(
@@ -170,95 +167,50 @@ def _name(fn: Any) -> str:
     return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
 
 
-def importable(fn: Any) -> bool:
-    """Whether another process gets this very object by importing its name."""
-    module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__" or _by_value(module):
-        return False
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found is fn
-
-
-def _by_value(module: str) -> bool:
-    """Whether the user has asked for this module, or a package it is in, to travel by value."""
-    registered = cloudpickle.list_registry_pickle_by_value()
-    return any(module == name or module.startswith(name + ".") for name in registered)
-
-
-class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, _CachedFunction) and not importable(obj):
-            return _cached, (obj.__wrapped__, obj.cache_parameters())
-        if isinstance(obj, functools.cached_property):
-            return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
-        if isinstance(obj, CodeType):
-            make, parts = self.dispatch_table[CodeType](obj)
-            # cloudpickle leaves the file out; a traceback is to show where a job has failed.
-            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
-        return super().reducer_override(obj)
-
-
-_CachedFunction: type[Any] = type(functools.cache(len))
-
-
-def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
-    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
-
-
 def _dump(value: object, name: str) -> bytes:
-    file = io.BytesIO()
     try:
-        _Pickler(file, protocol=5).dump(value)
+        return pickling.dumps(value)
     except Exception as error:
         raise EncodingError(f"the function {name}", error) from error
-    return file.getvalue()
 
 
 # Loading
 
 
-def load(kind: str, body: bytes, python: str) -> Loaded:
-    """The function of a record whose signature holds. Raises FunctionUnavailable if it can't be had here."""
-    if kind == IMPORT:
-        return Loaded(resolve(body.decode()))
-    if python != PYTHON:
-        raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
+class Loader:
+    """Loads the functions of one jobset in the process that runs them."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[bytes, Namespaces] = {}
+
+    def load(self, kind: str, body: bytes, python: str) -> tuple[Callable[..., Any], Namespaces]:
+        """The function of a record whose signature holds, and where what comes with its calls is to be loaded.
+
+        An initializer runs before the first function that it belongs to. Raises FunctionUnavailable if the
+        function can't be had here, or what its initializer raises.
+        """
+        if kind == IMPORT:
+            return resolve(body.decode()), self._prepared(b"")
+        if python != PYTHON:
+            raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
+        with _unavailable():
+            function, setup = pickle.loads(body)  # noqa: S301 (verified by the caller)
+        namespaces = self._prepared(setup)
+        with _unavailable(), namespaces.used():
+            return pickle.loads(function), namespaces  # noqa: S301 (as above)
+
+    def _prepared(self, setup: bytes) -> Namespaces:
+        if setup not in self._namespaces:
+            self._namespaces[setup] = Namespaces(setup)
+        return self._namespaces[setup]
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
     try:
-        return cast("Loaded", pickle.loads(body))  # noqa: S301 (verified by the caller)
+        yield
     except Exception as error:
         raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {error}") from error
-
-
-_set_up: dict[bytes, dict[str, Any]] = {}  # the globals of each initializer that has run here
-
-
-def initialize(loaded: Loaded) -> None:
-    """Run the initializer, once in this process, and have the function see what it has set.
-
-    The by-value functions of a record have their globals to themselves, or versions of one function would
-    overwrite each other's. What an initializer of the same module has set, or may have, goes to them all.
-    """
-    if not loaded.setup:
-        return
-    key = codec.digest(loaded.setup)
-    if key not in _set_up:
-        initializer, initargs = pickle.loads(loaded.setup)  # noqa: S301 (part of a verified record)
-        initializer(*initargs)
-        _set_up[key] = {} if importable(initializer) else _globals(initializer)
-    ours, theirs = _globals(loaded.function), _set_up[key]
-    if ours.get("__name__") == theirs.get("__name__"):
-        ours.update((name, value) for name, value in theirs.items() if not name.startswith("__"))
-
-
-def _globals(fn: Any) -> dict[str, Any]:
-    """The globals of the code that a call of ``fn`` runs."""
-    while isinstance(fn, (partial, MethodType, _CachedFunction)):
-        fn = fn.func if isinstance(fn, partial) else fn.__wrapped__ if isinstance(fn, _CachedFunction) else fn.__func__
-    return getattr(fn if isinstance(fn, FunctionType) else type(fn).__call__, "__globals__", {})
 
 
 def resolve(name: str) -> Callable[..., Any]:
@@ -313,7 +265,7 @@ class Identity:
         """The code that a call of ``fn`` runs, also where it is imported, and what belongs to it."""
         if isinstance(fn, FunctionType):
             self._add_function(fn)
-        elif isinstance(fn, _CachedFunction):
+        elif isinstance(fn, CachedFunction):
             self._add_callable(fn.__wrapped__)
         elif isinstance(fn, MethodType):
             self._note("method")
@@ -340,7 +292,7 @@ class Identity:
             self._note("module", thing.__name__)
         elif importable(thing):
             self._note("name", _name(thing))
-        elif isinstance(thing, (FunctionType, MethodType, partial, _CachedFunction)):
+        elif isinstance(thing, (FunctionType, MethodType, partial, CachedFunction)):
             self._add_callable(thing)
         elif isinstance(thing, (bytes, bytearray)):
             self.parts.append(type(thing).__name__.encode() + b"\0" + thing)
@@ -392,7 +344,7 @@ class Identity:
     def _add_named(self, name: str, value: Any) -> None:
         """Of globals and class attributes only code and plain data count; other objects travel along, uncompared."""
         self._note("named", name)
-        if isinstance(value, (FunctionType, _CachedFunction, type, ModuleType)) or _is_data(value, set()):
+        if isinstance(value, (FunctionType, CachedFunction, type, ModuleType)) or _is_data(value, set()):
             self._add(value)
 
     def _add_class(self, cls: type) -> None:

@@ -34,6 +34,7 @@ from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.perform import perform
+from workerbee.pickling import Namespaces
 from workerbee.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
@@ -67,12 +68,14 @@ class Usable(NamedTuple):
     """A function that may be called here.
 
     ``named``: by the command line or by the caller, so that JSON calls of it need no signature.
+    ``namespaces`` are for the functions that come with its calls.
     """
 
     function: Callable[..., Any]
     signer: Signer | None
     digest: bytes
     named: bool
+    namespaces: Namespaces = Namespaces()
 
 
 class Work:
@@ -83,7 +86,8 @@ class Work:
         self.records: dict[int, Function] = {}
         #: For each function the jobset's signer, if this bee has the key that its record was signed with.
         self.signers: dict[int, Signer | None] = {}
-        self._loaded: dict[int, Callable[..., Any]] = {}
+        self._loader = functions.Loader()
+        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces]] = {}
 
     def learn(self, number: int, record: Function) -> None:
         """A function, as its row has it. The signature covers all of that by the digest."""
@@ -94,15 +98,16 @@ class Work:
         self.records[number] = record
         self.signers[number] = self._signer if signed and whole == record.digest else None
 
-    def load(self, number: int) -> Callable[..., Any]:
-        """The callable, loaded at its first use. Raises FunctionUnavailable, or what its initializer raises."""
+    def load(self, number: int) -> tuple[Callable[..., Any], Namespaces]:
+        """The callable and its namespaces, made at its first use.
+
+        Raises FunctionUnavailable, or what its initializer raises.
+        """
         if number not in self._loaded:
             record = self.records[number]
             if self.signers[number] is None:
                 raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
-            loaded = functions.load(record.codec, record.body, record.python)
-            functions.initialize(loaded)
-            self._loaded[number] = loaded.function
+            self._loaded[number] = self._loader.load(record.codec, record.body, record.python)
         return self._loaded[number]
 
 
@@ -181,7 +186,8 @@ class Runner:
         work = self._work[jobset]
         record = work.records[number]
         if record.name not in self._named:
-            return Usable(work.load(number), work.signers[number], record.digest, named=False)
+            function, namespaces = work.load(number)
+            return Usable(function, work.signers[number], record.digest, named=False, namespaces=namespaces)
         signer = work.signers[number]
         if signer is None and any(call.codec == codec.PICKLE for call in calls):
             raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
@@ -201,7 +207,8 @@ class Runner:
                 return self._failure(call, signer, "error", SignatureError(call.job), 0.0)
             signer = None  # what an unsigned call brings about isn't signed either
         try:
-            args, kwargs = codec.decode_call(call.codec, call.data)
+            with usable.namespaces.used():
+                args, kwargs = codec.decode_call(call.codec, call.data)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, "error", error, 0.0)
         end = perform(usable.function, args, kwargs)

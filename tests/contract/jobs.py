@@ -23,6 +23,10 @@ def capture(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return args, kwargs
 
 
+def call(function: Any, *args: Any) -> Any:
+    return function(*args)
+
+
 def reciprocal(x: int) -> float:
     return 1 / x
 

@@ -79,6 +79,8 @@ def test_an_initializer_of_here_sets_globals(make: Make) -> None:
     exec("def begin(v):\n global k\n k = v\ndef f(x):\n return k + x", space)
     executor = make(2, initializer=space["begin"], initargs=(40,))
     assert list(executor.map(space["f"], range(4))) == [40, 41, 42, 43]
+    assert list(executor.map(space["f"], range(4), chunksize=3)) == [40, 41, 42, 43]
+    assert executor.submit(jobs.call, space["f"], 4).result() == 44
     assert "k" not in space
 
 

@@ -157,10 +157,17 @@ SCRIPT = """
     import functools, os, sys
     from workerbee import WorkerbeeExecutor
 
-    scale, state = 10, {}
+    scale, state, n_calls = 10, {}, 0
 
     def prepare(value):
         state["prepared"] = value
+
+    def count():
+        global n_calls
+        n_calls += 1
+
+    def counted():
+        return n_calls
 
     class Point:
         def __init__(self, x):
@@ -184,6 +191,10 @@ SCRIPT = """
 USE = """
     with WorkerbeeExecutor(1, dsn=sys.argv[1], initializer=prepare, initargs=(5,)) as executor:
         assert list(executor.map(work, range(3))) == [5, 15, 25]
+        assert list(executor.map(work, range(3), chunksize=2)) == [5, 15, 25]
+        for _ in range(3):
+            executor.submit(count).result()
+        assert executor.submit(counted).result() == 3
         scale = 100
         assert executor.submit(work, 1).result() == 105
         assert executor.submit(deep, 50).result() == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import operator
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -20,9 +21,9 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from workerbee import functions
+from workerbee import functions, pickling
 from workerbee.errors import EncodingError, FunctionUnavailable
-from workerbee.functions import Cache
+from workerbee.functions import Cache, Loader
 
 
 def define(source: str, /, **names: Any) -> Any:
@@ -36,20 +37,14 @@ def identity(fn: Callable[..., Any], version: str | None = None) -> bytes:
     return Cache().describe(fn, version).identity
 
 
-def sent(fn: Callable[..., Any], *initializer: Any) -> Callable[..., Any]:
+def loaded(record: functions.Function, runner: Loader | None = None) -> Callable[..., Any]:
+    """The function of a record as a runner has it, a new one if none is given."""
+    return (runner or Loader()).load(record.codec, record.body, record.python)[0]
+
+
+def sent(fn: Callable[..., Any], *initializer: Any, runner: Loader | None = None) -> Callable[..., Any]:
     """The function as a runner has it."""
-    record = Cache(*initializer).describe(fn)
-    loaded = functions.load(record.codec, record.body, record.python)
-    functions.initialize(loaded)
-    return loaded.function
-
-
-@pytest.fixture(autouse=True)
-def a_new_runner() -> Iterator[None]:
-    """No initializer has run yet."""
-    functions._set_up.clear()
-    yield
-    functions._set_up.clear()
+    return loaded(Cache(*initializer).describe(fn), runner)
 
 
 # What makes two functions the same
@@ -308,8 +303,7 @@ def test_a_module_by_value_counts_with_its_code(tmp_path: Path, monkeypatch: pyt
         assert before.codec == functions.PICKLE
         monkeypatch.setattr(mine_by_value, "K", 2)
         assert identity(mine_by_value.f) != before.identity
-        loaded = functions.load(before.codec, before.body, before.python)
-        assert loaded.function(0) == 1
+        assert loaded(before)(0) == 1
     finally:
         cloudpickle.unregister_pickle_by_value(mine_by_value)
         del sys.modules["mine_by_value"]
@@ -408,7 +402,7 @@ def test_what_a_callable_holds_may_change_in_place(hold: Callable[[Any], Any]) -
     value.append(2)
     after = cache.describe(fn)
     assert after.identity != before.identity
-    assert functions.load(after.codec, after.body, after.python).function(1) != before
+    assert loaded(after)(1) != before
 
 
 def test_an_attribute_set_later_is_noticed() -> None:
@@ -517,12 +511,93 @@ def test_an_initializer_sets_globals_for_all_functions() -> None:
         ),
         space,
     )
-    f = sent(space["f"], space["setup"], (7,))
-    g = sent(space["g"], space["setup"], (7,))
+    runner = Loader()
+    f = sent(space["f"], space["setup"], (7,), runner=runner)
+    g = sent(space["g"], space["setup"], (7,), runner=runner)
     assert f() == g() == ([7], {"x": 7}, {"n": 1})
     assert f()[0] is g()[0]
-    assert sent(space["f"], space["setup"], (8,))()[0] == [8], "other arguments are another initializer"
+    assert sent(space["f"], space["setup"], (8,), runner=runner)()[0] == [8], "other arguments are another initializer"
     assert f()[0] == [7]
+
+
+def test_functions_of_one_module_share_their_globals() -> None:
+    """What one of them sets or fills another one finds, also one that comes later, alone or as an argument."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("n, table = 0, {}\ndef up():\n  global n\n  n += 1\n  table[n] = n\ndef f(): return n, table", space)
+    runner = Loader()
+    up = sent(space["up"], runner=runner)
+    up()
+    f = sent(space["f"], runner=runner)
+    up()
+    assert f() == sent(functools.partial(apply, space["f"]), runner=runner)() == (2, {1: 1, 2: 2})
+    assert sent(space["f"])() == (0, {}), "another runner's are others"
+    assert space["f"]() == (0, {})
+
+
+def apply(fn: Callable[[], Any]) -> Any:
+    return fn()
+
+
+def test_versions_of_a_function_do_not_meet() -> None:
+    """Neither a changed global nor changed code touches what was sent before."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("k = [1]\ndef helper(): return k\ndef f(): return helper()", space)
+    runner = Loader()
+    before = sent(space["f"], runner=runner)
+    space["k"] = [2]
+    changed = sent(space["f"], runner=runner)
+    exec("def helper(): return k * 2", space)
+    recoded = sent(space["f"], runner=runner)
+    assert (before(), changed(), recoded()) == ([1], [2], [2, 2])
+
+
+def test_what_a_job_has_set_is_no_value_of_the_clients() -> None:
+    """A global that the client defines later is the client's, whatever jobs have made of the name before."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("def put():\n  global late\n  late = 5\ndef f(): return late", space)
+    runner = Loader()
+    f = sent(space["f"], runner=runner)
+    sent(space["put"], runner=runner)()
+    space["late"] = 7
+    assert (f(), sent(space["f"], runner=runner)()) == (5, 7)
+
+
+def test_globals_that_can_not_be_compared_are_not_shared() -> None:
+    """They come with each function, as the client has them."""
+    space: dict[str, Any] = {"__name__": "__main__", "odd": Fickle()}
+    exec("n = 0\ndef up():\n  global n\n  n += 1\n  return odd\ndef f(): return n, odd", space)
+    runner = Loader()
+    sent(space["up"], runner=runner)()
+    assert sent(space["f"], runner=runner)()[0] == 0
+
+
+class Fickle:
+    """Is pickled differently each time."""
+
+    def __reduce__(self) -> Any:
+        return str, (str(next(ticks)),)
+
+
+ticks = itertools.count()
+
+
+def test_an_initializer_stays_as_it_was_and_what_it_only_reads_does_not() -> None:
+    """It has run; a global that it left alone may change with the functions that are sent later."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("scale, made = 10, None\ndef setup():\n  global made\n  made = scale\ndef f(): return scale, made", space)
+    cache, runner = Cache(space["setup"]), Loader()
+    assert loaded(cache.describe(space["f"]), runner)() == (10, 10)
+    space["scale"] = 20
+    assert loaded(cache.describe(space["f"]), runner)() == (20, 10)
+
+
+def test_old_namespaces_are_let_go() -> None:
+    """A notebook's many versions don't fill up a runner."""
+    runner = Loader()
+    for n in range(2 * pickling.MOST):
+        sent(define("def f(): return big", big={n: n}), runner=runner)
+    (namespaces,) = runner._namespaces.values()
+    assert [len(spaces) for spaces in namespaces._spaces.values()] == [pickling.MOST]
 
 
 def test_an_initializer_sees_imported_modules() -> None:
@@ -531,9 +606,10 @@ def test_an_initializer_sees_imported_modules() -> None:
     exec("n = 0\ndef setup():\n  global n\n  n += 1\ndef f(x): return n", module.__dict__)
     sys.modules[module.__name__] = module
     try:
-        sent(module.f, module.setup)
+        runner = Loader()
+        sent(module.f, module.setup, runner=runner)
         module.n += 10
-        assert sent(module.f, module.setup)(0) == 11
+        assert sent(module.f, module.setup, runner=runner)(0) == 11
     finally:
         del sys.modules[module.__name__]
 
@@ -547,10 +623,10 @@ def test_the_initializer_is_part_of_the_record() -> None:
 
 def test_a_failing_initializer_raises_each_time() -> None:
     """An initializer that raised hasn't run: no job of its executor is done here."""
-    record = Cache(operator.truediv, (1, 0)).describe(json.dumps)
+    record, runner = Cache(operator.truediv, (1, 0)).describe(json.dumps), Loader()
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            functions.initialize(functions.load(record.codec, record.body, record.python))
+            loaded(record, runner)
 
 
 def test_what_is_not_callable_is_refused() -> None:
@@ -570,16 +646,16 @@ def test_a_function_that_can_not_be_pickled_is_named() -> None:
 def test_a_function_that_is_not_here_is_left_to_others(name: str) -> None:
     """A missing module or name makes the function unavailable, not the job failed."""
     with pytest.raises(FunctionUnavailable, match="can't be imported here"):
-        functions.load(functions.IMPORT, name.encode(), functions.PYTHON)
+        Loader().load(functions.IMPORT, name.encode(), functions.PYTHON)
 
 
 def test_by_value_functions_are_for_one_python() -> None:
     """Bytecode of another minor version isn't even unpickled."""
     with pytest.raises(FunctionUnavailable, match=r"stored by Python 2\.7"):
-        functions.load(functions.PICKLE, b"not a pickle", "2.7")
+        Loader().load(functions.PICKLE, b"not a pickle", "2.7")
 
 
 def test_a_record_that_does_not_unpickle_makes_the_function_unavailable() -> None:
     """For instance because a module that it names isn't installed here."""
     with pytest.raises(FunctionUnavailable, match="can't be loaded here"):
-        functions.load(functions.PICKLE, b"cno_such_module\nf\n.", functions.PYTHON)
+        Loader().load(functions.PICKLE, b"cno_such_module\nf\n.", functions.PYTHON)

@@ -21,6 +21,7 @@ RANKS = {
     "errors": 0,
     "logs": 0,
     "job": 1,
+    "pickling": 1,
     "codec": 2,
     "functions": 3,
     "signing": 3,

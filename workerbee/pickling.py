@@ -1,0 +1,224 @@
+"""Values to pickles, and the globals that functions by value find in a runner.
+
+cloudpickle gives the functions of one pickle a namespace to themselves. Those of one module are to share
+one, as they do in a pool's worker, so that what an initializer or another job has set is seen. But versions
+of a function must not meet: so a pickle tells what its functions' globals were, and they share a namespace
+only with those that came with nothing else under the same names.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import pickle
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple, cast
+
+import cloudpickle
+from cloudpickle.cloudpickle import _function_setstate
+
+#: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
+MOST = 8
+
+
+def importable(fn: Any) -> bool:
+    """Whether another process gets this very object by importing its name."""
+    module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__" or _by_value(module):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found is fn
+
+
+def _by_value(module: str) -> bool:
+    """Whether the user has asked for this module, or a package it is in, to travel by value."""
+    registered = cloudpickle.list_registry_pickle_by_value()
+    return any(module == name or module.startswith(name + ".") for name in registered)
+
+
+# Dumping
+
+
+def dumps(value: object) -> bytes:
+    """A pickle that `pickle.loads` takes. Raises whatever the value's own methods do."""
+    body, origins = _dumped(_Pickler, value)
+    return pickle.dumps(_Bundle(origins, body), protocol=5) if origins else body
+
+
+class Origin(NamedTuple):
+    """The globals of some functions where they come from: those that name the module, and digests of the others."""
+
+    module: dict[str, Any]
+    brought: dict[str, bytes]
+
+
+class _Bundle(NamedTuple):
+    origins: list[Origin]
+    body: bytes
+
+    def __reduce__(self) -> Any:
+        return _load, tuple(self)
+
+
+class _PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.origins: dict[int, _Globals] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, CachedFunction) and not importable(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        if isinstance(obj, functools.cached_property):
+            return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
+        if isinstance(obj, CodeType):
+            make, parts = self.dispatch_table[CodeType](obj)
+            # cloudpickle leaves the file out; a traceback is to show where a job has failed.
+            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
+        return super().reducer_override(obj)
+
+
+class _Pickler(_PlainPickler):
+    """Notes what the functions find in their globals."""
+
+    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+        make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
+        space = self.origins.setdefault(id(func.__globals__), _Globals(len(self.origins), Origin(module, {})))
+        for name, value in state[1]["__globals__"].items():
+            if name not in space.origin.brought:
+                space.origin.brought[name] = _digest(value)
+        return make, (code, space, *rest), state, None, None, _set_state
+
+
+class _Globals:
+    """Stands for the globals of functions in the pickle of them."""
+
+    def __init__(self, n: int, origin: Origin) -> None:
+        self.n = n
+        self.origin = origin
+
+    def __reduce__(self) -> Any:
+        return _opened_here, (self.n,)
+
+
+def _dumped(pickler: type[_PlainPickler], value: object) -> tuple[bytes, list[Origin]]:
+    file = io.BytesIO()
+    used = pickler(file)
+    used.dump(value)
+    return file.getvalue(), [space.origin for space in used.origins.values()]
+
+
+def _digest(value: object) -> bytes:
+    """What a value is; what can't be told is like nothing else."""
+    try:
+        return hashlib.blake2b(_dumped(_PlainPickler, value)[0], digest_size=16).digest()
+    except Exception:  # noqa: BLE001 (pickling runs user code)
+        return os.urandom(16)
+
+
+CachedFunction: type[Any] = type(functools.cache(len))
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
+
+
+# Loading
+
+
+class Namespaces:
+    """Where functions by value find their globals, for those with the same initializer."""
+
+    def __init__(self, setup: bytes = b"") -> None:
+        """Run the initializer in ``setup``, a pickle of it and its arguments. Raises what it raises."""
+        self._spaces: dict[str, deque[Namespace]] = {}
+        self._prepared: dict[str, dict[str, Any]] = {}
+        if setup:
+            self._initialize(setup)
+
+    def _initialize(self, setup: bytes) -> None:
+        with self.used():
+            initializer, initargs = pickle.loads(setup)  # noqa: S301 (part of a verified record)
+        before = {
+            module: {name: (value, _digest(value)) for name, value in space.globals.items()}
+            for module, (space,) in self._spaces.items()
+        }
+        initializer(*initargs)
+        for module, (space,) in self._spaces.items():
+            self._prepared[module] = {
+                name: value
+                for name, value in space.globals.items()
+                if not _is_as_before(before[module].get(name), value)
+            }
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Whatever is unpickled meanwhile finds its globals here."""
+        token = _used.set(self)
+        try:
+            yield
+        finally:
+            _used.reset(token)
+
+    def find(self, origin: Origin) -> dict[str, Any]:
+        """The globals for functions that come from there."""
+        module = origin.module.get("__name__", "")
+        spaces = self._spaces.setdefault(module, deque(maxlen=MOST))
+        space = next((space for space in reversed(spaces) if space.agrees(origin)), None)
+        if space is None:
+            space = Namespace({**origin.module, **self._prepared.get(module, {})}, {})
+            spaces.append(space)
+        space.brought.update(origin.brought)
+        return space.globals
+
+
+class Namespace(NamedTuple):
+    """Globals, and digests of those that functions have brought."""
+
+    globals: dict[str, Any]
+    brought: dict[str, bytes]
+
+    def agrees(self, origin: Origin) -> bool:
+        """Whether functions from there would find what they have left there, or what has become of it since."""
+        return all(
+            self.brought[name] == what if name in self.brought else name not in self.globals
+            for name, what in origin.brought.items()
+        )
+
+
+_used: ContextVar[Namespaces | None] = ContextVar("_used", default=None)
+_opened: ContextVar[list[dict[str, Any]]] = ContextVar("_opened")
+
+
+def _is_as_before(before: tuple[Any, bytes] | None, value: object) -> bool:
+    return before is not None and before[0] is value and before[1] == _digest(value)
+
+
+def _load(origins: list[Origin], body: bytes) -> Any:
+    namespaces = _used.get() or Namespaces()
+    token = _opened.set([namespaces.find(origin) for origin in origins])
+    try:
+        return pickle.loads(body)  # noqa: S301 (part of a pickle that was found to be trusted)
+    finally:
+        _opened.reset(token)
+
+
+def _opened_here(n: int) -> dict[str, Any]:
+    return _opened.get()[n]
+
+
+def _set_state(fn: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Complete a function; what is in its globals already stays as it is."""
+    attributes, slots = state
+    new = {name: value for name, value in slots["__globals__"].items() if name not in fn.__globals__}
+    _function_setstate(fn, (attributes, slots | {"__globals__": new}))
