@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import uuid4
 
-from tests.store.hive import Hive, success
+import pytest
+
+from tests.store.hive import Bee, Hive, new_job, success
 from tests.waiting import eventually
+from workerbee.job import Batch, Options
 from workerbee.store import Connection, Wake
 
 
@@ -103,18 +106,31 @@ def test_a_result_rides_in_the_hint_only_if_it_is_the_recorded_one(
     assert heard == ["1\nmine", "1 2"]
 
 
-def test_outcomes_are_flushed_where_the_default_is_not_to(hive: Hive) -> None:
-    """A server with synchronous_commit off doesn't make an acknowledged outcome lossy; claims may be lost."""
-    hive.add(2)
+VERBS: dict[str, Callable[[Hive, Bee, Batch], object]] = {
+    "reserve": lambda hive, bee, batch: hive.catalogue.reserve_jobs(hive.jobset.number, 1),
+    "add": lambda hive, bee, batch: hive.client.add([new_job(9)]),
+    "complete": lambda hive, bee, batch: bee.succeed(batch, 1, close=False),
+    "fail": lambda hive, bee, batch: bee.miss(batch, 2, attempts=1),
+    "cancel what waits": lambda hive, bee, batch: hive.client.cancel_waiting([(4, 1)]),
+    "cancel what runs": lambda hive, bee, batch: hive.client.cancel_running([(2, 1)]),
+    "reopen": lambda hive, bee, batch: hive.client.reopen([(3, 1)], Options()),
+    "claim": lambda hive, bee, batch: bee.take(1),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_acknowledged_is_flushed_where_the_default_is_not_to(hive: Hive, verb: str) -> None:
+    """A server with synchronous_commit off makes no job, outcome or block of ids lossy; claims may be lost."""
+    hive.add(4)
     bee = hive.bee()
+    batch = bee.take(3)
+    bee.miss(batch, 3, attempts=1)
     run = hive.connection.run
     try:
         run("SET synchronous_commit = off")
         run("BEGIN")
-        batch = bee.take(2)
-        assert run("SHOW synchronous_commit") == [("off",)]
-        bee.succeed(batch)
-        assert run("SHOW synchronous_commit") == [("on",)]
+        VERBS[verb](hive, bee, batch)
+        assert run("SHOW synchronous_commit") == [("off" if verb == "claim" else "on",)]
         run("COMMIT")
     finally:
         run("RESET synchronous_commit")

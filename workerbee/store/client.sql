@@ -107,8 +107,11 @@ WITH opened AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
     SELECT {number}, %(writer)s, count(*) FROM opened HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET reopened = c.reopened + excluded.reopened
+), durable AS (
+    SELECT set_config('synchronous_commit', 'on', true)
+     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT count(*), pg_notify('workerbee$work', {number}::text) FROM opened;
+SELECT count(*), pg_notify('workerbee$work', {number}::text), (SELECT count(*) FROM durable) FROM opened;
 
 -- name: finished
 -- Asked by id, never by what came last: a commit that is late can't be missed.
@@ -156,8 +159,11 @@ WITH asked AS (
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
     HAVING count(*) BETWEEN 1 AND 300
+), durable AS (
+    SELECT set_config('synchronous_commit', 'on', true)
+     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
+SELECT job, (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable) FROM outcomes;
 
 -- name: cancel_running
 -- The outcome ends the run; the holder sees with one of its next looks that it works in vain.
@@ -173,8 +179,11 @@ WITH asked AS (
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
     HAVING count(*) BETWEEN 1 AND 300
+), durable AS (
+    SELECT set_config('synchronous_commit', 'on', true)
+     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT job, (SELECT count(*) FROM hinted) FROM outcomes;
+SELECT job, (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable) FROM outcomes;
 
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
