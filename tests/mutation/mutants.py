@@ -34,6 +34,8 @@ def _python(guard: str, file: str, within: str, old: str, new: str, *tests: str)
 START = "test_start_and_complete.py"
 FAIL, CANCEL, SPECULATE = "test_fail.py", "test_cancel_and_reopen.py", "test_speculate.py"
 BACK, TAKE = "test_release_and_rescue.py", "test_take_over.py"
+FLUSHED = f"{START}::test_what_is_acknowledged_is_flushed_where_the_default_is_not_to[{{}}]"
+RUNNER, OUTAGE = "unit/test_runner.py", "e2e/test_outage.py"
 
 MUTANTS = [
     # Claiming
@@ -124,7 +126,7 @@ MUTANTS = [
         "complete",
         "'synchronous_commit', 'on'",
         "'synchronous_commit', 'off'",
-        f"{START}::test_outcomes_are_flushed_where_the_default_is_not_to",
+        FLUSHED.format("complete"),
     ),
     _sql(
         "complete: no result of ours in the hint of another's",
@@ -263,6 +265,22 @@ MUTANTS = [
         "     ORDER BY c.id",
         f"{FAIL}::test_copies_that_fail_at_once_take_turns",
     ),
+    _sql(
+        "fail: flush where the default is not to",
+        "bee",
+        "fail",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("fail"),
+    ),
+    _python(
+        "fail: judged anew after a past snapshot",
+        "store/bee.py",
+        "def fail",
+        'while verdict == "stale"',
+        'while verdict == "never"',
+        f"store/{FAIL}::test_a_copy_made_a_moment_ago_is_seen",
+    ),
     # Giving back and rescuing
     _sql(
         "release: fence by bee", "bee", "release", "AND f.bee = %(bee)s", "", f"{BACK}::test_only_the_holder_gives_back"
@@ -298,6 +316,22 @@ MUTANTS = [
         "FILTER (WHERE u.job NOT IN (SELECT job FROM copies))",
         "",
         f"{BACK}::test_copies_given_back_leave_one_batch",
+    ),
+    _sql(
+        "release: never by a past snapshot",
+        "bee",
+        "release",
+        "AND s.xmin = f.version",
+        "",
+        f"{BACK}::test_what_a_copy_made_a_moment_ago_has_stays_there",
+    ),
+    _python(
+        "release: what is known stays",
+        "store/bee.py",
+        "def release_unknown",
+        "if claim not in known",
+        "if True",
+        f"store/{BACK}",
     ),
     _sql(
         "rescue: the judge was served",
@@ -427,6 +461,22 @@ MUTANTS = [
         "OR now() - b.seen_at > 99 * GREATEST",
         f"{BACK}::test_a_break_starts_the_service_anew",
     ),
+    _python(
+        "came back: a bee that is told says so",
+        "supervisor.py",
+        "if given_up",
+        "store.came_back()",
+        "pass",
+        "e2e/test_bee.py::test_a_zombies_success_changes_nothing",
+    ),
+    _sql(
+        "forgotten bees: not who holds something",
+        "catalogue",
+        "forget_bees",
+        '   AND NOT EXISTS (SELECT FROM workerbee."batch$" h',
+        '   AND EXISTS (SELECT FROM workerbee."batch$" h',
+        "test_catalogue.py::test_bees_are_counted_and_forgotten",
+    ),
     # Speculating and taking over
     _sql(
         "speculate: one copy",
@@ -477,6 +527,38 @@ MUTANTS = [
         f"{FAIL}::test_a_copy_made_a_moment_ago_is_seen",
     ),
     _sql(
+        "speculate: enough is known",
+        "bee",
+        "speculate",
+        "p.took[3] >= 3",
+        "p.took[3] >= 1",
+        f"{SPECULATE}::test_only_what_takes_much_longer_is_a_straggler",
+    ),
+    _sql(
+        "speculate: not one's own",
+        "bee",
+        "speculate",
+        "AND h.bee <> %(bee)s AND h.function",
+        "AND h.function",
+        f"{SPECULATE}::test_own_excluded_and_foreign_work_is_not_copied",
+    ),
+    _sql(
+        "speculate: not what the bee can't run",
+        "bee",
+        "speculate",
+        "AND h.function <> ALL (%(refused)s)",
+        "",
+        f"{SPECULATE}::test_own_excluded_and_foreign_work_is_not_copied",
+    ),
+    _sql(
+        "overtaken: not by oneself",
+        "bee",
+        "overtaken",
+        "AND o.bee IS DISTINCT FROM %(bee)s",
+        "",
+        f"{START}::test_losers_learn_that_they_run_in_vain",
+    ),
+    _sql(
         "take over: nothing that has begun",
         "bee",
         "take_over",
@@ -508,6 +590,14 @@ MUTANTS = [
         "LIMIT 1",
         f"{TAKE}::test_a_batch_that_is_being_changed_is_passed_over",
     ),
+    _sql(
+        "take over: not what the bee can't run",
+        "bee",
+        "take_over",
+        "AND function <> ALL (%(refused)s)",
+        "",
+        f"{TAKE}::test_only_what_the_bee_could_run_is_taken",
+    ),
     # Clients
     _sql(
         "add: sorted",
@@ -516,6 +606,30 @@ MUTANTS = [
         "FROM given ORDER BY key, digest, id",
         "FROM given ORDER BY id",
         "test_add.py::test_overlapping_submitters_do_not_deadlock",
+    ),
+    _sql(
+        "ids: no block is given twice after a crash",
+        "catalogue",
+        "reserve_jobs",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("reserve"),
+    ),
+    _sql(
+        "ids: none of a dropped jobset",
+        "catalogue",
+        "reserve_jobs",
+        "AND dropped_at IS NULL",
+        "",
+        "test_add.py::test_reserved_ids_are_never_given_twice",
+    ),
+    _sql(
+        "add: flush where the default is not to",
+        "client",
+        "add",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("add"),
     ),
     _sql(
         "add: all or none",
@@ -548,6 +662,22 @@ MUTANTS = [
         "unnest(h.jobs[h.started + 1:]) AS u (job)\n",
         "unnest(h.jobs) AS u (job)\n",
         f"{CANCEL}::test_what_is_held_but_not_begun_is_cancelled",
+    ),
+    _sql(
+        "cancel: flush where the default is not to",
+        "client",
+        "cancel_waiting",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("cancel what waits"),
+    ),
+    _sql(
+        "cancel running: flush where the default is not to",
+        "client",
+        "cancel_running",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("cancel what runs"),
     ),
     _sql(
         "cancel: only the run that was asked for",
@@ -590,6 +720,14 @@ MUTANTS = [
         f"{CANCEL}::test_one_of_many_callers_opens_a_run",
     ),
     _sql(
+        "reopen: flush where the default is not to",
+        "client",
+        "reopen",
+        "'synchronous_commit', 'on'",
+        "'synchronous_commit', 'off'",
+        FLUSHED.format("reopen"),
+    ),
+    _sql(
         "view: the latest run only",
         "jobset",
         "make_view",
@@ -605,6 +743,14 @@ MUTANTS = [
         "ON CONFLICT (id) WHERE dropped_at IS NULL DO NOTHING",
         "",
         "test_catalogue.py::test_one_of_many_creates_a_jobset",
+    ),
+    _sql(
+        "jobsets: the first key",
+        "catalogue",
+        "adopt_key",
+        "COALESCE(key, %(key)s)",
+        "COALESCE(%(key)s, key)",
+        "test_catalogue.py::test_the_first_key_is_adopted",
     ),
     _sql(
         "jobsets: a client's hour",
@@ -638,6 +784,31 @@ MUTANTS = [
         '"SELECT',
         "store/test_schema.py::test_a_killed_migration_leaves_nothing",
     ),
+    # Outages
+    _python(
+        "outage: waited out",
+        "store/connection.py",
+        "def retrying",
+        "if not passing(error)",
+        "if True",
+        f"{OUTAGE}::test_results_that_were_finished_in_an_outage_are_kept",
+    ),
+    _python(
+        "outage: ends are kept until they are stored",
+        "recorder.py",
+        "def record(",
+        "for end in self._ends:\n",
+        "ends, self._ends = self._ends, []\n        for end in ends:\n",
+        f"{OUTAGE}::test_results_that_were_finished_in_an_outage_are_kept",
+    ),
+    _python(
+        "outage: an unknown claim is given back",
+        "supervisor.py",
+        "def _round",
+        "self._holdings.reconcile()",
+        "pass",
+        f"{OUTAGE}::test_a_claim_that_commits_after_its_connection_was_cut_is_given_back",
+    ),
     # Signatures
     _python(
         "signature: compared",
@@ -670,5 +841,45 @@ MUTANTS = [
         "kind.encode(), jobset",
         'b"", jobset',
         "unit/test_signing.py",
+    ),
+    _python(
+        "signature: of a call, before it is decoded",
+        "runner.py",
+        "def _perform",
+        'signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data)',
+        "signer is None",
+        f"{RUNNER}::test_a_forged_call_is_not_run",
+    ),
+    _python(
+        "signature: of a function, before it is loaded",
+        "runner.py",
+        "def learn",
+        "if signed and whole == record.digest",
+        "if whole == record.digest",
+        f"{RUNNER}::test_a_forged_function_is_not_loaded",
+    ),
+    _python(
+        "signature: of all of a function",
+        "runner.py",
+        "def learn",
+        "if signed and whole == record.digest",
+        "if signed",
+        f"{RUNNER}::test_a_forged_function_is_not_loaded",
+    ),
+    _python(
+        "signature: of a result, before it is decoded",
+        "watcher.py",
+        "def decode",
+        "if not signed and",
+        "if False and",
+        "e2e/test_forged_rows.py::test_a_forged_result_is_not_believed",
+    ),
+    _python(
+        "signature: of an error, before its pickle",
+        "watcher.py",
+        "def decode",
+        "trusted=signed",
+        "trusted=True",
+        "e2e/test_forged_rows.py::test_a_forged_error_is_text",
     ),
 ]

@@ -123,7 +123,7 @@ def test_reserved_ids_are_never_given_twice(hive: Hive) -> None:
     """Each block follows the one before; a dropped jobset has none to give."""
     catalogue, number = hive.catalogue, hive.jobset.number
     assert [catalogue.reserve_jobs(number, n) for n in (10, 5, 1)] == [1, 11, 16]
-    catalogue.drop_jobset(hive.jobset)
+    hive.run("UPDATE {jobset} SET dropped_at = now() WHERE number = {number}")  # its tables are in use
     assert catalogue.reserve_jobs(number, 1) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -318,3 +319,24 @@ def test_copies_given_back_leave_one_batch(hive: Hive) -> None:
     assert (hive.waiting(), hive.held()) == ([], [(str(helper.incarnation), [4], 1)])
     helper.release(copy, [4], untouched=False)
     assert (hive.waiting(), hive.held()) == ([[4]], [])
+
+
+def test_what_a_copy_made_a_moment_ago_has_stays_there(hive: Hive, connect: Callable[[], Connection]) -> None:
+    """Giving back has to wait for the making of a copy, and then sees it: the job isn't in two batches."""
+    for _ in range(4):
+        hive.add(1)
+    holder, helper = hive.bee("a"), hive.bee("b", connect())
+    for _ in range(3):
+        holder.succeed(holder.take())
+    original = holder.take()
+    hive.age(original, 10)
+    helper.connection.run("BEGIN")
+    assert helper.speculate(ANY)
+    thread = threading.Thread(target=lambda: holder.release(original, [4], untouched=False))
+    thread.start()
+    other = connect()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    eventually(lambda: other.run(waiting), what="the holder waiting for the copy")
+    helper.connection.run("COMMIT")
+    thread.join(10)
+    assert (hive.waiting(), hive.held()) == ([], [(str(helper.incarnation), [4], 1)])
