@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +18,9 @@ import pytest
 
 from tests import servers
 from tests.servers import Database, Server
+from tests.store.hive import LEASE
+from tests.waiting import eventually
+from workerbee.store import Connection, schema
 
 #: In the environment of every process that a test starts, so that it is found also as an orphan.
 MARKER = "WORKERBEE_TEST_RUN"
@@ -106,6 +109,33 @@ def database(server: Server) -> Iterator[Database]:
     fresh = server.new_database()
     yield fresh
     fresh.drop()
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[Database]:
+    """A database for the tests of one file, with the schema in it."""
+    database = server.new_database()
+    connection = Connection(database.dsn)
+    schema.ensure(connection)
+    connection.close()
+    # The server must have run for two leases before a bee may judge another one.
+    eventually(lambda: database.execute("SELECT now() > pg_postmaster_start_time() + %s * interval '3s'", LEASE)[0][0])
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def connect(shared: Database) -> Iterator[Callable[[], Connection]]:
+    """Makes connections to the shared database that end with the test."""
+    made: list[Connection] = []
+
+    def new() -> Connection:
+        made.append(Connection(shared.dsn))
+        return made[-1]
+
+    yield new
+    for connection in made:
+        connection.close()
 
 
 def _move_in(home: Path, patch: pytest.MonkeyPatch) -> None:

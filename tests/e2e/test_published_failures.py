@@ -22,40 +22,13 @@ from psycopg2 import extensions
 
 from tests import poison
 from tests.bees import Bee as BeeProcess
-from tests.servers import Database, Server
-from tests.store.hive import ANY, LEASE, Bee, Hive, ids_of, new_job, success
+from tests.servers import Database
+from tests.store.hive import ANY, Bee, Hive, ids_of, new_job, success
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError, JobsetIdError, RemoteError, RunnerDiedError
 from workerbee.job import Options
-from workerbee.store import ClientStore, Connection, Scope, retrying, schema
-
-
-@pytest.fixture(scope="module")
-def shared(server: Server) -> Iterator[Database]:
-    """A database with the schema, for the tests that bring no process of their own."""
-    database = server.new_database()
-    connection = Connection(database.dsn)
-    schema.ensure(connection)
-    connection.close()
-    # The server must have run for two leases before a bee may judge another one.
-    eventually(lambda: database.execute("SELECT now() > pg_postmaster_start_time() + %s * interval '3s'", LEASE)[0][0])
-    yield database
-    database.drop()
-
-
-@pytest.fixture
-def connect(shared: Database) -> Iterator[Callable[[], Connection]]:
-    """Makes connections, as many as there are processes in the story."""
-    made: list[Connection] = []
-
-    def new() -> Connection:
-        made.append(Connection(shared.dsn))
-        return made[-1]
-
-    yield new
-    for connection in made:
-        connection.close()
+from workerbee.store import ClientStore, Connection, Scope, retrying
 
 
 @pytest.fixture
@@ -257,7 +230,7 @@ def test_an_outage_is_waited_out_calmly(caplog: pytest.LogCaptureFixture) -> Non
     with pytest.raises(DatabaseUnavailableError):
         retrying(down, patience=None, pause=pause, log=logging.getLogger("outage"))
     assert len(caplog.records) == 1
-    assert 60 < sum(pauses) < 120
+    assert all(1 <= pause <= 2 for pause in pauses[5:])
     assert min(pauses[10:]) >= 0.5
     assert max(pauses) < 2
     assert len(set(pauses)) == 100

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from uuid import uuid4
 
+from tests import servers
 from tests.store.hive import ANY, Hive, ids_of
-from workerbee.store import Connection, Scope
+from workerbee.store import Connection, Scope, schema
 
 
 def test_the_front_is_taken_and_the_rest_stays(hive: Hive) -> None:
@@ -137,3 +140,24 @@ def test_offers_name_each_jobset_with_work(line: Connection) -> None:
     offered = {j.number for j in waiting.catalogue.offers()}
     assert {waiting.jobset.number, due.jobset.number} <= offered
     assert not {held.jobset.number, delayed.jobset.number} & offered
+
+
+def test_a_claim_that_a_crash_undoes_leads_to_one_outcome(run_directory: Path) -> None:
+    """Claims aren't flushed: the jobs wait again, are run again though they were recorded, and keep their outcome."""
+    with servers.server(wal_writer_delay="10s", autovacuum="off") as mortal, closing(Connection(mortal.dsn)) as line:
+        schema.ensure(line)
+        hive = Hive(line)
+        hive.add(2)
+        bee, other = hive.bee("a"), hive.bee("b")
+        batch = bee.take(2)
+        mortal.stop("immediate")
+        mortal.start()
+        line.drop()
+        assert hive.waiting() == [[1, 2]]
+        bee.succeed(batch)
+        again = other.take(2)
+        assert ids_of(again) == [1, 2]
+        other.succeed(again)
+        assert hive.run("SELECT job, run, bee::text FROM {outcome}") == [(n, 1, str(bee.incarnation)) for n in (1, 2)]
+        counts = hive.catalogue.counts(hive.jobset.number)
+        assert (counts.completed, counts.late, hive.waiting(), hive.held()) == (2, 2, [], [])
