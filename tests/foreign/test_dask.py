@@ -2,7 +2,7 @@
 
 What passes with loky's ProcessPoolExecutor in that place has to pass with ours. (The standard library's
 is no measure: without cloudpickle it fails dozens.) A normal run takes the first case of each
-parametrised test; all of them, some 1,300, take half an hour: ``pytest -m "foreign and soak"``.
+parametrised test; all of them, some 1,300, take the better part of an hour: ``pytest -m "foreign and soak"``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUITES = {
         "dask/dataframe/dask_expr/tests/test_reductions.py",
     ],
 }
-#: Left out of a normal run, and no other; each of them passes in a full one.
+#: Left out of a normal run, and no other.
 LONG = {
     "dask/array/tests/test_reductions.py::test_reductions_2D": "thousands of tiny tasks; its like in 1D is run",
     "dask/dataframe/tests/test_arithmetics_reduction.py::test_arithmetics_different_index": "thousands of tiny tasks",
