@@ -30,6 +30,7 @@ from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchErr
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options
 from workerbee.jobset import valid_id
+from workerbee.perform import Jobs
 from workerbee.signing import Key
 from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
 
@@ -172,7 +173,9 @@ class WorkerbeeExecutor(_Submits):
 
     ``dsn``, ``host`` …, or PGHOST, PGHOSTADDR, PGSERVICE name the server; else the embedded one is
     used. ``max_workers`` local runner processes are started; None: one a core when the server is
-    embedded or on this machine, else none, because the bees are elsewhere. ``initializer(*initargs)``
+    embedded or on this machine, else none, because the bees are elsewhere. Inside a job, an executor of the
+    job's own jobset has at least one, and its calls go before others (priority 1), so that jobs that wait for
+    jobs don't wait for ever. ``initializer(*initargs)``
     runs once in every runner before its first job. ``max_n_retry_attempts`` is for jobs that raise
     JobFailedError. ``max_payload`` (bytes) limits arguments and results. After ``reconnect_timeout``
     seconds without the database, futures end with DatabaseUnavailableError; None: they wait for ever.
@@ -221,10 +224,11 @@ class WorkerbeeExecutor(_Submits):
         except BaseException:
             self._server.close()
             raise
+        nested = jobset.uuid == Jobs.of  # and all runners may be busy with jobs that wait for theirs
         super().__init__(
             client,
             functions.Cache(initializer, initargs),
-            Options(max_attempts=max_n_retry_attempts, speculate=not jobset.temporary),
+            Options(int(nested), max_attempts=max_n_retry_attempts, speculate=not jobset.temporary),
             unique=not jobset.temporary,
         )
         _live.add(client)
@@ -232,8 +236,8 @@ class WorkerbeeExecutor(_Submits):
         self._finalizer.atexit = False
         if max_workers is None:
             max_workers = (os.cpu_count() or 1) if self._server.local else 0
-        if max_workers:
-            client.employ(max_workers, max_tasks_per_child)
+        if max_workers or nested:
+            client.employ(max_workers or 1, max_tasks_per_child)
 
     def _open_jobset(self, jobset_id: str | None, key: Key) -> Jobset:
         connection = Connection(self._server.dsn, application="workerbee client")

@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from uuid import UUID
 
 from workerbee.errors import JobFailedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Jobs:
+    """What this process is performing: jobs of the jobset with this UUID, or, as most processes, none."""
+
+    of: UUID | None = None
 
 
 class Performed(NamedTuple):

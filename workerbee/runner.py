@@ -33,7 +33,7 @@ from workerbee import codec, functions
 from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError
 from workerbee.job import NO_FUNCTION, Function
-from workerbee.perform import perform
+from workerbee.perform import Jobs, perform
 from workerbee.pickling import Namespaces
 from workerbee.signing import Key, Signer
 
@@ -82,6 +82,7 @@ class Work:
     """The functions of one jobset as this runner has loaded them, and the signer of the jobset."""
 
     def __init__(self, uuid: UUID, key: Key | None) -> None:
+        self.uuid = uuid
         self._signer = Signer(key, uuid) if key is not None else None
         self.records: dict[int, Function] = {}
         #: For each function the jobset's signer, if this bee has the key that its record was signed with.
@@ -160,6 +161,7 @@ class Runner:
 
     def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
         self._mark.prepare(calls[0].n)
+        Jobs.of = self._work[jobset].uuid if jobset in self._work else None
         try:
             usable = self._usable(jobset, number, calls)
         except FunctionUnavailable as error:

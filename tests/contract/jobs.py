@@ -96,9 +96,15 @@ def fail_to_start(message: str) -> None:
     raise LookupError(message)
 
 
-def nested(dsn: str, jobset_id: str, n: int) -> int:
+def nest(dsn: str, jobset_id: str) -> tuple[int, int]:
+    """The runners of an executor that wants none, and the priority of its calls."""
+    with WorkerbeeExecutor(0, dsn=dsn, jobset_id=jobset_id) as inner:
+        return inner._client.n_local, inner._options.priority
+
+
+def nested(dsn: str, jobset_id: str, n: int, max_workers: int) -> int:
     """A job that has others do its work, in its own jobset."""
-    with WorkerbeeExecutor(1, dsn=dsn, jobset_id=jobset_id) as inner:
+    with WorkerbeeExecutor(max_workers, dsn=dsn, jobset_id=jobset_id) as inner:
         return sum(inner.map(mul, [n] * 3, range(3)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract import jobs
-from tests.contract.conftest import OURS, Gate, Make, maker
+from tests.contract.conftest import OURS, Gate, Make, maker, new_id
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
@@ -155,12 +155,22 @@ def test_a_database_that_stays_away_ends_the_futures(kind: str, database: Databa
 
 
 @pytest.mark.parametrize("kind", ["durable"])
-def test_nested_jobs_do_not_wait_for_their_own_runner(make: Make, shared: Database) -> None:
-    """Every runner busy with a job that waits for jobs of its own jobset: its executor brings runners along."""
+@pytest.mark.parametrize("max_workers", [0, 1])
+def test_nested_jobs_do_not_wait_for_their_own_runner(make: Make, shared: Database, max_workers: int) -> None:
+    """Every runner busy with a job that waits for jobs of its own jobset: its executor brings one along at least."""
     executor = make(2)
-    calls = [executor.submit(jobs.nested, shared.dsn, executor._client.jobset.id, n) for n in range(2)]
+    jobset_id = executor._client.jobset.id
+    calls = [executor.submit(jobs.nested, shared.dsn, jobset_id, n, max_workers) for n in range(2)]
     assert not wait(calls, timeout=60).not_done
     assert [call.result() for call in calls] == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["durable"])
+def test_jobs_of_jobs_go_before_others(make: Make, shared: Database) -> None:
+    """Or each runner that is brought along would begin another job that brings one. Other jobsets have their own."""
+    executor = make(1)
+    assert executor.submit(jobs.nest, shared.dsn, executor._client.jobset.id).result() == (1, 1)
+    assert executor.submit(jobs.nest, shared.dsn, new_id()).result() == (0, 0)
 
 
 @pytest.mark.parametrize("kind", OURS)
