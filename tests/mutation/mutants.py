@@ -477,6 +477,14 @@ MUTANTS = [
         '   AND EXISTS (SELECT FROM workerbee."batch$" h',
         "test_catalogue.py::test_bees_are_counted_and_forgotten",
     ),
+    _sql(
+        "rescue: never by a past snapshot",
+        "bee",
+        "rescue",
+        "AND s.xmin = l.version",
+        "",
+        f"{BACK}::test_nothing_is_done_by_a_snapshot_before_a_copy[rescue]",
+    ),
     # Speculating and taking over
     _sql(
         "speculate: one copy",
@@ -557,6 +565,14 @@ MUTANTS = [
         "AND o.bee IS DISTINCT FROM %(bee)s",
         "",
         f"{START}::test_losers_learn_that_they_run_in_vain",
+    ),
+    _sql(
+        "speculate: never by a past snapshot",
+        "bee",
+        "speculate",
+        "AND b.xmin = s.version",
+        "",
+        f"{BACK}::test_nothing_is_done_by_a_snapshot_before_a_copy[speculate]",
     ),
     _sql(
         "take over: nothing that has begun",

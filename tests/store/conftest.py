@@ -15,6 +15,7 @@ from workerbee.store import Connection
 def line(shared: Database) -> Iterator[Connection]:
     """The connection that most tests of a file share."""
     connection = Connection(shared.dsn)
+    connection.patience = 15.0  # a statement that waits where it shouldn't soon fails its test
     yield connection
     connection.close()
 

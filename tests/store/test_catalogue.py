@@ -81,11 +81,8 @@ def test_a_dropped_jobset_leaves_nothing(hive: Hive) -> None:
     assert (again.jobset.number != hive.jobset.number, again.jobset.uuid != hive.jobset.uuid) == (True, True)
 
 
-def test_a_reader_puts_a_drop_off(
-    hive: Hive, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_puts_a_drop_off(hive: Hive, connect: Callable[[], Connection]) -> None:
     """It is marked, nobody claims from it any more, and the next sweep drops it; meanwhile its name may wait."""
-    monkeypatch.setattr(hive.connection, "patience", 5.0)  # whoever waited for the reader would give up
     hive.add(1)
     reader = connect()
     reader.run("BEGIN")

@@ -340,3 +340,37 @@ def test_what_a_copy_made_a_moment_ago_has_stays_there(hive: Hive, connect: Call
     helper.connection.run("COMMIT")
     thread.join(10)
     assert (hive.waiting(), hive.held()) == ([], [(str(helper.incarnation), [4], 1)])
+
+
+#: A clock that stands still while somebody holds an advisory lock, and with it a statement that has begun.
+STANDING_CLOCK = """
+CREATE SCHEMA standing;
+CREATE FUNCTION standing.now() RETURNS timestamptz LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN pg_catalog.now(); END $$;
+SET search_path = standing, pg_catalog
+"""
+
+
+@pytest.mark.parametrize("verb", ["rescue", "speculate"])
+def test_nothing_is_done_by_a_snapshot_before_a_copy(hive: Hive, connect: Callable[[], Connection], verb: str) -> None:
+    """A statement that began before a copy was made, and got the header's lock after it, leaves both as they are."""
+    for _ in range(4):
+        hive.add(1)
+    holder, helper, late = hive.bee("a"), hive.bee("b"), hive.bee("c", connect())
+    for _ in range(3):
+        holder.succeed(holder.take())
+    hive.age(holder.take(), 10)
+    holder.lapse()
+    late.connection.run(STANDING_CLOCK)
+    hive.run("SELECT pg_advisory_lock(1)")
+    thread = threading.Thread(target=late.save if verb == "rescue" else lambda: late.speculate(ANY))
+    thread.start()
+    eventually(lambda: hive.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+    assert helper.speculate(ANY)
+    hive.run("SELECT pg_advisory_unlock(1)")
+    thread.join(10)
+    late.connection.run("RESET search_path; DROP SCHEMA standing CASCADE")
+    assert (hive.waiting(), {bee for bee, _, _ in hive.held()}) == (
+        [],
+        {str(holder.incarnation), str(helper.incarnation)},
+    )
