@@ -40,6 +40,15 @@ def reopen(shared: Database) -> Iterator[Open]:
         executor.shutdown(cancel_futures=True)
 
 
+@pytest.fixture
+def busy(reopen: Open, gate: Gate) -> WorkerbeeExecutor:
+    """An executor of that jobset, whose only runner is held until the gate opens."""
+    executor = reopen()
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    return executor
+
+
 def defined(source: str) -> Any:
     """The function ``f`` of a source, as a script defines it."""
     space: dict[str, Any] = {"__name__": "__main__"}
@@ -108,12 +117,9 @@ def test_one_and_one_point_zero_are_two(reopen: Open) -> None:
     assert [repr(r) for r in reopen().map(jobs.plain_value, values)] == list(map(repr, values))
 
 
-def test_cancelling_one_future_of_a_job_leaves_the_other(reopen: Open, gate: Gate) -> None:
+def test_cancelling_one_future_of_a_job_leaves_the_other(busy: WorkerbeeExecutor, gate: Gate) -> None:
     """The job is cancelled only with its last future."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    one, other = executor.submit(jobs.mul, 2, 3), executor.submit(jobs.mul, 2, 3)
+    one, other = busy.submit(jobs.mul, 2, 3), busy.submit(jobs.mul, 2, 3)
     assert one.cancel()
     gate.open()
     assert other.result() == 6
@@ -121,13 +127,10 @@ def test_cancelling_one_future_of_a_job_leaves_the_other(reopen: Open, gate: Gat
         one.result()
 
 
-def test_a_job_of_another_process_is_not_cancelled(reopen: Open, gate: Gate) -> None:
+def test_a_job_of_another_process_is_not_cancelled(reopen: Open, busy: WorkerbeeExecutor, gate: Gate) -> None:
     """Only who brought a job may cancel it; anybody else's future alone is cancelled."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    mine = executor.submit(jobs.mul, 2, 3)
-    executor.flush()
+    mine = busy.submit(jobs.mul, 2, 3)
+    busy.flush()
     guest = reopen(0)
     theirs = guest.submit(jobs.mul, 2, 3)
     guest.flush()
@@ -136,13 +139,10 @@ def test_a_job_of_another_process_is_not_cancelled(reopen: Open, gate: Gate) -> 
     assert mine.result() == 6
 
 
-def test_a_cancelled_job_is_cancelled_everywhere(reopen: Open, gate: Gate) -> None:
+def test_a_cancelled_job_is_cancelled_everywhere(reopen: Open, busy: WorkerbeeExecutor, gate: Gate) -> None:
     """A future elsewhere raises CancelledError."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    mine = executor.submit(jobs.mul, 2, 3)
-    executor.flush()
+    mine = busy.submit(jobs.mul, 2, 3)
+    busy.flush()
     guest = reopen(0)
     theirs = guest.submit(jobs.mul, 2, 3)
     guest.flush()
@@ -161,15 +161,12 @@ def test_a_failed_call_is_run_anew_when_it_is_submitted_again(reopen: Open, tmp_
     assert executor.progress().added == 1
 
 
-def test_a_cancelled_call_is_run_anew_when_it_is_submitted_again(reopen: Open, gate: Gate) -> None:
+def test_a_cancelled_call_is_run_anew_when_it_is_submitted_again(busy: WorkerbeeExecutor, gate: Gate) -> None:
     """And its first future stays cancelled."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    future = executor.submit(jobs.mul, 2, 3)
-    executor.flush()
+    future = busy.submit(jobs.mul, 2, 3)
+    busy.flush()
     assert future.cancel()
-    again = executor.submit(jobs.mul, 2, 3)
+    again = busy.submit(jobs.mul, 2, 3)
     gate.open()
     assert again.result() == 6
     assert future.cancelled()
@@ -285,17 +282,14 @@ def test_a_version_is_part_of_the_call(reopen: Open, tmp_path: Path) -> None:
     assert two.submit(defined("def f(x): return -x"), 1).result() == -1
 
 
-def test_higher_priorities_run_first(reopen: Open, gate: Gate, tmp_path: Path) -> None:
+def test_higher_priorities_run_first(busy: WorkerbeeExecutor, gate: Gate, tmp_path: Path) -> None:
     """Then the older ones."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
     path = tmp_path / "order"
     futures = []
     for priority in (0, -5, 7, 3):
-        view = executor.with_options(priority=priority)
+        view = busy.with_options(priority=priority)
         futures.append(view.submit(jobs.note_slowly, str(path), priority))
-        executor.flush()
+        busy.flush()
     gate.open()
     wait(futures)
     assert jobs.noted(path) == ["7", "3", "0", "-5"]
@@ -352,17 +346,14 @@ def test_a_view_is_an_executor(reopen: Open) -> None:
         executor.submit(jobs.mul, 1, 1)
 
 
-def test_progress_counts(reopen: Open, gate: Gate, tmp_path: Path) -> None:
+def test_progress_counts(busy: WorkerbeeExecutor, gate: Gate, tmp_path: Path) -> None:
     """What was added, completed, failed and cancelled, by whomever."""
-    executor = reopen()
-    executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    future = executor.submit(jobs.mul, 1, 1)
-    executor.flush()
+    future = busy.submit(jobs.mul, 1, 1)
+    busy.flush()
     assert future.cancel()
     gate.open()
-    wait([executor.submit(jobs.reciprocal, n) for n in range(3)])
-    counts = executor.progress()
+    wait([busy.submit(jobs.reciprocal, n) for n in range(3)])
+    counts = busy.progress()
     assert (counts.added, counts.completed, counts.failed, counts.cancelled) == (5, 3, 1, 1)
 
 

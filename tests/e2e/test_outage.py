@@ -77,6 +77,13 @@ def on(database: Database, dsn: str, tmp_path: Path, bees: str | None = None) ->
         yield Line(database, dsn, tmp_path / "record", stack, bees)
 
 
+@pytest.fixture
+def line(database: Database, proxy: FaultProxy, tmp_path: Path) -> Iterator[Line]:
+    """Work by way of the proxy."""
+    with on(database, proxy.dsn(database.dsn), tmp_path) as made:
+        yield made
+
+
 # The server
 
 
@@ -153,13 +160,12 @@ FAULTS: dict[str, Callable[[FaultProxy], Any]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_connections_that_fail(database: Database, proxy: FaultProxy, tmp_path: Path, fault: str) -> None:
+def test_connections_that_fail(proxy: FaultProxy, line: Line, fault: str) -> None:
     """However they fail, what was under way is done, once."""
-    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
-        futures = line.submit()
-        eventually(lambda: line.executions() > 20)
-        FAULTS[fault](proxy)
-        line.is_right(futures)
+    futures = line.submit()
+    eventually(lambda: line.executions() > 20)
+    FAULTS[fault](proxy)
+    line.is_right(futures)
 
 
 def test_half_open_connections_of_which_nobody_tells(
@@ -179,46 +185,37 @@ def test_half_open_connections_of_which_nobody_tells(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_cut_around_the_commit_of_a_submit(
-    database: Database, proxy: FaultProxy, tmp_path: Path, when: Literal["before", "after"]
-) -> None:
+def test_a_cut_around_the_commit_of_a_submit(proxy: FaultProxy, line: Line, when: Literal["before", "after"]) -> None:
     """Whether the answer or the question was lost, each call is one job and is run once."""
-    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
-        trap = proxy.cut_on(b'INSERT INTO "workerbee"."job$1"', when=when)
-        futures = line.submit(20)
-        trap.wait()
-        line.is_right(futures)
-        assert line.executions() == 20
+    trap = proxy.cut_on(b'INSERT INTO "workerbee"."job$1"', when=when)
+    futures = line.submit(20)
+    trap.wait()
+    line.is_right(futures)
+    assert line.executions() == 20
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_cut_around_the_commit_of_results(
-    database: Database, proxy: FaultProxy, tmp_path: Path, when: Literal["before", "after"]
-) -> None:
+def test_a_cut_around_the_commit_of_results(proxy: FaultProxy, line: Line, when: Literal["before", "after"]) -> None:
     """The bee keeps them, and stores them again: no job is run twice, no result is doubled."""
-    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
-        trap = proxy.cut_on(b'INSERT INTO "workerbee"."outcome$1"', when=when)
-        futures = line.submit(20)
-        trap.wait()
-        line.is_right(futures)
-        assert line.executions() == 20
+    trap = proxy.cut_on(b'INSERT INTO "workerbee"."outcome$1"', when=when)
+    futures = line.submit(20)
+    trap.wait()
+    line.is_right(futures)
+    assert line.executions() == 20
 
 
-def test_results_that_were_finished_in_an_outage_are_kept(
-    database: Database, proxy: FaultProxy, tmp_path: Path
-) -> None:
+def test_results_that_were_finished_in_an_outage_are_kept(proxy: FaultProxy, line: Line, tmp_path: Path) -> None:
     """A job that ends while the database is away isn't run again."""
     gate = tmp_path / "gate"
-    with on(database, proxy.dsn(database.dsn), tmp_path) as line:
-        future = line.executor.submit(jobs.gated, str(line.record), 0, str(gate))
-        eventually(line.executions)
-        proxy.refuse()
-        proxy.cut()
-        gate.touch()
-        line.bee.says("trying again")
-        proxy.accept()
-        assert future.result(60) == 0
-        assert line.executions() == 1
+    future = line.executor.submit(jobs.gated, str(line.record), 0, str(gate))
+    eventually(line.executions)
+    proxy.refuse()
+    proxy.cut()
+    gate.touch()
+    line.bee.says("trying again")
+    proxy.accept()
+    assert future.result(60) == 0
+    assert line.executions() == 1
 
 
 def test_a_claim_that_commits_after_its_connection_was_cut_is_given_back(
