@@ -57,10 +57,9 @@ class Flusher:
     ) -> None:
         self._connection = connection
         self._catalogue = Catalogue(connection)
-        self._store: ClientStore | None = None
+        self._store = ClientStore(connection, jobset, writer)
         self._jobset = jobset
         self._signer = signer
-        self._writer = writer
         self._ledger = ledger
         self._watcher = watcher
         self._log = log
@@ -178,42 +177,41 @@ class Flusher:
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
-        store = self._store = self._store or ClientStore(self._connection, self._jobset, self._writer)
         digests = [_digest(p) for p in batch]
         known: dict[bytes, SameCall] = {}
         if self._look_first:
-            known = store.same_calls(d for d in digests if d is not None)
+            known = self._store.same_calls(d for d in digests if d is not None)
         new = [(p, d) for p, d in zip(batch, digests, strict=True) if d is None or d not in known]
-        jobs = [self._new_job(store, p, d) for p, d in new]
+        jobs = [self._new_job(p, d) for p, d in new]
         self._ledger.expect(p.future for p, _ in new)
         self._watcher.expect()
-        inserted = self._add(store, jobs)
+        inserted = self._add(jobs)
         self._look_first = not inserted
         missing = [job.digest for job in jobs if job.id not in inserted and job.digest is not None]
         if missing:
-            known |= store.same_calls(missing)
+            known |= self._store.same_calls(missing)
         for pending, _ in new:
             pending.future.inserted = pending.future.inserted or pending.future.job in inserted
         if known:
-            self._attach(store, zip(batch, digests, strict=True), known)
+            self._attach(zip(batch, digests, strict=True), known)
 
-    def _add(self, store: ClientStore, jobs: list[NewJob]) -> set[int]:
+    def _add(self, jobs: list[NewJob]) -> set[int]:
         """Insert the jobs, and tell the bees, in the same transaction or soon after."""
         if not jobs:
             return set()
         hint = self._pace.shares(len(jobs))
-        inserted = store.add(jobs, hint=hint)
+        inserted = self._store.add(jobs, hint=hint)
         self._unhinted = self._unhinted or bool(inserted and not hint)
         if self._unhinted and self._pace.follows(idle=not self._queue):
             self._catalogue.hint_work(self._jobset.number)
             self._unhinted = False
         return inserted
 
-    def _new_job(self, store: ClientStore, pending: Pending, digest: bytes | None) -> NewJob:
+    def _new_job(self, pending: Pending, digest: bytes | None) -> NewJob:
         future, call, function = pending.future, pending.call, pending.function
         if future.job is None:
             future.job, future.run = self._next_id(), 1
-        number = self._numbers.get(function.digest) or self._put_function(store, function)
+        number = self._numbers.get(function.digest) or self._put_function(function)
         mac = self._signer.sign("call", future.job, 0, call.codec, function.digest, call.data)
         return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
 
@@ -226,17 +224,17 @@ class Flusher:
             self._block = min(BLOCK[1], self._block * 4)
         return self._ids.popleft()
 
-    def _put_function(self, store: ClientStore, function: functions.Function) -> int:
+    def _put_function(self, function: functions.Function) -> int:
         mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
         record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
-        number = store.put_function(record, function.identity)
+        number = self._store.put_function(record, function.identity)
         if not self._jobset.temporary:
-            self._say_what_changed(store, function)
+            self._say_what_changed(function)
         self._numbers[function.digest] = number
         return number
 
-    def _say_what_changed(self, store: ClientStore, function: functions.Function) -> None:
-        others = store.namesakes(function.name, function.identity)
+    def _say_what_changed(self, function: functions.Function) -> None:
+        others = self._store.namesakes(function.name, function.identity)
         aside = sum(o.n_results for o in others)
         if aside:
             self._log.warning(
@@ -247,9 +245,7 @@ class Flusher:
                 aside,
             )
 
-    def _attach(
-        self, store: ClientStore, calls: zip[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]
-    ) -> None:
+    def _attach(self, calls: zip[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
         """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
         again: dict[tuple[int, int], Options] = {}
         moves = []
@@ -263,7 +259,7 @@ class Flusher:
                 run += 1
             moves.append((pending.future, same.job, run))
         for options in set(again.values()):
-            store.reopen([key for key, o in again.items() if o == options], options)
+            self._store.reopen([key for key, o in again.items() if o == options], options)
         self._ledger.move(moves)
         self._watcher.ask([job for _, job, _ in moves])
 

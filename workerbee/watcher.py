@@ -50,10 +50,9 @@ class Watcher:
     ) -> None:
         self._connection = connection
         self._catalogue = Catalogue(connection)
-        self._store: ClientStore | None = None
+        self._store = ClientStore(connection, jobset, writer)
         self._jobset = jobset
         self._signer = signer
-        self._writer = writer
         self._ledger = ledger
         self._log = log
         self._asked: deque[int] = deque()
@@ -103,7 +102,6 @@ class Watcher:
 
     def _look(self, hints: list[str]) -> None:
         """One round: what hints say, what was asked for, and in turn everything that is waited for."""
-        self._store = self._store or ClientStore(self._connection, self._jobset, self._writer)
         now = time.monotonic()
         if self._connection.generation != self._generation:  # hints may have been missed
             self._generation = self._connection.generation
@@ -133,7 +131,6 @@ class Watcher:
         return wanted
 
     def _fetch(self, jobs: list[int]) -> int:
-        assert self._store is not None  # noqa: S101 (made by _look)
         found = 0
         for start in range(0, len(jobs), PAGE):
             found += self._resolve(self._store.finished(jobs[start : start + PAGE]))
@@ -167,7 +164,6 @@ class Watcher:
             )
 
     def _mark_begun(self) -> None:
-        assert self._store is not None  # noqa: S101 (made by _look)
         began = time.monotonic()
         for future in self._ledger.of(self._store.begun()):
             future.begin()

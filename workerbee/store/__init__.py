@@ -17,7 +17,7 @@ from workerbee.store.connection import (
     retrying,
     unstorable,
 )
-from workerbee.store.hints import Pace, done_hint, parse_hint, results_hint
+from workerbee.store.hints import Pace, parse_hint, results_hint
 
 __all__ = [
     "QUERY_TIMEOUT",
@@ -36,7 +36,6 @@ __all__ = [
     "backoff",
     "conninfo",
     "described",
-    "done_hint",
     "gone",
     "jitter",
     "parse_hint",

@@ -46,21 +46,9 @@ class Pace:
         return passes
 
 
-def done_hint(jobs: Iterable[int]) -> str:
-    """The jobs as ranges, or ANYTHING if that would be too long."""
-    ranges: list[list[int]] = []
-    for job in sorted(jobs):
-        if ranges and job == ranges[-1][1] + 1:
-            ranges[-1][1] = job
-        else:
-            ranges.append([job, job])
-    text = " ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
-    return text if len(text) < LIMIT else ANYTHING
-
-
 def results_hint(outcomes: Sequence[Outcome]) -> str:
     """The jobs, with their results as far as those are small, signed JSON."""
-    lines = [done_hint(o.job for o in outcomes)]
+    lines = [_ranges(o.job for o in outcomes)]
     size = len(lines[0])
     for o in outcomes if len(outcomes) <= SMALL else ():
         if o.codec == "json" and o.mac is not None and size + len(o.data) < LIMIT // 2:
@@ -85,3 +73,15 @@ def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
         except ValueError:
             continue
     return jobs, ends
+
+
+def _ranges(jobs: Iterable[int]) -> str:
+    """The jobs as ranges, or ANYTHING if that would be too long."""
+    ranges: list[list[int]] = []
+    for job in sorted(jobs):
+        if ranges and job == ranges[-1][1] + 1:
+            ranges[-1][1] = job
+        else:
+            ranges.append([job, job])
+    text = " ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
+    return text if len(text) < LIMIT else ANYTHING
