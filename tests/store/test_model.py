@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -56,6 +57,7 @@ class Store(RuleBasedStateMachine):
         self.charges: Counter[tuple[int, int, str]] = Counter()
         self.counts: Counter[str] = Counter()
         self.known: list[tuple[Bee, Batch]] = []  # all that was ever claimed, for writers that come late
+        self.untouched: set[tuple[UUID, int]] = set()  # given back by who vouched that it had not run, and never will
         self.submit(3)
         [batch] = self.bees[0].claim(3, 3, ANY)
         self._claimed(self.bees[0], batch)
@@ -114,13 +116,15 @@ class Store(RuleBasedStateMachine):
             self._claimed(bee, batch)
 
     def _claimed(self, bee: Bee, batch: Batch) -> None:
-        jobs = self._jobs_of(batch)
-        assert [j for j in jobs if (j, batch.run) not in self.outcomes] == ids_of(batch), "ended jobs aren't handed out"
+        [(jobs, started)] = self.hive.run("SELECT jobs, started FROM {batch} WHERE id = %(b)s", b=batch.id)
+        open_ = [j for j in jobs if (j, batch.run) not in self.outcomes]
+        assert open_ == ids_of(batch), "ended jobs aren't handed out"
+        assert batch.started == len([j for j in jobs[:started] if j in open_])
         assert not batch.again or all(job.attempts >= 0 for job in batch.jobs)
         for job in jobs:
             assert self.waiting[job, batch.run] > 0
             self.waiting[job, batch.run] -= 1
-        self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, jobs, batch.started)
+        self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, list(jobs), started)
         self.known.append((bee, batch))
 
     def _jobs_of(self, batch: Batch) -> list[int]:
@@ -139,7 +143,9 @@ class Store(RuleBasedStateMachine):
     @rule(dice=DICE, some=DICE)
     def complete(self, dice: int, some: int) -> None:
         bee, batch, held = self._some_claim(dice)
-        begun = held.jobs[: held.started] if held else ids_of(batch)
+        begun = (
+            held.jobs[: held.started] if held else [j for j in ids_of(batch) if (batch.claim, j) not in self.untouched]
+        )
         ended = begun[: 1 + some % len(begun)] if begun else []
         for job in ended:
             if (job, batch.run) not in self.outcomes:
@@ -187,6 +193,8 @@ class Store(RuleBasedStateMachine):
         if not given:
             return
         bee.release(batch, given, untouched=untouched)
+        if untouched:
+            self.untouched |= {(batch.claim, job) for job in given}
         self._given_back(batch.id, held, given)
 
     def _given_back(self, number: int, held: Held | None, given: list[int]) -> None:
