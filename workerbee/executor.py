@@ -28,8 +28,7 @@ from workerbee import codec, functions, server
 from workerbee.client import Client
 from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchError
 from workerbee.futures import JobFuture
-from workerbee.job import Jobset, Options
-from workerbee.jobset import valid_id
+from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
 from workerbee.signing import Key
 from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from uuid import UUID
+
+from workerbee.errors import JobsetIdError
 
 #: Codecs whose text a person can read in the database; all others are bytes.
 READABLE = frozenset({"json", "json_call", "error"})
 
 #: The function number of jobs that bring no function (add_job(s), or inserted by hand).
 NO_FUNCTION = 0
+
+_ID = re.compile(r"[a-z0-9_]{1,48}")
+
+
+def valid_id(jobset_id: object) -> str:
+    """The id itself, if it can name a jobset. Raises JobsetIdError."""
+    # Longer names would be cut by PostgreSQL at 63 bytes without an error, and two could become one.
+    if not isinstance(jobset_id, str) or not _ID.fullmatch(jobset_id):
+        raise JobsetIdError(jobset_id)
+    return jobset_id
 
 
 class Jobset(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 import time
@@ -17,26 +16,16 @@ from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
     JobsetExistsError,
-    JobsetIdError,
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
-from workerbee.job import NO_FUNCTION, NewJob, Options
+from workerbee.job import NO_FUNCTION, NewJob, Options, valid_id
 from workerbee.local import LocalBee
 from workerbee.logs import print_to_stdout
 from workerbee.runner import Runner
 from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 
-_ID = re.compile(r"[a-z0-9_]{1,48}")
 JobFunction = Callable[[dict[str, Any]], Any]
-
-
-def valid_id(jobset_id: object) -> str:
-    """The id itself, if it can name a jobset. Raises JobsetIdError."""
-    # Longer names would be cut by PostgreSQL at 63 bytes without an error, and two could become one.
-    if not isinstance(jobset_id, str) or not _ID.fullmatch(jobset_id):
-        raise JobsetIdError(jobset_id)
-    return jobset_id
 
 
 class JobSet:

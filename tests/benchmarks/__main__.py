@@ -32,7 +32,7 @@ def _peers(_: click.Context, __: click.Parameter, given: str) -> tuple[str, ...]
 @click.command()
 @click.argument("rows", nargs=-1, type=click.Choice(list(ROWS)))
 @click.option("--peers", default="processes", callback=_peers, help="Names with commas between, or all, or none.")
-@click.option("--repetitions", type=click.IntRange(1), help="Of every contender, instead of 3 (10 for pairs).")
+@click.option("--repetitions", type=click.IntRange(1), help="Of every contender, instead of 5 (10 for pairs).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to store everything.")
 @click.option("--chart", type=click.Path(path_type=Path), help="Where to draw it, as PNG and SVG.")
 @click.option("--limit", default=900.0, show_default=True, help="Seconds that one run may take.")
