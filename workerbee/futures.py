@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 # Held to make what others wait on, and to end a future that nobody has looked at: one or the other is first.
-_OBSERVING = threading.Lock()
+# A thread may hold it twice: a signal's handler and a finalizer look at futures wherever they interrupt.
+_OBSERVING = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child may ask a future of its parent's
     os.register_at_fork(
         before=_OBSERVING.acquire,
@@ -60,10 +61,11 @@ class JobFuture(Future[Any]):
 
     def observe(self) -> None:
         """Make what somebody can wait on."""
+        made = {"_condition": threading.Condition(), "_waiters": [], "_done_callbacks": []}
         with _OBSERVING:
-            if not self._observed:
-                vars(self).update(_condition=threading.Condition(), _waiters=[], _done_callbacks=[])
-                self._observed = True
+            for name, thing in made.items():
+                vars(self).setdefault(name, thing)  # what the same thread has made meanwhile stays
+            self._observed = True
 
     def result(self, timeout: float | None = None) -> Any:
         """The job's result; see `concurrent.futures.Future.result`."""

@@ -50,7 +50,10 @@ def _by_value(module: str) -> bool:
 
 def dumps(value: object) -> bytes:
     """A pickle that `pickle.loads` takes. Raises whatever the value's own methods do."""
-    body, origins = _dumped(_Pickler, value)
+    file = io.BytesIO()
+    pickler = _Pickler(file)
+    pickler.dump(value)
+    body, origins = file.getvalue(), [space.origin for space in pickler.origins.values()]
     return pickle.dumps(_Bundle(origins, body), protocol=5) if origins else body
 
 
@@ -74,7 +77,6 @@ class _PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)
-        self.origins: dict[int, _Globals] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, CachedFunction) and not importable(obj):
@@ -91,13 +93,31 @@ class _PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 class _Pickler(_PlainPickler):
     """Notes what the functions find in their globals."""
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.origins: dict[int, _Globals] = {}
+
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
         space = self.origins.setdefault(id(func.__globals__), _Globals(len(self.origins), Origin(module, {})))
         for name, value in state[1]["__globals__"].items():
             if name not in space.origin.brought:
-                space.origin.brought[name] = _digest(value)
+                space.origin.brought[name] = _digest(value, func.__globals__)
         return make, (code, space, *rest), state, None, None, _set_state
+
+
+class _DigestPickler(_PlainPickler):
+    """Leaves out what functions find in the given globals: each of those has a digest of its own."""
+
+    def __init__(self, file: io.BytesIO, known: dict[str, Any]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+        reduced = super()._dynamic_function_reduce(func)
+        if func.__globals__ is self._known:
+            reduced[2][1]["__globals__"] = {}
+        return reduced
 
 
 class _Globals:
@@ -111,19 +131,14 @@ class _Globals:
         return _opened_here, (self.n,)
 
 
-def _dumped(pickler: type[_PlainPickler], value: object) -> tuple[bytes, list[Origin]]:
+def _digest(value: object, known: dict[str, Any]) -> bytes:
+    """What a value of the globals ``known`` is; what can't be told is like nothing else."""
     file = io.BytesIO()
-    used = pickler(file)
-    used.dump(value)
-    return file.getvalue(), [space.origin for space in used.origins.values()]
-
-
-def _digest(value: object) -> bytes:
-    """What a value is; what can't be told is like nothing else."""
     try:
-        return hashlib.blake2b(_dumped(_PlainPickler, value)[0], digest_size=16).digest()
+        _DigestPickler(file, known).dump(value)
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return os.urandom(16)
+    return hashlib.blake2b(file.getbuffer(), digest_size=16).digest()
 
 
 CachedFunction: type[Any] = type(functools.cache(len))
@@ -149,17 +164,23 @@ class Namespaces:
     def _initialize(self, setup: bytes) -> None:
         with self.used():
             initializer, initargs = pickle.loads(setup)  # noqa: S301 (part of a verified record)
-        before = {
-            module: {name: (value, _digest(value)) for name, value in space.globals.items()}
-            for module, (space,) in self._spaces.items()
-        }
+        before = [
+            (
+                module,
+                space.globals,
+                {name: (value, _digest(value, space.globals)) for name, value in space.globals.items()},
+            )
+            for module, spaces in self._spaces.items()
+            for space in spaces
+        ]
         initializer(*initargs)
-        for module, (space,) in self._spaces.items():
-            self._prepared[module] = {
-                name: value
-                for name, value in space.globals.items()
-                if not _is_as_before(before[module].get(name), value)
-            }
+        for module, found, was in before:
+            self._prepared.setdefault(module, {}).update(
+                (name, value) for name, value in found.items() if not _is_as_before(was.get(name), value, found)
+            )
+        for module, found, _ in before:
+            for name, value in self._prepared[module].items():
+                found.setdefault(name, value)
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -200,8 +221,8 @@ _used: ContextVar[Namespaces | None] = ContextVar("_used", default=None)
 _opened: ContextVar[list[dict[str, Any]]] = ContextVar("_opened")
 
 
-def _is_as_before(before: tuple[Any, bytes] | None, value: object) -> bool:
-    return before is not None and before[0] is value and before[1] == _digest(value)
+def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[str, Any]) -> bool:
+    return before is not None and before[0] is value and before[1] == _digest(value, known)
 
 
 def _load(origins: list[Origin], body: bytes) -> Any:

@@ -591,6 +591,46 @@ def test_an_initializer_stays_as_it_was_and_what_it_only_reads_does_not() -> Non
     assert loaded(cache.describe(space["f"]), runner)() == (20, 10)
 
 
+def test_what_an_initializer_only_calls_may_change_too() -> None:
+    """A helper isn't set by an initializer that changes what the helper reads: an edited one takes its place."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("table = {}\ndef helper(): return 'old', table\ndef setup():\n  helper()[1][1] = 1", space)
+    exec("def f(): return helper()", space)
+    cache, runner = Cache(space["setup"]), Loader()
+    assert loaded(cache.describe(space["f"]), runner)() == ("old", {1: 1})
+    exec("def helper(): return 'new', table", space)
+    assert loaded(cache.describe(space["f"]), runner)() == ("new", {1: 1})
+
+
+def test_an_initializer_may_come_from_several_places_of_one_name() -> None:
+    """Functions among its arguments have globals of their own, though their module is called the same."""
+    setup = define("def f(g):\n  global made\n  made = n, g()", n=1)
+    f = define("def f(): return made")
+    assert sent(f, setup, (define("def f(): return n", n=2),))() == (1, 2)
+
+
+def test_a_global_behind_many_helpers_is_pickled_once_and_compared_once() -> None:
+    """However many functions lead to it."""
+    seen: list[int] = []
+    space: dict[str, Any] = {"__name__": "__main__", "counted": Counted(seen)}
+    exec("def f0(): return counted", space)
+    for n in range(1, 10):
+        exec(f"def f{n}(): return f{n - 1}()", space)
+    pickling.dumps(space["f9"])
+    assert len(seen) == 2
+
+
+class Counted:
+    """Notes that it is pickled."""
+
+    def __init__(self, seen: list[int]) -> None:
+        self.seen = seen
+
+    def __reduce__(self) -> Any:
+        self.seen.append(1)
+        return list, ()
+
+
 def test_old_namespaces_are_let_go() -> None:
     """A notebook's many versions don't fill up a runner."""
     runner = Loader()

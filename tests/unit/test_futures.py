@@ -102,3 +102,20 @@ def test_a_forked_child_can_ask() -> None:
     child.kill()
     child.join()
     assert child.exitcode == 0
+
+
+def ask_within(ours: JobFuture) -> None:
+    with _OBSERVING:
+        ask(ours)
+
+
+def test_what_interrupts_a_look_can_look() -> None:
+    """A signal's handler and a finalizer run in a thread that may just be looking at another future."""
+    ours = future()
+    ours.begin()
+    child = multiprocessing.get_context("fork").Process(target=ask_within, args=(ours,))
+    child.start()
+    child.join(20)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
