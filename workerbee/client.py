@@ -11,12 +11,13 @@ If one of the threads breaks, every future gets the reason.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -75,6 +76,7 @@ class Client:
         self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
         self._control = threading.Lock()
+        self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
         signer = Signer(key, jobset.uuid)
@@ -163,6 +165,7 @@ class Client:
         self._watcher.run(self._patiently, self._is_needed)
 
     def _is_needed(self) -> bool:
+        self._let_go()
         return self._broken is None and not (self._all_stored and not self._ledger)
 
     def _patiently(self, action: Callable[[], None]) -> None:
@@ -230,13 +233,26 @@ class Client:
                     future.abandon()
 
     def give_up(self, futures: deque[JobFuture]) -> None:
-        """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us."""
-        left = [future for future in futures if not future.done()]
-        futures.clear()
-        if self.jobset.temporary:
-            self.cancel_all(left)
+        """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
+
+        The garbage collector may ask for it, in any thread and with any lock held; then the watcher does it soon.
+        """
+        self._given_up.put(futures)
+        if self._ledger.locked() or threading.current_thread() in self._threads:
+            self._watcher.wake()
         else:
-            self._detach(left)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                futures = self._given_up.get_nowait()
+                left = [future for future in futures if not future.done()]
+                futures.clear()
+                if self.jobset.temporary:
+                    self.cancel_all(left)
+                else:
+                    self._detach(left)
 
     def _detach(self, futures: Iterable[JobFuture]) -> None:
         for future in futures:

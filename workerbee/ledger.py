@@ -24,6 +24,10 @@ class Ledger:
     def __contains__(self, job: int) -> bool:
         return job in self._futures
 
+    def locked(self) -> bool:
+        """Whether some thread, maybe this one, is just using it."""
+        return self._lock.locked()
+
     def expect(self, futures: Iterable[JobFuture]) -> None:
         """Book futures under their jobs; to be called before the rows can be seen by anybody."""
         with self._lock:

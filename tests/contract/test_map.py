@@ -176,6 +176,20 @@ def test_an_iterator_that_is_left_cancels_the_rest(make: Make, gate: Gate, leave
     assert gate.count() < 5  # a process pool has sent some ahead
 
 
+@pytest.mark.parametrize("kind", ["temporary"])
+def test_an_iterator_may_be_collected_in_the_middle_of_anything(make: Make, gate: Gate) -> None:
+    """The garbage collector comes when it likes: here while the books of what is waited for are locked."""
+    executor = make(1)
+    results = [started_map(executor, gate)]
+    with executor._client._ledger._lock:
+        results.clear()
+        gc.collect()
+    eventually(lambda: not executor._client._ledger.futures()[1:], what="the end of the rest")
+    gate.open()
+    executor.shutdown()
+    assert gate.count() == 1
+
+
 @pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
 @pytest.mark.parametrize("kind", ["durable"])
 def test_a_durable_map_goes_on_without_its_iterator(make: Make, gate: Gate, leave: Callable[[Any], None]) -> None:
