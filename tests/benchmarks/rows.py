@@ -208,7 +208,7 @@ ROWS = {
             200_000,
             "jobs_per_s",
             _bees,
-            {f"{n} bees": _ours("bees", "drain", bees=n) for n in (1, 2, 4, 8, 16, 32, 64)},
+            {f"{n} bees": _ours("bees", "drain", bees=n) for n in (1, 2, 4, 16, 64)},
             prepare=_ours("bees", "queue"),
             cloned=True,
             in_pairs=True,
@@ -221,6 +221,7 @@ ROWS = {
             "queries_per_s",
             _idle,
             {OURS: _ours("bees", "idle")},
+            repetitions=3,
             quick_n=4,
         ),
         Row(

@@ -120,10 +120,10 @@ def _waiting(cursor: Any) -> int:
 
 def idle(place: Place) -> Figures:
     """What ``n`` bees with nothing to do ask and write, a bee and second."""
-    seconds = min(60, place.n)
+    seconds = min(30, place.n)
     WorkerbeeExecutor(0, dsn=place.dsn, jobset_id=JOBSET).shutdown()
     with hive(place, place.n), database(place) as cursor:
-        time.sleep(seconds / 2)  # until they have settled, and told the server what they did before
+        time.sleep(seconds)  # until they have settled, and told the server what they did before
         before, written, began = _activity(cursor), position(cursor), time.perf_counter()
         time.sleep(seconds)
         after = _activity(cursor)
