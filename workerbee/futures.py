@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from typing import Any
 
@@ -99,14 +99,15 @@ class JobFuture(Future[Any]):
     def abandon(self) -> bool:
         """Cancel this future alone, whatever its job does; False if it has ended otherwise."""
         with self._condition:
-            if self._state == RUNNING:
-                self._state = PENDING  # a Future that runs would refuse
-        if not super().cancel():
-            return False
-        with self._condition:
+            if self._state == FINISHED:
+                return False
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                return True
+            self._state = CANCELLED
             # Waiters are told at once (python/cpython#136655): nobody else will pick this future up.
-            if self._state == CANCELLED:
-                self.set_running_or_notify_cancel()
+            self.set_running_or_notify_cancel()
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 
     def begin(self) -> None:

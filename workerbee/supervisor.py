@@ -230,6 +230,7 @@ class Supervisor:
         )
         self._connection.listen(["workerbee$work"])
         self._beat()
+        self._generation = self._connection.generation  # over none before it was anything claimed
         if jobset is not None:
             self._serve(jobset)
         name = "every jobset" if jobset is None else jobset.name

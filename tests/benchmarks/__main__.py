@@ -33,7 +33,12 @@ def _peers(_: click.Context, __: click.Parameter, given: str) -> tuple[str, ...]
 @click.argument("rows", nargs=-1, type=click.Choice(list(ROWS)))
 @click.option("--peers", default="processes", callback=_peers, help="Names with commas between, or all, or none.")
 @click.option("--repetitions", type=click.IntRange(1), help="Of every contender, instead of 5 (10 for pairs).")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to store everything.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    help="Where to store everything; other rows there stay.",
+)
 @click.option("--chart", type=click.Path(path_type=Path), help="Where to draw it, as PNG and SVG.")
 @click.option("--limit", default=900.0, show_default=True, help="Seconds that one run may take.")
 @click.option("--quick", is_flag=True, help="Small numbers: only to see that it works.")
@@ -50,10 +55,13 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else the servers and what is measured would stay
     console = Console(width=150)
     found: dict[str, Results] = {}
-    record: dict[str, Any] = {"machine": report.machine(), "quick": quick, "rows": {}}
+    record: dict[str, Any] = {"versions": {}, "rows": {}}
+    if json_file is not None and json_file.exists():
+        record = json.loads(json_file.read_text())  # what isn't measured now stays as it was
+    record |= {"machine": report.machine(), "quick": quick}
     with stage(limit) as here, console.status("…") as status:
         [(postgresql,)] = here.server(DISK).execute("SHOW server_version")
-        record["versions"] = report.versions(postgresql, peers)
+        record["versions"] |= report.versions(postgresql, peers)
         for name in rows or ROWS:
             before = report.machine()["load"]
             results = run.measure(here, ROWS[name], peers, quick=quick, repetitions=repetitions, say=status.update)

@@ -221,7 +221,7 @@ ROWS = {
             "queries_per_s",
             _idle,
             {OURS: _ours("bees", "idle")},
-            repetitions=3,
+            repetitions=2,
             quick_n=4,
         ),
         Row(

@@ -49,10 +49,22 @@ class Hive:
             )
 
     def wait(self) -> None:
-        """Return when all of them serve the jobset."""
+        """Return when all of them serve the jobset, and their runners have started too."""
         with database(self._place) as cursor:
             query = """SELECT count(*) FROM workerbee."bee$" WHERE lease_until > now()"""
             eventually(lambda: _number(cursor, query) >= len(self.bees), timeout=300, what="the bees")
+        eventually(self._calm, timeout=300, what="their runners")
+
+    def _calm(self) -> bool:
+        """Whether they use less than a tenth of a CPU: Python starts at the whole of one."""
+        before = self._cpu_seconds()
+        time.sleep(0.5)
+        return self._cpu_seconds() - before < 0.05 + 0.001 * len(self.bees)
+
+    def _cpu_seconds(self) -> float:
+        bees = [psutil.Process(bee.pid) for bee in self.bees]
+        times = [process.cpu_times() for bee in bees for process in (bee, *bee.children(recursive=True))]
+        return sum(t.user + t.system for t in times)
 
     def end(self, pid: int) -> None:
         """Kill a bee; its runner dies with it."""
