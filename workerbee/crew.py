@@ -361,9 +361,9 @@ class Crew:
         self._recent = max(self._pace[key], 1e-6)
 
     def _overhear(self, runner: RunnerProcess) -> None:
+        """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
         if runner not in self._runners:
             return  # its end was heard of at the same moment, and told first
-        """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
         if runner.process is None or runner.process.stdout is None:
             return
         with suppress(BlockingIOError):
