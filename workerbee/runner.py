@@ -148,8 +148,9 @@ class Runner:
         while (message := self._channel.receive()) is not None:
             match message:
                 case ("function", jobset, uuid, number, record):
-                    work = self._work.setdefault(jobset, Work(UUID(uuid), Key.load()))
-                    work.learn(number, Function(*record))
+                    if jobset not in self._work:
+                        self._work[jobset] = Work(UUID(uuid), Key.load())
+                    self._work[jobset].learn(number, Function(*record))
                 case ("jobs", jobset, function, calls):
                     self._perform_all(jobset, function, [Call(*c) for c in calls])
                 case ("settled",):
