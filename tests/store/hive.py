@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg2 import sql
 
+from tests.waiting import eventually
 from workerbee.job import Batch, Jobset, NewJob, Options, Outcome
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Limits, Scope, queries
 
@@ -146,3 +149,13 @@ def success(job: int, run: int = 1, duration: float = 0.01) -> Outcome:
 
 def failure(job: int, run: int = 1, kind: str = "failed") -> Outcome:
     return Outcome(job, run, kind, "error", b'{"type": "E"}', None, 0.01)
+
+
+def until_waiting(action: Callable[[], object], other: Connection, *, what: str, then: Connection) -> None:
+    """Run ``action`` in a thread until it waits for a lock, as ``other`` sees; then commit what ``then`` is at."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    eventually(lambda: other.run(waiting), what=what)
+    then.run("COMMIT")
+    thread.join(10)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from tests.store.hive import ANY, Hive, ids_of
-from tests.waiting import eventually
+from tests.store.hive import ANY, Hive, ids_of, until_waiting
 from workerbee.job import Options
 from workerbee.store import Connection
 
@@ -39,13 +37,12 @@ def test_a_cancellation_and_a_start_take_turns(hive: Hive, connect: Callable[[],
     bee.connection.run("BEGIN")
     bee.start(batch, 2)
     cancelled: list[set[int]] = []
-    thread = threading.Thread(target=lambda: cancelled.append(hive.client.cancel_waiting([(2, 1), (3, 1)])))
-    thread.start()
-    other = connect()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    eventually(lambda: other.run(waiting), what="the cancellation waiting for the mark")
-    bee.connection.run("COMMIT")
-    thread.join(10)
+    until_waiting(
+        lambda: cancelled.append(hive.client.cancel_waiting([(2, 1), (3, 1)])),
+        connect(),
+        what="the cancellation waiting for the mark",
+        then=bee.connection,
+    )
     assert cancelled == [{3}]
 
 

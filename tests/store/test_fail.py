@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import ANY, Bee, Hive, failure, ids_of
-from tests.waiting import eventually
+from tests.store.hive import ANY, Bee, Hive, failure, ids_of, until_waiting
 from workerbee.job import Batch
 from workerbee.store import Connection, Limits
 
@@ -179,13 +177,12 @@ def test_copies_that_fail_at_once_take_turns(hive: Hive, connect: Callable[[], C
     holder.connection.run("BEGIN")
     assert holder.miss(original, attempts=2) == "noted"
     verdicts: list[str] = []
-    thread = threading.Thread(target=lambda: verdicts.append(helper.miss(copy, attempts=2)))
-    thread.start()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with_other = connect()
-    eventually(lambda: with_other.run(waiting), what="the second failure waiting for the first")
-    holder.connection.run("COMMIT")
-    thread.join(10)
+    until_waiting(
+        lambda: verdicts.append(helper.miss(copy, attempts=2)),
+        connect(),
+        what="the second failure waiting for the first",
+        then=holder.connection,
+    )
     assert verdicts == ["failed"]  # its own attempt is the second: it has seen the first
 
 
@@ -201,11 +198,10 @@ def test_a_copy_made_a_moment_ago_is_seen(hive: Hive, connect: Callable[[], Conn
     helper.connection.run("BEGIN")
     assert helper.speculate(ANY)
     verdicts: list[str] = []
-    thread = threading.Thread(target=lambda: verdicts.append(holder.miss(original, attempts=1)))
-    thread.start()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    other = connect()
-    eventually(lambda: other.run(waiting), what="the failure waiting for the copy")
-    helper.connection.run("COMMIT")
-    thread.join(10)
+    until_waiting(
+        lambda: verdicts.append(holder.miss(original, attempts=1)),
+        connect(),
+        what="the failure waiting for the copy",
+        then=helper.connection,
+    )
     assert (verdicts, hive.outcome(4)) == (["noted"], None)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import ANY, LEASE, Bee, Hive, ids_of
+from tests.store.hive import ANY, LEASE, Bee, Hive, ids_of, until_waiting
 from tests.waiting import eventually
 from workerbee.store import Connection
 
@@ -332,13 +332,12 @@ def test_what_a_copy_made_a_moment_ago_has_stays_there(hive: Hive, connect: Call
     hive.age(original, 10)
     helper.connection.run("BEGIN")
     assert helper.speculate(ANY)
-    thread = threading.Thread(target=lambda: holder.release(original, [4], untouched=False))
-    thread.start()
-    other = connect()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    eventually(lambda: other.run(waiting), what="the holder waiting for the copy")
-    helper.connection.run("COMMIT")
-    thread.join(10)
+    until_waiting(
+        lambda: holder.release(original, [4], untouched=False),
+        connect(),
+        what="the holder waiting for the copy",
+        then=helper.connection,
+    )
     assert (hive.waiting(), hive.held()) == ([], [(str(helper.incarnation), [4], 1)])
 
 
