@@ -239,6 +239,12 @@ class Crew:
         self._ready.clear()
         return taken
 
+    def running(self, seconds: float) -> list[Task]:
+        """The jobs that runners have been in for longer than this."""
+        now = time.monotonic()
+        marks = [(runner, *runner.mark.current()) for runner in self._runners]
+        return [r.in_hand[n] for r, n, since in marks if n in r.in_hand and now - since > seconds]
+
     def stop(self, held: Held, job: int) -> None:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
         self._doomed.add((held, job))

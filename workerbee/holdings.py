@@ -14,6 +14,9 @@ from workerbee.crew import Crew, Held, Task
 from workerbee.job import Batch, Job, Jobset
 from workerbee.store import BeeStore, gone
 
+#: Seconds that a job has run before anybody asks whether it still has to.
+LONG = 0.3
+
 
 class Holdings:
     """The held batches of all jobsets, and the store of each jobset."""
@@ -154,14 +157,19 @@ class Holdings:
                         held.unstarted.clear()
 
     def stop_overtaken(self) -> None:
-        """Stop what runs here in vain, because its run has ended elsewhere.
+        """Stop what has run here for a while, and in vain, because its run has ended elsewhere.
 
         Nothing of it is open any more, whenever it stops: a caller's own runner can't be made to.
         """
-        for number in self.jobsets():
+        by_jobset: dict[int, list[Task]] = {}
+        for task in self._crew.running(LONG):
+            by_jobset.setdefault(task.held.jobset.number, []).append(task)
+        for number, tasks in by_jobset.items():
+            if number not in self.stores:
+                continue  # dropped: it is being stopped
             with self.guard(number):
-                for batch, job in self.stores[number].overtaken():
-                    held = self._held.get(batch)
-                    if held is not None and job in held.open:
-                        self._crew.stop(held, job)
-                        del held.open[job]
+                ended = self.stores[number].overtaken([(job.id, job.run) for _, job in tasks])
+                for held, job in tasks:
+                    if (job.id, job.run) in ended and job.id in held.open:
+                        self._crew.stop(held, job.id)
+                        del held.open[job.id]

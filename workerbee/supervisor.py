@@ -431,13 +431,20 @@ class Supervisor:
         n = self._claim_offered(appetite) if appetite.claim else 0
         if n:
             self._pause = POLL[0]
+            # When all is claimed, not all bees at once.
+            self._next_care = max(self._next_care, now + jitter.uniform(0.0, self._turn))
         if (n and n == appetite.claim) or (not n and self._has_cared(now)):
             self._next_claim = 0.0
             return
         if not n:
-            limit = min(1.5, 0.1 * self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            limit = self._turn if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
+
+    @property
+    def _turn(self) -> float:
+        """Seconds between a bee's looks after others: all together look about ten times a second."""
+        return min(1.5, 0.1 * self._n_bees)
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
         """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
@@ -464,7 +471,7 @@ class Supervisor:
         """Look after others, if it is time to; whether that may have made work, or brought some."""
         if now < self._next_care:
             return False
-        self._next_care = now + min(1.5, 0.1 * self._n_bees)
+        self._next_care = now + self._turn
         if self._care() or (self._next_claim == 0.0 and self._lively):
             return True
         self._look_for_named()

@@ -59,7 +59,7 @@ class Desk:
         self._catalogue.held_elsewhere(bee, self._jobset.number)
 
     def overtaken(self, bee: UUID) -> None:
-        self._as(bee).overtaken()
+        self._as(bee).overtaken([(1, 1)])
 
     def claim(self, bee: UUID) -> None:
         self._as(bee).claim(1, 1, Scope())

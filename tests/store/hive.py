@@ -138,6 +138,10 @@ def ids_of(batch: Batch) -> list[int]:
     return [job.id for job in batch.jobs]
 
 
+def runs_of(batch: Batch) -> list[tuple[int, int]]:
+    return [(job.id, job.run) for job in batch.jobs]
+
+
 def new_job(number: int, function: int = 0, digest: bytes | None = None, key: bytes | None = None, **o: Any) -> NewJob:
     """A job without a digest is never taken for another one."""
     return NewJob(number, function, Options(**o), "json", b'{"n": %d}' % number, None, digest, key)

@@ -32,6 +32,17 @@ def test_a_claim_takes_several_batches(hive: Hive) -> None:
     assert hive.waiting() == [[6]]
 
 
+def test_many_small_batches_are_taken_by_more_and_more(hive: Hive) -> None:
+    """What a dead bee had begun comes back one by one; what follows in large batches is left to others."""
+    for _ in range(60):
+        hive.add(1)
+    hive.add(100)
+    hive.add(1)
+    bee = hive.bee()
+    claims = [bee.claim(100, 100, ANY) for _ in range(4)]
+    assert [[len(b.jobs) for b in claim] for claim in claims] == [[1] * 8, [1] * 16, [1] * 32, [1] * 4 + [96]]
+
+
 def test_higher_priority_first_then_oldest(hive: Hive) -> None:
     """As Dask has it."""
     hive.add(1)

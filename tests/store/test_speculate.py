@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.store.hive import ANY, Bee, Hive, ids_of, success
+from tests.store.hive import ANY, Bee, Hive, ids_of, runs_of, success
 from workerbee.job import Batch
 from workerbee.store import Connection, Scope
 
@@ -102,7 +102,7 @@ def test_the_first_copy_wins(hive: Hive) -> None:
     helper = hive.bee()
     [copy] = helper.speculate(ANY)
     helper.succeed(copy)
-    assert slow.overtaken() == [(held.id, held.jobs[0].id)]
+    assert slow.overtaken(runs_of(held)) == {(held.jobs[0].id, 1)}
     slow.succeed(held)
     counts = hive.catalogue.counts(hive.jobset.number)
     assert (counts.completed, counts.late, counts.open) == (5, 1, 0)

@@ -11,6 +11,9 @@ from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries
 
+#: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
+HEADERS = 8, 64
+
 
 class Scope(NamedTuple):
     """Which functions' jobs a bee takes: ``only`` these (None: any), and none of ``refused``."""
@@ -52,6 +55,7 @@ class BeeStore:
         self._bee = str(incarnation)
         self._host = host
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
+        self._headers = HEADERS[0]
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         self._alive()
@@ -62,8 +66,12 @@ class BeeStore:
     def claim(self, n: int, start: int, scope: Scope) -> list[Batch]:
         """Take at most ``n`` jobs from the front; the first ``start`` of them are started."""
         claim = uuid4()
-        rows = self._run("claim", claim=str(claim), n=n, start=start, headers=min(n, 8), **_scope(scope))
-        return self._batches(rows, claim)
+        headers = min(n, self._headers)
+        rows = self._run("claim", claim=str(claim), n=n, start=start, headers=headers, **_scope(scope))
+        batches = self._batches(rows, claim)
+        small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2
+        self._headers = min(2 * self._headers, HEADERS[1]) if small else HEADERS[0]
+        return batches
 
     def speculate(self, scope: Scope) -> list[Batch]:
         """Take one copy of the worst straggler, if there is one."""
@@ -193,9 +201,9 @@ class BeeStore:
         """Withdraw the losses of this bee's work within the last minute: it had not vanished."""
         self._run("came_back")
 
-    def overtaken(self) -> list[tuple[int, int]]:
-        """(batch, job) of jobs that this bee runs in vain."""
-        return [(batch, job) for batch, _, job in self._run("overtaken")]
+    def overtaken(self, runs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Which of these (job, run) have ended elsewhere."""
+        return set(self._run("overtaken", jobs=[job for job, _ in runs], runs=[run for _, run in runs]))
 
     # Functions
 

@@ -1,5 +1,6 @@
 -- What a bee says of one jobset. Each edge of a batch's life is one statement, fenced by the holder's
--- incarnation and claim where only the holder may take it.
+-- incarnation and claim where only the holder may take it. A job's outcome is looked up by a scalar subquery:
+-- what a join or EXISTS makes of it while there are few outcomes, a prepared plan would still do with millions.
 
 -- name: claim
 -- Take the front of what waits, at most %(n)s jobs; the rest stays claimable at its place. SKIP LOCKED
@@ -58,7 +59,7 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.sta
                    FROM {attempt} a WHERE a.job = u.job AND a.run = h.run AND a.kind <> 'late') END AS past
         FROM unnest(h.jobs) WITH ORDINALITY AS u (job, n)
        CROSS JOIN LATERAL (SELECT id, codec, input::text, payload, mac FROM {job} WHERE id = u.job LIMIT 1) d
-       WHERE NOT h.again OR NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = h.run)
+       WHERE NOT h.again OR (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
   ) j ON true
  ORDER BY h.priority DESC, h.place, h.id, j.n;
 
@@ -107,8 +108,8 @@ SELECT (SELECT count(*) FROM stored), (SELECT count(*) FROM hinted), (SELECT cou
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
 WITH late AS (
-    SELECT o.job, o.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
-      JOIN {outcome} o ON o.job = g.job AND o.run = g.run AND o.bee IS DISTINCT FROM %(bee)s
+    SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
+     WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run)
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host) SELECT job, run, 'late', %(bee)s, %(host)s FROM late
 )
@@ -135,7 +136,7 @@ WITH family AS MATERIALIZED (
      WHERE f.id = %(batch)s AND f.bee = %(bee)s AND f.claim = %(claim)s AND NOT EXISTS (SELECT FROM stale)
 ), open AS MATERIALIZED (
     SELECT h.* FROM held h
-     WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = %(job)s AND o.run = h.run)
+     WHERE (SELECT o.run FROM {outcome} o WHERE o.job = %(job)s AND o.run = h.run) IS NULL
 ), copies AS (
     SELECT f.id, EXISTS (SELECT FROM workerbee."bee$" b
                           WHERE b.incarnation = f.bee AND b.lease_until > now()) AS live
@@ -269,21 +270,23 @@ WITH me AS (
      ORDER BY h.id LIMIT 50 FOR UPDATE OF h SKIP LOCKED
 ), lapsed AS MATERIALIZED (
     SELECT l.* FROM silent l JOIN workerbee."batch$" s ON s.id = l.id AND s.xmin = l.version
+), elsewhere AS MATERIALIZED (
+    SELECT c.run, u.job FROM workerbee."batch$" c CROSS JOIN LATERAL unnest(c.jobs) AS u (job)
+     WHERE c.jobset = {number} AND c.claim IS NOT NULL
+       AND EXISTS (SELECT FROM lapsed) AND c.id NOT IN (SELECT id FROM lapsed)
 ), unfinished AS MATERIALIZED (
     SELECT l.id, l.bee, l.host, l.vanished, l.run, u.job, u.n, u.n <= l.started AS begun,
-           EXISTS (SELECT FROM workerbee."batch$" c
-                    WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.run = l.run
-                      AND u.job = ANY (c.jobs) AND c.id NOT IN (SELECT id FROM lapsed)) AS copied
+           count(*) FILTER (WHERE u.n <= l.started) OVER (PARTITION BY l.bee) AS n_begun,
+           (l.run, u.job) IN (SELECT run, job FROM elsewhere) AS copied
       FROM lapsed l CROSS JOIN LATERAL unnest(l.jobs) WITH ORDINALITY AS u (job, n)
-     WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = l.run)
+     WHERE (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = l.run) IS NULL
 ), suspect AS (
     -- Begun by a bee that, as far as anybody can see, had begun nothing else: it may be what ended the bee.
     SELECT u.id, u.job,
            (SELECT count(DISTINCT a.host) FROM {attempt} a
              WHERE a.job = u.job AND a.run = u.run AND a.kind = 'lost' AND a.alone AND a.host <> u.host) AS before
       FROM unfinished u
-     WHERE u.begun AND u.vanished
-       AND (SELECT count(*) FROM unfinished o WHERE o.bee = u.bee AND o.begun) = 1
+     WHERE u.begun AND u.vanished AND u.n_begun = 1
        AND NOT EXISTS (SELECT FROM workerbee."batch$" o
                         WHERE o.bee = u.bee AND o.claim IS NOT NULL AND o.started > 0
                           AND o.id NOT IN (SELECT id FROM lapsed))
@@ -380,16 +383,18 @@ WITH pace AS MATERIALIZED (
              WHERE (SELECT j.function FROM {job} j WHERE j.id = d.job) = h.function) AS took
       FROM (SELECT DISTINCT function, run FROM workerbee."batch$"
              WHERE jobset = {number} AND claim IS NOT NULL AND started > 0 AND speculate
-               AND bee <> %(bee)s AND claimed_at < now() - interval '50 milliseconds') h
+               AND bee <> %(bee)s
+               AND claimed_at < now() - make_interval(secs => 0.05 * started)) h  -- no sooner can one be slow
+), copied AS MATERIALIZED (
+    SELECT c.run, u.job FROM workerbee."batch$" c CROSS JOIN LATERAL unnest(c.jobs) AS u (job)
+     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.copy_of IS NOT NULL
 ), slow AS MATERIALIZED (
     SELECT h.*, h.xmin AS version, s.job
       FROM workerbee."batch$" h JOIN pace p USING (function, run)
      CROSS JOIN LATERAL (
            SELECT u.job FROM unnest(h.jobs[:h.started]) WITH ORDINALITY AS u (job, n)
-            WHERE NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = u.job AND o.run = h.run)
-              AND NOT EXISTS (SELECT FROM workerbee."batch$" c
-                               WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.run = h.run
-                                 AND c.id <> h.id AND u.job = ANY (c.jobs))
+            WHERE (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
+              AND (h.run, u.job) NOT IN (SELECT run, job FROM copied)
             ORDER BY u.n LIMIT 1) s
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.started > 0 AND h.speculate AND h.copy_of IS NULL
        AND h.bee <> %(bee)s AND h.function <> ALL (%(refused)s)
@@ -423,13 +428,10 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,
   FROM copy h JOIN {job} j ON j.id = h.jobs[1];
 
 -- name: overtaken
--- Jobs that this bee runs in vain, because their run has ended elsewhere: the losers of a race, and
--- running jobs that were cancelled. What was claimed just now is not worth the look.
-SELECT h.id, h.claim::text, u.job
-  FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[:h.started]) AS u (job)
-  JOIN {outcome} o ON o.job = u.job AND o.run = h.run
- WHERE h.jobset = {number} AND h.bee = %(bee)s AND h.claim IS NOT NULL
-   AND h.claimed_at < now() - interval '300 milliseconds' AND o.bee IS DISTINCT FROM %(bee)s;
+-- Which of these jobs this bee runs in vain, because their run has ended elsewhere: the losers of a race,
+-- and running jobs that were cancelled.
+SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
+ WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run);
 
 -- name: get_function
 SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s;

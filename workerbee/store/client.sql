@@ -90,10 +90,9 @@ SELECT data FROM {part} WHERE job = %(job)s AND run = %(run)s AND token = %(toke
 -- callers open it.
 WITH opened AS (
     INSERT INTO {run} (job, run)
-    SELECT o.job, o.run + 1 FROM {outcome} o
-     WHERE (o.job, o.run) IN (SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]))
-       AND o.status <> 'completed'
-     ORDER BY o.job
+    SELECT a.job, a.run + 1 FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
+     WHERE (SELECT o.status <> 'completed' FROM {outcome} o WHERE o.job = a.job AND o.run = a.run)
+     ORDER BY a.job
     ON CONFLICT DO NOTHING RETURNING job, run
 ), batched AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
