@@ -202,7 +202,7 @@ class Store(RuleBasedStateMachine):
             return
         for job in [j for j in given if j in held.jobs]:
             held.drop(job)
-            if not self._holders(job, held.run):
+            if (job, held.run) not in self.outcomes and not self._holders(job, held.run):
                 self.waiting[job, held.run] += 1
         if not held.jobs:
             del self.held[number]

@@ -40,6 +40,16 @@ def test_what_may_have_run_is_looked_at_again(hive: Hive) -> None:
     assert {b.again: ids_of(b) for b in bee.claim(5, 5, ANY)} == {False: [1], True: [2]}
 
 
+def test_what_has_ended_is_not_given_back(hive: Hive) -> None:
+    """A job that was cancelled while its bee was cut off isn't run when the bee gives back what it doesn't know of."""
+    hive.add(2)
+    bee = hive.bee()
+    bee.take(2)
+    assert hive.client.cancel_running([(1, 1)]) == {1}
+    bee.release_unknown([])
+    assert (hive.waiting(), hive.held()) == ([[2]], [])
+
+
 def test_the_mark_follows_what_is_given_back(hive: Hive) -> None:
     """Jobs given back from before the mark move it."""
     hive.add(4)

@@ -198,7 +198,8 @@ SELECT CASE WHEN EXISTS (SELECT FROM stale) THEN 'stale'
        (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
 
 -- name: release
--- Give back what has not run, uncharged, to its old place; what another copy still has is left to that.
+-- Give back what has not run, uncharged, to its old place; what another copy still has is left to that, and
+-- what has ended meanwhile (it was cancelled, or another was first) is just let go.
 -- Locked and looked at as in `fail`.
 WITH family AS MATERIALIZED (
     SELECT c.*, c.xmin AS version FROM workerbee."batch$" c
@@ -214,7 +215,9 @@ WITH family AS MATERIALIZED (
     SELECT f.id, u.job FROM family f CROSS JOIN LATERAL unnest(f.jobs) AS u (job), held h
      WHERE f.id <> h.id AND f.run = h.run AND u.job = ANY (h.jobs) AND u.job = ANY (%(jobs)s)
 ), back AS (
-    SELECT array_agg(u.job ORDER BY u.n) FILTER (WHERE u.job NOT IN (SELECT job FROM copies)) AS jobs,
+    SELECT array_agg(u.job ORDER BY u.n) FILTER (
+               WHERE u.job NOT IN (SELECT job FROM copies)
+                 AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL) AS jobs,
            count(*) FILTER (WHERE u.n <= h.started)::integer AS n_started
       FROM held h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY AS u (job, n)
      WHERE u.job = ANY (%(jobs)s)
