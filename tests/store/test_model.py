@@ -214,6 +214,7 @@ class Store(RuleBasedStateMachine):
         bee.release_unknown([])
         for number, held in list(self.held.items()):
             if held.bee == str(bee.incarnation):
+                self.untouched |= {(UUID(held.claim), job) for job in held.jobs}
                 self._given_back(number, held, list(held.jobs)) if held.jobs else self.held.pop(number)
 
     @rule(slot=SLOTS)
