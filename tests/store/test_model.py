@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from uuid import UUID
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -57,7 +56,7 @@ class Store(RuleBasedStateMachine):
         self.charges: Counter[tuple[int, int, str]] = Counter()
         self.counts: Counter[str] = Counter()
         self.known: list[tuple[Bee, Batch]] = []  # all that was ever claimed, for writers that come late
-        self.untouched: set[tuple[UUID, int]] = set()  # given back by who vouched that it had not run, and never will
+        self.begun: set[tuple[str, int]] = set()  # (claim, job) that a bee may have run, and may yet complete
         self.submit(3)
         [batch] = self.bees[0].claim(3, 3, ANY)
         self._claimed(self.bees[0], batch)
@@ -124,8 +123,12 @@ class Store(RuleBasedStateMachine):
         for job in jobs:
             assert self.waiting[job, batch.run] > 0
             self.waiting[job, batch.run] -= 1
-        self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, list(jobs), started)
+        held = self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, list(jobs), started)
+        self._begin(held)
         self.known.append((bee, batch))
+
+    def _begin(self, held: Held) -> None:
+        self.begun |= {(held.claim, job) for job in held.jobs[: held.started]}
 
     def _jobs_of(self, batch: Batch) -> list[int]:
         [(jobs,)] = self.hive.run("SELECT jobs FROM {batch} WHERE id = %(b)s", b=batch.id)
@@ -137,15 +140,15 @@ class Store(RuleBasedStateMachine):
         bee, batch, held = self._some_claim(dice)
         if held is not None:
             held.started = min(max(held.started, mark), len(held.jobs))
+            self._begin(held)
         assert bee.start(batch, mark) == ((held.started, held.jobs) if held else (0, []))
 
     @precondition(lambda self: self.known)
     @rule(dice=DICE, some=DICE)
     def complete(self, dice: int, some: int) -> None:
         bee, batch, held = self._some_claim(dice)
-        begun = (
-            held.jobs[: held.started] if held else [j for j in ids_of(batch) if (batch.claim, j) not in self.untouched]
-        )
+        mine = held.jobs[: held.started] if held else ids_of(batch)
+        begun = [job for job in mine if (str(batch.claim), job) in self.begun]
         ended = begun[: 1 + some % len(begun)] if begun else []
         for job in ended:
             if (job, batch.run) not in self.outcomes:
@@ -193,8 +196,8 @@ class Store(RuleBasedStateMachine):
         if not given:
             return
         bee.release(batch, given, untouched=untouched)
-        if untouched:
-            self.untouched |= {(batch.claim, job) for job in given}
+        if untouched:  # so the bee vouches, and completes none of it later
+            self.begun -= {(str(batch.claim), job) for job in given}
         self._given_back(batch.id, held, given)
 
     def _given_back(self, number: int, held: Held | None, given: list[int]) -> None:
@@ -214,7 +217,7 @@ class Store(RuleBasedStateMachine):
         bee.release_unknown([])
         for number, held in list(self.held.items()):
             if held.bee == str(bee.incarnation):
-                self.untouched |= {(UUID(held.claim), job) for job in held.jobs}
+                self.begun -= {(held.claim, job) for job in held.jobs}
                 self._given_back(number, held, list(held.jobs)) if held.jobs else self.held.pop(number)
 
     @rule(slot=SLOTS)
@@ -271,7 +274,8 @@ class Store(RuleBasedStateMachine):
             assert original.bee != str(bee.incarnation)
             assert original.jobs.index(job) < original.started
             assert (job, batch.run) not in self.outcomes
-            self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, [job], 1)
+            held = self.held[batch.id] = Held(str(bee.incarnation), str(batch.claim), batch.run, [job], 1)
+            self._begin(held)
             self.known.append((bee, batch))
             self.counts["speculative"] += 1
 
