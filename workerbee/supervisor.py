@@ -431,8 +431,6 @@ class Supervisor:
         n = self._claim_offered(appetite) if appetite.claim else 0
         if n:
             self._pause = POLL[0]
-            # When all is claimed, not all bees at once.
-            self._next_care = max(self._next_care, now + jitter.uniform(0.0, self._turn))
         if (n and n == appetite.claim) or (not n and self._has_cared(now)):
             self._next_claim = 0.0
             return
