@@ -175,7 +175,8 @@ class Crew:
         self._ends: list[End | Unusable] = []
         self._records: dict[tuple[int, int], tuple[str, tuple[Any, ...]]] = {}
         self._pace: dict[tuple[int, int], float] = {}
-        self._recent: float | None = None
+        self._latest: float | None = None
+        self._recent: float | None = None  # the same, as of the last collection
         self._doomed: set[tuple[Held, int]] = set()
         self._barred: set[tuple[int, int]] = set()
         self._number = 0
@@ -204,10 +205,15 @@ class Crew:
     def collect(self) -> list[End | Unusable]:
         """What has ended since the last call."""
         ends, self._ends = self._ends, []
+        self._recent = self._latest
         return ends
 
     def appetite(self) -> Appetite:
-        """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
+        """How much to claim now: some tenths of a second of work ahead of the runners, no more.
+
+        The pace is that of the jobs whose ends were collected: as long as nobody has looked at how they ended,
+        their haste may be that of a machine on which all fails.
+        """
         if self._waiting_too_long():
             return Appetite(0, 0)  # or what was just given back would be claimed again
         busy = sum(len(r.in_hand) for r in self._runners)
@@ -364,7 +370,7 @@ class Crew:
         key = _function(task)
         before = self._pace.get(key, duration)
         self._pace[key] = before + 0.2 * (duration - before)
-        self._recent = max(self._pace[key], 1e-6)
+        self._latest = max(self._pace[key], 1e-6)
 
     def _overhear(self, runner: RunnerProcess) -> None:
         """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
