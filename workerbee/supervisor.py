@@ -9,6 +9,7 @@ In an outage it goes on trying, about once a second, with what has ended kept in
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import socket
@@ -48,6 +49,8 @@ IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
+#: Seconds between a bee's looks after others, at least and at most; and where there is always enough to claim.
+LOOK, SATED_LOOK = (0.0, 1.5), (1.0, 10.0)
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -133,7 +136,8 @@ class Supervisor:
         self._started = time.monotonic()
         self._n_claimed = 0
         self._next_reconcile = self._doubt_until = 0.0
-        self._next_beat = self._next_claim = self._next_care = self._next_look = 0.0
+        self._next_beat = self._next_claim = self._next_look = 0.0
+        self._last_care = -math.inf
         self._pause = POLL[0]
         self._lively = True
         self._lease = IDLE_LEASE
@@ -398,11 +402,13 @@ class Supervisor:
                 with self._holdings.guard(number):
                     store.came_back()
 
-    def _care(self) -> list[Batch]:
-        """With a runner free and nothing to claim: put back what dead bees held, and help stragglers."""
+    def _care(self, *, idle: bool) -> bool:
+        """Put back what dead bees held; if ``idle``, help stragglers too. Whether that has brought or made work."""
         assert self._facts is not None  # noqa: S101
+        self._last_care = time.monotonic()
         if not self._lively:
-            return []
+            return False
+        made = False
         for number in self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset):
             jobset = self._catalogue.find_jobset_by_number(number)
             if jobset is None:
@@ -412,16 +418,24 @@ class Supervisor:
                 bees = store.rescue(LEASE)
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
-                if bees or store.take_over(self._scopes[number]):
-                    self._next_claim = 0.0
-                elif jobset.speculate and not self._breaker.open and (copies := store.speculate(self._scopes[number])):
-                    return self._take(store, copies)
-        return []
+                if bees or (idle and self._help(store)):
+                    made = True
+        return made
+
+    def _help(self, store: BeeStore) -> bool:
+        """Take over what a slow bee has not begun, or else a copy of its slowest job; whether there was any."""
+        scope = self._scopes[store.jobset.number]
+        if store.take_over(scope):
+            return True
+        if not store.jobset.speculate or self._breaker.open:
+            return False
+        copies = store.speculate(scope)
+        return bool(copies and self._take(store, copies))
 
     # Claiming
 
     def _claim(self, now: float) -> None:
-        """Claim as much as is wanted; where nothing is to be had, look after others, and then wait a little."""
+        """Claim as much as is wanted, and look after others now and then; where there isn't enough, wait a little."""
         appetite = self._crew.appetite()
         if not appetite.claim or now < self._next_claim:
             return
@@ -429,20 +443,16 @@ class Supervisor:
         if self._settings.max_jobs is not None:
             appetite = appetite.at_most(self._settings.max_jobs - self._n_claimed)
         n = self._claim_offered(appetite) if appetite.claim else 0
+        sated = 0 < n == appetite.claim
         if n:
             self._pause = POLL[0]
-        if (n and n == appetite.claim) or (not n and self._has_cared(now)):
+        if self._has_cared(now, idle=not n, sated=sated) or sated:
             self._next_claim = 0.0
             return
         if not n:
-            limit = self._turn if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
+            limit = _turn(LOOK, self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
             self._pause = min(limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
-
-    @property
-    def _turn(self) -> float:
-        """Seconds between a bee's looks after others: all together look about ten times a second."""
-        return min(1.5, 0.1 * self._n_bees)
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
         """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
@@ -465,15 +475,15 @@ class Supervisor:
                     return sum(len(batch.jobs) for batch in batches)
         return 0
 
-    def _has_cared(self, now: float) -> bool:
-        """Look after others, if it is time to; whether that may have made work, or brought some."""
-        if now < self._next_care:
+    def _has_cared(self, now: float, *, idle: bool, sated: bool) -> bool:
+        """Look after others, if it is time to; whether that has brought or made work."""
+        if now < self._last_care + _turn(SATED_LOOK if sated else LOOK, self._n_bees):
             return False
-        self._next_care = now + self._turn
-        if self._care() or (self._next_claim == 0.0 and self._lively):
+        if self._care(idle=idle):
             return True
-        self._look_for_named()
-        self._perhaps_exhausted()
+        if idle:
+            self._look_for_named()
+            self._perhaps_exhausted()
         return False
 
     def _look_for_named(self) -> None:
@@ -599,6 +609,11 @@ class Supervisor:
         self._tell({"event": "dropped", "number": jobset.number})
         if self._facts is not None and self._facts.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)
+
+
+def _turn(limits: tuple[float, float], n_bees: int) -> float:
+    """Seconds between a bee's looks: within the limits, all bees together look about ten times a second."""
+    return min(limits[1], max(limits[0], 0.1 * n_bees))
 
 
 def _name_of(function: Function | None) -> str:

@@ -246,6 +246,24 @@ def test_the_jobs_of_a_killed_bee_run_elsewhere(
     assert database.execute("SELECT n_claims, n_failed_attempts, status FROM workerbee.work") == [(2, 0, "completed")]
 
 
+def test_the_jobs_of_a_killed_bee_run_before_the_work_is_over(
+    bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
+) -> None:
+    """Also a bee that always finds enough to claim looks after others, or a loss is hidden by a stream of jobs."""
+    victim = bee("work", "--busywait")
+    executor = client()
+    future = executor.submit(jobs.gated, str(record), "lost", str(gate))
+    eventually(lambda: jobs.noted(record))
+    heir = bee("work", "--busywait")
+    stream = [executor.submit(jobs.slowly, str(record), n, 0.02) for n in range(3000)]
+    eventually(stream[0].done)
+    victim.kill()
+    eventually(lambda: ("lost", heir.process.pid) in jobs.noted(record))
+    assert not stream[-1].done()
+    gate.touch()
+    assert future.result(30) == "lost"
+
+
 def test_a_zombies_success_changes_nothing(
     bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
 ) -> None:
