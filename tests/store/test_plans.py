@@ -15,6 +15,7 @@ import pytest
 
 from tests.servers import Server
 from tests.store.hive import ANY, Bee, Hive, success
+from workerbee.job import Options
 from workerbee.store import ClientStore, Connection, schema
 from workerbee.store.connection import Query, Row, Statement
 
@@ -55,8 +56,10 @@ class Explaining(Connection):
             super().run(query.prepare)
         super().run("BEGIN")
         execute = query.execute.as_string(self._pg)
-        [(explained,)] = super().run("EXPLAIN (ANALYZE, FORMAT JSON) " + execute, params)
-        super().run("ROLLBACK")
+        try:
+            [(explained,)] = super().run("EXPLAIN (ANALYZE, FORMAT JSON) " + execute, params)
+        finally:
+            super().run("ROLLBACK")
         self.plans.append(explained[0]["Plan"])
 
 
@@ -104,7 +107,8 @@ def start(hive: Hive, bee: Bee) -> None:
 
 def complete(hive: Hive, bee: Bee) -> None:
     [batch] = bee.claim(2, 2, ANY)
-    bee.complete([success(job.id) for job in batch.jobs], [batch], hint=None)
+    for closed in ([batch], []):  # and then once more: late
+        bee.complete([success(job.id) for job in batch.jobs], closed, hint=None)
 
 
 def fail(hive: Hive, bee: Bee) -> None:
@@ -138,6 +142,7 @@ def watch(hive: Hive, bee: Bee) -> None:
     client = ClientStore(bee.connection, hive.jobset, uuid4())
     client.finished(list(range(500, 700)))
     client.begun()
+    client.reopen([(n, 1) for n in range(500, 700)], Options())
     client.same_calls([n.to_bytes(8, "big") for n in range(500, 700)])
     client.results(5000, 100)
 
