@@ -9,7 +9,6 @@ In an outage it goes on trying, about once a second, with what has ended kept in
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import socket
@@ -19,12 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec
+from workerbee import codec, lookout
 from workerbee.breaker import Breaker
 from workerbee.crew import DEATHS, Appetite, Crew, End, Held, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
+from workerbee.lookout import Lookout
 from workerbee.recorder import Judge, Recorder
 from workerbee.signing import Key
 from workerbee.store import (
@@ -49,8 +49,6 @@ IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
-#: Seconds between a bee's looks after others, at least and at most; and where there is always enough to claim.
-LOOK, SATED_LOOK = (0.0, 1.5), (1.0, 10.0)
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -137,12 +135,12 @@ class Supervisor:
         self._n_claimed = 0
         self._next_reconcile = self._doubt_until = 0.0
         self._next_beat = self._next_claim = self._next_look = 0.0
-        self._last_care = -math.inf
         self._pause = POLL[0]
         self._lively = True
         self._lease = IDLE_LEASE
         self._n_bees = 1
         self._breaker = Breaker()
+        self._lookout = Lookout(self._started)
         self._status = EXIT_CRASH
 
     # Life
@@ -405,7 +403,6 @@ class Supervisor:
     def _care(self, *, idle: bool) -> bool:
         """Put back what dead bees held; if ``idle``, help stragglers too. Whether that has brought or made work."""
         assert self._facts is not None  # noqa: S101
-        self._last_care = time.monotonic()
         if not self._lively:
             return False
         made = False
@@ -450,8 +447,8 @@ class Supervisor:
             self._next_claim = 0.0
             return
         if not n:
-            limit = _turn(LOOK, self._n_bees) if self._lively else min(POLL[1], self._settings.max_busywait_sleep)
-            self._pause = min(limit, self._pause * 2)
+            limit = lookout.pause(self._n_bees) if self._lively else self._settings.max_busywait_sleep
+            self._pause = min(POLL[1], limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
@@ -477,7 +474,7 @@ class Supervisor:
 
     def _has_cared(self, now: float, *, idle: bool, sated: bool) -> bool:
         """Look after others, if it is time to; whether that has brought or made work."""
-        if now < self._last_care + _turn(SATED_LOOK if sated else LOOK, self._n_bees):
+        if not self._lookout.due(now, n_bees=self._n_bees, sated=sated):
             return False
         if self._care(idle=idle):
             return True
@@ -609,11 +606,6 @@ class Supervisor:
         self._tell({"event": "dropped", "number": jobset.number})
         if self._facts is not None and self._facts.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)
-
-
-def _turn(limits: tuple[float, float], n_bees: int) -> float:
-    """Seconds between a bee's looks: within the limits, all bees together look about ten times a second."""
-    return min(limits[1], max(limits[0], 0.1 * n_bees))
 
 
 def _name_of(function: Function | None) -> str:

@@ -32,6 +32,7 @@ RANKS = {
     "embedded": 5,
     "server": 6,
     "breaker": 6,
+    "lookout": 6,
     "crew": 6,
     "runner": 6,
     "holdings": 7,

@@ -381,7 +381,7 @@ WITH pace AS MATERIALIZED (
            (SELECT ARRAY[percentile_cont(0.5) WITHIN GROUP (ORDER BY d.duration),
                          percentile_cont(0.95) WITHIN GROUP (ORDER BY d.duration), count(*)]
               FROM (SELECT job, duration FROM {outcome} WHERE status = 'completed' AND duration IS NOT NULL
-                     ORDER BY job DESC LIMIT 1000) d
+                     ORDER BY job DESC LIMIT 200) d
              -- Asked for each of these, not joined: that would read all jobs there are.
              WHERE (SELECT j.function FROM {job} j WHERE j.id = d.job) = h.function) AS took
       FROM (SELECT DISTINCT function, run FROM workerbee."batch$"

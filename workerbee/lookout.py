@@ -1,0 +1,38 @@
+"""When a bee looks after others: the seldomer the more bees there are, for any of them can help."""
+
+from __future__ import annotations
+
+from workerbee.store import jitter
+
+#: Seconds between looks for each bee there is, of a bee that lacks work, and what they come to at most: all look
+#: ten times a second, and where there are many a hundred times.
+FEW, FEW_AT_MOST, MANY = 0.1, 1.5, 0.01
+#: The shortest and the longest pause of a bee that always finds enough to claim; nobody's is longer.
+SATED = (1.0, 10.0)
+
+
+def pause(n_bees: int, *, sated: bool = False) -> float:
+    """Seconds between one bee's looks where there are so many bees."""
+    seconds = max(SATED[0], FEW * n_bees) if sated else max(min(FEW * n_bees, FEW_AT_MOST), MANY * n_bees)
+    return min(seconds, SATED[1])
+
+
+class Lookout:
+    """Says when. ``now`` is always of the same clock, in seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._last = self._next = now
+        self._sated = False
+
+    def due(self, now: float, *, n_bees: int, sated: bool) -> bool:
+        """Whether to look now, which is then taken to be done; ``sated``: there was enough to claim."""
+        if sated:
+            self._next = self._last + pause(n_bees, sated=True)
+        elif self._sated:
+            # Work ends for all bees at the same moment; they don't look all at once.
+            self._next = min(self._next, now + pause(n_bees) * jitter.random())
+        self._sated = sated
+        if now < self._next:
+            return False
+        self._last, self._next = now, now + pause(n_bees, sated=sated)
+        return True
