@@ -26,6 +26,8 @@ from workerbee import WorkerbeeExecutor
 
 JOBSET = "bees"
 SECONDS = 0.25
+#: Jobs of each of many bees before their rate is taken.
+WARM = 3
 
 
 class Hive:
@@ -101,7 +103,7 @@ def queue(place: Place) -> Figures:
 
 
 def drain(place: Place, *, bees: int) -> Figures:
-    """The rate at which so many bees do what was queued, released all at once when each has run a job."""
+    """The rate at which so many bees do what was queued, released all at once when each is warm."""
     with hive(place, bees), database(place) as cursor:
         completed = 'SELECT COALESCE(sum(completed), 0) FROM workerbee."counter$"'
         _warm_up(place, bees, cursor)
@@ -114,12 +116,12 @@ def drain(place: Place, *, bees: int) -> Figures:
 
 
 def _warm_up(place: Place, bees: int, cursor: Any) -> None:
-    """Have each bee run something: the first job takes it several times as long as any later one."""
-    query = 'SELECT count(*) FROM workerbee."counter$" WHERE completed > 0'
+    """Have each bee run a few jobs: its statements are planned at their second use, its function loaded at the first."""
+    query = f'SELECT count(*) FROM workerbee."counter$" WHERE completed >= {WARM}'
     with WorkerbeeExecutor(0, dsn=place.dsn, jobset_id=JOBSET) as ours:
         once = ours.with_options(unique=False, speculate=False)
         while _number(cursor, query) < bees:
-            _all([once.submit(sleep, {"seconds": 0.5}) for _ in range(bees)])
+            _all([once.submit(sleep, {"seconds": 0.3}) for _ in range(bees)])
 
 
 def _release(cursor: Any) -> None:
