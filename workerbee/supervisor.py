@@ -49,6 +49,9 @@ IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
+#: Where hints of work are heard. Among so many bees, one does without after so many seconds with enough work, and
+#: until it pauses so long.
+WORK, CROWD, FED, HUNGRY = "workerbee$work", 16, 0.25, 0.1
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -136,6 +139,7 @@ class Supervisor:
         self._next_reconcile = self._doubt_until = 0.0
         self._next_beat = self._next_claim = self._next_look = 0.0
         self._pause = POLL[0]
+        self._hungry_at = self._started
         self._lively = True
         self._lease = IDLE_LEASE
         self._n_bees = 1
@@ -180,7 +184,7 @@ class Supervisor:
         self._patiently(self._arrive)
         while True:
             self._patiently(self._round)
-            if any(channel == "workerbee$work" for channel, _ in self._rest(self._sleep())):
+            if any(channel == WORK for channel, _ in self._rest(self._sleep())):
                 self._hurry()
 
     def _rest(self, seconds: float) -> list[tuple[str, str]]:
@@ -230,7 +234,7 @@ class Supervisor:
             platform.python_version(),
             settings.workers,
         )
-        self._connection.listen(["workerbee$work"])
+        self._connection.listen([WORK])
         self._beat()
         self._generation = self._connection.generation  # over none before it was anything claimed
         if jobset is not None:
@@ -434,6 +438,8 @@ class Supervisor:
     def _claim(self, now: float) -> None:
         """Claim as much as is wanted, and look after others now and then; where there isn't enough, wait a little."""
         appetite = self._crew.appetite()
+        if not appetite.claim:
+            self._listens_anew(now, sated=True)
         if not appetite.claim or now < self._next_claim:
             return
         appetite = self._dampened(appetite, now)
@@ -443,13 +449,31 @@ class Supervisor:
         sated = 0 < n == appetite.claim
         if n:
             self._pause = POLL[0]
-        if self._has_cared(now, idle=not n, sated=sated) or sated:
+        made = self._has_cared(now, idle=not n, sated=sated)
+        missed = self._listens_anew(now, sated=sated)
+        if sated or made or missed:
             self._next_claim = 0.0
             return
         if not n:
             limit = lookout.pause(self._n_bees) if self._lively else self._settings.max_busywait_sleep
             self._pause = min(POLL[1], limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
+
+    def _listens_anew(self, now: float, *, sated: bool) -> bool:
+        """Whether hints are heard from now on again: what was said before is to be looked for.
+
+        A NOTIFY wakes every session that listens to anything. In a crowd that would be most of what a server
+        does, if those listened that have enough to do.
+        """
+        if sated:
+            if self._n_bees >= CROWD and now > self._hungry_at + FED:
+                self._connection.unlisten()
+            return False
+        self._hungry_at = now
+        if self._connection.listens or self._pause < HUNGRY:
+            return False
+        self._connection.listen([WORK])
+        return True
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
         """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""

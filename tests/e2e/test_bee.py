@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -223,6 +224,28 @@ def test_max_jobs_drains_a_bee_after_so_many(bee: NewBee, client: NewClient, dat
     assert bee("work", "--max-jobs", 3).wait() == 75
     assert len(jobs.noted(record)) == 3
     assert statuses(database) == {"completed": 3, "waiting": 197}
+
+
+def test_in_a_crowd_a_bee_with_enough_to_do_hears_no_hints(
+    bee: NewBee, client: NewClient, database: Database, record: Path
+) -> None:
+    """Each hint wakes every session that listens to any; when it lacks work it listens again, and hears the next."""
+    executor = client()
+    database.execute(
+        """INSERT INTO workerbee."bee$" (incarnation, host, pid, python, runners, lease_until)
+           SELECT gen_random_uuid(), 'elsewhere', n, '3', 1, now() + interval '1 hour' FROM generate_series(1, 20) n"""
+    )
+    database.server.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
+    one = bee("work", "--busywait")
+    name = one.says(r"bee (\w+) serves")[1]
+    executor.submit(jobs.double, 1).result(30)
+
+    def heard() -> list[str]:
+        return re.findall(rf"workerbee bee {name} LOG:  statement: (UNLISTEN|LISTEN)", database.server.log)
+
+    wait([executor.submit(jobs.slowly, str(record), n, 0.02) for n in range(50)])
+    eventually(lambda: heard() == ["LISTEN", "UNLISTEN", "LISTEN"])
+    assert executor.submit(jobs.double, 2).result(30) == 4
 
 
 # Accidents

@@ -162,6 +162,7 @@ class Connection:
         self._prepared: dict[str, str] = {}
         self.patience = QUERY_TIMEOUT  # seconds that a query may take, with the connecting before it
         self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
+        self._hears = False  # one has come back over this connection
         self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
@@ -176,10 +177,13 @@ class Connection:
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
         connection or no answer in time; after either kind `passing` says whether to try again.
         """
+        return self._attempt(lambda pg, end: self._answer(pg, self._prepare(pg, query, end), params, end))
+
+    def _attempt(self, action: Callable[[Any, float], list[Row]]) -> list[Row]:
         deadline = time.monotonic() + self.patience
         pg = self._connected(deadline)
         try:
-            return self._answer(pg, self._prepare(pg, query, deadline), params, deadline)
+            return action(pg, deadline)
         except psycopg2.Error as error:
             if pg.closed or error.pgcode in (None, _NOT_PREPARED):
                 self.drop()
@@ -215,23 +219,37 @@ class Connection:
         return Statement(query.as_string(self._connected(time.monotonic() + CONNECT_TIMEOUT)))
 
     def listen(self, channels: Sequence[str]) -> None:
-        """Hear these channels from now on, also after a reconnection."""
+        """Hear these channels from now on, also after a reconnection. Raises as `run` does."""
         new = [c for c in channels if c not in self._channels]
         self._channels.extend(new)
         if self._pg is not None and self.direct:
-            self._listen(self._pg, new, time.monotonic() + QUERY_TIMEOUT)
+            self._attempt(lambda pg, end: self._listen(pg, new, end))
+
+    def unlisten(self) -> None:
+        """Hear nothing until `listen` is called again. Raises as `run` does."""
+        if self.listens:
+            self._channels.clear()
+            self._probe = None
+            if self.direct:
+                self.run("UNLISTEN *")
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is a channel to hear; a bee behind a pooler only means to."""
+        return bool(self._channels)
 
     @property
     def deaf(self) -> bool:
         """Whether notifications can't be relied on: behind a pooler, or our own probe hasn't come back."""
         return not self.direct or (self._probe is not None and time.monotonic() > self._probe[1])
 
-    def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> None:
+    def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> list[Row]:
         for channel in channels:
             self._answer(pg, sql.SQL("LISTEN {}").format(sql.Identifier(channel)), None, deadline)
-        if channels:
+        if channels and not self._hears:
             self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE)
             self._answer(pg, "SELECT pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]}, deadline)
+        return []
 
     def wait(self, timeout: float, wake: Wake) -> list[tuple[str, str]]:
         """Sleep until a notification, a wake-up, or the time is over; the notifications as (channel, payload)."""
@@ -262,7 +280,7 @@ class Connection:
         heard = [(n.channel, n.payload) for n in self._pg.notifies]
         self._pg.notifies.clear()
         if self._probe is not None and any(payload == self._probe[0] for _, payload in heard):
-            self._probe = None
+            self._probe, self._hears = None, True
         return [h for h in heard if not h[1].startswith("probe ")]
 
     def drop(self) -> None:
@@ -280,6 +298,7 @@ class Connection:
         self.drop()
         self.generation += 1
         self._prepared.clear()
+        self._probe, self._hears = None, False
         limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
         try:
             pg = psycopg2.connect(

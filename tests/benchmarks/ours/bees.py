@@ -116,7 +116,7 @@ def drain(place: Place, *, bees: int) -> Figures:
 
 
 def _warm_up(place: Place, bees: int, cursor: Any) -> None:
-    """Have each bee run a few jobs: its statements are planned at their second use, its function loaded at the first."""
+    """Have each bee run a few jobs: functions are loaded at their first, and statements planned at their second use."""
     query = f'SELECT count(*) FROM workerbee."counter$" WHERE completed >= {WARM}'
     with WorkerbeeExecutor(0, dsn=place.dsn, jobset_id=JOBSET) as ours:
         once = ours.with_options(unique=False, speculate=False)
