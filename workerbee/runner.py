@@ -77,6 +77,13 @@ class Usable(NamedTuple):
     named: bool
     namespaces: Namespaces = Namespaces()
 
+    def arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the call is made with. Its signature must have been seen to hold, or it is JSON."""
+        if call.codec != codec.PICKLE:
+            return codec.decode_call(call.codec, call.data)
+        with self.namespaces.used():
+            return codec.decode_call(call.codec, call.data)
+
 
 class Work:
     """The functions of one jobset as this runner has loaded them, and the signer of the jobset."""
@@ -210,8 +217,7 @@ class Runner:
                 return self._failure(call, signer, "error", SignatureError(call.job), 0.0)
             signer = None  # what an unsigned call brings about isn't signed either
         try:
-            with usable.namespaces.used():
-                args, kwargs = codec.decode_call(call.codec, call.data)
+            args, kwargs = usable.arguments(call)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, "error", error, 0.0)
         end = perform(usable.function, args, kwargs)
