@@ -25,10 +25,10 @@ from workerbee.channel import Channel, Mark
 from workerbee.job import Batch, Function, Job, Jobset
 from workerbee.store import Wake
 
-#: Seconds of work sent to a runner at once, and held by a bee in all.
-HAND = 0.025
+#: Seconds of work sent to a runner at once, and held by a bee in all; and jobs, of any length, also in one claim.
+HAND, MOST_IN_HAND = 0.025, 250
 HOLD = 0.15
-MOST_IN_HAND = 250
+MOST_IN_CLAIM = 1000
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
 TAIL = 64 * 1024
@@ -224,7 +224,7 @@ class Crew:
             n = max(0, self._size - backlog)
             return Appetite(n, n)
         hold = int(max(self._size, min(2 * MOST_IN_HAND * self._size, HOLD * self._size / pace)))
-        n = min(2 * MOST_IN_HAND, hold - backlog)
+        n = min(MOST_IN_CLAIM, hold - backlog)
         return Appetite(n, n) if backlog <= hold // 2 else Appetite(0, 0)
 
     @property
