@@ -26,8 +26,8 @@ from workerbee import WorkerbeeExecutor
 
 JOBSET = "bees"
 SECONDS = 0.25
-#: Jobs of each of many bees before their rate is taken.
-WARM = 3
+#: Of each of many bees before their rate is taken: jobs one by one, and in batches.
+WARM, BATCH = 3, 1000
 
 
 class Hive:
@@ -116,12 +116,13 @@ def drain(place: Place, *, bees: int) -> Figures:
 
 
 def _warm_up(place: Place, bees: int, cursor: Any) -> None:
-    """Have each bee run a few jobs: functions are loaded at their first, and statements planned at their second use."""
+    """Have each bee run jobs until its functions are loaded, its statements planned and its memory has grown."""
     query = f'SELECT count(*) FROM workerbee."counter$" WHERE completed >= {WARM}'
     with WorkerbeeExecutor(0, dsn=place.dsn, jobset_id=JOBSET) as ours:
         once = ours.with_options(unique=False, speculate=False)
         while _number(cursor, query) < bees:
             _all([once.submit(sleep, {"seconds": 0.3}) for _ in range(bees)])
+        _all([once.submit(noop, {"i": i}) for i in range(bees * BATCH)])
 
 
 def _release(cursor: Any) -> None:
