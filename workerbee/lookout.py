@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from workerbee.store import jitter
 
-#: Seconds between looks for each bee there is, of a bee that lacks work, and what they come to at most: all look
-#: ten times a second, and where there are many a hundred times.
-FEW, FEW_AT_MOST, MANY = 0.1, 1.5, 0.01
-#: The shortest and the longest pause of a bee that always finds enough to claim; nobody's is longer.
-SATED = (1.0, 10.0)
+#: Seconds between one bee's looks, for each bee there is: together they look ten times a second. A bee that lacks
+#: work waits no longer than this, unless there are so many that they would look more than a hundred times.
+FEW, FEW_AT_MOST, MANY, MANY_AT_MOST = 0.1, 1.5, 0.01, 10.0
+#: The shortest and the longest pause of a bee that always finds enough to claim.
+SATED = (1.0, 100.0)
 
 
 def pause(n_bees: int, *, sated: bool = False) -> float:
     """Seconds between one bee's looks where there are so many bees."""
-    seconds = max(SATED[0], FEW * n_bees) if sated else max(min(FEW * n_bees, FEW_AT_MOST), MANY * n_bees)
-    return min(seconds, SATED[1])
+    if sated:
+        return min(max(SATED[0], FEW * n_bees), SATED[1])
+    return min(max(min(FEW * n_bees, FEW_AT_MOST), MANY * n_bees), MANY_AT_MOST)
 
 
 class Lookout:

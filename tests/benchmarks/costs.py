@@ -26,9 +26,10 @@ from rich.table import Table
 
 from tests.benchmarks import report
 from tests.servers import Server, server
+from workerbee import lookout
 from workerbee.job import NO_FUNCTION, Jobset, NewJob, Options, Outcome
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Scope, results_hint, schema
-from workerbee.supervisor import BEAT, IDLE_BEAT, POLL
+from workerbee.supervisor import BEAT, IDLE_BEAT, LEASE, POLL
 
 #: Lengths of jobs (s) that bees are busy with; None: they have none.
 _JOBS = (None, 60.0, 1.0)
@@ -57,6 +58,9 @@ class Desk:
 
     def held_elsewhere(self, bee: UUID) -> None:
         self._catalogue.held_elsewhere(bee, self._jobset.number)
+
+    def rescue(self, bee: UUID) -> None:
+        self._as(bee).rescue(LEASE)
 
     def overtaken(self, bee: UUID) -> None:
         self._as(bee).overtaken([(1, 1)])
@@ -122,7 +126,8 @@ class Fleet:
 
     def idle_traffic(self, seconds: float) -> tuple[float, Cost]:
         """Idle bees at their real pace: how much of what they have to say got through, and its cost."""
-        n, rates = len(self.bees), _per_second(None)
+        n = len(self.bees)
+        rates = _per_second(None, n)
         turns = itertools.cycle(self.bees)
         said = self._metered(lambda: self._share(zip(_paced(rates, n, seconds), turns, strict=False), _say))
         return said.per_s / (n * sum(rates.values())), said
@@ -170,11 +175,12 @@ def _job(i: int) -> NewJob:
     return NewJob(i, NO_FUNCTION, Options(), "json", b'{"i": 1}', None, i.to_bytes(16, "big"))
 
 
-def _per_second(job: float | None) -> dict[str, float]:
-    """What a bee says: as `supervisor` has it."""
+def _per_second(job: float | None, bees: int) -> dict[str, float]:
+    """What one of so many bees says: as `supervisor` has it."""
     if job is None:
         return {"held_elsewhere": 1 / IDLE_BEAT, "beat": 1 / IDLE_BEAT, "claim": 1 / POLL[1]}
-    return {"held_elsewhere": 1 / BEAT, "beat": 1 / BEAT, "overtaken": 1 / BEAT, "job": 1 / job}
+    look = 1 / max(job, lookout.pause(bees, sated=True))  # after a claim
+    return {"beat": 1 / BEAT, "overtaken": 1 / BEAT, "job": 1 / job, "held_elsewhere": look, "rescue": look}
 
 
 def _say(desk: Desk, said: tuple[str, UUID]) -> None:
@@ -202,12 +208,13 @@ def measure(bees: int, connections: int, seconds: float, say: Callable[[str], No
         for n in sorted({min(100, bees), bees}):
             say(f"{n} bees")
             fleet.grow(n)
-            idle = {kind: fleet.cost(getattr(Desk, kind), seconds) for kind in _per_second(None)}
+            idle = {kind: fleet.cost(getattr(Desk, kind), seconds) for kind in _per_second(None, n)}
             say(f"{n} bees, idle, at their pace")
             share, check = fleet.idle_traffic(seconds)
             say(f"{n} bees, busy")
             fleet.work()
-            busy = {k: fleet.cost(getattr(Desk, k), seconds) for k in ("held_elsewhere", "beat", "overtaken")}
+            said = ("held_elsewhere", "beat", "overtaken", "rescue")
+            busy = {kind: fleet.cost(getattr(Desk, kind), seconds) for kind in said}
             fleet.queue(int(4000 * seconds))
             busy["job"] = fleet.cost(Desk.job, seconds)
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
@@ -226,7 +233,7 @@ def _name(job: float | None) -> str:
 
 def _needs(costs: dict[str, Cost], bees: int, job: float | None) -> dict[str, float]:
     """Of one server, for so many bees: statements, CPU cores, and WAL a second."""
-    rates = {kind: rate * bees for kind, rate in _per_second(job).items()}
+    rates = {kind: rate * bees for kind, rate in _per_second(job, bees).items()}
     return {
         "statements_per_s": sum(rates.values()),
         "cores": sum(rate * costs[kind].cpu_s for kind, rate in rates.items()),
