@@ -8,7 +8,7 @@ from workerbee.store import jitter
 #: work waits no longer than this, unless there are so many that they would look more than a hundred times.
 FEW, FEW_AT_MOST, MANY, MANY_AT_MOST = 0.1, 1.5, 0.01, 10.0
 #: The shortest and the longest pause of a bee that always finds enough to claim.
-SATED = (1.0, 100.0)
+SATED = (1.0, 300.0)
 
 
 def pause(n_bees: int, *, sated: bool = False) -> float:
