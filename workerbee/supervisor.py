@@ -419,7 +419,7 @@ class Supervisor:
                 bees = store.rescue(LEASE)
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
-                if bees or (idle and self._help(store)):
+                if bees or (idle and not made and self._help(store)):
                     made = True
         return made
 
