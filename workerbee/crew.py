@@ -29,6 +29,8 @@ from workerbee.store import Wake
 HAND, MOST_IN_HAND = 0.025, 250
 HOLD = 0.15
 MOST_IN_CLAIM = 1000
+#: Seconds of work that aren't worth dividing among the runners: another message would take as long.
+CRUMB = 0.0005
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
 TAIL = 64 * 1024
@@ -411,7 +413,8 @@ class Crew:
         key = _function(first)
         pace = self._pace.get(key)
         share = -(-len(self._ready) // len(self._runners))
-        n = 1 if pace is None else max(1, min(MOST_IN_HAND, int(HAND / max(pace, 1e-6)), share))
+        pace = pace and max(pace, 1e-6)
+        n = 1 if pace is None else max(1, min(MOST_IN_HAND, int(HAND / pace), max(share, int(CRUMB / pace))))
         if self._max_tasks is not None:
             n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
         calls: list[tuple[Any, ...]] = []
