@@ -1,7 +1,7 @@
 """``python -m tests.benchmarks [ROW…]``: measure, print a table, store JSON, draw a chart.
 
-Contenders of a row run in turn on one throw-away server with PostgreSQL's default durability, each run in
-a process and a database of its own.
+Contenders of a row run in turn on one throw-away server with PostgreSQL's default durability, reached over its Unix
+socket (as the embedded one is), each run in a process and a database of its own.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg2
 from psycopg2 import extensions
@@ -47,7 +48,8 @@ def latency(place: Place, enqueue: Enqueue, left: str) -> Figures:
 def url(dsn: str) -> str:
     """The connection string as a URL."""
     parts = extensions.parse_dsn(dsn)
-    return f"postgresql://{parts['user']}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    where = urlencode({"host": parts["host"], "port": parts["port"]})  # in the query, where a directory may stand
+    return f"postgresql://{parts['user']}@/{parts['dbname']}?{where}"
 
 
 def _done(enqueue: Enqueue, datas: list[dict[str, Any]], count: Callable[[], int], pause: float) -> None:

@@ -77,7 +77,7 @@ class Stage:
         """What one run of ``contender`` gives. Raises MeasurementError."""
         with tempfile.TemporaryDirectory(dir=self._home) as directory:
             Path(directory).chmod(0o711)
-            return self._measure(contender, Place(database.dsn, directory, n), Path(directory))
+            return self._measure(contender, Place(database.socket_dsn, directory, n), Path(directory))
 
     def _measure(self, contender: Contender, place: Place, directory: Path) -> Measured:
         task = contender._asdict() | {"place": asdict(place), "answer": str(directory / "answer")}
