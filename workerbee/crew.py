@@ -411,10 +411,7 @@ class Crew:
     def _hand(self, runner: RunnerProcess) -> None:
         first = self._ready[0]
         key = _function(first)
-        pace = self._pace.get(key)
-        share = -(-len(self._ready) // len(self._runners))
-        pace = pace and max(pace, 1e-6)
-        n = 1 if pace is None else max(1, min(MOST_IN_HAND, int(HAND / pace), max(share, int(CRUMB / pace))))
+        n = portion(len(self._ready), len(self._runners), self._pace.get(key))
         if self._max_tasks is not None:
             n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
         calls: list[tuple[Any, ...]] = []
@@ -544,6 +541,15 @@ class Crew:
             runner.channel.close()
             runner.mark.close()
         self._selector.close()
+
+
+def portion(n_ready: int, n_runners: int, pace: float | None) -> int:
+    """How many of the ready jobs one message brings to a runner; ``pace``: seconds a job, None while unknown."""
+    if pace is None:
+        return 1
+    seconds = max(pace, 1e-6)
+    fair = -(-n_ready // n_runners)
+    return max(1, min(MOST_IN_HAND, int(HAND / seconds), max(fair, int(CRUMB / seconds))))
 
 
 def _function(task: Task) -> tuple[int, int]:

@@ -439,7 +439,7 @@ class Supervisor:
         """Claim as much as is wanted, and look after others now and then; where there isn't enough, wait a little."""
         appetite = self._crew.appetite()
         if not appetite.claim:
-            self._listens_anew(now, sated=True)
+            self._listens_as_needed(now, sated=True)
         if not appetite.claim or now < self._next_claim:
             return
         appetite = self._dampened(appetite, now)
@@ -450,7 +450,7 @@ class Supervisor:
         if n:
             self._pause = POLL[0]
         made = self._has_cared(now, idle=not n, sated=sated)
-        missed = self._listens_anew(now, sated=sated)
+        missed = self._listens_as_needed(now, sated=sated)
         if sated or made or missed:
             self._next_claim = 0.0
             return
@@ -459,8 +459,8 @@ class Supervisor:
             self._pause = min(POLL[1], limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
 
-    def _listens_anew(self, now: float, *, sated: bool) -> bool:
-        """Whether hints are heard from now on again: what was said before is to be looked for.
+    def _listens_as_needed(self, now: float, *, sated: bool) -> bool:
+        """Listen for hints, or stop; whether they are heard again from now on: what was said before is to be sought.
 
         A NOTIFY wakes every session that listens to anything. In a crowd that would be most of what a server
         does, if those listened that have enough to do.

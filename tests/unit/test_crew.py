@@ -10,7 +10,7 @@ import pytest
 
 from tests import poison
 from workerbee import codec, functions
-from workerbee.crew import Appetite, Crew, Held
+from workerbee.crew import Appetite, Crew, Held, portion
 from workerbee.job import Batch, Function, Job, Jobset
 from workerbee.signing import Key, Signer
 from workerbee.store import Wake
@@ -45,3 +45,21 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     assert crew.appetite() == Appetite(1, 1)
     assert [end.kind for end in crew.collect()] == ["error"]
     assert crew.appetite().claim > 100
+
+
+@pytest.mark.parametrize(
+    ("n_ready", "pace", "expected"),
+    [
+        (100, None, 1),
+        (100, 1.0, 1),
+        (100, 0.001, 25),
+        (8, 0.001, 4),
+        (7, 0.001, 4),
+        (20, 0.00001, 50),
+        (10_000, 0.0, 250),
+    ],
+    ids=["unknown", "long", "a moment's work", "a fair share", "rounded up", "not worth dividing", "never more"],
+)
+def test_a_message_brings_a_moments_work(n_ready: int, pace: float | None, expected: int) -> None:
+    """Divided among two runners, unless the messages would cost more than the work."""
+    assert portion(n_ready, 2, pace) == expected
