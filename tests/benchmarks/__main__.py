@@ -1,7 +1,8 @@
 """``python -m tests.benchmarks [ROW…]``: measure, print a table, store JSON, draw a chart.
 
-Contenders of a row run in turn on one throw-away server with PostgreSQL's default durability, reached over its Unix
-socket (as the embedded one is), each run in a process and a database of its own.
+Contenders of a row run in turn on one throw-away server with PostgreSQL's default durability, each run in a process
+and a database of its own. They reach it over its Unix socket, as the embedded server is reached; only bees that are
+started by themselves use TCP.
 """
 
 from __future__ import annotations

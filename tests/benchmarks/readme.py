@@ -38,7 +38,7 @@ def section(record: dict[str, Any], chart: str | None) -> str:
         f"Measured on {machine['date'][:10]} by `python -m tests.benchmarks` on {machine['cores']} cores of "
         f"{machine['processor']} with {machine['memory_gb']} GB (load {machine['load'][0]}): Python "
         f"{versions['python']}, PostgreSQL {versions['postgresql']} with its default durability, reached over its "
-        f"Unix socket, commit {versions['commit']}. Medians, with the range of the repetitions."
+        f"Unix socket (single bees: over TCP), commit {versions['commit']}. Medians, with the range of the repetitions."
     )
     return "\n".join([*picture, where, "", *_peers(rows), "", *_bars(rows)])
 

@@ -77,7 +77,8 @@ class Stage:
         """What one run of ``contender`` gives. Raises MeasurementError."""
         with tempfile.TemporaryDirectory(dir=self._home) as directory:
             Path(directory).chmod(0o711)
-            return self._measure(contender, Place(database.socket_dsn, directory, n), Path(directory))
+            place = Place(database.socket_dsn, database.dsn, directory, n)
+            return self._measure(contender, place, Path(directory))
 
     def _measure(self, contender: Contender, place: Place, directory: Path) -> Measured:
         task = contender._asdict() | {"place": asdict(place), "answer": str(directory / "answer")}

@@ -23,9 +23,13 @@ RUN = uuid4().hex[:8]
 
 @dataclass(frozen=True)
 class Place:
-    """Where to measure: a database, a directory of one's own, how many jobs and runner processes."""
+    """Where to measure: a database, a directory of one's own, how many jobs and runner processes.
+
+    ``dsn`` is for whoever would be on the server's machine, ``tcp`` for what would be elsewhere.
+    """
 
     dsn: str
+    tcp: str
     directory: str
     n: int
     workers: int = 2

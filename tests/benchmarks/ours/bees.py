@@ -31,14 +31,14 @@ WARM, BATCH = 3, 1000
 
 
 class Hive:
-    """Bees of one runner each, on one jobset."""
+    """Bees of one runner each, on one jobset, which reach the server as bees on other machines do."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self.bees: list[subprocess.Popen[bytes]] = []
 
     def start(self, n: int = 1, **environment: str) -> None:
-        command = [sys.executable, "-m", "workerbee.bee", JOBSET, "--dsn", self._place.dsn, "--workers", "1"]
+        command = [sys.executable, "-m", "workerbee.bee", JOBSET, "--dsn", self._place.tcp, "--workers", "1"]
         for _ in range(n):
             self.bees.append(
                 subprocess.Popen(
