@@ -151,12 +151,15 @@ class Mark:
         return int(self._words[0])
 
     def take_back(self, last: int) -> int:
-        """Take back all jobs up to ``last`` that have not begun; the number of the last one that has."""
+        """Take back all jobs up to ``last`` that have not begun; the number of the last one that has.
+
+        What was taken back before stays so, even if ``last`` is less by now.
+        """
         taken, begun = self._words[3], self._words[0]
         while True:
             if begun > taken:  # else what was taken back before is still to be skipped
                 self._words[2] = begun
-            self._words[3] = last
+            self._words[3] = max(last, taken)
             with self._barrier:
                 pass
             now = self._words[0]

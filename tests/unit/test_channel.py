@@ -180,6 +180,15 @@ def test_what_was_taken_back_stays_so(mark: Mark) -> None:
     assert mark.begin(42)
 
 
+def test_taking_back_less_gives_nothing_again(mark: Mark) -> None:
+    """The second time, the supervisor has only what began: what it took before is at other runners by now."""
+    assert mark.begin(3)
+    assert mark.take_back(6) == 3
+    assert mark.take_back(3) == 3
+    assert not any(mark.begin(n) for n in (4, 5, 6))
+    assert mark.begin(7)
+
+
 def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
     """Resting after a job, the runner has still begun it."""
     assert mark.begin(3)
