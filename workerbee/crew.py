@@ -29,7 +29,7 @@ from workerbee.store import Wake
 HAND, MOST_IN_HAND = 0.025, 250
 HOLD = 0.15
 MOST_IN_CLAIM = 1000
-#: Seconds of work that aren't worth dividing among the runners: another message would take as long.
+#: Seconds of work that aren't worth dividing among the runners: each message wakes a process and costs CPU.
 CRUMB = 0.0005
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1

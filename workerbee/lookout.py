@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from workerbee.store import jitter
 
-#: Seconds for each bee there is: a few bees look ten times a second together, and each of them at least so often;
-#: many bees look at most a hundred times a second together, unless each would then look too seldom.
+#: Seconds. Bees look ten times a second together, each after FEW for every bee there is, but at least once in
+#: FEW_AT_MOST. With so many bees that this makes a hundred looks a second, it is MANY for every bee, to MANY_AT_MOST.
 FEW, FEW_AT_MOST, MANY, MANY_AT_MOST = 0.1, 1.5, 0.01, 10.0
 #: The shortest and the longest pause of a bee that always finds enough to claim.
 SATED = (1.0, 300.0)
