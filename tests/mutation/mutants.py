@@ -906,4 +906,13 @@ MUTANTS = [
         "trusted=True",
         "e2e/test_forged_rows.py::test_a_forged_error_is_text",
     ),
+    _python(
+        "a mark: what was taken back stays so",
+        "channel.py",
+        "def take_back",
+        "max(last, taken)",
+        "last",
+        "unit/test_channel.py::test_taking_back_less_gives_nothing_again",
+        "unit/test_crew.py::test_what_waits_behind_a_long_job_runs_once",
+    ),
 ]
