@@ -51,7 +51,10 @@ class ClientStore:
         """Store a function record, once by content; its number."""
         facts = function._asdict() | {"identity": identity}
         del facts["number"]
-        return int(self._run("put_function", **facts)[0][0])
+        rows: list[Row] = []
+        while not rows:  # another client was first, but after this statement's snapshot: the next one sees it
+            rows = self._run("put_function", **facts)
+        return int(rows[0][0])
 
     def namesakes(self, name: str, identity: bytes) -> list[Namesake]:
         """Other versions of the function, oldest first."""
