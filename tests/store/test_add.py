@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import Hive, ids_of, new_job
+from tests.store.hive import Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
-from workerbee.job import NewJob, Options, Outcome
+from workerbee.job import Function, NewJob, Options, Outcome
 from workerbee.store import ClientStore, Connection
 
 
@@ -133,3 +134,18 @@ def test_delayed_jobs_wait_for_their_time(hive: Hive) -> None:
     hive.add(1, due=now + 3600)
     hive.add(1, due=now - 1)
     assert ids_of(hive.bee().take(5)) == [2]
+
+
+def test_a_function_that_another_client_is_storing_is_one(hive: Hive, connect: Callable[[], Connection]) -> None:
+    """What the other one commits meanwhile can't be seen in the snapshot of the statement that waited for it."""
+    function = Function(0, b"digest", "f", "pickle", b"body", "3.12", b"mac")
+    other = ClientStore(connect(), hive.jobset, uuid4())
+    other.connection.run("BEGIN")
+    numbers = [other.put_function(function, b"identity")]
+    until_waiting(
+        lambda: numbers.append(hive.client.put_function(function, b"identity")),
+        connect(),
+        what="the second client",
+        then=other.connection,
+    )
+    assert numbers == [1, 1]
