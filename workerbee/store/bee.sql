@@ -82,8 +82,10 @@ WITH given AS (
                   string_to_array(%(duration)s, E'\n'))
            AS g (job, run, codec, output, payload, mac, duration)
 ), closed AS (
+    -- Compared so that only the primary key can find them: in the other indexes still stand all the batches
+    -- that this bee has closed lately.
     DELETE FROM workerbee."batch$" b USING unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
-     WHERE b.id = c.id AND b.bee = %(bee)s AND b.claim = c.claim
+     WHERE b.id = c.id AND b.bee IS NOT DISTINCT FROM %(bee)s AND b.claim IS NOT DISTINCT FROM c.claim
 ), stored AS (
     INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
     SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, duration FROM given
@@ -93,17 +95,14 @@ WITH given AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, completed)
     SELECT {number}, %(bee)s, count(*) FROM stored HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET completed = c.completed + excluded.completed
-), hinted AS (
-    -- Results ride along only if all of them are really the recorded ones.
-    SELECT pg_notify('workerbee$done$' || {number},
-                     CASE WHEN (SELECT count(*) FROM stored) = (SELECT count(*) FROM given) THEN %(hint)s
-                          ELSE split_part(%(hint)s, E'\n', 1) END)
-      FROM (SELECT FROM stored LIMIT 1) s WHERE %(hint)s IS NOT NULL
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT (SELECT count(*) FROM stored), (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
+-- Results ride along only if all of them are really the recorded ones.
+SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
+               THEN pg_notify('workerbee$done$' || {number},
+                              CASE WHEN n = (SELECT count(*) FROM given) THEN %(hint)s
+                                   ELSE split_part(%(hint)s, E'\n', 1) END)::text END,
+       {durably}
+  FROM (SELECT count(*) AS n FROM stored) s;
 
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
@@ -186,16 +185,13 @@ WITH family AS MATERIALIZED (
     DO UPDATE SET failed = c.failed + excluded.failed, retried = c.retried + excluded.retried
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, job::text) FROM ended
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
 )
 SELECT CASE WHEN EXISTS (SELECT FROM stale) THEN 'stale'
             WHEN NOT EXISTS (SELECT FROM held) THEN 'ignored'
             WHEN EXISTS (SELECT FROM ended) THEN 'failed'
             WHEN EXISTS (SELECT FROM requeued) THEN 'retried'
             ELSE 'noted' END,
-       (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable);
+       (SELECT count(*) FROM hinted), {durably};
 
 -- name: release
 -- Give back what has not run, uncharged, to its old place; what another copy still has is left to that, and

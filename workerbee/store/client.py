@@ -67,43 +67,43 @@ class ClientStore:
         With ``hint`` the waiting bees are told in the same transaction. With ``whole`` it is all or
         none: nothing is inserted, and the set is empty, if any of the jobs was there.
         """
-        lots: list[Options] = []
+        lots: list[tuple[Options, int]] = []
         filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
         rows = []
         for job in jobs:
             kind = (job.options, job.function)
             lot, size = filling.get(kind, (0, BATCH))
             if size == BATCH:
+                lots.append(kind)
                 lot, size = len(lots), 0
-                lots.append(job.options)
             filling[kind] = (lot, size + 1)
             rows.append(
                 (
                     str(job.id),
                     job.digest.hex() if job.digest else "",
                     job.key.hex() if job.key else "",
+                    str(job.function),
                     *parts.written(self._run, job.id, 0, job.codec, job.data),
                     job.mac.hex() if job.mac else "",
                     str(lot),
-                    str(job.function),
                 )
             )
-        names = ("id", "digest", "key", "codec", "input", "payload", "mac", "lot", "function")
+        names = ("id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot")
         params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
         params |= {
-            "lot_number": list(range(len(lots))),
-            "lot_priority": [o.priority for o in lots],
-            "lot_due": [o.due for o in lots],
-            "lot_timeout": [o.timeout for o in lots],
-            "lot_max_attempts": [o.max_attempts for o in lots],
-            "lot_speculate": [o.speculate for o in lots],
+            "lot_function": [function for _, function in lots],
+            "lot_priority": [o.priority for o, _ in lots],
+            "lot_due": [o.due for o, _ in lots],
+            "lot_timeout": [o.timeout for o, _ in lots],
+            "lot_max_attempts": [o.max_attempts for o, _ in lots],
+            "lot_speculate": [o.speculate for o, _ in lots],
         }
         params |= {"hint": hint, "whole": whole, "writer": self._writer}
         try:
             [(inserted, *_)] = self._queries.insert("add", params)
         except errors.DivisionByZero:
             return set()
-        return set(inserted or ())
+        return set(inserted)
 
     def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:
         """The jobs that calls with these digests are already, by digest."""

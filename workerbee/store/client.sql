@@ -22,47 +22,39 @@ SELECT f.number, f.identity, f.python, f.added_at,
 -- Sorted, because two clients that insert the same calls in different orders would deadlock (equal inputs
 -- have equal keys, so that one order serves both indexes).
 WITH given AS (
-    SELECT id::bigint, decode(digest, 'hex') AS digest, decode(key, 'hex') AS key,
-           codec, input::json, decode(payload, 'hex') AS payload, decode(mac, 'hex') AS mac,
-           lot::integer, function::integer
+    SELECT id::bigint, decode(digest, 'hex') AS digest, decode(key, 'hex') AS key, function::integer,
+           codec, input::json, decode(payload, 'hex') AS payload, decode(mac, 'hex') AS mac, lot::integer
       FROM unnest(string_to_array(%(id)s, E'\n'), string_to_array(%(digest)s, E'\n', ''),
-                  string_to_array(%(key)s, E'\n', ''), string_to_array(%(codec)s, E'\n'),
-                  string_to_array(%(input)s, E'\n', ''), string_to_array(%(payload)s, E'\n', ''),
-                  string_to_array(%(mac)s, E'\n', ''), string_to_array(%(lot)s, E'\n'),
-                  string_to_array(%(function)s, E'\n'))
-           AS g (id, digest, key, codec, input, payload, mac, lot, function)
+                  string_to_array(%(key)s, E'\n', ''), string_to_array(%(function)s, E'\n'),
+                  string_to_array(%(codec)s, E'\n'), string_to_array(%(input)s, E'\n', ''),
+                  string_to_array(%(payload)s, E'\n', ''), string_to_array(%(mac)s, E'\n', ''),
+                  string_to_array(%(lot)s, E'\n'))
+           AS g (id, digest, key, function, codec, input, payload, mac, lot)
 ), inserted AS (
     INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
     SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY key, digest, id
     {or_nothing} RETURNING id
 ), lots AS (
-    SELECT * FROM unnest(%(lot_number)s::integer[], %(lot_priority)s::integer[],
-                         %(lot_due)s::double precision[], %(lot_timeout)s::double precision[],
-                         %(lot_max_attempts)s::integer[], %(lot_speculate)s::boolean[])
-           AS l (lot, priority, due, timeout, max_attempts, speculate)
+    SELECT g.lot, array_agg(g.id ORDER BY g.id) AS jobs FROM inserted i JOIN given g USING (id) GROUP BY g.lot
 ), batched AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
                                     speculate, jobs)
-    SELECT {number}, g.function, 1, l.priority, to_timestamp(l.due), l.timeout, l.max_attempts,
-           l.speculate, array_agg(g.id ORDER BY g.id)
-      FROM inserted i JOIN given g USING (id) JOIN lots l USING (lot)
-     GROUP BY g.lot, g.function, l.priority, l.due, l.timeout, l.max_attempts, l.speculate
-     ORDER BY min(g.id)
+    SELECT {number}, k.function, 1, k.priority, to_timestamp(k.due), k.timeout, k.max_attempts, k.speculate, l.jobs
+      FROM lots l
+      JOIN unnest(%(lot_function)s::integer[], %(lot_priority)s::integer[], %(lot_due)s::double precision[],
+                  %(lot_timeout)s::double precision[], %(lot_max_attempts)s::integer[], %(lot_speculate)s::boolean[])
+           WITH ORDINALITY AS k (function, priority, due, timeout, max_attempts, speculate, lot) USING (lot)
+     ORDER BY lot
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, added)
     SELECT {number}, %(writer)s, count(*) FROM inserted HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET added = c.added + excluded.added
-), hinted AS (
-    SELECT pg_notify('workerbee$work', {number}::text) FROM (SELECT FROM inserted LIMIT 1) i WHERE %(hint)s
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
-), whole AS (
-    -- All or none: dividing by zero is how a query undoes itself.
-    SELECT 1 / (NOT %(whole)s OR (SELECT count(*) FROM inserted) = (SELECT count(*) FROM given))::integer AS ok
 )
-SELECT (SELECT array_agg(id) FROM inserted), (SELECT ok FROM whole), (SELECT count(*) FROM hinted),
-       (SELECT count(*) FROM durable);
+-- With `whole` it is all or none: dividing by zero is how a query undoes itself.
+SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given))::integer,
+       CASE WHEN %(hint)s AND cardinality(ids) > 0 THEN pg_notify('workerbee$work', {number}::text)::text END,
+       {durably}
+  FROM (SELECT ARRAY(SELECT id FROM inserted) AS ids) i;
 
 -- name: same_calls
 -- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
@@ -106,11 +98,8 @@ WITH opened AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
     SELECT {number}, %(writer)s, count(*) FROM opened HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET reopened = c.reopened + excluded.reopened
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT count(*), pg_notify('workerbee$work', {number}::text), (SELECT count(*) FROM durable) FROM opened;
+SELECT count(*), pg_notify('workerbee$work', {number}::text), {durably} FROM opened;
 
 -- name: finished
 -- Asked by id, never by what came last: a commit that is late can't be missed.
@@ -158,11 +147,8 @@ WITH asked AS (
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
     HAVING count(*) BETWEEN 1 AND 300
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT job, (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable) FROM outcomes;
+SELECT job, (SELECT count(*) FROM hinted), {durably} FROM outcomes;
 
 -- name: cancel_running
 -- The outcome ends the run; the holder sees with one of its next looks that it works in vain.
@@ -178,11 +164,8 @@ WITH asked AS (
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
     HAVING count(*) BETWEEN 1 AND 300
-), durable AS (
-    SELECT set_config('synchronous_commit', 'on', true)
-     WHERE current_setting('synchronous_commit') = 'off'
 )
-SELECT job, (SELECT count(*) FROM hinted), (SELECT count(*) FROM durable) FROM outcomes;
+SELECT job, (SELECT count(*) FROM hinted), {durably} FROM outcomes;
 
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
