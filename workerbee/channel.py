@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+#: Bytes asked of the socket at once: for a larger buffer the allocator calls the kernel each time.
+CHUNK = 1 << 16
+
 _LENGTH = struct.Struct("!Q")
 
 
@@ -46,7 +49,7 @@ class Channel:
             for message in self._complete():
                 return message
             try:
-                chunk = self.socket.recv(1 << 18)
+                chunk = self.socket.recv(CHUNK)
             except ConnectionResetError:  # it was killed before it had read all of ours
                 return None
             if not chunk:
@@ -77,12 +80,12 @@ class Channel:
     def arrived(self) -> list[tuple[Any, ...]] | None:
         """What can be read without waiting; None when the other end is gone and all is read."""
         try:
-            for _ in range(16):  # a long message is read in turns, so that others are heard too
-                chunk = self.socket.recv(1 << 18, socket.MSG_DONTWAIT)
+            for _ in range(64):  # a long message is read in turns, so that others are heard too
+                chunk = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
                 if not chunk:
                     return list(self._complete()) or None
                 self._inbox += chunk
-                if len(chunk) < 1 << 16:
+                if len(chunk) < CHUNK:
                     break
         except BlockingIOError:
             pass

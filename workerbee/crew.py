@@ -9,7 +9,7 @@ number, so that a death is blamed on the job it was in and the rest goes to the 
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 import socket
 import subprocess
@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from workerbee.channel import Channel, Mark
@@ -98,6 +99,7 @@ class RunnerProcess:
         self.tail = bytearray()
         self.killed: tuple[str, int] | None = None  # why, and in which job
         self.leaving = False
+        self.blocked = False  # its channel takes no more for the moment
         self.process: subprocess.Popen[bytes] | None = None
         if own is not None and own_mark is not None:
             self.mark = Mark(own_mark)
@@ -183,12 +185,13 @@ class Crew:
         self._barred: set[tuple[int, int]] = set()
         self._number = 0
         self._runners: list[RunnerProcess] = []
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}  # by descriptor
         self._early_deaths = 0
         self._restart_at = 0.0
         self.broken: str | None = None
         self._news = False
-        self._selector.register(wake, selectors.EVENT_READ, wake.clear)
+        self._watch(wake.fileno(), wake.clear)
 
     # What the supervisor's thread calls
 
@@ -279,7 +282,7 @@ class Crew:
         deadline = time.monotonic() + timeout
         ready = False
         if fd >= 0:
-            self._selector.register(fd, selectors.EVENT_WRITE if writing else selectors.EVENT_READ)
+            self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
         try:
             while not ready and (only or not self._news):
                 self._hire()
@@ -287,17 +290,17 @@ class Crew:
                 self._enforce()
                 self._hand_out()
                 left = deadline - time.monotonic()
-                for key, _ in self._selector.select(max(0.0, min(left, self._tick()))):
-                    if key.data is None:
+                for heard, _ in self._epoll.poll(max(0.0, min(left, self._tick()))):
+                    if heard == fd:
                         ready = True
-                    else:
-                        key.data()
+                    elif heard in self._handlers:  # else a handler just before has ended it
+                        self._handlers[heard]()
                         self._news = True
                 if left <= 0:
                     break
         finally:
             if fd >= 0:
-                self._selector.unregister(fd)
+                self._epoll.unregister(fd)
         self._news = self._news and only
         return ready
 
@@ -314,12 +317,19 @@ class Crew:
             own = self._own if self._own is not None else (None, None)
             runner = RunnerProcess(self, *own)
             self._runners.append(runner)
-            register = self._selector.register
-            register(runner.channel, selectors.EVENT_READ, lambda r=runner: self._hear(r))
+            self._watch(runner.channel.fileno(), partial(self._hear, runner))
             if runner.process is not None and runner.process.stdout is not None:
-                register(runner.exit_fd, selectors.EVENT_READ, lambda r=runner: self._bury(r))
+                self._watch(runner.exit_fd, partial(self._bury, runner))
                 os.set_blocking(runner.process.stdout.fileno(), False)
-                register(runner.process.stdout, selectors.EVENT_READ, lambda r=runner: self._overhear(r))
+                self._watch(runner.process.stdout.fileno(), partial(self._overhear, runner))
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+        self._handlers[fd] = handler
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     def _hear(self, runner: RunnerProcess) -> None:
         if runner not in self._runners:
@@ -329,7 +339,7 @@ class Crew:
             if runner.process is None:
                 self._bury(runner)
             else:
-                self._selector.unregister(runner.channel)  # its process is dying: see _bury
+                self._unwatch(runner.channel.fileno())  # its process is dying: see _bury
             return
         for message in messages:
             self._take(runner, message)
@@ -383,19 +393,17 @@ class Crew:
         with suppress(BlockingIOError):
             text = os.read(runner.process.stdout.fileno(), 1 << 16)
             if not text:
-                with suppress(KeyError):
-                    self._selector.unregister(runner.process.stdout)
+                self._unwatch(runner.process.stdout.fileno())
             runner.tail += text
             del runner.tail[:-TAIL]
             self._forward(text)
 
     def _hand_out(self) -> None:
-        for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
-            if not self._ready:
-                break
-            if not runner.leaving and self._wants_more(runner):
-                self._hand(runner)
-        for runner in list(self._runners):
+        if self._ready:
+            for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
+                if self._ready and not runner.leaving and self._wants_more(runner):
+                    self._hand(runner)
+        for runner in self._runners:
             if runner.channel.pending:
                 self._transmit(runner)
 
@@ -434,15 +442,14 @@ class Crew:
             runner.leaving = True
 
     def _transmit(self, runner: RunnerProcess) -> None:
-        events = selectors.EVENT_READ
         try:
             runner.channel.send_some()
         except OSError:
             return  # it is gone: its exit will be heard
-        if runner.channel.pending:
-            events |= selectors.EVENT_WRITE
-        with suppress(KeyError):
-            self._selector.modify(runner.channel, events, lambda: self._hear(runner))
+        if runner.blocked != runner.channel.pending and runner.channel.fileno() in self._handlers:
+            runner.blocked = runner.channel.pending
+            events = select.EPOLLIN | (select.EPOLLOUT if runner.blocked else 0)
+            self._epoll.modify(runner.channel.fileno(), events)
 
     def _enforce(self) -> None:
         """Kill what exceeds its time, and take back what waits behind a long job."""
@@ -521,13 +528,10 @@ class Crew:
         self._overhear(runner)
 
     def _unregister(self, runner: RunnerProcess) -> None:
-        files: list[Any] = [runner.channel]
-        if runner.process is not None:
-            files += [runner.exit_fd, runner.process.stdout]
-        for file in files:
-            with suppress(KeyError, ValueError):
-                self._selector.unregister(file)
+        self._unwatch(runner.channel.fileno())
         if runner.process is not None and runner.process.stdout is not None:
+            self._unwatch(runner.exit_fd)
+            self._unwatch(runner.process.stdout.fileno())
             runner.process.stdout.close()
             os.close(runner.exit_fd)
 
@@ -540,7 +544,7 @@ class Crew:
             self._unregister(runner)
             runner.channel.close()
             runner.mark.close()
-        self._selector.close()
+        self._epoll.close()
 
 
 def portion(n_ready: int, n_runners: int, pace: float | None) -> int:

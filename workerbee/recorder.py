@@ -93,6 +93,8 @@ class Recorder:
 
     def record(self) -> None:
         """Store all ends, close the batches that have nothing open, and say so."""
+        if not (self._ends or self._unhinted or len(self._holdings)):
+            return
         by_jobset: dict[int, list[End]] = {number: [] for number in self._holdings.jobsets()}
         for end in self._ends:
             by_jobset.setdefault(end.task.held.jobset.number, []).append(end)
