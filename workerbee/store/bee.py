@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from workerbee.job import READABLE, Batch, Function, Job, Jobset, Outcome
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
-from workerbee.store.queries import Queries
+from workerbee.store.queries import Queries, array
 
 #: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
 HEADERS = 8, 64
@@ -132,11 +132,11 @@ class BeeStore:
         names = ("job", "run", "codec", "output", "payload", "mac", "duration")
         columns = map("\n".join, zip(*rows, strict=True)) if rows else [""] * len(names)
         params = dict(zip(names, columns, strict=True))
-        more = {"closed": [b.id for b in closed], "claims": [str(b.claim) for b in closed], "hint": hint}
+        more = {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed), "hint": hint}
         self._alive()
         [(stored, _, _)] = self._queries.insert("complete", params | more | {"bee": self._bee})
         if stored < len(outcomes):
-            self._run("late", jobs=[o.job for o in outcomes], runs=[o.run for o in outcomes], host=self._host)
+            self._run("late", jobs=array(o.job for o in outcomes), runs=array(o.run for o in outcomes), host=self._host)
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.
@@ -172,7 +172,7 @@ class BeeStore:
         stale = True
         while stale:
             [(stale, _, _)] = self._run(
-                "release", batch=batch.id, claim=str(batch.claim), jobs=list(jobs), untouched=untouched
+                "release", batch=batch.id, claim=str(batch.claim), jobs=array(jobs), untouched=untouched
             )
 
     def release_unknown(self, known: Iterable[UUID]) -> None:
@@ -203,7 +203,7 @@ class BeeStore:
 
     def overtaken(self, runs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Which of these (job, run) have ended elsewhere."""
-        return set(self._run("overtaken", jobs=[job for job, _ in runs], runs=[run for _, run in runs]))
+        return set(self._run("overtaken", jobs=array(job for job, _ in runs), runs=array(run for _, run in runs)))
 
     # Functions
 
@@ -219,4 +219,4 @@ class BeeStore:
 
 
 def _scope(scope: Scope) -> dict[str, Any]:
-    return {"only": None if scope.only is None else list(scope.only), "refused": list(scope.refused)}
+    return {"only": None if scope.only is None else array(scope.only), "refused": array(scope.refused)}

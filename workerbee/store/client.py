@@ -11,7 +11,7 @@ from psycopg2 import errors
 from workerbee.job import Function, Jobset, NewJob, Options, Stored
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
-from workerbee.store.queries import Queries
+from workerbee.store.queries import Queries, array
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
@@ -91,12 +91,12 @@ class ClientStore:
         names = ("id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot")
         params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
         params |= {
-            "lot_function": [function for _, function in lots],
-            "lot_priority": [o.priority for o, _ in lots],
-            "lot_due": [o.due for o, _ in lots],
-            "lot_timeout": [o.timeout for o, _ in lots],
-            "lot_max_attempts": [o.max_attempts for o, _ in lots],
-            "lot_speculate": [o.speculate for o, _ in lots],
+            "lot_function": array(function for _, function in lots),
+            "lot_priority": array(o.priority for o, _ in lots),
+            "lot_due": array(o.due for o, _ in lots),
+            "lot_timeout": array(o.timeout for o, _ in lots),
+            "lot_max_attempts": array(o.max_attempts for o, _ in lots),
+            "lot_speculate": array(o.speculate for o, _ in lots),
         }
         params |= {"hint": hint, "whole": whole, "writer": self._writer}
         try:
@@ -123,14 +123,14 @@ class ClientStore:
     def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
         """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
         facts = options._asdict()
-        facts |= {"jobs": [j for j, _ in jobs], "runs": [r for _, r in jobs], "size": BATCH}
+        facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH}
         rows = self._run("reopen", writer=self._writer, **facts)
         return int(rows[0][0])
 
     def finished(self, jobs: Sequence[int]) -> list[Stored]:
         """The recorded ends of all runs of these jobs."""
         found = []
-        for job, run, status, codec, output, payload, mac in self._run("finished", jobs=_array(jobs)):
+        for job, run, status, codec, output, payload, mac in self._run("finished", jobs=array(jobs)):
             found.append(self._stored(job, run, status, codec, output, payload, mac))
         return found
 
@@ -157,7 +157,7 @@ class ClientStore:
         return done
 
     def _cancel(self, query: str, jobs: Sequence[tuple[int, int]]) -> set[int]:
-        rows = self._run(query, jobs=[j for j, _ in jobs], runs=[r for _, r in jobs], writer=self._writer)
+        rows = self._run(query, jobs=array(j for j, _ in jobs), runs=array(r for _, r in jobs), writer=self._writer)
         return {row[0] for row in rows}
 
     def results(self, after: int, n: int) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
@@ -195,7 +195,3 @@ class ClientStore:
     def ended_badly(self) -> list[tuple[int, int]]:
         """(job, run) of the latest runs that failed or were cancelled."""
         return [(job, run) for job, run in self._run("ended_badly")]
-
-
-def _array(numbers: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"

@@ -8,7 +8,7 @@ for ``{durably}`` the expression that has the transaction commit synchronously.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -44,6 +44,11 @@ def load(file: str) -> dict[str, str]:
 def catalogue() -> dict[str, Statement]:
     """The queries on what all jobsets share."""
     return {name: Statement(text) for name, text in load("catalogue.sql").items()}
+
+
+def array(values: Iterable[object]) -> str:
+    """Numbers, truth values, UUIDs and None as PostgreSQL reads an array: a list becomes an expression to work out."""
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
 class Queries:
