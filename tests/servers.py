@@ -38,6 +38,8 @@ RUNNING: set[Server] = set()
 # Read before the tests' environment is cleared.
 _NAMED_BIN = os.environ.get("WORKERBEE_TEST_PG_BIN")
 
+_IMPOSSIBLE = Path(__file__).with_name("impossible.sql")
+
 _SETTINGS = {
     "logging_collector": "off",
     "log_line_prefix": "%m [%p] %a ",
@@ -122,10 +124,12 @@ class Server(Reachable):
 
     ``settings`` are PostgreSQL's own, such as ``wal_level="logical"``. Without ``fsync`` an operating
     system's crash would lose data, but no death of the server's processes does. Without ``port`` a free
-    one is found.
+    one is found. ``strict`` databases refuse rows that can't be (impossible.sql).
     """
 
-    def __init__(self, *, port: int | None = None, fsync: bool = False, **settings: object) -> None:
+    def __init__(
+        self, *, port: int | None = None, fsync: bool = False, strict: bool = True, **settings: object
+    ) -> None:
         user = _server_user()
         self.directory = _own_directory(user)
         RUNNING.add(self)
@@ -151,6 +155,10 @@ class Server(Reachable):
         self.socket_dsn = self.dsn_of("test", socket=True)
         with closing(self.connect()) as connection:
             self.version = connection.server_version
+        if strict:
+            for name in ("template1", "test"):
+                with closing(psycopg2.connect(self.dsn_of(name))) as connection, connection, connection.cursor() as c:
+                    c.execute(_IMPOSSIBLE.read_text("utf-8"))
 
     @property
     def port(self) -> int:
@@ -234,9 +242,11 @@ class Server(Reachable):
 
 
 @contextmanager
-def server(*, port: int | None = None, fsync: bool = False, **settings: object) -> Iterator[Server]:
+def server(
+    *, port: int | None = None, fsync: bool = False, strict: bool = True, **settings: object
+) -> Iterator[Server]:
     """A `Server` that is gone after the block."""
-    running = Server(port=port, fsync=fsync, **settings)
+    running = Server(port=port, fsync=fsync, strict=strict, **settings)
     try:
         yield running
     finally:

@@ -60,7 +60,7 @@ class Stage:
         """The server on disk or in memory: fsync on, PostgreSQL's default durability and buffers."""
         if where not in self._servers:
             with _temporary_files_in("/dev/shm" if where == MEMORY else tempfile.gettempdir()):
-                running = server(fsync=True, shared_buffers="128MB", max_connections=300)
+                running = server(fsync=True, strict=False, shared_buffers="128MB", max_connections=300)
                 self._servers[where] = self._stack.enter_context(running)
         return self._servers[where]
 

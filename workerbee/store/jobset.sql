@@ -12,8 +12,7 @@ CREATE TABLE {job} (
     codec     text NOT NULL,
     input     json,
     payload   bytea,
-    mac       bytea,
-    CHECK (codec IN ('json', 'json_call', 'pickle', 'parts'))
+    mac       bytea
 );
 CREATE UNIQUE INDEX {job_digest} ON {job} (digest) WHERE digest IS NOT NULL;
 CREATE UNIQUE INDEX {job_key} ON {job} (key) WHERE key IS NOT NULL;
@@ -46,9 +45,7 @@ CREATE TABLE {outcome} (
     output       json,
     payload      bytea,
     mac          bytea,
-    PRIMARY KEY (job, run),
-    CHECK ((status = 'completed') <= (codec IS NOT NULL)),
-    CHECK ((status = 'cancelled') <= (codec IS NULL))
+    PRIMARY KEY (job, run)
 );
 CREATE TABLE {attempt} (
     job      bigint NOT NULL,
