@@ -129,7 +129,6 @@ class JobFuture(Future[Any]):
                     self._state = FINISHED
                 return
         # After a COMMIT whose answer was lost, a call may be found to have run already that a hint resolves too.
-        self.begin()
         with suppress(InvalidStateError):
             if error is not None:
                 self.set_exception(error)
