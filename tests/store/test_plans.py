@@ -19,7 +19,7 @@ from workerbee.job import Options
 from workerbee.store import ClientStore, Connection, schema
 from workerbee.store.connection import Query, Row, Statement
 
-FINISHED, BATCHES = 100_000, 10_000
+FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
 #: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.
 MOST = 2_000
 #: Tables that stay small, however many jobs there are.
@@ -33,6 +33,8 @@ INSERT INTO {attempt} (job, run, kind, bee, host)
 SELECT n, 1, 'failed', %(bee)s, 'h' FROM generate_series(1, %(finished)s, 10) n;
 INSERT INTO {batch} (jobset, function, run, jobs)
 SELECT {number}, 0, 1, ARRAY[n, n + 1] FROM generate_series(%(finished)s + 1, %(all)s, 2) n;
+INSERT INTO {jobset} (id, uuid, speculate) SELECT 'other_' || n, gen_random_uuid(), true
+  FROM generate_series(1, %(jobsets)s) n;
 """
 
 
@@ -81,7 +83,7 @@ def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
             hive.add(2)
         for verbs in VERBS:
             verbs(hive, bee)
-    hive.run(FILL, all=total, finished=FINISHED, bee=str(uuid4()))
+    hive.run(FILL, all=total, finished=FINISHED, jobsets=JOBSETS, bee=str(uuid4()))
     if request.param == "planned for many":
         for table in ("job", "outcome", "attempt", "batch"):
             hive.run(f"ANALYZE {{{table}}}")
@@ -173,3 +175,15 @@ def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[
             touched = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
             what = f"{node['Node Type']} {table or ''} {node.get('Index Name', '')}"
             assert touched <= MOST, f"{verbs.__name__}: {what} touches {touched} rows"
+
+
+def test_a_batch_is_closed_by_its_key(crowd: Crowd) -> None:
+    """An index by holder still has all that the bee has closed since the last vacuum."""
+    _, bee, explaining = crowd
+    batch, *_ = bee.claim(2, 2, ANY)
+    explaining.plans.clear()
+    bee.complete([success(job.id) for job in batch.jobs], [batch], hint=None)
+    deletes = [node for plan in explaining.plans for node in nodes(plan) if node.get("Operation") == "Delete"]
+    assert deletes
+    for delete in deletes:
+        assert {node["Index Name"] for node in nodes(delete) if "Index Name" in node} == {"batch$_pkey"}

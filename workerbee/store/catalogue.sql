@@ -14,7 +14,7 @@ SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
 INSERT INTO workerbee."jobset$" (id, uuid, key, speculate, client, seen_at)
 VALUES (%(id)s, %(uuid)s, %(key)s, %(speculate)s, %(client)s,
         CASE WHEN %(client)s::uuid IS NOT NULL THEN now() END)
-ON CONFLICT (id) WHERE dropped_at IS NULL DO NOTHING
+ON CONFLICT (id) WHERE dropped_at IS NULL AND id IS NOT NULL DO NOTHING
 RETURNING number;
 
 -- name: find_jobset
@@ -132,10 +132,12 @@ WITH RECURSIVE offered AS (
 ), due AS (
     SELECT DISTINCT jobset FROM workerbee."batch$" WHERE claim IS NULL AND due_at <= now()
 )
-SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client
-  FROM workerbee."jobset$" j
- WHERE j.number IN (SELECT jobset FROM offered UNION SELECT jobset FROM due)
-   AND j.dropped_at IS NULL AND (j.seen_at IS NULL OR j.seen_at > now() - interval '10 seconds');
+SELECT j.*
+  FROM (SELECT jobset FROM offered UNION SELECT jobset FROM due) o
+ CROSS JOIN LATERAL (
+       SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
+        WHERE number = o.jobset AND dropped_at IS NULL
+          AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds') LIMIT 1) j;
 
 -- name: held_elsewhere
 -- Jobsets in which other bees hold work: where something may lapse, or lag. Every bee asks with each

@@ -17,7 +17,7 @@ CREATE TABLE workerbee."jobset$" (
     CHECK ((id IS NULL) = (client IS NOT NULL)),
     CHECK ((client IS NULL) = (seen_at IS NULL))
 ) WITH (fillfactor = 50);
-CREATE UNIQUE INDEX "jobset$id" ON workerbee."jobset$" (id) WHERE dropped_at IS NULL;
+CREATE UNIQUE INDEX "jobset$id" ON workerbee."jobset$" (id) WHERE dropped_at IS NULL AND id IS NOT NULL;
 
 -- The header of a batch of jobs: the only rows that change while jobs are run. A job that has no
 -- outcome yet is in exactly one batch (and in one more for each speculative copy of it). What rows can't be is
