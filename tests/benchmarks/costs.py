@@ -203,7 +203,8 @@ def _paced(rates: dict[str, float], n: int, seconds: float) -> Iterator[str]:
 def measure(bees: int, connections: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """The costs with few and with all bees, what follows, and the check."""
     found: dict[str, Any] = {"machine": report.machine(), "bees": bees, "costs": {}}
-    with server(fsync=True, strict=False, shared_buffers="128MB") as running, closing(Fleet(running, connections)) as fleet:
+    place = server(fsync=True, strict=False, shared_buffers="128MB")
+    with place as running, closing(Fleet(running, connections)) as fleet:
         found["versions"] = report.versions(running.execute("SHOW server_version")[0][0], ())
         for n in sorted({min(100, bees), bees}):
             say(f"{n} bees")
