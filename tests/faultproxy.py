@@ -73,6 +73,7 @@ class FaultProxy:
         self.port = free_port()
         self.traps: list[Trap] = []
         self.delay = 0.0
+        self.rate = float("inf")
         self.n_taken = 0  # how many connections have come in so far, whatever became of them
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
@@ -101,6 +102,10 @@ class FaultProxy:
     def latency(self, seconds: float) -> None:
         """Delay what comes from now on by so much in each direction; a round trip takes twice that."""
         self.delay = seconds
+
+    def throughput(self, bytes_per_second: float) -> None:
+        """Forward no faster than this in each direction of a connection."""
+        self.rate = bytes_per_second
 
     def stall(self) -> None:
         """Forward nothing more, and keep every connection open; new ones are taken too."""
@@ -314,6 +319,7 @@ class _Link:
                 sink.shutdown(socket.SHUT_WR)
                 return
             await self._loop.sock_sendall(sink, data)
+            await asyncio.sleep(len(data) / self._proxy.rate)
             under_way.task_done()
 
     def _judged(self, direction: Direction, earlier: bytes, data: bytes) -> tuple[bytes, Trap | None]:

@@ -34,6 +34,11 @@ def slowly(record: str, key: object, seconds: float) -> object:
     return key
 
 
+def copied(record: str, key: object, ballast: str) -> tuple[object, str]:
+    note(record, key)
+    return key, ballast
+
+
 def gated(record: str, key: object, gate: str) -> object:
     """Wait for the file ``gate`` to be there."""
     note(record, key)

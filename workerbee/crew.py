@@ -26,10 +26,9 @@ from workerbee.channel import Channel, Mark
 from workerbee.job import Batch, Function, Job, Jobset
 from workerbee.store import Wake
 
-#: Seconds of work sent to a runner at once, and held by a bee in all; and jobs, of any length, also in one claim.
+#: Seconds of work sent to a runner at once, and held by a bee in all; and jobs of any length.
 HAND, MOST_IN_HAND = 0.025, 250
 HOLD = 0.15
-MOST_IN_CLAIM = 1000
 #: Seconds of work that aren't worth dividing among the runners: each message wakes a process and costs CPU.
 CRUMB = 0.0005
 #: A job that takes longer than this is no reason for those behind it to wait.
@@ -229,7 +228,7 @@ class Crew:
             n = max(0, self._size - backlog)
             return Appetite(n, n)
         hold = int(max(self._size, min(2 * MOST_IN_HAND * self._size, HOLD * self._size / pace)))
-        n = min(MOST_IN_CLAIM, hold - backlog)
+        n = hold - backlog
         return Appetite(n, n) if backlog <= hold // 2 else Appetite(0, 0)
 
     @property

@@ -13,9 +13,6 @@ from workerbee.job import NO_FUNCTION, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import Catalogue, Limits, Pace, results_hint, unstorable
 
-#: Bytes of results in one statement.
-STATEMENT = 4_000_000
-
 
 class Judge:
     """What an end is recorded as: whose failure it was, and whether it is the last of its kind.
@@ -108,7 +105,7 @@ class Recorder:
 
     def _record_successes(self, number: int, ends: list[End]) -> None:
         """Store results, as many in one statement as its size allows; a refused one fails its own job."""
-        for portion in _portions(ends) or [[]]:
+        for portion in _portions(ends, self._holdings.stores[number].room) or [[]]:
             try:
                 self._complete(number, portion)
             except Exception as error:
@@ -156,13 +153,13 @@ class Recorder:
                 self._catalogue.hint_done(number, results_hint(outcomes))
 
 
-def _portions(ends: list[End]) -> list[list[End]]:
-    """The ends in as few statements as their size allows."""
+def _portions(ends: list[End], room: int) -> list[list[End]]:
+    """The ends in as few statements as their size allows; ``room`` is bytes in each."""
     portions: list[list[End]] = []
-    size = STATEMENT
+    size = room
     for end in ends:
         size += len(end.data)
-        if size > STATEMENT:
+        if size > room:
             portions.append([])
             size = len(end.data)
         portions[-1].append(end)

@@ -445,8 +445,7 @@ class Supervisor:
         appetite = self._dampened(appetite, now)
         if self._settings.max_jobs is not None:
             appetite = appetite.at_most(self._settings.max_jobs - self._n_claimed)
-        n = self._claim_offered(appetite) if appetite.claim else 0
-        sated = 0 < n == appetite.claim
+        n, sated = self._claim_offered(appetite) if appetite.claim else (0, False)
         if n:
             self._pause = POLL[0]
         made = self._has_cared(now, idle=not n, sated=sated)
@@ -486,15 +485,17 @@ class Supervisor:
             return Appetite(0, 0)
         return appetite.at_most(max(0, max(1, room) - held))
 
-    def _claim_offered(self, appetite: Appetite) -> int:
-        """Claim from the first jobset that has work; how many jobs."""
+    def _claim_offered(self, appetite: Appetite) -> tuple[int, bool]:
+        """Claim from the first jobset that has work; how many jobs, and whether it had all that was asked of it."""
         for store in self._offers():
             with self._holdings.guard(store.jobset.number):
-                batches = store.claim(appetite.claim, appetite.start, self._scopes[store.jobset.number])
+                wanted = appetite.at_most(store.portion)
+                batches = store.claim(wanted.claim, wanted.start, self._scopes[store.jobset.number])
                 if batches:
                     self._take(store, batches)
-                    return sum(len(batch.jobs) for batch in batches)
-        return 0
+                    n = sum(len(batch.jobs) for batch in batches)
+                    return n, n == wanted.claim
+        return 0, False
 
     def _has_cared(self, now: float, *, idle: bool, sated: bool) -> bool:
         """Look after others, if it is time to; whether that has brought or made work."""

@@ -132,8 +132,8 @@ class Watcher:
 
     def _fetch(self, jobs: list[int]) -> int:
         found = 0
-        for start in range(0, len(jobs), PAGE):
-            found += self._resolve(self._store.finished(jobs[start : start + PAGE]))
+        for ends in self._store.finished(jobs):
+            found += self._resolve(ends)
         return found
 
     def _poll(self, now: float, found: int) -> None:

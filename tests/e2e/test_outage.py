@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import passing
+from workerbee.store import Connection, passing
 
 N = 200
 
@@ -134,6 +134,33 @@ def terminate(database: Database) -> None:
 
 
 # The way to it
+
+
+def test_large_values_over_a_slow_link(database: Database, proxy: FaultProxy, tmp_path: Path) -> None:
+    """Claims are as large as the link can carry: the bee stays alive in everybody's eyes, and nothing runs twice."""
+    with on(database, database.dsn, tmp_path, bees=proxy.dsn(database.dsn)) as line:
+        calls = line.executor.with_options(speculate=False)
+        proxy.throughput(1e6)
+        futures = [calls.submit(jobs.copied, str(line.record), key, "x" * 100_000) for key in range(30)]
+        while not all(future.done() for future in futures):
+            assert database.execute('SELECT bool_and(lease_until > now()) FROM workerbee."bee$"') == [(True,)]
+            wait(futures, 0.2)
+        assert [f.result()[0] for f in futures] == list(range(30))
+        assert line.executions() == 30
+
+
+def test_an_answer_may_take_its_time_as_long_as_it_comes(database: Database, proxy: FaultProxy) -> None:
+    """No deadline ends what is making its way over a slow link; a link that carries nothing is given up."""
+    with closing(Connection(proxy.dsn(database.dsn))) as connection:
+        connection.run("SELECT 1")
+        connection.patience = 0.5
+        proxy.throughput(1e6)
+        [(text,)] = connection.run("SELECT string_agg(md5(n::text), '') FROM generate_series(1, 65536) n")
+        assert len(text) == 2**21
+        proxy.stall()
+        with pytest.raises(DatabaseUnavailableError):
+            connection.run("SELECT 1")
+        proxy.resume()
 
 
 def stall(proxy: FaultProxy) -> None:

@@ -71,7 +71,7 @@ def test_a_large_value_comes_back_whole(hive: Hive) -> None:
     batch = bee.take()
     assert batch.jobs[0].data == data
     bee.complete([result(data)], [batch], hint=None)
-    [stored] = hive.client.finished([1])
+    [[stored]] = hive.client.finished([1])
     assert (stored.codec, stored.data) == ("json", data)
 
 
@@ -87,7 +87,7 @@ def test_parts_of_one_try_are_not_mixed_with_another(hive: Hive) -> None:
     bees[0].take()
     bees[0].complete([result(first)], [], hint=None)
     bees[1].complete([result(second)], [], hint=None)
-    assert hive.client.finished([1])[0].data == first
+    assert next(hive.client.finished([1]))[0].data == first
 
 
 @pytest.mark.parametrize("unique", ["digest", "key"])

@@ -142,7 +142,7 @@ def add(hive: Hive, bee: Bee) -> None:
 
 def watch(hive: Hive, bee: Bee) -> None:
     client = ClientStore(bee.connection, hive.jobset, uuid4())
-    client.finished(list(range(500, 700)))
+    list(client.finished(list(range(500, 700))))
     client.begun()
     client.reopen([(n, 1) for n in range(500, 700)], Options())
     client.same_calls([n.to_bytes(8, "big") for n in range(500, 700)])

@@ -249,6 +249,13 @@ def test_proxy_forwards_half_closes() -> None:
             assert said.read() == b"answer"
 
 
+def test_throughput_is_limited(proxy: FaultProxy, through: Connection) -> None:
+    """A megabyte takes as long as the link needs for it."""
+    proxy.throughput(4e6)
+    assert 0.2 <= _seconds(through, "SELECT repeat('x', 1000000)") < 2
+    proxy.throughput(float("inf"))
+
+
 def test_latency_is_for_each_direction(proxy: FaultProxy, through: Connection) -> None:
     """A round trip takes twice the latency, until it is taken back."""
     proxy.latency(0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,10 +12,13 @@ from workerbee.job import Function, Jobset, NewJob, Options, Stored
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
+from workerbee.store.ration import Ration
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
 BATCH = 200
+#: Ends in one answer, and seconds that it may take.
+ANSWER = 1000, 1.0
 
 
 class SameCall(NamedTuple):
@@ -43,6 +46,7 @@ class ClientStore:
         self.jobset = jobset
         self._writer = str(writer)
         self._queries = Queries(connection, jobset, "client.sql")
+        self._ends = Ration(*ANSWER, first=100)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
@@ -127,12 +131,16 @@ class ClientStore:
         rows = self._run("reopen", writer=self._writer, **facts)
         return int(rows[0][0])
 
-    def finished(self, jobs: Sequence[int]) -> list[Stored]:
-        """The recorded ends of all runs of these jobs."""
-        found = []
-        for job, run, status, codec, output, payload, mac in self._run("finished", jobs=array(jobs)):
-            found.append(self._stored(job, run, status, codec, output, payload, mac))
-        return found
+    def finished(self, jobs: Sequence[int]) -> Iterator[list[Stored]]:
+        """The recorded ends of all runs of these jobs, in portions."""
+        asked = 0
+        while asked < len(jobs):
+            portion = jobs[asked : asked + self._ends.n]
+            with self._ends.use(len(portion)) as used:
+                rows = self._run("finished", jobs=array(portion))
+                used.n = len(rows)
+            asked += len(portion)
+            yield [self._stored(*row) for row in rows]
 
     def _stored(
         self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any

@@ -323,11 +323,13 @@ class Connection:
         return pg
 
     def _finish(self, pg: Any, deadline: float) -> None:
-        """Drive the connection until its answer is here, or raise at the deadline."""
+        """Drive the connection until its answer is here, or raise at the deadline, which moves as long as it comes."""
+        patience = deadline - time.monotonic()
         while (state := pg.poll()) != extensions.POLL_OK:
             left = deadline - time.monotonic()
             if left <= 0 or not self._wait(pg.fileno(), state == extensions.POLL_WRITE, left):
                 raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
+            deadline = time.monotonic() + patience
 
 
 def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
