@@ -923,4 +923,21 @@ MUTANTS = [
         "unit/test_channel.py::test_taking_back_less_gives_nothing_again",
         "unit/test_crew.py::test_what_waits_behind_a_long_job_runs_once",
     ),
+    _python(
+        "a slow link: no more at once than it carries",
+        "store/ration.py",
+        "def use",
+        "int(used.n * self._seconds / took)",
+        "self._most",
+        "e2e/test_outage.py::test_large_values_over_a_slow_link",
+        "unit/test_ration.py",
+    ),
+    _python(
+        "a slow link: an answer that comes has time",
+        "store/connection.py",
+        "def _finish",
+        "            deadline = time.monotonic() + patience\n",
+        "",
+        "e2e/test_outage.py::test_an_answer_may_take_its_time_as_long_as_it_comes",
+    ),
 ]
