@@ -299,7 +299,8 @@ class Crew:
                     break
         finally:
             if fd >= 0:
-                self._epoll.unregister(fd)
+                with suppress(OSError):  # closed meanwhile
+                    self._epoll.unregister(fd)
         self._news = self._news and only
         return ready
 

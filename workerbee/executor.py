@@ -138,19 +138,16 @@ class _Submits(Executor):
         Higher ``priority`` first. A job that runs longer than ``timeout`` seconds is killed and raises
         TimeoutError. ``run_at`` is a datetime with a time zone, or seconds since the epoch.
         ``unique=False`` makes every call a job of its own; ``version`` is part of what a call is.
+
+        Raises TypeError and ValueError for what no option can be.
         """
-        if timeout is not None and timeout <= 0:
-            raise ValueError("timeout must be > 0 seconds")
-        if max_n_retry_attempts is not None and max_n_retry_attempts < 1:
-            raise ValueError("max_n_retry_attempts must be >= 1")
-        given = {
-            "priority": priority,
-            "timeout": timeout,
-            "due": _epoch(run_at),
-            "max_attempts": max_n_retry_attempts,
-            "speculate": speculate,
-        }
-        options = Options(**(self._options._asdict() | {k: v for k, v in given.items() if v is not None}))
+        options = self._options.but(
+            priority=priority,
+            due=_epoch(run_at),
+            timeout=timeout,
+            max_n_retry_attempts=max_n_retry_attempts,
+            speculate=speculate,
+        )
         return OptionsView(
             self,
             self._client,
@@ -227,7 +224,7 @@ class WorkerbeeExecutor(_Submits):
         super().__init__(
             client,
             functions.Cache(initializer, initargs),
-            Options(int(nested), max_attempts=max_n_retry_attempts, speculate=not jobset.temporary),
+            Options(int(nested), speculate=not jobset.temporary).but(max_n_retry_attempts=max_n_retry_attempts),
             unique=not jobset.temporary,
         )
         _live.add(client)

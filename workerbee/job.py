@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee.errors import JobsetIdError
@@ -53,6 +54,38 @@ class Options(NamedTuple):
     timeout: float | None = None
     max_attempts: int | None = None
     speculate: bool = True
+
+    def but(
+        self,
+        *,
+        priority: int | None = None,
+        due: float | None = None,
+        timeout: float | None = None,
+        max_n_retry_attempts: int | None = None,
+        speculate: bool | None = None,
+    ) -> Options:
+        """These options, with those that are given as the user gives them. Raises TypeError, ValueError."""
+        given: dict[str, Any] = {
+            "priority": None if priority is None else _integer("priority", priority, -(2**31)),
+            "due": None if due is None else float(due),
+            "timeout": None if timeout is None else float(timeout),
+            "max_attempts": None if (n := max_n_retry_attempts) is None else _integer("max_n_retry_attempts", n, 1),
+            "speculate": None if speculate is None else bool(speculate),
+        }
+        if timeout is not None and not timeout > 0:
+            raise ValueError("timeout must be > 0 seconds")
+        return self._replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _integer(name: str, value: int, least: int) -> int:
+    """An integer that PostgreSQL takes for one, be it an enum's, NumPy's or a truth value."""
+    try:
+        number = int(operator.index(value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if not least <= number < 2**31:
+        raise ValueError(f"{name} must be >= {least} and < 2**31")
+    return number
 
 
 class NewJob(NamedTuple):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from concurrent.futures import BrokenExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from enum import Enum
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.contract import jobs
@@ -119,3 +121,38 @@ def test_a_worker_is_replaced_after_its_tasks(make: Make) -> None:
     assert len(set(pids)) == 3
     assert pids[:3] == [pids[0]] * 3
     assert pids[3:6] == [pids[3]] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"priority": 2.5}, TypeError),
+        ({"priority": "1,2"}, TypeError),
+        ({"priority": 2**31}, ValueError),
+        ({"max_n_retry_attempts": 0}, ValueError),
+        ({"timeout": 0}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"timeout": "soon"}, ValueError),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", OURS)
+def test_options_that_none_can_be_are_named(make: Make, options: dict[str, Any], error: type[Exception]) -> None:
+    """At once, in the caller's stack."""
+    with pytest.raises(error):
+        make(max_workers=1).with_options(**options)
+
+
+class Priority(int, Enum):
+    HIGH = 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"priority": True}, {"priority": Priority.HIGH}, {"max_n_retry_attempts": np.int64(3)}, {"speculate": 2}],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", OURS)
+def test_options_are_taken_for_what_they_mean(make: Make, options: dict[str, Any]) -> None:
+    """Whatever counts as an integer or is true: it is a number or a truth value in the database."""
+    assert make(max_workers=1).with_options(**options).submit(abs, -8).result() == 8

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import Hive, ids_of, new_job, until_waiting
+from tests.store.hive import ANY, Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
 from workerbee.job import Function, NewJob, Options, Outcome
 from workerbee.store import ClientStore, Connection
@@ -118,6 +118,15 @@ def test_overlapping_submitters_do_not_deadlock(hive: Hive, connect: Callable[[]
     one.connection.run("COMMIT")
     thread.join(10)
     assert outcome == [set()]
+
+
+def test_batches_wait_in_the_order_of_what_they_bring(hive: Hive) -> None:
+    """A call that is there already leaves its batch, and no place in front of the others."""
+    hive.client.add([new_job(1, digest=b"there")])
+    hive.bee("a").take()
+    known, new = new_job(2, digest=b"there", timeout=1.0), new_job(4, timeout=1.0)
+    assert hive.client.add([known, new_job(3), new]) == {3, 4}
+    assert [ids_of(b) for b in hive.bee("b").claim(9, 9, ANY)] == [[3], [4]]
 
 
 def test_reserved_ids_are_never_given_twice(hive: Hive) -> None:

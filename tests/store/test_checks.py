@@ -1,4 +1,4 @@
-"""Rows that can't be: the tables refuse them, whoever writes."""
+"""Rows that can't be: the tables of the tests' databases refuse them, whoever writes (`tests/impossible.sql`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hot statements with 100,000 finished jobs and 10,000 batches waiting: what each one really touches.
+"""The hot statements with 100,000 finished jobs, 10,000 batches waiting and 3,000 other jobsets: what each one touches.
 
 Each verb is explained as a direct connection runs it (prepared, with a plan that fits any parameters), and
 executed, so that a sort or a scan of more rows than the statement is about shows in the counts. A connection
@@ -22,7 +22,7 @@ from workerbee.store.connection import Query, Row, Statement
 FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
 #: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.
 MOST = 2_000
-#: Tables that stay small, however many jobs there are.
+#: Tables that may be scanned where they are small; what is touched of them is counted all the same.
 SMALL = {"jobset$", "bee$", "counter$"}
 
 FILL = """

@@ -343,7 +343,7 @@ WITH slow AS MATERIALIZED (
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
      ORDER BY COALESCE(marked_at, claimed_at) LIMIT 1 FOR UPDATE SKIP LOCKED
 ), shortened AS (
-    -- The mark too as it was locked: the constraints are checked on the snapshot's row first.
+    -- The mark too as it was locked: constraints (tests/impossible.sql) are checked on the snapshot's row first.
     UPDATE workerbee."batch$" b SET started = s.started, jobs = s.jobs[:s.kept] FROM slow s WHERE b.id = s.id
 )
 INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate, again,

@@ -44,7 +44,7 @@ WITH given AS (
       JOIN unnest(%(lot_function)s::integer[], %(lot_priority)s::integer[], %(lot_due)s::double precision[],
                   %(lot_timeout)s::double precision[], %(lot_max_attempts)s::integer[], %(lot_speculate)s::boolean[])
            WITH ORDINALITY AS k (function, priority, due, timeout, max_attempts, speculate, lot) USING (lot)
-     ORDER BY lot
+     ORDER BY l.jobs[1]
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, added)
     SELECT {number}, %(writer)s, count(*) FROM inserted HAVING count(*) > 0
@@ -131,7 +131,8 @@ WITH asked AS (
      WHERE b.id = h.id AND h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone)
     RETURNING b.id
 ), shortened AS (
-    -- All that a constraint compares is set as it was locked: they are checked on the snapshot's row first.
+    -- All that a constraint (tests/impossible.sql) compares is set as it was locked: they are checked on the
+    -- snapshot's row first.
     UPDATE workerbee."batch$" b
        SET bee = h.bee, claim = h.claim, claimed_at = h.claimed_at, started = h.started,
            jobs = h.jobs[:h.started] || ARRAY(

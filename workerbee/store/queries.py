@@ -47,7 +47,10 @@ def catalogue() -> dict[str, Statement]:
 
 
 def array(values: Iterable[object]) -> str:
-    """Numbers, truth values, UUIDs and None as PostgreSQL reads an array: a list becomes an expression to work out."""
+    """An array literal of numbers, truth values, UUIDs and None, which need no quotes.
+
+    Of a list psycopg2 would make ``ARRAY[…]``, which the server has to work out element by element.
+    """
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 

@@ -20,9 +20,9 @@ CREATE TABLE workerbee."jobset$" (
 CREATE UNIQUE INDEX "jobset$id" ON workerbee."jobset$" (id) WHERE dropped_at IS NULL AND id IS NOT NULL;
 
 -- The header of a batch of jobs: the only rows that change while jobs are run. A job that has no
--- outcome yet is in exactly one batch (and in one more for each speculative copy of it). What rows can't be is
--- not written here: PostgreSQL reads a table's constraints anew for each statement that changes a row, which
--- were 5 % of a round trip. The tests' databases have them (tests/impossible.sql).
+-- outcome yet is in exactly one batch (and in one more for each speculative copy of it). What rows of this
+-- table, of jobs and of outcomes can't be isn't written here: PostgreSQL reads constraints anew for each statement
+-- that inserts or changes a row, which was 5 % of a round trip. The tests' databases have them (tests/impossible.sql).
 CREATE SEQUENCE workerbee."place$";
 CREATE TABLE workerbee."batch$" (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
