@@ -124,8 +124,8 @@ MUTANTS = [
         "complete: closed by the batch's key alone",
         "bee",
         "complete",
-        "b.bee IS NOT DISTINCT FROM %(bee)s",
-        "b.bee = %(bee)s",
+        "b.bee IS NOT DISTINCT FROM %(bee)s AND b.claim IS NOT DISTINCT FROM c.claim",
+        "b.bee = %(bee)s AND b.claim = c.claim",
         "test_plans.py::test_a_batch_is_closed_by_its_key[planned for few]",
     ),
     _sql(
