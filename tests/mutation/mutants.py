@@ -928,7 +928,7 @@ MUTANTS = [
         "store/ration.py",
         "def use",
         "int(used.n * self._seconds / took)",
-        "self._most",
+        "10**9",
         "e2e/test_outage.py::test_large_values_over_a_slow_link",
         "unit/test_ration.py",
     ),

@@ -50,6 +50,15 @@ def test_what_never_came_to_its_end_was_too_much(monkeypatch: pytest.MonkeyPatch
         assert link.ration.n == wanted
 
 
+def test_a_small_statement_that_took_long_is_no_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is slow for a moment isn't a slow link: it never becomes less than the least."""
+    link = Link(monkeypatch, 1.0)
+    link.ration = Ration(1000, 0.5, first=100, least=50)
+    assert link.move(3) == 50
+    link.per_s = 1e6
+    assert link.move(500) == 200
+
+
 def test_little_says_nothing_of_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of a hundred that were asked for, however long it took, is no measure."""
     link = Link(monkeypatch, 1.0)

@@ -61,7 +61,7 @@ class BeeStore:
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
         self._claims = Ration(MOST_IN_CLAIM, HASTE, first=100)
-        self._results = Ration(STATEMENT, HASTE, first=parts.PART)
+        self._results = Ration(STATEMENT, HASTE, first=parts.PART, least=parts.PART)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         self._alive()

@@ -19,14 +19,14 @@ class Used:
 
 
 class Ration:
-    """As many rows, or bytes, as one statement moves in about ``seconds``, judged by the last one; ``most`` at most.
+    """As many rows, or bytes, as one statement moves in about ``seconds``, judged by the last one.
 
     Who waits for a statement says nothing meanwhile, not even that it is alive. One that didn't come to its end
-    was too large, too.
+    was too large, too. It stays between ``least`` and ``most``: of little, how long it takes says little.
     """
 
-    def __init__(self, most: int, seconds: float, *, first: int) -> None:
-        self._most = most
+    def __init__(self, most: int, seconds: float, *, first: int, least: int = 1) -> None:
+        self._least, self._most = least, most
         self._seconds = seconds
         self.n = first
 
@@ -34,12 +34,13 @@ class Ration:
     def use(self, asked: int) -> Iterator[Used]:
         """Around the statement for ``asked``, which is no more than `n`; the block says what it really was."""
         limit = self.n
-        self.n = max(1, limit // STEP)
+        self.n = max(self._least, limit // STEP)
         used = Used()
         began = time.monotonic()
         yield used
         took = max(time.monotonic() - began, 1e-6)
         if 2 * used.n < asked:
-            self.n = limit  # of little, nothing can be said about much
+            self.n = limit
         else:
-            self.n = max(1, min(self._most, STEP * limit, int(used.n * self._seconds / took)))
+            fitting = min(STEP * max(limit, used.n), int(used.n * self._seconds / took))
+            self.n = max(self._least, min(self._most, fitting))
