@@ -927,7 +927,7 @@ MUTANTS = [
         "a slow link: no more at once than it carries",
         "store/ration.py",
         "def use",
-        "int(used.n * self._seconds / took)",
+        "int(moved.bytes * self._seconds / took)",
         "10**9",
         "e2e/test_outage.py::test_large_values_over_a_slow_link",
         "unit/test_ration.py",

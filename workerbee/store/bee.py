@@ -12,9 +12,9 @@ from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 
-#: Jobs in one claim, bytes of results in one statement, and seconds that either may take: a part of the lease, which
-#: nothing renews meanwhile.
-MOST_IN_CLAIM, STATEMENT, HASTE = 1000, 4_000_000, 0.5
+#: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
+#: meanwhile.
+MOST_IN_CLAIM, HASTE = 1000, 0.5
 #: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
 HEADERS = 8, 64
 
@@ -60,8 +60,8 @@ class BeeStore:
         self._host = host
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
-        self._claims = Ration(MOST_IN_CLAIM, HASTE, first=100)
-        self._results = Ration(STATEMENT, HASTE, first=parts.PART, least=parts.PART)
+        self._claims = Ration(MOST_IN_CLAIM, HASTE)
+        self._results = Ration(MOST_IN_CLAIM, HASTE)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         self._alive()
@@ -72,22 +72,22 @@ class BeeStore:
     @property
     def portion(self) -> int:
         """How many jobs the next claim may bring."""
-        return self._claims.n
+        return self._claims.rows
 
     @property
     def room(self) -> int:
         """Bytes of results that the next `complete` may carry (one result may be more)."""
-        return self._results.n
+        return self._results.bytes
 
     def claim(self, n: int, start: int, scope: Scope) -> list[Batch]:
         """Take at most ``n`` jobs from the front, and no more than a `portion`; the first ``start`` are started."""
         claim = uuid4()
         n = min(n, self.portion)
         headers = min(n, self._headers)
-        with self._claims.use(n) as used:
+        with self._claims.use() as moved:
             rows = self._run("claim", claim=str(claim), n=n, start=start, headers=headers, **_scope(scope))
-            used.n = len(rows)
-        batches = self._batches(rows, claim)
+            batches = self._batches(rows, claim)
+            moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
         small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2
         self._headers = min(2 * self._headers, HEADERS[1]) if small else HEADERS[0]
         return batches
@@ -153,10 +153,9 @@ class BeeStore:
         params = dict(zip(names, columns, strict=True))
         more = {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed), "hint": hint}
         self._alive()
-        size = sum(len(o.data) for o in outcomes)
-        with self._results.use(size) as used:
+        with self._results.use() as moved:
             [(stored, _, _)] = self._queries.insert("complete", params | more | {"bee": self._bee})
-            used.n = size
+            moved.rows, moved.bytes = len(outcomes), sum(len(o.data) for o in outcomes)
         if stored < len(outcomes):
             self._run("late", jobs=array(o.job for o in outcomes), runs=array(o.run for o in outcomes), host=self._host)
 

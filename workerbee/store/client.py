@@ -46,7 +46,7 @@ class ClientStore:
         self.jobset = jobset
         self._writer = str(writer)
         self._queries = Queries(connection, jobset, "client.sql")
-        self._ends = Ration(*ANSWER, first=100)
+        self._ends = Ration(*ANSWER)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
@@ -135,12 +135,12 @@ class ClientStore:
         """The recorded ends of all runs of these jobs, in portions."""
         asked = 0
         while asked < len(jobs):
-            portion = jobs[asked : asked + self._ends.n]
-            with self._ends.use(len(portion)) as used:
-                rows = self._run("finished", jobs=array(portion))
-                used.n = len(rows)
+            portion = jobs[asked : asked + self._ends.rows]
+            with self._ends.use() as moved:
+                ends = [self._stored(*row) for row in self._run("finished", jobs=array(portion))]
+                moved.rows, moved.bytes = len(ends), sum(len(end.data) for end in ends)
             asked += len(portion)
-            yield [self._stored(*row) for row in rows]
+            yield ends
 
     def _stored(
         self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any

@@ -7,40 +7,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+#: Bytes in one statement; with less than the least, the time it took says nothing of the link.
+LEAST, MOST = 250_000, 4_000_000
 #: How many times more or less the next one may be.
 STEP = 4
+#: Rows in one statement, at first.
+FIRST = 100
 
 
 @dataclass
-class Used:
+class Moved:
     """What came of a statement."""
 
-    n: int = 0
+    rows: int = 0
+    bytes: int = 0
 
 
 class Ration:
-    """As many rows, or bytes, as one statement moves in about ``seconds``, judged by the last one.
+    """As many ``bytes`` as one statement moves in about ``seconds``, judged by the last one.
 
     Who waits for a statement says nothing meanwhile, not even that it is alive. One that didn't come to its end
-    was too large, too. It stays between ``least`` and ``most``: of little, how long it takes says little.
+    was too large, too.
     """
 
-    def __init__(self, most: int, seconds: float, *, first: int, least: int = 1) -> None:
-        self._least, self._most = least, most
+    def __init__(self, most_rows: int, seconds: float) -> None:
+        self._most_rows = most_rows
         self._seconds = seconds
-        self.n = first
+        self._weight = LEAST / FIRST  # bytes a row
+        self.bytes = LEAST
+
+    @property
+    def rows(self) -> int:
+        """How many rows that is, if they are like the last ones; one at least."""
+        return max(1, min(self._most_rows, int(self.bytes / self._weight)))
 
     @contextmanager
-    def use(self, asked: int) -> Iterator[Used]:
-        """Around the statement for ``asked``, which is no more than `n`; the block says what it really was."""
-        limit = self.n
-        self.n = max(self._least, limit // STEP)
-        used = Used()
+    def use(self) -> Iterator[Moved]:
+        """Around a statement; the block says what it moved."""
+        limit = self.bytes
+        self.bytes = max(LEAST, limit // STEP)
+        moved = Moved()
         began = time.monotonic()
-        yield used
+        yield moved
         took = max(time.monotonic() - began, 1e-6)
-        if 2 * used.n < asked:
-            self.n = limit
-        else:
-            fitting = min(STEP * max(limit, used.n), int(used.n * self._seconds / took))
-            self.n = max(self._least, min(self._most, fitting))
+        fitting = min(STEP * max(limit, moved.bytes), int(moved.bytes * self._seconds / took))
+        self.bytes = max(LEAST, min(MOST, fitting))
+        if moved.rows:
+            self._weight = max(1.0, moved.bytes / moved.rows)
