@@ -311,6 +311,8 @@ class Hive:
         with suppress(AssertionError):  # what a dead bee held is soon taken back
             eventually(lambda: self.database.execute('SELECT count(*) FROM workerbee."batch$"') == [(0,)])
         for bee in self.bees:
+            with suppress(AssertionError):  # one that was started, and frozen, at the end hears no signal yet
+                bee.says("serves ")
             bee.terminate()
         for bee in self.bees:
             with suppress(AssertionError):
