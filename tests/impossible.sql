@@ -1,5 +1,5 @@
 -- Rows that can't be, for databases of tests: there the tables refuse them, whoever writes. In production they
--- don't, because PostgreSQL would read these constraints anew for each statement that changes a row.
+-- don't, because PostgreSQL would read these constraints anew for each statement that inserts or changes one.
 CREATE FUNCTION public.refuse_impossible_rows() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE
     made record;

@@ -643,8 +643,8 @@ MUTANTS = [
         "ids: no block is given twice after a crash",
         "catalogue",
         "reserve_jobs",
-        "'synchronous_commit', 'on'",
-        "'synchronous_commit', 'off'",
+        "{durably}",
+        "NULL",
         FLUSHED.format("reserve"),
     ),
     _sql(

@@ -33,7 +33,7 @@ INSERT INTO {attempt} (job, run, kind, bee, host)
 SELECT n, 1, 'failed', %(bee)s, 'h' FROM generate_series(1, %(finished)s, 10) n;
 INSERT INTO {batch} (jobset, function, run, jobs)
 SELECT {number}, 0, 1, ARRAY[n, n + 1] FROM generate_series(%(finished)s + 1, %(all)s, 2) n;
-INSERT INTO {jobset} (id, uuid, speculate) SELECT 'other_' || n, gen_random_uuid(), true
+INSERT INTO {jobset} (id, uuid, speculate) SELECT 'other_' || n, md5(n::text)::uuid, true
   FROM generate_series(1, %(jobsets)s) n;
 """
 

@@ -61,8 +61,7 @@ SELECT number FROM workerbee."jobset$"
 -- else a crash could give the same block to two clients.
 UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
  WHERE number = %(number)s AND dropped_at IS NULL
-RETURNING next_job - %(n)s,
-          CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END;
+RETURNING next_job - %(n)s, {durably};
 
 -- name: beat
 -- A heartbeat. served_since starts anew after a gap or another connection, because a bee that was cut off

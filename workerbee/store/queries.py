@@ -1,8 +1,8 @@
 """The named queries of the ``*.sql`` files beside this one.
 
 Each file is a list of ``-- name: NAME`` headings, each followed by comments on why and one query. A
-query names its jobset's own objects as ``{job}``, ``{outcome}`` …; `bind` puts the quoted identifiers in, and
-for ``{durably}`` the expression that has the transaction commit synchronously.
+query names its jobset's own objects as ``{job}``, ``{outcome}`` …; `bind` puts the quoted identifiers in. In any
+query ``{durably}`` is the expression that has the transaction commit synchronously.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 _TABLES = ("job", "function", "run", "outcome", "attempt", "part")
 _INDEXES = ("job_digest", "job_key", "attempt_job")
 # What promises something commits synchronously also where the server's default is another.
-_DURABLY = sql.SQL(
+_DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
 )
 
@@ -32,7 +32,7 @@ _DURABLY = sql.SQL(
 @cache
 def load(file: str) -> dict[str, str]:
     """The queries of one file by name, without their comments."""
-    text = resources.files(__package__).joinpath(file).read_text("utf-8")
+    text = resources.files(__package__).joinpath(file).read_text("utf-8").replace("{durably}", _DURABLY)
     named = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {
         name: re.sub(r"^\s*--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";")
@@ -93,7 +93,6 @@ def identifiers(number: int, jobset_id: str | None) -> dict[str, sql.Composable]
     names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names["or_nothing"] = sql.SQL("ON CONFLICT DO NOTHING")
-    names["durably"] = _DURABLY
     names["number"] = sql.Literal(number)
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
     return names
