@@ -116,7 +116,7 @@ MUTANTS = [
         "complete: fence by claim",
         "bee",
         "complete",
-        "AND b.claim IS NOT DISTINCT FROM c.claim",
+        "AND c.claim IS NOT DISTINCT FROM b.claim",
         "",
         f"{START}::test_only_the_holder_closes_a_batch",
     ),
@@ -124,9 +124,9 @@ MUTANTS = [
         "complete: closed by the batch's key alone",
         "bee",
         "complete",
-        "b.bee IS NOT DISTINCT FROM %(bee)s AND b.claim IS NOT DISTINCT FROM c.claim",
-        "b.bee = %(bee)s AND b.claim = c.claim",
-        "test_plans.py::test_a_batch_is_closed_by_its_key[planned for few]",
+        "c.claim IS NOT DISTINCT FROM b.claim",
+        "c.claim = b.claim",
+        "test_plans.py::test_a_batch_is_closed_by_its_key[for few]",
     ),
     _sql(
         "complete: flush where the default is not to",
@@ -815,6 +815,15 @@ MUTANTS = [
         '"BEGIN; SELECT',
         '"SELECT',
         "store/test_schema.py::test_a_killed_migration_leaves_nothing",
+    ),
+    # Plans
+    _python(
+        "plans: what waits is read in its order, and not as a whole",
+        "store/connection.py",
+        "_PLANS = ",
+        '        "enable_bitmapscan": "off",\n',
+        "",
+        "store/test_plans.py::test_hot_statements_touch_what_they_are_about[for few, then for many-claim_all_at_hand]",
     ),
     # Outages
     _python(

@@ -68,9 +68,14 @@ class Explaining(Connection):
 Crowd = tuple[Hive, Bee, Explaining]
 
 
-@pytest.fixture(scope="module", params=["planned for many", "planned for few"])
+#: When the statements are planned, and which ANALYZE (autovacuum's may come at any time) the planner knows of.
+PLANNED = ["for many", "for many, vacuumed", "for few", "for few, analyzed", "for few, then for many"]
+
+
+@pytest.fixture(scope="module", params=PLANNED)
 def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
     """A jobset with a long past and much before it, and a bee that explains itself."""
+    planned: str = request.param
     database = server.new_database()
     plain, explaining = Connection(database.dsn), Explaining(database.dsn)
     schema.ensure(plain)
@@ -78,15 +83,21 @@ def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
     bee = hive.bee("a", explaining)
     total = FINISHED + 2 * BATCHES
     hive.catalogue.reserve_jobs(hive.jobset.number, total)
-    if request.param == "planned for few":
+    if "few" in planned:
         for _ in range(20):
             hive.add(2)
         for verbs in VERBS:
             verbs(hive, bee)
+    if "analyzed" in planned:
+        hive.run("ANALYZE {batch}")
+        for verbs in VERBS:
+            verbs(hive, bee)
     hive.run(FILL, all=total, finished=FINISHED, jobsets=JOBSETS, bee=str(uuid4()))
-    if request.param == "planned for many":
+    if "many" in planned:
         for table in ("job", "outcome", "attempt", "batch"):
             hive.run(f"ANALYZE {{{table}}}")
+    if "vacuumed" in planned or planned.startswith("for few, then"):
+        hive.run("VACUUM ANALYZE {batch}")
     yield hive, bee, explaining
     plain.close()
     explaining.close()

@@ -84,8 +84,10 @@ WITH given AS (
 ), closed AS (
     -- Compared so that only the primary key can find them: in the other indexes still stand all the batches
     -- that this bee has closed lately.
-    DELETE FROM workerbee."batch$" b USING unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
-     WHERE b.id = c.id AND b.bee IS NOT DISTINCT FROM %(bee)s AND b.claim IS NOT DISTINCT FROM c.claim
+    DELETE FROM workerbee."batch$" b
+     WHERE b.id = ANY (%(closed)s::bigint[]) AND b.bee IS NOT DISTINCT FROM %(bee)s
+       AND EXISTS (SELECT FROM unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
+                    WHERE c.id = b.id AND c.claim IS NOT DISTINCT FROM b.claim)
 ), stored AS (
     INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
     SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, duration FROM given
