@@ -12,6 +12,7 @@ import mmap
 import os
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ class Mark:
 
     @classmethod
     def create(cls) -> Mark:
-        fd = os.memfd_create("workerbee-mark", os.MFD_CLOEXEC)
+        fd = _shared_memory()
         os.ftruncate(fd, 32)
         return cls(fd)
 
@@ -175,3 +176,12 @@ class Mark:
         self._times.release()
         self._map.close()
         os.close(self.fd)
+
+
+def _shared_memory() -> int:
+    """A descriptor of a file without a name. A Python built for old systems, such as conda's or uv's, has no memfd."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("workerbee-mark", os.MFD_CLOEXEC)
+    shared = "/dev/shm"  # noqa: S108 (never on a disk, if that can be had)
+    with tempfile.TemporaryFile(dir=shared if os.access(shared, os.W_OK) else None) as file:
+        return os.dup(file.fileno())

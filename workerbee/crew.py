@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -115,6 +116,7 @@ class RunnerProcess:
             sys.executable,
             "-m",
             "workerbee.runner",
+            str(os.getpid()),
             str(theirs.fileno()),
             str(self.mark.fd),
             *crew.runner_args,
@@ -130,7 +132,7 @@ class RunnerProcess:
         )
         theirs.close()
         self.channel = Channel(ours)
-        self.exit_fd = os.pidfd_open(self.process.pid)
+        self.exit_fd = _exit_fd(self.process.pid)
 
     def kill(self, because: str, job: int = 0) -> None:
         """Kill the runner, because of this job of its, and whatever the job has started."""
@@ -545,6 +547,21 @@ class Crew:
             runner.channel.close()
             runner.mark.close()
         self._epoll.close()
+
+
+def _exit_fd(pid: int) -> int:
+    """A descriptor that becomes readable when this child has ended. Not every kernel and Python has pidfds."""
+    with suppress(AttributeError, OSError):
+        return os.pidfd_open(pid)
+    ours, theirs = os.pipe()
+
+    def wait() -> None:
+        with suppress(ChildProcessError):  # it was waited for before
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.close(theirs)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ours
 
 
 def portion(n_ready: int, n_runners: int, pace: float | None) -> int:

@@ -276,22 +276,22 @@ class Runner:
 
 
 def main() -> None:
-    """Run as ``python -m workerbee.runner SOCKET MARK BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
-    _die_with_parent()
+    """Run as ``python -m workerbee.runner PARENT SOCKET MARK BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
+    parent, sock, mark_fd, bee, max_payload, *named = sys.argv[1:]
+    _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's to handle
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    channel, mark = Channel(socket.socket(fileno=int(sys.argv[1]))), Mark(int(sys.argv[2]))
-    Runner(channel, mark, bee=sys.argv[3], max_payload=int(sys.argv[4]), named=sys.argv[5:]).serve()
+    channel, mark = Channel(socket.socket(fileno=int(sock))), Mark(int(mark_fd))
+    Runner(channel, mark, bee=bee, max_payload=int(max_payload), named=named).serve()
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere the socket's end does)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:
-            sys.exit(0)
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, which may be the first of a container."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor, watcher
+from workerbee.errors import RunnerDiedError
 
 NewBee = Callable[..., Bee]
 NewClient = Callable[..., WorkerbeeExecutor]
@@ -355,6 +356,37 @@ def test_a_killed_local_bee_is_replaced(client: NewClient, record: Path, gate: P
     eventually(lambda: len(jobs.noted(record)) == 2)
     gate.touch()
     assert future.result(30) == 0
+
+
+# Where it runs
+
+
+def test_a_bee_may_be_the_first_process_of_a_container(client: NewClient, database: Database) -> None:
+    """Its runners know it, and don't take it for the one that adopts orphans."""
+    user = ["--user", "--map-root-user"] if os.geteuid() else []
+    container = ["unshare", *user, "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespaces may be made here")
+    executor = client()
+    future = executor.submit(jobs.double, 2)
+    executor.flush()
+    command = [*container, sys.executable, "-m", "workerbee.bee", "work", "--dsn", database.dsn, "--workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert future.result(30) == 4
+
+
+def test_a_python_that_was_built_for_an_old_system(bee: NewBee, client: NewClient, tmp_path: Path) -> None:
+    """Without memfd and pidfd, which conda's and uv's may lack, jobs run, and a runner's death is noticed."""
+    lacking = "import os\nfor name in ('memfd_create', 'pidfd_open'):\n    delattr(os, name)\n"
+    (tmp_path / "sitecustomize.py").write_text(lacking)
+    bee("work", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"})
+    executor = client()
+    assert executor.submit(eval, "hasattr(__import__('os'), 'memfd_create')").result(30) is False
+    with pytest.raises(RunnerDiedError, match="exited with status 3"):
+        executor.submit(os._exit, 3).result(30)
+    assert executor.submit(jobs.double, 2).result(30) == 4
 
 
 # What a bee can't do

@@ -397,6 +397,7 @@ def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
             sys.executable,
             "-m",
             "workerbee.runner",
+            str(os.getpid()),
             str(bee.theirs.fileno()),
             str(bee.mark.fd),
             "b",
