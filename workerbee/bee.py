@@ -155,7 +155,8 @@ def _as_child(fd: int) -> int:
             for line in stream:
                 if line.strip() == "drain":
                     supervisor.drain()
-        supervisor.drain(now=True)
+        if own is None:  # else the crew hears it, and knows which job the caller was in
+            supervisor.drain(now=True)
 
     threading.Thread(target=listen, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides

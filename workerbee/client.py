@@ -220,17 +220,23 @@ class Client:
     def cancel_all(self, futures: Iterable[JobFuture]) -> None:
         """Cancel many at once, as far as they haven't started; the futures too."""
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        stored = []
-        for future in futures:
-            if self._flusher.withdraw(future, deadline):
-                future.abandon()
-            elif future.inserted and not future.done():
-                stored.append(future)
-        for chunk in _chunks(stored):
+        stored = self._withdraw(futures, deadline)
+        for chunk in _chunks([future for future in stored if future.inserted]):
             done = self._cancel_rows(chunk, deadline)
             for future in chunk:
                 if future.job in done:
                     future.abandon()
+        self._detach(future for future in stored if not future.inserted and not future.running())
+
+    def _withdraw(self, futures: Iterable[JobFuture], deadline: float) -> list[JobFuture]:
+        """Cancel what is still queued; what is stored by then, and not done, is returned."""
+        stored = []
+        for future in sorted(futures, key=lambda future: not future.queued):  # those first, before they are stored too
+            if self._flusher.withdraw(future, deadline):
+                future.abandon()
+            elif future.job is not None and not future.done():
+                stored.append(future)
+        return stored
 
     def give_up(self, futures: deque[JobFuture]) -> None:
         """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
@@ -262,10 +268,14 @@ class Client:
 
     def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
-        chosen = self._ledger.futures() if futures is None else list(futures)
-        chosen = [f for f in chosen if f.job is not None and not f.done()]
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        return len(self._controlled(ClientStore.cancel_running, chosen, deadline))
+        if futures is None:
+            futures = [*self._flusher.pending(), *self._ledger.futures()]
+        chosen = [future for future in dict.fromkeys(futures) if not future.done()]
+        stored = self._withdraw(chosen, deadline)
+        n_withdrawn = sum(future.cancelled() for future in chosen)
+        ended = [self._controlled(ClientStore.cancel_running, chunk, deadline) for chunk in _chunks(stored)]
+        return n_withdrawn + sum(map(len, ended))
 
     def _cancel_rows(self, futures: list[JobFuture], deadline: float) -> set[int]:
         done: set[int] = set()

@@ -59,7 +59,10 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a task ended in a runner; kind as in `Outcome`, or ``timeout``, or ``died`` with evidence."""
+    """How a task ended in a runner; kind as in `Outcome`, or ``timeout``, or ``died`` with evidence.
+
+    ``orphaned`` is what a caller of its own runner was in when it ended.
+    """
 
     task: Task
     kind: str
@@ -505,7 +508,7 @@ class Crew:
         how += f"; last output:\n{last_words}" if last_words else "; it had printed nothing"
         self._runners.remove(runner)
         self._unregister(runner)
-        reason, meant = runner.killed or ("died", n)
+        reason, meant = runner.killed or ("orphaned" if runner.process is None else "died", n)
         # A kill may come too late for the job it was meant for; the next one is not blamed then.
         blamed = runner.in_hand.pop(n, None) if meant == n else None
         for number in sorted(runner.in_hand, reverse=True):

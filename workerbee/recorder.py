@@ -13,6 +13,9 @@ from workerbee.job import NO_FUNCTION, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import Catalogue, Limits, Pace, results_hint, unstorable
 
+#: Attempts; the largest integer of PostgreSQL.
+UNLIMITED = 2**31 - 1
+
 
 class Judge:
     """What an end is recorded as: whose failure it was, and whether it is the last of its kind.
@@ -36,6 +39,10 @@ class Judge:
             timeout = f"its timeout of {end.task.held.batch.timeout:g} s"
             error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
             return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
+        if end.kind == "orphaned":
+            # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
+            error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")
+            return self._own_outcome(end.task, "lost", error, end.duration), Limits(UNLIMITED)
         what = "ended its runner" if end.kind == "died" else "was lost with its bee"
         error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
         return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)

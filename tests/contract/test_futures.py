@@ -292,6 +292,20 @@ def test_running_jobs_can_be_cancelled(make: Make, gate: Gate) -> None:
     assert executor.submit(jobs.mul, 2, 3).result() == 6
 
 
+@pytest.mark.parametrize("kind", OURS)
+def test_what_is_still_queued_is_cancelled_with_what_runs(make: Make, gate: Gate) -> None:
+    """``cancel_running`` right after many a ``submit``: none of the calls runs later."""
+    executor = make(1)
+    assert isinstance(executor, WorkerbeeExecutor)
+    futures = [executor.submit(jobs.hold, gate.path)]
+    gate.holds(1)
+    futures += [executor.submit(jobs.mul, n, n) for n in range(3000)]
+    assert executor.cancel_running() == len(futures)
+    assert not wait(futures, timeout=30).not_done
+    assert all(future.cancelled() for future in futures)
+    assert executor.submit(jobs.mul, 2, 3).result() == 6
+
+
 def test_many_threads_cancel_at_once(make: Make, gate: Gate) -> None:
     """Each cancelled future has been cancelled once, and none of them hangs."""
     executor = make(1)

@@ -49,6 +49,20 @@ def busy(reopen: Open, gate: Gate) -> WorkerbeeExecutor:
     return executor
 
 
+def test_shutdown_lets_go_of_what_others_have_brought(reopen: Open) -> None:
+    """``cancel_futures``: a call that was a job already is waited for no more, and stays one."""
+    first = reopen(0)
+    theirs = [first.submit(jobs.mul, n, n) for n in range(3)]
+    first.flush()
+    second = reopen(0)
+    ours = [second.submit(jobs.mul, n, n) for n in range(3)]
+    second.flush()
+    second.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in ours)
+    reopen(1)
+    assert [future.result(30) for future in theirs] == [0, 1, 4]
+
+
 def defined(source: str) -> Any:
     """The function ``f`` of a source, as a script defines it."""
     space: dict[str, Any] = {"__name__": "__main__"}

@@ -366,17 +366,42 @@ def test_a_killed_script_loses_nothing(new: NewJobSet, database: Database, tmp_p
     jobset = new()
     jobset.add_jobs({"x": n} for n in range(3))
     record = tmp_path / "record"
-    script = (
-        "from tests import jobs\n"
-        "from workerbee import JobSet\n"
-        f"JobSet('work', **{at(database)!r}).run(lambda data: jobs.slowly({str(record)!r}, data['x'], 1000))\n"
-    )
-    victim = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    victim = slow_script(database, record)
     eventually(lambda: jobs.noted(record))
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     jobset.run(lambda _: None)
     assert rows(database, "status") == [("completed",)] * 3
+
+
+def slow_script(database: Database, record: Path) -> subprocess.Popen[bytes]:
+    """A process that runs the jobset's jobs, and never comes to the end of one."""
+    script = (
+        "from tests import jobs\n"
+        "from workerbee import JobSet\n"
+        f"JobSet('work', **{at(database)!r}).run(lambda data: jobs.slowly({str(record)!r}, data['x'], 1000))\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_a_script_that_is_preempted_again_and_again(
+    new: NewJobSet, database: Database, tmp_path: Path, hosts: int
+) -> None:
+    """Its job isn't to blame, unless it was in three hosts' scripts when they ended."""
+    jobset = new()
+    jobset.add_job({"x": 0})
+    record = tmp_path / "record"
+    for n in range(3):
+        victim = slow_script(database, record)
+        eventually(lambda n=n: len(jobs.noted(record)) > n)  # type: ignore[misc]
+        victim.terminate()
+        victim.wait()
+        eventually(lambda: database.execute('SELECT count(*) FROM workerbee."bee$"') == [(0,)])
+    if hosts > 1:
+        database.execute("""UPDATE workerbee."attempt$1" SET host = 'h' || ctid::text""")
+    jobset.run(lambda _: None)
+    assert rows(database, "status", "n_failed_attempts") == [("completed" if hosts == 1 else "failed", 0)]
 
 
 def test_the_death_of_its_bee_ends_a_run(new: NewJobSet, database: Database) -> None:

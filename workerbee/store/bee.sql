@@ -143,8 +143,8 @@ WITH family AS MATERIALIZED (
                           WHERE b.incarnation = f.bee AND b.lease_until > now()) AS live
       FROM family f, open h WHERE f.id <> h.id AND f.run = h.run
 ), noted AS (
-    INSERT INTO {attempt} (job, run, kind, bee, host, error)
-    SELECT %(job)s, run, %(kind)s, %(bee)s, %(host)s, %(error)s FROM open
+    INSERT INTO {attempt} (job, run, kind, bee, host, alone, error)
+    SELECT %(job)s, run, %(kind)s, %(bee)s, %(host)s, %(kind)s = 'lost', %(error)s FROM open
 ), charge AS (
     SELECT 1 + count(*) AS n FROM {attempt} a, open h
      WHERE a.job = %(job)s AND a.run = h.run AND a.kind = %(kind)s
