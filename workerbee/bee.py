@@ -20,6 +20,7 @@ import click
 
 from workerbee import codec, server
 from workerbee.errors import WorkerbeeError
+from workerbee.job import valid_id
 from workerbee.logs import print_to_stdout
 from workerbee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
 
@@ -76,7 +77,7 @@ def _names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tup
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="Attempts at a job that raises JobFailedError.",
+    help="Attempts at a job that raises JobFailedError and brings no limit of its own, as an executor's do.",
 )
 @click.option(
     "--reconnect-timeout",
@@ -109,6 +110,8 @@ def _by_hand(
 ) -> int:
     """A bee that a person or a batch system started."""
     print_to_stdout(logging.getLogger("workerbee"))
+    if jobset_id is not None:
+        valid_id(jobset_id)
     with server.resolve(dsn=dsn) as found:
         settings = Settings(
             found.dsn,

@@ -40,7 +40,7 @@ _live: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class _Submits(Executor):
-    """What an executor and its option views share: turning calls into jobs."""
+    """What an executor and its option views share: turning calls into jobs, and what is to be had of those."""
 
     def __init__(
         self,
@@ -89,7 +89,8 @@ class _Submits(Executor):
 
         ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many jobs are
         ahead of the results taken, and inputs are drawn as they are needed. In a temporary jobset
-        ``chunksize`` calls share a job; in a durable one every call is a job of its own.
+        ``chunksize`` calls share a job, hence its timeout, and if one raises JobFailedError, all are tried
+        again; in a durable one every call is a job of its own.
 
         An iterator that is closed, dropped or ended by an exception cancels the calls that it has not
         given out, if the jobset is temporary; in a durable one they go on without it.
@@ -138,6 +139,8 @@ class _Submits(Executor):
         Higher ``priority`` first. A job that runs longer than ``timeout`` seconds is killed and raises
         TimeoutError. ``run_at`` is a datetime with a time zone, or seconds since the epoch.
         ``unique=False`` makes every call a job of its own; ``version`` is part of what a call is.
+        ``speculate=False`` spares a job of a durable jobset the second copy that a bee without work makes of
+        whatever takes far longer than others.
 
         Raises TypeError and ValueError for what no option can be.
         """
@@ -159,6 +162,58 @@ class _Submits(Executor):
 
     def __reduce__(self) -> Any:
         raise TypeError("an executor can't be pickled; inside a job, make one with the same jobset_id")
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when everything submitted so far is stored and will survive this process; else TimeoutError."""
+        self._client.flush(timeout)
+
+    def cancel_running(self, futures: Iterable[Future[Any]] | None = None) -> int:
+        """Cancel these (or all) jobs of this executor, also those that run: their runners are killed. How many."""
+        return self._client.cancel_running(
+            None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
+        )
+
+    def progress(self) -> Counts:
+        """What has happened in the jobset so far, whoever did it."""
+        with self._client.reading() as connection:
+            return Catalogue(connection).counts(self._client.jobset.number)
+
+    def live_workers(self) -> int:
+        """How many runners could do this executor's jobs now, here and elsewhere."""
+        return self._client.live_runners()
+
+    def results(self, on_error: str = "skip") -> Iterator[dict[str, Any]]:
+        """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
+
+        ``job_id`` and ``status`` come first; then the keys of ``input_data``; then the keys of a dict
+        result, or ``result``. A key that is there already is prefixed with ``input_`` or ``output_``.
+        ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
+        A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
+        """
+        if on_error not in ("skip", "return"):
+            raise ValueError("on_error must be 'skip' or 'return'")
+        return self._stored(with_failed=on_error == "return")
+
+    def _stored(self, *, with_failed: bool) -> Iterator[dict[str, Any]]:
+        with self._client.reading() as connection:
+            store = ClientStore(connection, self._client.jobset, uuid4())
+            after = 0
+            while page := store.results(after, 500):
+                for job, _, end, call, _ in page:
+                    after = job
+                    if end is not None and (end.status == "completed" or with_failed):
+                        yield _flat(job, call, end, *self._client.decode(end))
+
+    def retry(self) -> int:
+        """Start a new run of every job that failed or was cancelled, with the options of this; how many.
+
+        So ``executor.with_options(timeout=60).retry()`` gives them a minute each.
+        """
+        with self._client.reading() as connection:
+            store = ClientStore(connection, self._client.jobset, uuid4())
+            ended_badly = store.ended_badly()
+            chunks = (ended_badly[start : start + 1000] for start in range(0, len(ended_badly), 1000))
+            return sum(store.reopen(chunk, self._options) for chunk in chunks)
 
 
 class WorkerbeeExecutor(_Submits):
@@ -255,55 +310,6 @@ class WorkerbeeExecutor(_Submits):
             return jobset
         finally:
             connection.close()
-
-    def flush(self, timeout: float | None = None) -> None:
-        """Return when everything submitted so far is stored and will survive this process."""
-        self._client.flush(timeout)
-
-    def cancel_running(self, futures: Iterable[Future[Any]] | None = None) -> int:
-        """Cancel these (or all) jobs of this executor, also those that run: their runners are killed. How many."""
-        return self._client.cancel_running(
-            None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
-        )
-
-    def progress(self) -> Counts:
-        """What has happened in the jobset so far, whoever did it."""
-        with self._client.reading() as connection:
-            return Catalogue(connection).counts(self._client.jobset.number)
-
-    def live_workers(self) -> int:
-        """How many runners could do this executor's jobs now, here and elsewhere."""
-        return self._client.live_runners()
-
-    def results(self, on_error: str = "skip") -> Iterator[dict[str, Any]]:
-        """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
-
-        ``job_id`` and ``status`` come first; then the keys of ``input_data``; then the keys of a dict
-        result, or ``result``. A key that is there already is prefixed with ``input_`` or ``output_``.
-        ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
-        A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
-        """
-        if on_error not in ("skip", "return"):
-            raise ValueError("on_error must be 'skip' or 'return'")
-        return self._stored(with_failed=on_error == "return")
-
-    def _stored(self, *, with_failed: bool) -> Iterator[dict[str, Any]]:
-        with self._client.reading() as connection:
-            store = ClientStore(connection, self._client.jobset, uuid4())
-            after = 0
-            while page := store.results(after, 500):
-                for job, _, end, call, _ in page:
-                    after = job
-                    if end is not None and (end.status == "completed" or with_failed):
-                        yield _flat(job, call, end, *self._client.decode(end))
-
-    def retry(self) -> int:
-        """Start a new run of every job that failed or was cancelled; how many."""
-        with self._client.reading() as connection:
-            store = ClientStore(connection, self._client.jobset, uuid4())
-            ended_badly = store.ended_badly()
-            chunks = (ended_badly[start : start + 1000] for start in range(0, len(ended_badly), 1000))
-            return sum(store.reopen(chunk, self._options) for chunk in chunks)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.

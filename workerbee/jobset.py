@@ -27,14 +27,18 @@ from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 
 JobFunction = Callable[[dict[str, Any]], Any]
 
+#: Seconds that a run waits for the first job of a jobset.
+EMPTY = 60.0
+
 
 class JobSet:
     """A durable set of jobs, each a dict; every machine's script sets it up, adds to it and runs it.
 
-    Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used. ``logger_name``
-    names the logger; one without handlers prints to stdout.
+    Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used; then ``port``,
+    ``user`` and ``password`` raise ValueError. ``logger_name`` names the logger; the default one prints to
+    stdout, unless it has been given handlers.
 
-    Raises JobsetIdError, DatabaseUnavailableError, UnsupportedDatabaseError, EmbeddedServerError.
+    Raises JobsetIdError, ValueError, DatabaseUnavailableError, UnsupportedDatabaseError, EmbeddedServerError.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class JobSet:
             created = self._patiently(
                 lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid)
             )
+            self._patiently(self._catalogue.sweep)
         if created is None and not ignore_existing_jobset:
             raise JobsetExistsError(self.jobset_id)
         self._logger.info("%s the jobset %s", "created" if created else "found", self.jobset_id)
@@ -159,8 +164,8 @@ class JobSet:
         raised here. KeyboardInterrupt and SystemExit give the job back. With ``busywait`` the end of
         the jobs is not the end: it looks for more, at least every ``max_busywait_sleep`` seconds.
 
-        Raises JobsetNotFoundError, InputDataError (a result that JSON can't hold),
-        DatabaseUnavailableError.
+        Raises JobsetNotFoundError (also if nobody adds the first job within a minute), InputDataError (a
+        result that JSON can't hold), DatabaseUnavailableError, BrokenWorkerbeeError (its bee was killed).
         """
         with self._lock:
             self._patiently(self._bound)
@@ -171,7 +176,7 @@ class JobSet:
             "jobset_id": self.jobset_id,
             "workers": 1,
             "busywait": busywait,
-            "wait": 60.0,
+            "wait": EMPTY,
             "only_functionless": True,
             "max_n_retry_attempts": max_n_retry_attempts,
             "max_busywait_sleep": 30.0 if max_busywait_sleep is None else max_busywait_sleep,
@@ -205,7 +210,7 @@ class JobSet:
         if any(e["event"] == "dropped" for e in events):
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
         if any(e["event"] == "empty" for e in events):
-            raise JobsetNotFoundError(self.jobset_id)
+            raise JobsetNotFoundError(self.jobset_id, empty_for=EMPTY)
         if status == 69:
             raise DatabaseUnavailableError("PostgreSQL hasn't come back; what was finished before is stored")
         if status != 0:

@@ -73,9 +73,13 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     """Find the server that ``dsn`` or ``parts`` (host, port, user, password, dbname) or the environment name.
 
     With none of them, start or join the embedded one. The first line logged says which it is. Raises
-    EmbeddedServerError when there is nothing to start.
+    ValueError when parts say how to reach a server that nothing names, and EmbeddedServerError when there is
+    nothing to start.
     """
     named = dsn is not None or parts.get("host") is not None or any(os.environ.get(v) for v in ENVIRONMENT)
+    useless = [name for name in ("port", "user", "password") if parts.get(name) is not None]
+    if useless and not named:
+        raise ValueError(f"{' and '.join(useless)} of which server? Give host or dsn too, or set PGHOST")
     server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"))
     (logger or logging.getLogger("workerbee")).info("using %r", server)
     return server

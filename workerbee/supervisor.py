@@ -219,7 +219,12 @@ class Supervisor:
     def _out_of_time(self) -> bool:
         """Whether to end without the database: drained with nothing in hand, or past the grace period."""
         drained = self._drain_by is not None and (self._facts is None or time.monotonic() > self._drain_by)
-        return self._stop_now or drained
+        return self._stop_now or drained or self._over(self._settings.grace)
+
+    def _over(self, grace: float = 0.0) -> bool:
+        """Whether the bee's lifetime has passed, and so many seconds more."""
+        lifetime = self._settings.lifetime
+        return lifetime is not None and time.monotonic() > self._started + lifetime + grace
 
     def _arrive(self) -> None:
         """Install or check the schema, find the jobset, and say that this bee is here."""
@@ -256,6 +261,8 @@ class Supervisor:
             if found is not None:
                 return found
             missing = JobsetNotFoundError(settings.jobset_id or str(settings.number), self._catalogue.jobset_ids())
+            if self._over():
+                raise Leaving(EXIT_LIFETIME)
             if time.monotonic() >= deadline or self._stop_now or self._drain_by is not None:
                 self._tell({"event": "missing"})
                 self._log.error("%s", missing)
@@ -598,9 +605,8 @@ class Supervisor:
             return True
         if self._stop_now:
             return True
-        over = settings.lifetime is not None and now > self._started + settings.lifetime
         full = settings.max_jobs is not None and self._n_claimed >= settings.max_jobs and not len(self._holdings)
-        if (over or full) and self._drain_by is None:
+        if (full or self._over()) and self._drain_by is None:
             self._status = EXIT_LIFETIME
             self._drain_by = now + settings.grace
         if self._drain_by is None:

@@ -216,6 +216,18 @@ def test_the_end_of_its_lifetime_drains_a_bee(bee: NewBee, client: NewClient, re
     assert 0 < len(done) < 50
 
 
+def test_the_end_of_its_lifetime_ends_a_wait(bee: NewBee) -> None:
+    """Also while there is no jobset yet."""
+    assert bee("to_come", "--lifetime", 1).wait() == 75
+
+
+def test_a_bee_of_an_impossible_id_is_told_so(bee: NewBee) -> None:
+    """At once: no such jobset will ever be."""
+    wrong = bee("No-Such-Id")
+    assert wrong.wait() == 2
+    assert "'No-Such-Id' can't name a jobset" in wrong.output
+
+
 def test_max_jobs_drains_a_bee_after_so_many(bee: NewBee, client: NewClient, database: Database, record: Path) -> None:
     """--max-jobs 3: three jobs are run, the rest waits, and the exit status is 75."""
     executor = client()

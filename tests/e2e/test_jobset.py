@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.bees import PROJECT
 from tests.faultproxy import FaultProxy
 from tests.servers import Database, Server
 from tests.waiting import eventually
-from workerbee import JobFailedError, JobSet, UniqueInputDataConstraintError, catch_all_exceptions
+from workerbee import JobFailedError, JobSet, UniqueInputDataConstraintError, WorkerbeeExecutor, catch_all_exceptions
 from workerbee import jobset as jobset_module
 from workerbee.errors import (
     BrokenWorkerbeeError,
@@ -320,6 +321,13 @@ def test_a_missing_jobset_is_not_run(new: NewJobSet) -> None:
         new(setup=False).run(print)
 
 
+def test_a_jobset_without_jobs_is_not_waited_for_for_ever(new: NewJobSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the error says what is missing: jobs."""
+    monkeypatch.setattr("workerbee.jobset.EMPTY", 0.1)
+    with pytest.raises(JobsetNotFoundError, match=r"has had no job in 0\.1 s; add jobs"):
+        new().run(print)
+
+
 def test_busywait_goes_on_after_the_end_of_the_jobs(new: NewJobSet) -> None:
     """What is added later is run by the same call."""
     jobset = new()
@@ -442,6 +450,14 @@ def test_a_logger_is_found_by_its_name(new: NewJobSet, capsys: pytest.CaptureFix
 
 
 # Servers that won't do
+
+
+@pytest.mark.parametrize("options", [{"port": 5432}, {"user": "somebody", "password": "x"}])
+def test_how_to_reach_a_server_that_nobody_names(options: dict[str, Any]) -> None:
+    """Is asked back, rather than left aside for the embedded one."""
+    for make in (partial(JobSet, "work"), partial(WorkerbeeExecutor, 0)):
+        with pytest.raises(ValueError, match="of which server"):
+            make(**options)
 
 
 def test_an_unreachable_server_is_an_error_at_once(database: Database) -> None:

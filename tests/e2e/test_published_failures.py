@@ -64,7 +64,7 @@ def test_work_of_a_bee_that_died_long_ago_is_put_back(hive: Hive) -> None:
     gone, other = hive.bee("a"), hive.bee("b")
     hive.age(gone.take(5), 91 * 86400)
     gone.lapse()
-    hive.catalogue.forget_bees()
+    hive.catalogue.sweep()
     other.save()
     assert sorted(all_claimed(other, 10)) == jobs
 

@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
+from psycopg2 import extensions
 
 from tests.servers import Database
 from tests.store.hive import Hive
 from workerbee import JobSet
 from workerbee.job import Jobset
-from workerbee.store import Catalogue, Connection, passing
+from workerbee.store import Catalogue, Connection, passing, schema
 
 ORIGINS = [
     "id",
@@ -113,6 +114,24 @@ def test_a_temporary_jobset_outlives_its_client_by_an_hour(line: Connection) -> 
     assert not old.catalogue.touch_client(old.jobset.number)
 
 
+def test_another_users_leftovers_are_in_nobodys_way(database: Database) -> None:
+    """Who shares a database may not drop what others own, and needn't: they sweep it themselves."""
+    role = f"guest_{database.name}"
+    owner, guest = Connection(database.dsn), Connection(extensions.make_dsn(database.dsn, user=role))
+    schema.ensure(owner)
+    hive = Hive(owner, client=uuid4())
+    hive.run("UPDATE {jobset} SET seen_at = now() - interval '61 minutes' WHERE number = {number}")
+    database.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA workerbee TO {role}")
+    database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA workerbee TO {role}")
+    try:
+        assert Catalogue(guest).sweep() == 0
+        assert Catalogue(owner).sweep() == 1
+    finally:
+        guest.close()
+        owner.close()
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_the_first_key_is_adopted(hive: Hive) -> None:
     """A jobset made without a key belongs to the first that signs in it."""
     number = hive.jobset.number
@@ -143,9 +162,9 @@ def test_bees_are_counted_and_forgotten(hive: Hive, line: Connection) -> None:
     hive.run(
         "UPDATE {bee} SET lease_until = now() - interval '2 hours' WHERE incarnation = %(b)s", b=str(holder.incarnation)
     )
-    hive.catalogue.forget_bees()
+    hive.catalogue.sweep()
     known = "SELECT 1 FROM {bee} WHERE incarnation = %(b)s"
     assert hive.run(known, b=str(holder.incarnation))
     holder.release_unknown([])
-    hive.catalogue.forget_bees()
+    hive.catalogue.sweep()
     assert not hive.run(known, b=str(holder.incarnation))

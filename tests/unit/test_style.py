@@ -58,6 +58,7 @@ RANKS = {
 #: Queries that are steps of a verb which takes several: the method that uses each.
 STEPS = {
     "dropped_jobsets": "sweep",
+    "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
     "get_part": "get",
     "late": "complete",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
 from workerbee.job import Jobset
 from workerbee.store import queries
@@ -121,12 +121,16 @@ class Catalogue:
         return bool(self._run("touch_client", number=number))
 
     def drop_jobset(self, jobset: Jobset) -> bool:
-        """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
+        """Drop the jobset; False if somebody is reading it now, or owns it: then it is marked, and swept later."""
         self._run("mark_dropped", number=jobset.number)
         return self._drop_tables(jobset.number, jobset.id)
 
     def sweep(self) -> int:
-        """Drop what was marked, and temporary jobsets whose client fell silent an hour ago; how many."""
+        """Drop what was marked, and temporary jobsets whose client fell silent an hour ago; how many.
+
+        Rows of bees that vanished long ago go as well; what belongs to another of the database's users stays for them.
+        """
+        self._run("forget_bees")
         return sum(self._drop_tables(number, None) for (number,) in self._run("dropped_jobsets"))
 
     def _drop_tables(self, number: int, jobset_id: str | None) -> bool:
@@ -140,7 +144,7 @@ class Catalogue:
             run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
             self._run("forget_jobset", number=number)
             run("COMMIT")
-        except queries.LOCKED:
+        except (*queries.LOCKED, errors.InsufficientPrivilege):
             self.connection.drop()
             return False
         except BaseException:
@@ -174,9 +178,6 @@ class Catalogue:
 
     def leave(self, incarnation: UUID) -> None:
         self._run("leave", bee=str(incarnation))
-
-    def forget_bees(self) -> None:
-        self._run("forget_bees")
 
     def live_bees(self, number: int) -> int:
         """Bees that serve this jobset and were alive half a minute ago."""
