@@ -196,6 +196,16 @@ def test_retry_runs_just_the_failures(reopen: Open, tmp_path: Path) -> None:
     assert [len(jobs.noted(Path(path))) for path in paths] == [1, 2, 2]
 
 
+def test_a_retry_has_the_options_of_what_it_is_called_on(reopen: Open) -> None:
+    """What hung before, and was killed, is killed again."""
+    executor = reopen()
+    hasty = executor.with_options(timeout=0.2)
+    with pytest.raises(TimeoutError):
+        hasty.submit(time.sleep, 1000).result(30)
+    assert hasty.retry() == 1
+    eventually(lambda: executor.progress().failed == 2)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -49,6 +49,12 @@ def test_a_call_runs_in_runners_and_in_order(on_bees: None) -> None:
     assert os.getpid() not in {pid for _, pid in results}
 
 
+def test_an_option_view_is_an_executor_too(executor: WorkerbeeExecutor) -> None:
+    """Joblib's calls then have these options."""
+    with parallel_config("workerbee", executor=executor.with_options(priority=1)):
+        assert Parallel()(delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
+
+
 def test_small_calls_share_jobs(on_bees: None, executor: WorkerbeeExecutor) -> None:
     """Joblib sees how fast the calls are, so that thousands of tiny ones are far fewer jobs."""
     before = executor.progress().completed

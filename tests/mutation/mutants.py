@@ -816,6 +816,23 @@ MUTANTS = [
         '"SELECT',
         "store/test_schema.py::test_a_killed_migration_leaves_nothing",
     ),
+    # Who is to blame
+    _python(
+        "orphaned: a script that is killed isn't its job's failure",
+        "crew.py",
+        "def _bury",
+        '"orphaned" if runner.process is None else "died"',
+        '"died"',
+        "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[1]",
+    ),
+    _sql(
+        "orphaned: blamed by the hosts",
+        "bee",
+        "fail",
+        "%(kind)s = 'lost', %(error)s",
+        "false, %(error)s",
+        "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[3]",
+    ),
     # Plans
     _python(
         "plans: what waits is read in its order, and not as a whole",
