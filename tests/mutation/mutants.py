@@ -126,7 +126,7 @@ MUTANTS = [
         "complete",
         "c.claim IS NOT DISTINCT FROM b.claim",
         "c.claim = b.claim",
-        "test_plans.py::test_a_batch_is_closed_by_its_key[for few]",
+        "test_plans.py::test_a_batch_is_closed_by_its_key[for many, vacuumed]",
     ),
     _sql(
         "complete: flush where the default is not to",
@@ -825,10 +825,10 @@ MUTANTS = [
         '"died"',
         "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[1]",
     ),
-    _sql(
+    _python(
         "orphaned: blamed by the hosts",
-        "bee",
-        "fail",
+        "store/bee.sql",
+        "-- name: fail",
         "%(kind)s = 'lost', %(error)s",
         "false, %(error)s",
         "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[3]",
