@@ -158,8 +158,7 @@ def _as_child(fd: int) -> int:
             for line in stream:
                 if line.strip() == "drain":
                     supervisor.drain()
-        if own is None:  # else the crew hears it, and knows which job the caller was in
-            supervisor.drain(now=True)
+        supervisor.drain(now=own is None)  # else the crew hears it too, and knows which job the caller was in
 
     threading.Thread(target=listen, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides

@@ -206,8 +206,10 @@ class Client:
     def cancel(self, future: JobFuture) -> bool:
         """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
         deadline = time.monotonic() + CANCEL_PATIENCE
-        if self._flusher.withdraw(future, deadline):
-            return True
+        taken, under_way = self._flusher.withdraw([future], deadline)
+        if taken or under_way:
+            return bool(taken)
+        self._flusher.rest(deadline)  # or another call may just be finding out that it is this job
         if future.job is None:
             return self._broken is not None
         if self._ledger.is_shared(future) or not future.inserted:
@@ -220,7 +222,7 @@ class Client:
     def cancel_all(self, futures: Iterable[JobFuture]) -> None:
         """Cancel many at once, as far as they haven't started; the futures too."""
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        stored = self._withdraw(futures, deadline)
+        _, stored = self._withdraw(futures, deadline)
         for chunk in _chunks([future for future in stored if future.inserted]):
             done = self._cancel_rows(chunk, deadline)
             for future in chunk:
@@ -228,15 +230,15 @@ class Client:
                     future.abandon()
         self._detach(future for future in stored if not future.inserted and not future.running())
 
-    def _withdraw(self, futures: Iterable[JobFuture], deadline: float) -> list[JobFuture]:
-        """Cancel what is still queued; what is stored by then, and not done, is returned."""
-        stored = []
-        for future in sorted(futures, key=lambda future: not future.queued):  # those first, before they are stored too
-            if self._flusher.withdraw(future, deadline):
+    def _withdraw(self, futures: Iterable[JobFuture], deadline: float) -> tuple[int, list[JobFuture]]:
+        """Cancel what is still queued: how many; and what is stored. What is on its way by the deadline is neither."""
+        chosen = [future for future in dict.fromkeys(futures) if not future.done()]
+        taken, under_way = self._flusher.withdraw(chosen, deadline)
+        for future in chosen:
+            if future in taken:
                 future.abandon()
-            elif future.job is not None and not future.done():
-                stored.append(future)
-        return stored
+        gone = taken | under_way
+        return len(taken), [f for f in chosen if f not in gone and f.job is not None and not f.done()]
 
     def give_up(self, futures: deque[JobFuture]) -> None:
         """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
@@ -271,11 +273,12 @@ class Client:
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
         if futures is None:
             futures = [*self._flusher.pending(), *self._ledger.futures()]
-        chosen = [future for future in dict.fromkeys(futures) if not future.done()]
-        stored = self._withdraw(chosen, deadline)
-        n_withdrawn = sum(future.cancelled() for future in chosen)
-        ended = [self._controlled(ClientStore.cancel_running, chunk, deadline) for chunk in _chunks(stored)]
-        return n_withdrawn + sum(map(len, ended))
+        n, stored = self._withdraw(futures, deadline)
+        for chunk in _chunks(stored):
+            if time.monotonic() > deadline:
+                break
+            n += len(self._controlled(ClientStore.cancel_running, chunk, deadline))
+        return n
 
     def _cancel_rows(self, futures: list[JobFuture], deadline: float) -> set[int]:
         done: set[int] = set()

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -90,14 +90,25 @@ class Flusher:
         if self._ended and pending in self._queue:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def withdraw(self, future: JobFuture, deadline: float) -> bool:
-        """Take a call back that is still queued; else wait until it is stored, or ``deadline``, and say False."""
+    def withdraw(self, futures: Collection[JobFuture], deadline: float) -> tuple[set[JobFuture], set[JobFuture]]:
+        """Take back the calls that are still queued, and wait until those that are on their way are stored.
+
+        Returns what was taken back, and what was still on its way at the ``deadline``.
+        """
         with self._settled:
-            if future.queued:
-                self._withdrawn.add(future)
-                return True
+            taken = {future for future in futures if future.queued}
+            self._withdrawn |= taken
+            batch = self._batch
+            under_way = {p.future for p in batch}.intersection(futures)
+            stored = not under_way or self._settled.wait_for(
+                lambda: self._batch is not batch or self._ended, max(0.0, deadline - time.monotonic())
+            )
+            return taken, set() if stored else under_way
+
+    def rest(self, deadline: float) -> None:
+        """Wait, until ``deadline``, for a moment in which no call is on its way: the ledger knows all by their jobs."""
+        with self._settled:
             self._settled.wait_for(lambda: not self._batch or self._ended, max(0.0, deadline - time.monotonic()))
-            return False
 
     def flush(self, timeout: float | None) -> bool:
         """Wait until all that was put is stored; False if it takes longer, or never will be."""

@@ -86,7 +86,6 @@ class JobSet:
             created = self._patiently(
                 lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid)
             )
-            self._patiently(self._catalogue.sweep)
         if created is None and not ignore_existing_jobset:
             raise JobsetExistsError(self.jobset_id)
         self._logger.info("%s the jobset %s", "created" if created else "found", self.jobset_id)
@@ -177,6 +176,7 @@ class JobSet:
             "workers": 1,
             "busywait": busywait,
             "wait": EMPTY,
+            "grace": 5.0,  # what a bee has left to store when its caller is gone is little
             "only_functionless": True,
             "max_n_retry_attempts": max_n_retry_attempts,
             "max_busywait_sleep": 30.0 if max_busywait_sleep is None else max_busywait_sleep,

@@ -157,7 +157,7 @@ class Supervisor:
             self._status = leaving.status
         except DatabaseUnavailableError as error:
             self._log.error("%s", error)
-            self._status = EXIT_DATABASE
+            self._status = EXIT_LIFETIME if self._over() else EXIT_DATABASE
         except WorkerbeeError as error:
             self._log.error("%s", error)
             self._status = EXIT_USAGE
@@ -338,10 +338,11 @@ class Supervisor:
             timers.append(now + 0.02)
         if self._drain_by is not None:
             timers.append(self._drain_by)
-        elif self._crew.appetite().claim:
-            timers.append(self._next_claim)
-        if self._settings.lifetime is not None:
-            timers.append(self._started + self._settings.lifetime)
+        else:
+            if self._crew.appetite().claim:
+                timers.append(self._next_claim)
+            if self._settings.lifetime is not None:
+                timers.append(self._started + self._settings.lifetime)
         if any(held.unstarted for held in self._holdings):
             timers.append(now + 0.05)
         return max(0.0, min(timers) - now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -219,6 +220,17 @@ def test_the_end_of_its_lifetime_drains_a_bee(bee: NewBee, client: NewClient, re
 def test_the_end_of_its_lifetime_ends_a_wait(bee: NewBee) -> None:
     """Also while there is no jobset yet."""
     assert bee("to_come", "--lifetime", 1).wait() == 75
+
+
+def test_a_drain_at_the_end_of_its_lifetime_leaves_the_cpu_to_the_job(
+    bee: NewBee, client: NewClient, record: Path, gate: Path
+) -> None:
+    """Which may need it: until the grace period ends, a bee has nothing to do."""
+    client().submit(jobs.gated, str(record), 0, str(gate))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert bee("work", "--lifetime", 1, "--grace", 4).wait() == 75
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 def test_a_bee_of_an_impossible_id_is_told_so(bee: NewBee) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 
@@ -382,12 +383,29 @@ def test_a_killed_script_loses_nothing(new: NewJobSet, database: Database, tmp_p
     assert rows(database, "status") == [("completed",)] * 3
 
 
-def slow_script(database: Database, record: Path) -> subprocess.Popen[bytes]:
+def test_no_bee_outlives_a_script_that_is_killed_in_an_outage(
+    new: NewJobSet, database: Database, tmp_path: Path
+) -> None:
+    """It can't tell the database, and doesn't wait for it an hour."""
+    new().add_job({"x": 0})
+    record = tmp_path / "record"
+    with FaultProxy("127.0.0.1", database.server.port) as proxy:
+        victim = slow_script(database, record, proxy.port)
+        eventually(lambda: jobs.noted(record))
+        [bee] = psutil.Process(victim.pid).children()
+        proxy.refuse()
+        proxy.cut()
+        victim.kill()
+        victim.wait()
+        eventually(lambda: not bee.is_running() or bee.status() == psutil.STATUS_ZOMBIE, timeout=60)
+
+
+def slow_script(database: Database, record: Path, port: int | None = None) -> subprocess.Popen[bytes]:
     """A process that runs the jobset's jobs, and never comes to the end of one."""
     script = (
         "from tests import jobs\n"
         "from workerbee import JobSet\n"
-        f"JobSet('work', **{at(database)!r}).run(lambda data: jobs.slowly({str(record)!r}, data['x'], 1000))\n"
+        f"JobSet('work', **{at(database, port)!r}).run(lambda data: jobs.slowly({str(record)!r}, data['x'], 1000))\n"
     )
     return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
 
@@ -406,6 +424,7 @@ def test_a_script_that_is_preempted_again_and_again(
         victim.terminate()
         victim.wait()
         eventually(lambda: database.execute('SELECT count(*) FROM workerbee."bee$"') == [(0,)])
+    assert database.execute('SELECT sum(lost)::int, sum(retried)::int FROM workerbee."counter$"') == [(3, 0)]
     if hosts > 1:
         database.execute("""UPDATE workerbee."attempt$1" SET host = 'h' || ctid::text""")
     jobset.run(lambda _: None)

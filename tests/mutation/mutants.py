@@ -221,7 +221,7 @@ MUTANTS = [
         "fail: behind what waits",
         "bee",
         "fail",
-        "CASE WHEN %(kind)s = 'died' THEN place",
+        "CASE WHEN %(kind)s IN ('died', 'lost') THEN place",
         "CASE WHEN true THEN place",
         f"{FAIL}::test_a_failed_job_is_retried_behind_what_waits",
     ),

@@ -121,7 +121,7 @@ ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 -- name: fail
 -- A failed attempt counts only from the present holder, and only while the run is open. It is charged
 -- under its kind; under the limit the job becomes a batch of its own: behind what waits now and after
--- a backoff if it failed, at its old place if its runner died. At the limit the run ends as failed.
+-- a backoff if it failed, at its old place if its runner died or its caller was lost. At the limit the run ends as failed.
 -- While another live copy of the job runs, it is an attempt and nothing more: the last copy decides.
 -- All copies are locked in one order, and this statement's snapshot must show them as they are locked:
 -- else it would judge by a past in which a copy, its failure or the attempts before are missing.
@@ -157,8 +157,8 @@ WITH family AS MATERIALIZED (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, due_at, timeout, max_attempts,
                                     speculate, again, jobs)
     SELECT jobset, function, run, priority,
-           CASE WHEN %(kind)s = 'died' THEN place ELSE nextval('workerbee."place$"') END,
-           CASE WHEN %(kind)s <> 'died' THEN now() + make_interval(secs =>
+           CASE WHEN %(kind)s IN ('died', 'lost') THEN place ELSE nextval('workerbee."place$"') END,
+           CASE WHEN %(kind)s NOT IN ('died', 'lost') THEN now() + make_interval(secs =>
                LEAST(%(max_backoff)s, %(backoff)s * 2 ^ (n - 1)) * (0.5 + random() / 2)) END,
            timeout, max_attempts, speculate, true, ARRAY[%(job)s::bigint]
       FROM verdict WHERE NOT final AND NOT raced
@@ -181,10 +181,13 @@ WITH family AS MATERIALIZED (
            started = b.started - (array_position(b.jobs, %(job)s::bigint) <= b.started)::integer
       FROM held h WHERE b.id = h.id
 ), counted AS (
-    INSERT INTO workerbee."counter$" AS c (jobset, writer, failed, retried)
-    SELECT {number}, %(bee)s, (SELECT count(*) FROM ended), (SELECT count(*) FROM requeued) FROM open
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, failed, retried, lost)
+    SELECT {number}, %(bee)s, (SELECT count(*) FROM ended),
+           CASE WHEN %(kind)s <> 'lost' THEN n ELSE 0 END, CASE WHEN %(kind)s = 'lost' THEN n ELSE 0 END
+      FROM open, (SELECT count(*) AS n FROM requeued) r
     ON CONFLICT (jobset, writer)
-    DO UPDATE SET failed = c.failed + excluded.failed, retried = c.retried + excluded.retried
+    DO UPDATE SET failed = c.failed + excluded.failed, retried = c.retried + excluded.retried,
+                  lost = c.lost + excluded.lost
 ), hinted AS (
     SELECT pg_notify('workerbee$done$' || {number}, job::text) FROM ended
 )

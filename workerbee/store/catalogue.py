@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg2 import errors, sql
+from psycopg2 import sql
 
 from workerbee.job import Jobset
 from workerbee.store import queries
@@ -121,7 +121,7 @@ class Catalogue:
         return bool(self._run("touch_client", number=number))
 
     def drop_jobset(self, jobset: Jobset) -> bool:
-        """Drop the jobset; False if somebody is reading it now, or owns it: then it is marked, and swept later."""
+        """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
         self._run("mark_dropped", number=jobset.number)
         return self._drop_tables(jobset.number, jobset.id)
 
@@ -144,7 +144,7 @@ class Catalogue:
             run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
             self._run("forget_jobset", number=number)
             run("COMMIT")
-        except (*queries.LOCKED, errors.InsufficientPrivilege):
+        except queries.LOCKED:
             self.connection.drop()
             return False
         except BaseException:

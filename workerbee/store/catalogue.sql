@@ -51,9 +51,11 @@ DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
 
 -- name: dropped_jobsets
 -- What is left to sweep: drops that were refused, and temporary jobsets whose client fell silent an
--- hour ago.
+-- hour ago; not what another user's are.
 SELECT number FROM workerbee."jobset$"
- WHERE dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour'
+ WHERE (dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour')
+   AND COALESCE(pg_has_role((SELECT relowner FROM pg_class
+                              WHERE oid = to_regclass(format('workerbee.%%I', 'job$' || number))), 'USAGE'), true)
  LIMIT 20;
 
 -- name: reserve_jobs
