@@ -306,33 +306,6 @@ def test_what_is_still_queued_is_cancelled_with_what_runs(make: Make, gate: Gate
     assert executor.submit(jobs.mul, 2, 3).result() == 6
 
 
-@pytest.mark.parametrize("kind", OURS)
-def test_a_running_job_is_cancelled_while_others_are_submitted(
-    make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is stored needn't wait for what is on its way."""
-    monkeypatch.setattr("workerbee.client.CANCEL_ALL_PATIENCE", 2.0)
-    executor = make(1)
-    assert isinstance(executor, WorkerbeeExecutor)
-    held = executor.submit(jobs.hold, gate.path)
-    gate.holds(1)
-    enough = threading.Event()
-
-    def submit() -> None:
-        while not enough.is_set():
-            executor.submit(jobs.mul, 1, 1)
-
-    submitting = threading.Thread(target=submit)
-    submitting.start()
-    try:
-        assert executor.cancel_running([held]) == 1
-    finally:
-        enough.set()
-        submitting.join()
-    with pytest.raises(CancelledError):
-        held.result(30)
-
-
 def test_many_threads_cancel_at_once(make: Make, gate: Gate) -> None:
     """Each cancelled future has been cancelled once, and none of them hangs."""
     executor = make(1)

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
+from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pandas as pd
+import psycopg2
 import pytest
 
 from tests.contract import jobs
@@ -139,6 +141,25 @@ def test_cancelling_one_future_of_a_job_leaves_the_other(busy: WorkerbeeExecutor
     assert other.result() == 6
     with pytest.raises(CancelledError):
         one.result()
+
+
+def test_cancelling_waits_for_no_call_but_its_own(
+    reopen: Open, shared: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored is cancelled meanwhile; what can't be stored in time is not, and runs."""
+    monkeypatch.setattr("workerbee.client.CANCEL_ALL_PATIENCE", 1.0)
+    executor = reopen()
+    held = executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    with closing(psycopg2.connect(shared.dsn)) as other:
+        other.cursor().execute(f'LOCK TABLE workerbee."job${executor._client.jobset.number}" IN EXCLUSIVE MODE')
+        late = executor.submit(jobs.mul, 2, 3)
+        eventually(lambda: not late.queued)
+        assert executor.cancel_running([held]) == 1
+        assert executor.cancel_running([late]) == 0
+        executor._client.cancel_all([late])
+    assert late.result(30) == 6
+    assert held.cancelled()
 
 
 def test_a_job_of_another_process_is_not_cancelled(reopen: Open, busy: WorkerbeeExecutor, gate: Gate) -> None:

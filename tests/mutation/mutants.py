@@ -833,6 +833,38 @@ MUTANTS = [
         "false, %(error)s",
         "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[3]",
     ),
+    _python(
+        "cancel: waits for no call but its own",
+        "flusher.py",
+        "def withdraw",
+        "stored = not under_way or",
+        "stored =",
+        "contract/test_memo.py::test_cancelling_waits_for_no_call_but_its_own",
+    ),
+    _python(
+        "cancel: what is on its way isn't said to be cancelled",
+        "flusher.py",
+        "def withdraw",
+        "return taken, set() if stored else under_way",
+        "return taken, set()",
+        "contract/test_memo.py::test_cancelling_waits_for_no_call_but_its_own",
+    ),
+    _python(
+        "a script's bee doesn't outlive it",
+        "bee.py",
+        "def _as_child",
+        "        supervisor.drain(now=own is None)",
+        "        own is None and supervisor.drain(now=True)",
+        "e2e/test_jobset.py::test_no_bee_outlives_a_script_that_is_killed_in_an_outage",
+    ),
+    _python(
+        "a runner knows its parent, also the first process",
+        "runner.py",
+        "def _die_with",
+        "os.getppid() != parent",
+        "os.getppid() == 1",
+        "e2e/test_bee.py::test_a_bee_may_be_the_first_process_of_a_container",
+    ),
     # Plans
     _python(
         "plans: what waits is read in its order, and not as a whole",
