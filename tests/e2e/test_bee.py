@@ -405,7 +405,7 @@ def test_a_python_that_was_built_for_an_old_system(bee: NewBee, client: NewClien
     """Without memfd and pidfd, which conda's and uv's may lack, jobs run, and a runner's death is noticed."""
     lacking = "import os\nfor name in ('memfd_create', 'pidfd_open'):\n    delattr(os, name)\n"
     (tmp_path / "sitecustomize.py").write_text(lacking)
-    bee("work", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"})
+    bee("work", "--busywait", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"})
     executor = client()
     assert executor.submit(eval, "hasattr(__import__('os'), 'memfd_create')").result(30) is False
     with pytest.raises(RunnerDiedError, match="exited with status 3"):
