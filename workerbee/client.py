@@ -230,6 +230,10 @@ class Client:
                     future.abandon()
         self._detach(future for future in stored if not future.inserted and not future.running())
 
+    def _awaited(self) -> list[JobFuture]:
+        """All futures that haven't ended, of calls that are stored and of those that aren't yet."""
+        return [*self._flusher.pending(), *self._ledger.futures()]
+
     def _withdraw(self, futures: Iterable[JobFuture], deadline: float) -> tuple[int, list[JobFuture]]:
         """Cancel what is still queued: how many; and what is stored. What is on its way by the deadline is neither."""
         chosen = [future for future in dict.fromkeys(futures) if not future.done()]
@@ -271,9 +275,7 @@ class Client:
     def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        if futures is None:
-            futures = [*self._flusher.pending(), *self._ledger.futures()]
-        n, stored = self._withdraw(futures, deadline)
+        n, stored = self._withdraw(self._awaited() if futures is None else futures, deadline)
         for chunk in _chunks(stored):
             if time.monotonic() > deadline:
                 break
@@ -397,7 +399,7 @@ class Client:
             return
         self._closing = True
         if cancel:
-            self.cancel_all([*self._flusher.pending(), *self._ledger.futures()])
+            self.cancel_all(self._awaited())
         self._flusher.close()
         self._watcher.wake()
 

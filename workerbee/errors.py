@@ -103,19 +103,16 @@ class JobsetNotFoundError(WorkerbeeError, LookupError):
     def __init__(
         self, jobset_id: str, existing: tuple[str, ...] = (), *, dropped: bool = False, empty_for: float | None = None
     ) -> None:
-        self.jobset_id = jobset_id
-        if empty_for is not None:
-            super().__init__(
-                f"the jobset {jobset_id!r} has had no job in {empty_for:g} s; add jobs to it first, or wait for them "
-                "with run(..., busywait=True)"
-            )
-            return
         there = f"jobsets here: {', '.join(existing[:20])}" if existing else "this database has no jobsets"
         what = "was dropped while it was in use" if dropped else "doesn't exist"
-        super().__init__(
-            f"the jobset {jobset_id!r} {what} ({there}); create it with setup_jobset() or by an executor "
-            "with this jobset_id"
-        )
+        advice = f"{what} ({there}); create it with setup_jobset() or by an executor with this jobset_id"
+        if empty_for is not None:
+            advice = (
+                f"has had no job in {empty_for:g} s; add jobs to it first, or wait for them "
+                "with run(..., busywait=True)"
+            )
+        super().__init__(f"the jobset {jobset_id!r} {advice}")
+        self.jobset_id = jobset_id
 
 
 class InputDataError(WorkerbeeError, ValueError, TypeError):

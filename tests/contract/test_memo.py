@@ -51,20 +51,6 @@ def busy(reopen: Open, gate: Gate) -> WorkerbeeExecutor:
     return executor
 
 
-def test_shutdown_lets_go_of_what_others_have_brought(reopen: Open) -> None:
-    """``cancel_futures``: a call that was a job already is waited for no more, and stays one."""
-    first = reopen(0)
-    theirs = [first.submit(jobs.mul, n, n) for n in range(3)]
-    first.flush()
-    second = reopen(0)
-    ours = [second.submit(jobs.mul, n, n) for n in range(3)]
-    second.flush()
-    second.shutdown(cancel_futures=True)
-    assert all(future.cancelled() for future in ours)
-    reopen(1)
-    assert [future.result(30) for future in theirs] == [0, 1, 4]
-
-
 def defined(source: str) -> Any:
     """The function ``f`` of a source, as a script defines it."""
     space: dict[str, Any] = {"__name__": "__main__"}
@@ -160,6 +146,20 @@ def test_cancelling_waits_for_no_call_but_its_own(
         executor._client.cancel_all([late])
     assert late.result(30) == 6
     assert held.cancelled()
+
+
+def test_shutdown_lets_go_of_what_others_have_brought(reopen: Open) -> None:
+    """``cancel_futures``: a call that was a job already is waited for no more, and stays one."""
+    first = reopen(0)
+    theirs = [first.submit(jobs.mul, n, n) for n in range(3)]
+    first.flush()
+    second = reopen(0)
+    ours = [second.submit(jobs.mul, n, n) for n in range(3)]
+    second.flush()
+    second.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in ours)
+    reopen(1)
+    assert [future.result(30) for future in theirs] == [0, 1, 4]
 
 
 def test_a_job_of_another_process_is_not_cancelled(reopen: Open, busy: WorkerbeeExecutor, gate: Gate) -> None:

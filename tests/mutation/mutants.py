@@ -872,7 +872,7 @@ MUTANTS = [
         "_PLANS = ",
         '        "enable_bitmapscan": "off",\n',
         "",
-        "store/test_plans.py::test_hot_statements_touch_what_they_are_about[for few, then for many-claim_all_at_hand]",
+        "store/test_plans.py::test_hot_statements_touch_what_they_are_about[few to many, vacuumed-claim_all_at_hand]",
     ),
     # Outages
     _python(

@@ -121,7 +121,8 @@ ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 -- name: fail
 -- A failed attempt counts only from the present holder, and only while the run is open. It is charged
 -- under its kind; under the limit the job becomes a batch of its own: behind what waits now and after
--- a backoff if it failed, at its old place if its runner died or its caller was lost. At the limit the run ends as failed.
+-- a backoff if it failed, at its old place if its runner died or its caller was lost. At the limit the run
+-- ends as failed.
 -- While another live copy of the job runs, it is an attempt and nothing more: the last copy decides.
 -- All copies are locked in one order, and this statement's snapshot must show them as they are locked:
 -- else it would judge by a past in which a copy, its failure or the attempts before are missing.
