@@ -185,7 +185,7 @@ ROWS = {
             10_000,
             "jobs_per_s",
             _pair("full", "empty", 0.95),
-            {"full": _ours("storage", "into", jobset_id="full"), "empty": _ours("storage", "into")},
+            {"full": _ours("storage", "into", jobset_id="full", warm=2), "empty": _ours("storage", "into", warm=2)},
             prepare=_ours("storage", "fill"),
             in_pairs=True,
         ),

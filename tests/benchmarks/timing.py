@@ -35,14 +35,14 @@ class Place:
     workers: int = 2
 
 
-def rate(submit: Submit, n: int) -> Figures:
-    """No-op jobs a second, from the first submit to the last result, on a warmed executor."""
-    return rate_of(lambda datas: _wait([submit(noop, data) for data in datas]), n)
+def rate(submit: Submit, n: int, n_warm: int = WARM) -> Figures:
+    """No-op jobs a second, from the first submit to the last result, on an executor warmed with ``n_warm`` jobs."""
+    return rate_of(lambda datas: _wait([submit(noop, data) for data in datas]), n, n_warm)
 
 
-def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int) -> Figures:
+def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int, n_warm: int = WARM) -> Figures:
     """The same of whatever ``run`` does to have a no-op job done with each of the dicts."""
-    run([{"warm": i, "run": RUN} for i in range(WARM)])
+    run([{"warm": i, "run": RUN} for i in range(n_warm)])
     datas = [{"i": i, "run": RUN} for i in range(n)]
     began = time.perf_counter()
     run(datas)
