@@ -47,6 +47,11 @@ def gated(record: str, key: object, gate: str) -> object:
     return key
 
 
+def gated_and_noted(record: str, key: object, gate: str) -> object:
+    """The same, with a note before and one at its end."""
+    return note(record, gated(record, key, gate))
+
+
 def gated_failure(record: str, key: object, gate: str) -> None:
     gated(record, key, gate)
     raise JobFailedError("too late to count")
