@@ -102,17 +102,19 @@ def test_four_bees_and_a_client_agree_in_all_counts(
     bee: NewBee, client: NewClient, database: Database, record: Path, gate: Path
 ) -> None:
     """Each of many jobs is run once, by all the bees together, and the tables say the same."""
-    bees = [bee("work", "--busywait") for _ in range(4)]
+    bees = {bee("work", "--busywait").process.pid for _ in range(4)}
     n = 8000
     with client() as executor:
         once = executor.with_options(speculate=False)
         first = [once.submit(jobs.gated, str(record), i, str(gate)) for i in range(4)]
-        eventually(lambda: {pid for _, pid in jobs.noted(record)} == {b.process.pid for b in bees})
+        eventually(lambda: {pid for _, pid in jobs.noted(record)} == bees)  # none starts when all is done
         gate.touch()
         assert [future.result(30) for future in first] == list(range(4))
         assert list(once.map(jobs.note, [str(record)] * (n - 4), range(4, n))) == list(range(4, n))
         counts = executor.progress()
-    assert sorted(int(key) for key, _ in jobs.noted(record)) == list(range(n))
+    executions = jobs.noted(record)
+    assert sorted(int(key) for key, _ in executions) == list(range(n))
+    assert {pid for _, pid in executions} == bees
     assert (counts.added, counts.completed, counts.open) == (n, n, 0)
     [row] = database.execute(
         "SELECT count(*), count(DISTINCT id), sum(n_claims), sum(n_failed_attempts),"

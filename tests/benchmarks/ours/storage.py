@@ -42,13 +42,13 @@ def fill(place: Place) -> Figures:
     return {"finished": n}
 
 
-def into(place: Place, jobset_id: str | None = None, *, warm: int | None = None) -> Figures:
-    """The rate into this jobset, or into a new one; warmed with ``warm`` times as many jobs as are measured.
+def into(place: Place, jobset_id: str | None = None, *, warm: int = 0) -> Figures:
+    """The rate into this jobset, or into a new one, after ``warm`` times as many jobs as are measured.
 
     In a copy of a database no page is in memory. A jobset that really did so many jobs has its index there.
     """
     with executor(place, jobset_id or fresh()) as ours:
-        return timing.rate(ours.submit, place.n, timing.WARM if warm is None else warm * place.n)
+        return timing.rate(ours.submit, place.n, max(timing.WARM, warm * place.n))
 
 
 def beside_snapshot(place: Place, begin: str | None = None) -> Figures:
