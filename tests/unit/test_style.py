@@ -58,13 +58,16 @@ RANKS = {
 #: Queries that are steps of a verb which takes several: the method that uses each.
 STEPS = {
     "dropped_jobsets": "sweep",
+    "ended_badly_after": "_candidates",
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
     "get_part": "get",
     "late": "complete",
+    "jobs": "_page",
     "make_tables": "create_jobset",
     "make_view": "create_jobset",
     "mark_dropped": "drop_jobset",
+    "open_after": "_candidates",
     "put_part": "put",
     "schema_version": "ensure",
     "server_facts": "ensure",

@@ -18,17 +18,26 @@ from workerbee.store.connection import (
     unstorable,
 )
 from workerbee.store.hints import Pace, parse_hint, results_hint
+from workerbee.store.reader import BeeRow, BegunRow, Event, FailureRow, JobRow, JobsetReader, JobsetRow, Reader
 
 __all__ = [
     "QUERY_TIMEOUT",
     "BeeFacts",
+    "BeeRow",
     "BeeStore",
+    "BegunRow",
     "Catalogue",
     "ClientStore",
     "Connection",
     "Counts",
+    "Event",
+    "FailureRow",
+    "JobRow",
+    "JobsetReader",
+    "JobsetRow",
     "Limits",
     "Pace",
+    "Reader",
     "Remaining",
     "SameCall",
     "Scope",

@@ -58,7 +58,7 @@ class Catalogue:
         self.connection = connection
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
-        return self.connection.run(queries.catalogue()[name], params)
+        return self.connection.run(queries.shared("catalogue.sql")[name], params)
 
     # Jobsets
 

@@ -19,7 +19,7 @@ from workerbee.job import Jobset
 from workerbee.store.connection import Connection, Row, Statement
 
 SCHEMA = "workerbee"
-FILES = ("catalogue.sql", "client.sql", "bee.sql", "jobset.sql")
+FILES = ("catalogue.sql", "overview.sql", "client.sql", "bee.sql", "reader.sql", "jobset.sql")
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 _TABLES = ("job", "function", "run", "outcome", "attempt", "part")
 _INDEXES = ("job_digest", "job_key", "attempt_job")
@@ -41,9 +41,9 @@ def load(file: str) -> dict[str, str]:
 
 
 @cache
-def catalogue() -> dict[str, Statement]:
-    """The queries on what all jobsets share."""
-    return {name: Statement(text) for name, text in load("catalogue.sql").items()}
+def shared(file: str) -> dict[str, Statement]:
+    """The queries of one file that is about what all jobsets share."""
+    return {name: Statement(text) for name, text in load(file).items()}
 
 
 def array(values: Iterable[object]) -> str:

@@ -1,0 +1,149 @@
+"""Reading: each number and each row is what happened, in pages, with the right to SELECT alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+
+from tests.servers import Database
+from tests.store.hive import Bee, Hive
+from workerbee.job import Options, Outcome
+from workerbee.store import Connection, JobsetReader, Limits, Reader
+
+ONCE = Limits(1, 0.0, 0.0)
+
+
+def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
+    """Claim this job, which must be the front of what waits, and have it fail at once."""
+    batch = bee.take()
+    assert batch.jobs[0].id == job
+    record = f'{{"type": "ValueError", "message": "{message}", "traceback": "  File a.py, line 1", "pickle": "x"}}'
+    outcome = Outcome(job, batch.run, "error", "error", record.encode(), None, 0.25)
+    assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}') == "failed"
+
+
+@pytest.fixture
+def varied(hive: Hive) -> Hive:
+    """Jobs 1 to 6: completed, failed, cancelled, running, retrying, waiting."""
+    bee = hive.bee("host-a")
+    for _ in range(6):
+        hive.add()
+    bee.succeed(bee.take())
+    fail_for_good(bee, 2)
+    assert hive.client.cancel_waiting([(3, 1)]) == {3}
+    bee.take()
+    bee.miss(bee.take())
+    return hive
+
+
+def test_a_jobset_has_its_counters_and_bees(varied: Hive) -> None:
+    """One row says what happened in it and who serves it."""
+    [row] = Reader(varied.connection).jobsets(jobset_id=varied.jobset.id)
+    assert row.jobset == varied.jobset
+    assert (row.counts.added, row.counts.completed, row.counts.failed, row.counts.cancelled) == (6, 1, 1, 1)
+    assert row.counts.open == 3
+    assert (row.n_bees, row.n_runners) == (1, 1)
+    assert Reader(varied.connection).jobsets(jobset_id="there_is_none") == []
+
+
+def test_jobsets_come_newest_first_in_pages(hive: Hive) -> None:
+    """Each page goes on below the last number; temporary ones are nobody's business."""
+    newer = Hive(hive.connection)
+    reader = Reader(hive.connection)
+    page = reader.jobsets(1)
+    assert [row.jobset for row in page] == [newer.jobset]
+    assert [row.jobset for row in reader.jobsets(1, before=page[-1].jobset.number)] == [hive.jobset]
+
+
+def test_each_status_is_told(varied: Hive) -> None:
+    """Jobs are listed by id with their latest run's status, input and output."""
+    reader = JobsetReader(varied.connection, varied.jobset)
+    rows = reader.jobs()
+    assert [row.status for row in rows] == ["completed", "failed", "cancelled", "running", "retrying", "waiting"]
+    assert (rows[0].input, rows[0].output, rows[0].duration) == ('{"n": 1}', '{"done": 1}', pytest.approx(0.01))
+    assert [row.id for row in reader.jobs(after=2, n=2)] == [3, 4]
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "running", "retrying", "waiting"])
+def test_jobs_are_found_by_their_status(varied: Hive, status: str) -> None:
+    """And what has another one is left out."""
+    found = JobsetReader(varied.connection, varied.jobset).jobs(status=status)
+    assert [row.status for row in found] == [status]
+
+
+def test_a_retried_failure_is_no_failure_any_more(varied: Hive) -> None:
+    """The latest run counts, in lists and among the failures."""
+    reader = JobsetReader(varied.connection, varied.jobset)
+    assert [failure.message for failure in reader.failures(10)] == ["no luck"]
+    varied.client.reopen([(2, 1)], Options())
+    assert list(reader.failures(10)) == []
+    assert reader.jobs(status="failed") == []
+    job = reader.job(2)
+    assert job is not None
+    assert (job.run, job.status) == (2, "waiting")
+
+
+def test_a_job_has_a_life(varied: Hive) -> None:
+    """Its attempts, its ends, and the runs that were opened, in order, without anything pickled."""
+    varied.client.reopen([(2, 1)], Options())
+    events = JobsetReader(varied.connection, varied.jobset).life(2)
+    assert [(event.kind, event.run) for event in events] == [("error", 1), ("failed", 1), ("opened", 2)]
+    assert events[0].host == "host-a"
+    assert events[1].error == {"type": "ValueError", "message": "no luck", "traceback": "  File a.py, line 1"}
+
+
+def test_what_is_begun_says_with_whom_and_for_how_long(varied: Hive) -> None:
+    """A job that has ended isn't begun any more, though its batch is still held."""
+    [begun] = JobsetReader(varied.connection, varied.jobset).begun_jobs()
+    assert (begun.job, begun.host, begun.copy) == (4, "host-a", False)
+    assert begun.since >= 0
+
+
+def test_bees_are_alive_or_silent(varied: Hive) -> None:
+    """The last heard of comes first; a lapsed one is still shown, as not alive."""
+    quiet = varied.bee("host-b")
+    quiet.lapse()
+    rows = Reader(varied.connection).bees(varied.jobset)
+    assert [(row.host, row.alive) for row in rows] == [("host-a", True), ("host-b", False)]
+    assert rows[0].n_started == 1
+    assert rows[1].silent_for >= 2
+
+
+def test_long_pages_of_failures_are_read_in_turns(hive: Hive) -> None:
+    """Newest jobs first, no more than asked for."""
+    bee = hive.bee()
+    for job in hive.add(3):
+        fail_for_good(bee, job, f"number {job}")
+    reader = JobsetReader(hive.connection, hive.jobset)
+    assert [failure.job for failure in reader.failures(2)] == [3, 2]
+
+
+@pytest.fixture
+def observer(shared: Database, varied: Hive) -> Iterator[Connection]:
+    """A connection of a role that may SELECT from the schema and nothing else."""
+    varied.run("DROP ROLE IF EXISTS observer")
+    varied.run("CREATE ROLE observer LOGIN")
+    varied.run("GRANT USAGE ON SCHEMA workerbee TO observer")
+    varied.run("GRANT SELECT ON ALL TABLES IN SCHEMA workerbee TO observer")
+    dsn = psycopg2.extensions.make_dsn(shared.dsn, user="observer")
+    connection = Connection(dsn)
+    yield connection
+    connection.close()
+    varied.run("DROP OWNED BY observer")
+    varied.run("DROP ROLE observer")
+
+
+def test_select_is_all_the_right_it_takes(observer: Connection, varied: Hive) -> None:
+    """An observer reads everything, and can change nothing."""
+    [row] = Reader(observer).jobsets(jobset_id=varied.jobset.id)
+    reader = JobsetReader(observer, row.jobset)
+    assert len(reader.jobs()) == 6
+    assert list(reader.failures(5))
+    assert reader.begun_jobs()
+    assert reader.life(2)
+    assert reader.recent_durations() is not None
+    assert Reader(observer).bees(row.jobset)
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        observer.run('DELETE FROM workerbee."batch$"')
