@@ -104,6 +104,10 @@ class JobsetNotFoundError(WorkerbeeError, LookupError):
         self, jobset_id: str, existing: tuple[str, ...] = (), *, dropped: bool = False, empty_for: float | None = None
     ) -> None:
         there = f"jobsets here: {', '.join(existing[:20])}" if existing else "this database has no jobsets"
+        from difflib import get_close_matches  # noqa: PLC0415 (few need it)
+
+        if near := get_close_matches(jobset_id, existing, 1):
+            there = f"did you mean {near[0]!r}? {there}"
         what = "was dropped while it was in use" if dropped else "doesn't exist"
         advice = f"{what} ({there}); create it with setup_jobset() or by an executor with this jobset_id"
         if empty_for is not None:

@@ -45,6 +45,8 @@ RANKS = {
     "flusher": 13,
     "client": 14,
     "jobset": 15,
+    "causes": 16,
+    "outlook": 16,
     "executor": 16,
     "__init__": 17,
     "bee": 18,
@@ -69,8 +71,8 @@ STEPS = {
     "mark_dropped": "drop_jobset",
     "open_after": "_candidates",
     "put_part": "put",
-    "schema_version": "ensure",
-    "server_facts": "ensure",
+    "schema_version": "_present",
+    "server_facts": "_present",
 }
 #: The names under which SQL reaches the database.
 SINKS = {"SQL", "execute", "executemany", "copy_expert", "mogrify", "run"}
@@ -281,4 +283,4 @@ def test_the_architecture_stays_readable() -> None:
     """ARCHITECTURE.md is read in one sitting."""
     path = ROOT / "ARCHITECTURE.md"
     if path.exists():
-        assert len(path.read_text("utf-8").splitlines()) <= 150
+        assert len(path.read_text("utf-8").splitlines()) <= 200

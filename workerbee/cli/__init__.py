@@ -10,6 +10,8 @@ import click
 
 from workerbee import __version__
 from workerbee.cli.demo import demo
+from workerbee.cli.jobs import failures, jobs
+from workerbee.cli.status import bees, status
 from workerbee.errors import WorkerbeeError
 
 
@@ -19,6 +21,9 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except BrokenPipeError:  # whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            context.exit(0)
         except WorkerbeeError as error:
             click.echo(f"workerbee: {error}", err=True)
             context.exit(69 if isinstance(error, OSError) else 2)
@@ -30,7 +35,8 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-main.add_command(demo)
+for command in (demo, status, bees, jobs, failures):
+    main.add_command(command)
 
 
 @main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

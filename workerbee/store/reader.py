@@ -52,7 +52,11 @@ class BeeRow(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job and its latest run; ``input`` and ``output`` are the beginnings of their text, None where it is pickled."""
+    """A job and its latest run.
+
+    ``input`` and ``output`` are the beginnings of their text, None where it is pickled; the output of a failed run is
+    its error's type and message.
+    """
 
     id: int
     function: str
@@ -123,6 +127,10 @@ class Reader:
     def bees(self, jobset: Jobset | None = None, n: int = PAGE) -> list[BeeRow]:
         """The bees that serve a jobset, or all bees; those heard of last come first."""
         return [BeeRow(*row) for row in self._run("bees", number=jobset and jobset.number, n=n)]
+
+    def of(self, jobset: Jobset) -> JobsetReader:
+        """A reader of one jobset, over the same connection."""
+        return JobsetReader(self._connection, jobset)
 
 
 class JobsetReader:

@@ -11,7 +11,9 @@ SELECT * FROM (
                          WHEN (SELECT true FROM {attempt} a WHERE a.job = j.id AND a.run = l.run
                                   AND a.kind IN ('failed', 'died', 'lost') LIMIT 1) THEN 'retrying'
                          ELSE 'waiting' END) AS status,
-           j.codec, left(j.input::text, %(width)s), o.codec, left(o.output::text, %(width)s),
+           j.codec, left(j.input::text, %(width)s), o.codec,
+           left(CASE WHEN o.codec = 'error' THEN concat_ws(': ', o.output ->> 'type', o.output ->> 'message')
+                     ELSE o.output::text END, %(width)s),
            o.duration::double precision, extract(epoch FROM o.completed_at)::double precision
       FROM {job} j
       LEFT JOIN {function} f ON f.number = j.function

@@ -31,6 +31,34 @@ def ensure(connection: Connection) -> None:
     Raises UnsupportedDatabaseError: the server is older than PostgreSQL 12, the schema newer than this
     program, or the user may not create or use it.
     """
+    present, may_create = _present(connection)
+    if not present and not may_create:
+        raise UnsupportedDatabaseError(
+            "the schema 'workerbee' isn't in this database and this user may not create it; have its "
+            "owner run a Workerbee client once, or GRANT CREATE ON DATABASE"
+        )
+    if present < max(migrations()):
+        _migrate(connection, max(migrations()))
+
+
+def require(connection: Connection) -> None:
+    """Say so if the schema isn't here as this version has it; nothing is written. Raises as `ensure` does."""
+    present, _ = _present(connection)
+    if present < max(migrations()):
+        raise UnsupportedDatabaseError(
+            "no jobset was ever made in this database; name another one by --dsn or PGHOST and PGDATABASE, or make "
+            "the first jobset"
+            if not present
+            else f"the schema 'workerbee' in this database is version {present}, older than this program's; it is "
+            "upgraded by the first client or bee of this version"
+        )
+
+
+def _present(connection: Connection) -> tuple[int, bool]:
+    """The version of the schema that is here, 0 without one, and whether this user may make it.
+
+    Raises UnsupportedDatabaseError where this program can't go on.
+    """
     try:
         [(version, installed, may_create)] = connection.run(load("catalogue.sql")["server_facts"])
     except psycopg2.errors.InsufficientPrivilege as error:
@@ -50,13 +78,7 @@ def ensure(connection: Connection) -> None:
             f"the schema 'workerbee' in this database is version {present}, and this program knows {newest}; "
             "upgrade workerbee-executor in this environment"
         )
-    if present < newest:
-        if not installed and not may_create:
-            raise UnsupportedDatabaseError(
-                "the schema 'workerbee' isn't in this database and this user may not create it; have its "
-                "owner run a Workerbee client once, or GRANT CREATE ON DATABASE"
-            )
-        _migrate(connection, newest)
+    return present, bool(may_create)
 
 
 def script(number: int) -> sql.Composed:

@@ -1,0 +1,179 @@
+"""Looking from outside: the commands that read, with what they print, their JSON, and the status they end with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click.testing
+import pytest
+
+from tests.bees import PROJECT
+from tests.servers import Database
+from tests.store.hive import Hive
+from tests.store.test_reader import fail_for_good
+from workerbee.cli import main
+from workerbee.store import Connection
+
+NOWHERE = "host=127.0.0.1 port=1"
+
+
+@pytest.fixture(scope="module")
+def study(shared: Database) -> Iterator[Hive]:
+    """The jobset ``study``: twelve completed jobs, two that failed for one cause, one that runs and one that waits."""
+    connection = Connection(shared.dsn)
+    hive = Hive(connection, "study")
+    bee = hive.bee("node-17")
+    for job in hive.add(12):
+        bee.succeed(bee.take(), job)
+    for job in hive.add(2):
+        fail_for_good(bee, job, f"unlucky {job}")
+    hive.add()
+    bee.take()
+    hive.add()
+    yield hive
+    connection.close()
+
+
+def say(database: Database, *arguments: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, [*arguments, "--dsn", database.dsn])
+
+
+def documents(result: click.testing.Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_status_lists_the_jobsets(shared: Database, study: Hive) -> None:
+    """A line each, with how much is done and who works."""
+    result = say(shared, "status")
+    assert result.exit_code == 0
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("study ")]
+    assert line.split()[1:7] == ["87", "%", "16", "2", "2", "1"]
+    [row] = [row for row in documents(say(shared, "status", "--json")) if row["jobset"] == "study"]
+    assert (row["percent"], row["bees"], row["counts"]["failed"]) == (87, 1, 2)
+
+
+def test_status_says_in_a_sentence_how_a_jobset_goes(shared: Database, study: Hive) -> None:
+    """How much, until when, and what fails most."""
+    result = say(shared, "status", "study")
+    assert result.stdout.startswith("Under way: 87 % of 16 jobs have ended, 2 are open; ")
+    assert "ValueError: unlucky #" in result.stdout
+    [document] = documents(say(shared, "status", "study", "--json"))
+    assert document["schema"] == "workerbee.status/1"
+    assert document["counts"]["open"] == 2
+    assert len(document["seconds_left"]) == 2
+
+
+def test_bees_are_listed_with_their_hosts(shared: Database, study: Hive) -> None:
+    """Those that serve the jobset, with what they have begun."""
+    [row] = documents(say(shared, "bees", "study", "--json"))
+    assert (row["host"], row["state"], row["begun"]) == ("node-17", "alive", 1)
+    assert "node-17" in say(shared, "bees", "study").stdout
+
+
+def test_jobs_are_listed_in_pages(shared: Database, study: Hive) -> None:
+    """By id, and by what they are at; the next page's beginning is named on stderr."""
+    page = say(shared, "jobs", "list", "study", "--limit", "2")
+    assert page.stderr == "there may be more: --after 2\n"
+    assert [row["job"] for row in documents(say(shared, "jobs", "list", "study", "--after", "14", "--json"))] == [
+        15,
+        16,
+    ]
+    failed = documents(say(shared, "jobs", "list", "study", "--status", "failed", "--json"))
+    assert [(row["job"], row["output"]) for row in failed] == [
+        (13, "ValueError: unlucky 13"),
+        (14, "ValueError: unlucky 14"),
+    ]
+
+
+def test_one_job_is_shown_with_its_error(shared: Database, study: Hive) -> None:
+    """Input, attempts with their hosts, and the traceback."""
+    shown = say(shared, "jobs", "show", "study", "13").stdout
+    for part in ("job 13 of study: failed", '{"n": 13}', "node-17", "ValueError: unlucky 13", "File a.py, line 1"):
+        assert part in shown
+    [document] = documents(say(shared, "jobs", "show", "study", "13", "--json"))
+    assert document["schema"] == "workerbee.job/1"
+    assert [event["kind"] for event in document["events"]] == ["error", "failed"]
+
+
+def test_failures_are_grouped_by_their_cause(shared: Database, study: Hive) -> None:
+    """Two messages that differ in a number are one row."""
+    [group] = documents(say(shared, "failures", "study", "--json"))
+    assert (group["jobs"], group["type"], group["message"]) == (2, "ValueError", "unlucky #")
+    assert "unlucky #" in say(shared, "failures", "study").stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("status", "studie"), ("bees", "studie"), ("jobs", "list", "studie"), ("failures", "studie")]
+)
+def test_a_missing_jobset_is_named_with_the_nearest(shared: Database, study: Hive, command: tuple[str, ...]) -> None:
+    """Status 2, and nothing on stdout."""
+    result = say(shared, *command)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "did you mean 'study'?" in result.stderr
+
+
+def test_a_missing_job_is_a_mistake(shared: Database, study: Hive) -> None:
+    result = say(shared, "jobs", "show", "study", "999")
+    assert result.exit_code == 2
+    assert "no job 999 in study" in result.stderr
+
+
+def test_without_a_database_the_status_is_69() -> None:
+    result = click.testing.CliRunner().invoke(main, ["status", "--dsn", NOWHERE])
+    assert result.exit_code == 69
+    assert "can't connect" in result.stderr
+
+
+def test_a_database_without_jobsets_is_left_as_it_is(database: Database) -> None:
+    """Reading makes nothing, not even the schema."""
+    result = say(database, "status")
+    assert result.exit_code == 2
+    assert "no jobset was ever made in this database" in result.stderr
+    assert database.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'workerbee'") == [(0,)]
+
+
+def test_what_could_steer_a_terminal_is_shown_and_not_sent(shared: Database, study: Hive) -> None:
+    """Text out of a row is somebody else's."""
+    bee = study.bee("evil\x1b[2Jhost")
+    shown = say(shared, "bees", "study").stdout
+    assert "\x1b" not in shown
+    assert "evil\\x1b[2Jhost" in shown
+    study.catalogue.leave(bee.incarnation)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "workerbee", *arguments]
+
+
+def test_a_closed_pipe_is_no_error(shared: Database, study: Hive) -> None:
+    """``workerbee … | head -1`` says nothing on stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        command("jobs", "list", "study", "--json", "--dsn", shared.dsn),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (0, b"")
+
+
+def test_help_loads_no_driver() -> None:
+    """It comes at once."""
+    code = (
+        "import sys, workerbee.cli\n"
+        "try: workerbee.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'psycopg2', 'rich', 'cloudpickle'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=True, timeout=60)

@@ -1,0 +1,81 @@
+"""The sentence that says how a jobset goes, and when it will be done."""
+
+from __future__ import annotations
+
+import pytest
+
+from workerbee.outlook import outlook, percent_of, spelled
+from workerbee.store import Counts
+
+QUARTILES = (1.0, 2.0, 3.0, 9.0)
+
+
+def counts(**numbers: int) -> Counts:
+    return Counts(**dict.fromkeys(Counts._fields, 0) | numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "percent"),
+    [
+        ({}, 0),
+        ({"added": 1766, "completed": 1765}, 99),
+        ({"added": 1766, "completed": 1766}, 100),
+        ({"added": 10, "completed": 4, "failed": 1}, 50),
+        ({"added": 10, "completed": 4, "failed": 6, "reopened": 6}, 40),
+        ({"added": 10_000_000, "completed": 9_999_999}, 99),
+    ],
+)
+def test_a_percentage_is_rounded_down(numbers: dict[str, int], percent: int) -> None:
+    """It is 100 only if nothing is open; a run that was started anew is open again."""
+    assert percent_of(counts(**numbers)) == percent
+
+
+def test_a_finish_is_a_range() -> None:
+    """From the quicker to the slower half of what the last jobs took, shared among the runners."""
+    view = outlook("study", counts(added=100, completed=60), n_bees=2, n_runners=4, quartiles=QUARTILES)
+    assert view.seconds_left == (10.0, 30.0)
+    assert "10 s to 30 s to go with 4 runners" in view.sentence
+
+
+def test_nobody_guesses_from_a_few_jobs() -> None:
+    """Until ten have completed, no finish is given."""
+    view = outlook("study", counts(added=100, completed=9), n_bees=1, n_runners=1, quartiles=QUARTILES)
+    assert view.seconds_left is None
+    assert "91 are open, with 1 runner." in view.sentence
+
+
+def test_if_nothing_moves_the_sentence_says_why_and_what_helps() -> None:
+    """Without a bee, the command that starts one."""
+    view = outlook("study", counts(added=5), n_bees=0, n_runners=0, quartiles=None)
+    assert view.sentence.startswith("Nobody works on it")
+    assert view.advice == "python -m workerbee.bee study"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence", "advice"),
+    [
+        ({"added": 3, "completed": 3}, "Done: 3 completed.", None),
+        ({"added": 3, "completed": 1, "failed": 2}, "Done: 1 completed, 2 failed.", "workerbee failures study"),
+        ({"added": 3, "completed": 3, "failed": 2, "reopened": 2}, "Done: 3 completed.", None),
+        (
+            {"added": 3, "completed": 2, "failed": 2, "reopened": 1},
+            "Done: 2 completed, 1 failed or cancelled.",
+            "workerbee failures study",
+        ),
+        ({}, "study has no jobs yet.", None),
+    ],
+)
+def test_the_end_is_told_with_what_became_of_the_jobs(
+    numbers: dict[str, int], sentence: str, advice: str | None
+) -> None:
+    """Failures that were retried with success are no failures any more."""
+    view = outlook("study", counts(**numbers), n_bees=0, n_runners=0, quartiles=None)
+    assert (view.sentence, view.advice) == (sentence, advice)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.012, "12 ms"), (1.0, "1 s"), (59.0, "59 s"), (90.0, "1.5 min"), (7200, "2.0 h"), (172800, "2.0 d")],
+)
+def test_durations_are_spelled_as_people_say_them(seconds: float, text: str) -> None:
+    assert spelled(seconds) == text

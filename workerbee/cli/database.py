@@ -1,0 +1,54 @@
+"""What the commands share: the server that is meant, and a connection to it for one look or one change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from workerbee.store import Connection, JobsetReader, JobsetRow, Reader
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def dsn_option(command: Command) -> Command:
+    """``--dsn``, as a bee has it."""
+    text = "libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords go into ~/.pgpass."
+    return click.option("--dsn", help=text)(command)
+
+
+@contextmanager
+def connected(dsn: str | None) -> Iterator[Connection]:
+    """A connection to the server that ``dsn`` or the environment names. Raises WorkerbeeError."""
+    from workerbee import server  # noqa: PLC0415 (loads the driver, which --help does without)
+    from workerbee.store import Connection  # noqa: PLC0415
+
+    with server.resolve(dsn) as found:
+        connection = Connection(found.dsn, application="workerbee command")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def reading(dsn: str | None) -> Iterator[Reader]:
+    """A reader of all jobsets and bees. Raises UnsupportedDatabaseError where Workerbee has never been."""
+    from workerbee.store import Reader, schema  # noqa: PLC0415
+
+    with connected(dsn) as connection:
+        schema.require(connection)
+        yield Reader(connection)
+
+
+def found(reader: Reader, jobset_id: str) -> tuple[JobsetRow, JobsetReader]:
+    """The jobset of this id and a reader of it. Raises JobsetNotFoundError, which names those that are there."""
+    from workerbee.errors import JobsetNotFoundError  # noqa: PLC0415
+
+    rows = reader.jobsets(1, jobset_id=jobset_id)
+    if not rows:
+        raise JobsetNotFoundError(jobset_id, tuple(str(row.jobset.id) for row in reader.jobsets()))
+    return rows[0], reader.of(rows[0].jobset)

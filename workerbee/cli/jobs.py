@@ -1,0 +1,200 @@
+"""``workerbee jobs`` and ``workerbee failures``: single jobs, and why they fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workerbee.cli import terminal
+from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.terminal import json_option, local, moment, shortened
+
+if TYPE_CHECKING:
+    from workerbee.causes import Group
+    from workerbee.store import Event, JobRow
+
+STATUSES = ("waiting", "retrying", "running", "completed", "failed", "cancelled")
+
+
+@click.group()
+def jobs() -> None:
+    """List jobs, or show one."""
+
+
+@jobs.command("list")
+@click.argument("jobset_id", metavar="JOBSET")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs whose latest run stands so.")
+@click.option("--function", metavar="MODULE:NAME", help="Only jobs of this function.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only jobs with a greater id: the next page.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Jobs on a page.")
+@dsn_option
+@json_option
+def list_jobs(
+    jobset_id: str,
+    status: str | None,
+    function: str | None,
+    after: int,
+    limit: int,
+    dsn: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """List the jobs of JOBSET by id."""
+    with reading(dsn) as reader:
+        _, jobset = found(reader, jobset_id)
+        page = jobset.jobs(after, limit, status=status, function=function)
+    if as_json:
+        terminal.lines(_job(row) for row in page)
+        return
+    terminal.table(
+        ("JOB", "STATUS", "RUN", "FUNCTION", "TOOK", "ENDED", "INPUT", "OUTPUT"),
+        (
+            (
+                row.id,
+                row.status,
+                row.run,
+                row.function,
+                "" if row.duration is None else f"{row.duration:.3g} s",
+                local(row.ended_at),
+                _shown(row.input_codec, row.input),
+                "" if row.output_codec is None else _shown(row.output_codec, row.output),
+            )
+            for row in page
+        ),
+        right=(0, 2, 4),
+    )
+    if len(page) == limit:
+        click.echo(f"there may be more: --after {page[-1].id}", err=True)
+
+
+@jobs.command("show")
+@click.argument("jobset_id", metavar="JOBSET")
+@click.argument("job", type=click.IntRange(1), metavar="ID")
+@dsn_option
+@json_option
+def show_job(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
+    """Show one job: its input and output, its attempts, and its error with the traceback."""
+    with reading(dsn) as reader:
+        _, jobset = found(reader, jobset_id)
+        row, events = jobset.job(job), jobset.life(job)
+    if row is None:
+        raise click.UsageError(f"there is no job {job} in {jobset_id}")
+    if as_json:
+        terminal.document("job", **_job(row), events=[_event(event) for event in events])
+        return
+    click.echo(f"job {row.id} of {jobset_id}: {row.status}, run {row.run}" + f", {row.function}" * bool(row.function))
+    click.echo(f"input:  {_whole(row.input_codec, row.input)}")
+    if row.status == "completed":
+        click.echo(f"output: {_whole(row.output_codec or '', row.output)}")
+    terminal.table(
+        ("WHEN", "RUN", "WHAT", "TOOK", "BEE", "HOST", "ERROR"),
+        (
+            (
+                local(event.at),
+                event.run,
+                event.kind,
+                "" if event.duration is None else f"{event.duration:.3g} s",
+                (event.bee or "")[:8],
+                event.host or "",
+                shortened(_said(event)),
+            )
+            for event in events
+        ),
+        right=(1, 3),
+    )
+    if row.status == "failed" and events and (trace := events[-1].error.get("traceback")):
+        click.echo(terminal.printable(str(trace)).rstrip())
+
+
+@click.command()
+@click.argument("jobset_id", metavar="JOBSET")
+@dsn_option
+@json_option
+def failures(jobset_id: str, dsn: str | None, *, as_json: bool) -> None:
+    """Say why jobs of JOBSET fail: one row a cause, the most frequent first.
+
+    Messages of one cause may differ in numbers, which are shown as #. Failures that were retried don't count.
+    """
+    from workerbee.causes import MOST, grouped  # noqa: PLC0415 (loads the driver)
+
+    with reading(dsn) as reader:
+        _, jobset = found(reader, jobset_id)
+        groups = grouped(jobset.failures(MOST))
+    if as_json:
+        terminal.lines(_group(n, group) for n, group in enumerate(groups, 1))
+        return
+    if not groups:
+        click.echo(f"nothing in {jobset_id} has failed that wasn't retried", err=True)
+        return
+    terminal.table(
+        ("GROUP", "JOBS", "ERROR", "WHERE", "FUNCTION", "LAST SEEN", "FOR EXAMPLE"),
+        (
+            (
+                n,
+                f"{len(group.jobs):,}",
+                shortened(f"{group.cause.type}: {group.cause.message}", 100),
+                group.cause.frame,
+                ", ".join(group.functions),
+                local(group.last_at),
+                f"job {group.jobs[0]}",
+            )
+            for n, group in enumerate(groups, 1)
+        ),
+        right=(0, 1),
+    )
+    if sum(len(group.jobs) for group in groups) == MOST:
+        click.echo(f"only the newest {MOST:,} failures were looked at", err=True)
+
+
+def _shown(codec: str, text: str | None) -> str:
+    return shortened(_whole(codec, text), 40)
+
+
+def _whole(codec: str, text: str | None) -> str:
+    """A value's text; of a pickle there is none that could be had without unpickling it."""
+    return f"({codec})" if text is None else terminal.printable(text)
+
+
+def _said(event: Event) -> str:
+    error = event.error
+    return f"{error.get('type')}: {error.get('message')}" if error else ""
+
+
+def _job(row: JobRow) -> dict[str, Any]:
+    return {
+        "job": row.id,
+        "status": row.status,
+        "run": row.run,
+        "function": row.function or None,
+        "input": row.input,
+        "output": row.output,
+        "duration_seconds": row.duration,
+        "ended": moment(row.ended_at),
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "kind": event.kind,
+        "run": event.run,
+        "at": moment(event.at),
+        "bee": event.bee,
+        "host": event.host,
+        "duration_seconds": event.duration,
+        "error": event.error or None,
+    }
+
+
+def _group(n: int, group: Group) -> dict[str, Any]:
+    return {
+        "group": n,
+        "jobs": len(group.jobs),
+        "type": group.cause.type,
+        "message": group.cause.message,
+        "frame": group.cause.frame,
+        "functions": group.functions,
+        "first": moment(group.first_at),
+        "last": moment(group.last_at),
+        "example": group.jobs[0],
+    }
