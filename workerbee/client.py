@@ -22,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from workerbee import codec, functions
+from workerbee.ends import decode
 from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
@@ -29,6 +30,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
     PayloadTooLargeError,
 )
+from workerbee.failures import decode_error
 from workerbee.flusher import Flusher, Pending
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, Stored
@@ -79,7 +81,7 @@ class Client:
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
-        signer = Signer(key, jobset.uuid)
+        self._signer = signer = Signer(key, jobset.uuid)
         self._ledger = Ledger()
         self._watcher = Watcher(
             Connection(dsn, application="workerbee watcher"), jobset, signer, writer, ledger=self._ledger, log=logger
@@ -152,7 +154,7 @@ class Client:
 
     def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
         """The value or the error of a stored end."""
-        return self._watcher.decode(end)
+        return decode(end, self._signer)
 
     # The threads
 
@@ -359,7 +361,7 @@ class Client:
             case "log":
                 self._log.log(event["level"], "%s", event["message"])
             case "initializer":
-                cause = codec.decode_error(event["error"].encode(), trusted=True)
+                cause = decode_error(event["error"].encode(), trusted=True)
                 logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
                 self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
             case "broken":

@@ -34,15 +34,40 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any
+
+
+def text_of(thing: object) -> str:
+    """``str`` of what a user has made, whatever that raises."""
+    try:
+        return "".join((str(thing),))  # which may be of a class of the user's too
+    except BaseException as broken:  # noqa: BLE001 (the user's __str__)
+        return f"<its __str__ raised {type(broken).__name__}>"
 
 
 def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     """An exception from a pickle, without a call of its ``__init__``, which may want other arguments."""
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
+    try:
+        error = kind.__new__(kind, *args)
+    except Exception:  # noqa: BLE001 (its class's own, that wants other arguments as well)
+        error = _builtin_base(kind).__new__(kind, *args)
+    BaseException.__dict__["args"].__set__(error, args)
+    complete(error, (state, {}))
     return error
+
+
+def complete(error: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Give an exception from a pickle its attributes, and what is in its slots, by none of its own methods."""
+    attributes, members = state
+    BaseException.__dict__["__dict__"].__get__(error).update(attributes)
+    for name, value in members.items():
+        with suppress(AttributeError, TypeError):  # what can't be set, `__new__` has made
+            BaseException.__setattr__(error, name, value)
+
+
+def _builtin_base(kind: type[BaseException]) -> type[BaseException]:
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins" and issubclass(base, BaseException))
 
 
 class JobFailedError(ValueError):
@@ -145,7 +170,7 @@ class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
 
     def __init__(self, what: str, cause: BaseException) -> None:
         super().__init__(
-            f"{what} can't be pickled ({type(cause).__name__}: {cause}); pass what it is made from, such as "
+            f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}); pass what it is made from, such as "
             "a path or plain data, and open or build it inside the job"
         )
 

@@ -27,6 +27,7 @@ from uuid import uuid4
 from workerbee import codec, functions, server
 from workerbee.client import Client
 from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchError
+from workerbee.failures import decode_error, encode_error
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
@@ -385,7 +386,7 @@ class Chunk:
             except JobFailedError:
                 raise
             except Exception as error:  # noqa: BLE001 (it belongs to this call alone)
-                outcomes.append((None, codec.encode_error(error)))
+                outcomes.append((None, encode_error(error)))
         return outcomes
 
 
@@ -420,7 +421,7 @@ def _opened(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
 
 def _value(value: Any, error: bytes | None) -> Any:
     if error is not None:
-        raise codec.decode_error(error, trusted=True)
+        raise decode_error(error, trusted=True)
     return value
 
 

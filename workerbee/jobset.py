@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, server
+from workerbee import codec, inputs, server
 from workerbee.channel import Channel, Mark
 from workerbee.errors import (
     BrokenWorkerbeeError,
@@ -106,9 +106,9 @@ class JobSet:
         given = list(input_datas)
         if not given:
             return
-        texts = [codec.check_input(data) for data in given]
+        texts = [inputs.check_input(data) for data in given]
         digests = [codec.digest(b"input", codec.canonical_text(text)) for text in texts]
-        keys = [None if (i := codec.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
+        keys = [None if (i := inputs.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
         self._refuse_repetition(given, digests, by_id=False)
         self._refuse_repetition(given, keys, by_id=True)
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -36,9 +37,10 @@ def perform(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
         value = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 (that is the point)
         duration = time.perf_counter() - began
-        trace = error.__traceback__
-        error.__traceback__ = trace.tb_next if trace is not None else None  # begins in the user's code
-        return Performed("retry" if isinstance(error, JobFailedError) else "failed", None, error, duration)
+        trace = sys.exc_info()[2]
+        # It begins in the user's code. What the exception says of itself, or refuses to have set, doesn't count.
+        BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
+        return Performed("retry" if issubclass(type(error), JobFailedError) else "failed", None, error, duration)
     return Performed("completed", value, None, time.perf_counter() - began)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 
-from workerbee import codec
 from workerbee.crew import DEATHS, Crew, End, Task
 from workerbee.errors import EncodingError, RunnerDiedError
+from workerbee.failures import encode_error
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Outcome
 from workerbee.signing import Key, Signer
@@ -56,7 +56,7 @@ class Judge:
         """An outcome with an error of ours, signed as a runner signs its own."""
         job = task.job
         notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {self._bee}, host {self._host}"]
-        record = codec.encode_error(error, notes=notes, text_only=self.key is None)
+        record = encode_error(error, notes=notes, text_only=self.key is None)
         mac = None
         if self.key is not None and task.held.batch.function != NO_FUNCTION:
             mac = Signer(self.key, task.held.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)

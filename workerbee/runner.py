@@ -29,9 +29,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee import codec, functions
+from workerbee import codec, functions, inputs
 from workerbee.channel import Channel, Mark
-from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError
+from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
+from workerbee.failures import encode_error
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.perform import Jobs, perform
 from workerbee.pickling import Namespaces
@@ -176,7 +177,13 @@ class Runner:
             self._refuse(jobset, number, calls, str(error), None)
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
-            self._refuse(jobset, number, calls, f"its initializer raised {error!r}", codec.encode_error(error))
+            self._refuse(
+                jobset,
+                number,
+                calls,
+                f"its initializer raised {type(error).__name__}: {text_of(error)}",
+                encode_error(error),
+            )
             return
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
@@ -240,7 +247,7 @@ class Runner:
 
     def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
         if readable:
-            encoded = codec.Encoded(codec.JSON, codec.check_output(value).encode())
+            encoded = codec.Encoded(codec.JSON, inputs.check_output(value).encode())
         else:
             encoded = codec.encode(value, "the result")
         size = len(encoded.data)
@@ -254,7 +261,7 @@ class Runner:
 
     def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {socket.gethostname()}"]
-        record = codec.encode_error(error, notes=notes, text_only=signer is None)
+        record = encode_error(error, notes=notes, text_only=signer is None)
         mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
         self._unsettled += self._own is not None
         return Finished(call.n, kind, "error", record, mac, duration)

@@ -12,11 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 from uuid import UUID
 
-from workerbee import codec
-from workerbee.errors import JobsetNotFoundError, SignatureError
+from workerbee.ends import decode, holds
+from workerbee.errors import JobsetNotFoundError
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Stored
 from workerbee.ledger import Ledger
@@ -121,7 +120,7 @@ class Watcher:
         wanted: list[int] = []
         for hint in hints:
             jobs, ends = parse_hint(hint)
-            good = [end for end in ends if self._holds(end)]
+            good = [end for end in ends if holds(end, self._signer)]
             self._resolve(good)
             wanted += [job for job in jobs if job in self._ledger]
             if not jobs and not good:
@@ -185,22 +184,6 @@ class Watcher:
             for future in futures:
                 future.abandon()
             return
-        value, error = self.decode(end)
+        value, error = decode(end, self._signer)
         for future in futures:
             future.resolve(value, error)
-
-    def _holds(self, end: Stored) -> bool:
-        kind = "result" if end.status == "completed" else "error"
-        return self._signer.verify(end.mac, kind, end.job, end.run, end.codec or "", b"", end.data)
-
-    def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
-        """The value or the error of an end; only what is signed is unpickled."""
-        signed = end.status != "cancelled" and self._holds(end)
-        if end.status != "completed":
-            return None, codec.decode_error(end.data, trusted=signed) if end.status == "failed" else None
-        if not signed and (end.mac is not None or end.codec != codec.JSON):
-            return None, SignatureError(end.job)
-        try:
-            return codec.decode(end.codec or "", end.data), None
-        except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
-            return None, codec.harmless(error)

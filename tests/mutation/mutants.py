@@ -958,7 +958,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of a result, before it is decoded",
-        "watcher.py",
+        "ends.py",
         "def decode",
         "if not signed and",
         "if False and",
@@ -966,7 +966,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of an error, before its pickle",
-        "watcher.py",
+        "ends.py",
         "def decode",
         "trusted=signed",
         "trusted=True",

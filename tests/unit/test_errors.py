@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import workerbee
-from workerbee import codec, errors
+from workerbee import errors, failures
 
 OURS = {
     name: cls
@@ -90,7 +90,7 @@ def test_a_sentence_says_what_to_do(error: Exception, text: str) -> None:
 def test_errors_can_be_sent(error: Exception) -> None:
     """Pickled, copied, or raised by a job, each comes back with its type, its sentence and its facts."""
     pickled = pickle.loads(pickle.dumps(error))
-    returned = codec.decode_error(codec.encode_error(error), trusted=True)
+    returned = failures.decode_error(failures.encode_error(error), trusted=True)
     for again in (pickled, copy.copy(error), returned):
         assert type(again) is type(error)
         assert str(again) == str(error)

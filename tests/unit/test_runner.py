@@ -19,6 +19,7 @@ import pytest
 from workerbee import codec, functions
 from workerbee.channel import Channel, Mark
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
+from workerbee.failures import decode_error
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.runner import Finished, Runner
 from workerbee.signing import Key, Signer
@@ -101,7 +102,7 @@ class Bee:
         assert end.codec == "error"
         signed = self.signer.verify(end.mac, "error", end.n, 1, "error", b"", end.data)
         assert signed == (end.mac is not None)
-        return codec.decode_error(end.data, trusted=signed)
+        return decode_error(end.data, trusted=signed)
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
     bee.know(record)
     bee.give(NUMBER, bee.call(record, 1))
     unusable, _ = bee.serve()
-    assert isinstance(codec.decode_error(unusable[4], trusted=True), ZeroDivisionError)
+    assert isinstance(decode_error(unusable[4], trusted=True), ZeroDivisionError)
     assert not called
 
 

@@ -1,0 +1,30 @@
+"""What the stored end of a run says: its value or its error, as far as its signature holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workerbee import codec
+from workerbee.errors import SignatureError
+from workerbee.failures import decode_error, tamed
+from workerbee.job import Stored
+from workerbee.signing import Signer
+
+
+def holds(end: Stored, signer: Signer) -> bool:
+    """Whether the signature of an end holds."""
+    kind = "result" if end.status == "completed" else "error"
+    return signer.verify(end.mac, kind, end.job, end.run, end.codec or "", b"", end.data)
+
+
+def decode(end: Stored, signer: Signer) -> tuple[Any, BaseException | None]:
+    """The value or the error of an end; only what is signed is unpickled."""
+    signed = end.status != "cancelled" and holds(end, signer)
+    if end.status != "completed":
+        return None, decode_error(end.data, trusted=signed) if end.status == "failed" else None
+    if not signed and (end.mac is not None or end.codec != codec.JSON):
+        return None, SignatureError(end.job)
+    try:
+        return tamed(lambda: codec.decode(end.codec or "", end.data)), None
+    except Exception as error:  # noqa: BLE001 (unpickling runs user code)
+        return None, error
