@@ -16,6 +16,7 @@ from tests.bees import PROJECT
 from tests.servers import Database
 from tests.store.hive import Hive
 from tests.store.test_reader import fail_for_good
+from tests.waiting import eventually
 from workerbee.cli import main
 from workerbee.store import Connection
 
@@ -137,6 +138,42 @@ def test_a_database_without_jobsets_is_left_as_it_is(database: Database) -> None
     assert result.exit_code == 2
     assert "no jobset was ever made in this database" in result.stderr
     assert database.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'workerbee'") == [(0,)]
+
+
+def test_wait_ends_with_what_became_of_the_jobs(shared: Database, study: Hive) -> None:
+    """0 if all completed, 1 if some didn't, 124 if the time is up; with --fail-fast at the first that didn't."""
+    assert say(shared, "wait", "study", "--timeout", "0").exit_code == 124
+    failed = say(shared, "wait", "study", "--fail-fast")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "2 jobs of study failed or were cancelled: workerbee failures study" in failed.stderr
+
+
+def test_wait_notices_the_end(shared: Database, study: Hive) -> None:
+    """It looks until nothing is open."""
+    other = Hive(study.connection)
+    bee = other.bee()
+    other.add(2)
+    batch = bee.take(2)
+    waiting = subprocess.Popen(
+        command("wait", str(other.jobset.id), "--dsn", shared.dsn), env=os.environ | {"PYTHONPATH": str(PROJECT)}
+    )
+    looks = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'workerbee command' AND datname = current_database()"
+    )
+    eventually(lambda: study.connection.run(looks), what="it looks")
+    assert waiting.poll() is None
+    bee.succeed(batch)
+    assert waiting.wait(60) == 0
+
+
+def test_the_schema_is_shown_and_installed(database: Database) -> None:
+    """Status 1 until it is there; its SQL can be read before."""
+    assert say(database, "schema", "show").exit_code == 1
+    text = click.testing.CliRunner().invoke(main, ["schema", "sql"]).stdout
+    assert 'CREATE TABLE workerbee."batch$"' in text
+    assert "version 1 is here" in say(database, "schema", "install").stdout
+    assert documents(say(database, "schema", "show", "--json"))[0]["present"] == 1
+    assert "already" in say(database, "schema", "install").stdout
 
 
 def test_what_could_steer_a_terminal_is_shown_and_not_sent(shared: Database, study: Hive) -> None:

@@ -11,7 +11,9 @@ import click
 from workerbee import __version__
 from workerbee.cli.demo import demo
 from workerbee.cli.jobs import failures, jobs
+from workerbee.cli.schema import schema
 from workerbee.cli.status import bees, status
+from workerbee.cli.wait import wait
 from workerbee.errors import WorkerbeeError
 
 
@@ -35,7 +37,7 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-for command in (demo, status, bees, jobs, failures):
+for command in (demo, status, bees, jobs, failures, wait, schema):
     main.add_command(command)
 
 

@@ -54,6 +54,11 @@ def require(connection: Connection) -> None:
         )
 
 
+def version(connection: Connection) -> int:
+    """The version of the schema that is here, 0 without one. Raises as `ensure` does."""
+    return _present(connection)[0]
+
+
 def _present(connection: Connection) -> tuple[int, bool]:
     """The version of the schema that is here, 0 without one, and whether this user may make it.
 
@@ -90,7 +95,12 @@ def script(number: int) -> sql.Composed:
         " applied_at timestamptz NOT NULL DEFAULT now());"
         ' INSERT INTO workerbee."version$" (number) VALUES ({number});'
         " {migration} COMMIT"
-    ).format(lock=sql.Literal(_LOCK), number=sql.Literal(number), migration=sql.SQL(migrations()[number]))
+    ).format(lock=sql.SQL(str(_LOCK)), number=sql.SQL(str(number)), migration=sql.SQL(migrations()[number]))
+
+
+def script_text(number: int) -> str:
+    """The same as text, for a person."""
+    return script(number).as_string(None)  # type: ignore[arg-type]  # nothing in it has to be quoted
 
 
 def _migrate(connection: Connection, newest: int) -> None:
