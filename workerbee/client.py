@@ -64,7 +64,8 @@ class Client:
         self.jobset = jobset
         self.ended = threading.Event()
         self.n_local = 0  # runners of our own
-        self._log = logger
+        self.latest: functions.Function | None = None  # what was submitted last
+        self.log = logger
         self._patience = reconnect_timeout
         self._max_payload = max_payload
         self._server = found
@@ -115,19 +116,35 @@ class Client:
             warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
         if unique and (call.identity is None or not function.memo):
             self._say_that_nothing_is_remembered(function)
+        self.latest = function
         future = JobFuture(self._cancel)
         try:
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            self.refuse_if_closing()
             self._flusher.put(Pending(future, function, call, options, unique))
         finally:
             self._raise_if_broken()
         return future
 
+    def refuse_if_closing(self) -> None:
+        """Raises RuntimeError after the end."""
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def await_runs(self, runs: Iterable[tuple[int, int]], *, ours: bool) -> list[JobFuture]:
+        """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
+        futures = []
+        for job, run in runs:
+            future = JobFuture(self._cancel)
+            future.job, future.run, future.queued, future.inserted = job, run, False, ours
+            futures.append(future)
+        self._ledger.expect(futures)
+        self._watcher.ask([job for job, _ in runs])
+        return futures
+
     def _say_that_nothing_is_remembered(self, function: functions.Function) -> None:
         if self._is_first(function, "memo"):
             what = "arguments that aren't exactly JSON" if function.memo else "state that isn't exactly JSON"
-            self._log.info(
+            self.log.info(
                 "calls of %s have %s: each one is a job of its own, also when it is submitted again",
                 function.name,
                 what,
@@ -171,7 +188,7 @@ class Client:
         return self._broken is None and not (self._all_stored and not self._ledger)
 
     def _patiently(self, action: Callable[[], None]) -> None:
-        retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds), log=self._log)
+        retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds), log=self.log)
 
     def _guarded(self, body: Callable[[], None]) -> None:
         try:
@@ -274,6 +291,14 @@ class Client:
             future.abandon()
         self._watcher.wake()
 
+    def cancel_queued(self) -> int:
+        """Cancel what isn't stored yet; how many."""
+        return self._withdraw(self._flusher.pending(), time.monotonic() + CANCEL_ALL_PATIENCE)[0]
+
+    def look(self) -> None:
+        """Look at once whether what is waited for has ended."""
+        self._watcher.ask(self._ledger.window(len(self._ledger)))
+
     def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
@@ -328,7 +353,7 @@ class Client:
             "max_tasks_per_child": max_tasks_per_child,
             "max_payload": self._max_payload,
             "reconnect_timeout": self._patience,
-            "log_level": max(logging.WARNING, self._log.getEffectiveLevel()),
+            "log_level": max(logging.WARNING, self.log.getEffectiveLevel()),
         }
         self.n_local = n_workers
         self._bee = LocalBee(facts)
@@ -351,7 +376,7 @@ class Client:
                         again = BrokenWorkerbeeError(f"local bees end again and again, the last with status {status}")
                         self._break(again, None)
                         return
-                    self._log.warning("the local bee has ended with status %d; another takes its place", status)
+                    self.log.warning("the local bee has ended with status %d; another takes its place", status)
                     bee = self._bee = LocalBee(facts)
         except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
             self._break(error, None)
@@ -359,7 +384,7 @@ class Client:
     def _hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "log":
-                self._log.log(event["level"], "%s", event["message"])
+                self.log.log(event["level"], "%s", event["message"])
             case "initializer":
                 cause = decode_error(event["error"].encode(), trusted=True)
                 logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
@@ -405,17 +430,37 @@ class Client:
         self._flusher.close()
         self._watcher.wake()
 
-    def leave(self) -> None:
-        """End as soon as all is stored; what isn't done goes on without us."""
+    def leave(self, patience: float | None = None) -> None:
+        """End as soon as all is stored, and wait so long for that; what isn't done goes on without us."""
+        if self.ended.is_set():
+            return
+        self._closing = True
         try:
-            if not self.ended.is_set():
-                self._closing = True
-                self.flush()
-                self._detach(self._ledger.futures())
-        except (BrokenWorkerbeeError, TimeoutError) as error:
-            self._log.warning("not everything could be stored: %s", error)
+            self.flush(patience)
+        except TimeoutError:
+            self.log.warning("%d calls are still being stored", len(self._flusher.pending()))
+        except BrokenWorkerbeeError as error:
+            self.log.warning("not everything could be stored: %s", error)
         finally:
+            self._detach(self._awaited())
             self.close()
+
+    def abandon(self) -> None:
+        """End now, and leave undone what isn't done: of a temporary jobset, whose results nobody else can have."""
+        self._closing = True
+        futures = self._awaited()
+        self._flusher.withdraw(futures, 0.0)
+        self._detach(futures)
+        self.close()
+
+    def quit(self) -> None:
+        """End without another wait: what the local bee runs is given back."""
+        self._closing = True
+        with self._hiring:
+            self._bee_draining = True
+        if self._bee is not None:
+            self._bee.stop()
+        self.ended.set()
 
     def wait(self) -> None:
         """Wait for the end. Raises RuntimeError in the thread that calls callbacks: it would wait for itself."""
@@ -442,7 +487,7 @@ class Client:
             if self.jobset.temporary:
                 Catalogue(self._control_connection).drop_jobset(self.jobset)
         except Exception as error:  # noqa: BLE001 (it is swept later)
-            self._log.debug("the temporary jobset is left to be swept: %s", error)
+            self.log.debug("the temporary jobset is left to be swept: %s", error)
         self._control_connection.close()
         self._server.close()
         self.ended.set()

@@ -6,38 +6,35 @@ outlives the process, and running the same calls again only does what is missing
 
 from __future__ import annotations
 
-import atexit
 import itertools
-import json
 import logging
 import os
-import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager
 from datetime import datetime
 from html import escape
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, functions, server
+from workerbee import codec, functions, leaving, server
+from workerbee.changing import Changing
 from workerbee.client import Client
 from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchError
 from workerbee.failures import decode_error, encode_error
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
+from workerbee.reading import COLUMNS, Choice, Chosen, Reading
 from workerbee.signing import Key
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, passing, schema
+from workerbee.store import QUERY_TIMEOUT, Catalogue, Connection, Counts, Progress, passing, schema
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0
-
-_live: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class _Submits(Executor):
@@ -174,47 +171,120 @@ class _Submits(Executor):
             None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
         )
 
-    def progress(self) -> Counts:
-        """What has happened in the jobset so far, whoever did it."""
-        with self._client.reading() as connection:
-            return Catalogue(connection).counts(self._client.jobset.number)
-
     def live_workers(self) -> int:
         """How many runners could do this executor's jobs now, here and elsewhere."""
         return self._client.live_runners()
 
-    def results(self, on_error: str = "skip") -> Iterator[dict[str, Any]]:
+    # The jobset as a whole: what it holds, and changes to it, whoever brought the jobs; also after shutdown
+
+    def progress(self) -> Progress:
+        """How many jobs of the jobset wait, run, are completed, failed or cancelled, each by its latest run."""
+        with self._reading() as reading:
+            return reading.progress()
+
+    def events(self) -> Counts:
+        """What has happened in the jobset so far: runs added, reopened and ended, attempts and losses."""
+        with self._reading() as reading:
+            return reading.events()
+
+    def results(
+        self,
+        fn: Callable[..., Any] | str | None = None,
+        *,
+        version: str | None = None,
+        all: bool = False,  # noqa: A002 (what a user means)
+        on_error: str = "skip",
+        columns: Collection[str] = (),
+    ) -> Iterator[dict[str, Any]]:
         """Stream what is stored, in submit order: one flat dict a job, input and output side by side.
 
-        ``job_id`` and ``status`` come first; then the keys of ``input_data``; then the keys of a dict
-        result, or ``result``. A key that is there already is prefixed with ``input_`` or ``output_``.
+        Of one function, ``fn`` or its name, else the one that was submitted last, here or else by anybody. It is the
+        function as it is now, or in the ``version`` of `with_options` (or as the column ``version`` names it), or with
+        ``all`` in all versions; ``all`` without a function gives all jobs.
+
+        ``job_id`` and ``status`` come first; then the ``columns`` that are asked for, of function, version, attempt,
+        host, started, finished (datetimes) and duration (seconds); then the keys of ``input_data``; then the keys of
+        a dict result, or ``result``. A key that is there already is prefixed with ``input_`` or ``output_``.
         ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
         A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
+
+        Raises ValueError for other words.
         """
         if on_error not in ("skip", "return"):
             raise ValueError("on_error must be 'skip' or 'return'")
-        return self._stored(with_failed=on_error == "return")
+        columns = (columns,) if isinstance(columns, str) else tuple(columns)
+        if unknown := set(columns) - set(COLUMNS):
+            raise ValueError(f"columns has {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(COLUMNS)}")
+        return self._stored(self._choice(fn, version, every=all), with_failed=on_error == "return", columns=columns)
 
-    def _stored(self, *, with_failed: bool) -> Iterator[dict[str, Any]]:
-        with self._client.reading() as connection:
-            store = ClientStore(connection, self._client.jobset, uuid4())
-            after = 0
-            while page := store.results(after, 500):
-                for job, _, end, call, _ in page:
-                    after = job
-                    if end is not None and (end.status == "completed" or with_failed):
-                        yield _flat(job, call, end, *self._client.decode(end))
+    def _stored(self, choice: Choice, *, with_failed: bool, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        with self._reading() as reading:
+            chosen = self._chosen(reading, choice)
+            yield from reading.results(chosen, with_failed=with_failed, columns=columns)
 
-    def retry(self) -> int:
-        """Start a new run of every job that failed or was cancelled, with the options of this; how many.
+    def retry(
+        self,
+        fn: Callable[..., Any] | str | None = None,
+        *,
+        version: str | None = None,
+        all: bool = False,  # noqa: A002 (what a user means)
+    ) -> list[JobFuture]:
+        """Start a new run of every job that failed or was cancelled, with the options of this; their futures.
 
-        So ``executor.with_options(timeout=60).retry()`` gives them a minute each.
+        Which jobs: as in `results`. So ``executor.with_options(timeout=60).retry()`` gives them a minute each.
+
+        Raises RuntimeError after shutdown.
         """
+        self._client.refuse_if_closing()
         with self._client.reading() as connection:
-            store = ClientStore(connection, self._client.jobset, uuid4())
-            ended_badly = store.ended_badly()
-            chunks = (ended_badly[start : start + 1000] for start in range(0, len(ended_badly), 1000))
-            return sum(store.reopen(chunk, self._options) for chunk in chunks)
+            chosen = self._chosen(self._reader(connection), self._choice(fn, version, every=all))
+            portions = Changing(connection, self._client.jobset).retry(chosen.numbers, self._options)
+            return [f for runs, ours in portions for f in self._client.await_runs(runs, ours=ours)]
+
+    def cancel(self, fn: Callable[..., Any] | str | None = None, *, version: str | None = None) -> int:
+        """Cancel all that waits and runs in the jobset, or only jobs of ``fn`` as `results` chooses them; how many.
+
+        Whoever brought them and wherever they run: their runners are killed within a second or so.
+        """
+        n = self._client.cancel_queued() if fn is None and version is None else 0
+        with self._client.reading() as connection:
+            changing = Changing(connection, self._client.jobset)
+            if fn is None and version is None:
+                n += changing.cancel()
+            else:
+                n += changing.cancel(self._chosen(self._reader(connection), self._choice(fn, version)).numbers)
+        self._client.look()
+        return n
+
+    def _reader(self, connection: Connection) -> Reading:
+        return Reading(connection, self._client.jobset, self._client.decode)
+
+    @contextmanager
+    def _reading(self, patience: float = QUERY_TIMEOUT) -> Iterator[Reading]:
+        with self._client.reading(patience) as connection:
+            yield self._reader(connection)
+
+    def _choice(self, fn: Callable[..., Any] | str | None, version: str | None, *, every: bool = False) -> Choice:
+        version = version if version is not None else self._version
+        if isinstance(fn, str):
+            return Choice(fn, None, version, every)
+        if fn is None:
+            latest = None if every else self._client.latest
+            return Choice(latest and latest.name, latest and latest.identity, version, every)
+        function = self._functions.describe(fn)
+        return Choice(function.name, function.identity, version, every)
+
+    def _chosen(self, reading: Reading, choice: Choice) -> Chosen:
+        chosen = reading.choose(choice)
+        if chosen.n_others:
+            self._client.log.log(
+                logging.INFO if chosen.functions else logging.WARNING,
+                "%s of %s as it is now; %d other functions or versions are left out (all=True takes them)",
+                "jobs" if chosen.functions else "there is no job",
+                chosen.name,
+                chosen.n_others,
+            )
+        return chosen
 
 
 class WorkerbeeExecutor(_Submits):
@@ -283,7 +353,7 @@ class WorkerbeeExecutor(_Submits):
             Options(int(nested), speculate=not jobset.temporary).but(max_n_retry_attempts=max_n_retry_attempts),
             unique=not jobset.temporary,
         )
-        _live.add(client)
+        leaving.see_off(client)
         self._finalizer = weakref.finalize(self, client.close)
         self._finalizer.atexit = False
         if max_workers is None:
@@ -324,14 +394,10 @@ class WorkerbeeExecutor(_Submits):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        jobset = self._client.jobset
-        if kind is None or not issubclass(kind, KeyboardInterrupt) or jobset.temporary:
+        if isinstance(error, KeyboardInterrupt):
+            leaving.interrupted(self._client, error)
+        else:
             self.shutdown(wait=True)
-            return None
-        self._logger.warning(
-            "interrupted; the jobs of %s go on where there are bees, and the same code attaches to them", jobset.name
-        )
-        self._client.leave()
         return None
 
     def _repr_html_(self) -> str:
@@ -343,15 +409,11 @@ class WorkerbeeExecutor(_Submits):
     def _glance(self) -> dict[str, Any]:
         if self._client.ended.is_set():
             return {"state": "shut down"}  # and an embedded server isn't started again for this
-        number = self._client.jobset.number
         try:
-            with self._client.reading(GLANCE) as connection:
-                catalogue = Catalogue(connection)
-                counts = catalogue.counts(number)
-                bees = {"bees": catalogue.live_bees(number), "runners": catalogue.live_runners(number)}
+            with self._reading(GLANCE) as reading:
+                return reading.glance()
         except Exception as error:  # noqa: BLE001 (a notebook shows what there is)
             return {"state": error}
-        return {"open": counts.open} | {name: n for name, n in counts._asdict().items() if n} | bees
 
     def __repr__(self) -> str:
         return (
@@ -399,6 +461,10 @@ def _taken(
             if more is not None:
                 futures.extend(itertools.islice(more, 1))
             yield _first(futures, end)
+    except KeyboardInterrupt as interrupt:
+        if not client.jobset.temporary:
+            leaving.say_what_goes_on(client, interrupt)
+        raise
     finally:
         client.give_up(futures)
 
@@ -425,27 +491,6 @@ def _value(value: Any, error: bytes | None) -> Any:
     return value
 
 
-def _flat(job: int, call: Any, end: Any, value: Any, error: BaseException | None) -> dict[str, Any]:
-    row: dict[Any, Any] = {"job_id": job, "status": end.status}
-    if call.codec != codec.PICKLE:
-        _put(row, json.loads(call.data), "input_")
-    if end.status != "completed" or error is not None:
-        value = {"error": error}
-    elif not isinstance(value, dict):
-        value = {"result": value}
-    _put(row, value, "output_")
-    return row
-
-
-def _put(row: dict[Any, Any], items: dict[Any, Any], prefix: str) -> None:
-    """Add items to a row, each under a key that it doesn't have yet."""
-    for key, value in items.items():
-        free = key
-        while free in row:
-            free = f"{prefix}{free}"
-        row[free] = value
-
-
 def _check(max_workers: int | None, initializer: Any, max_tasks: int | None) -> None:
     if max_workers is not None and max_workers < 0:
         raise ValueError("max_workers must be greater than 0, or 0 for no local bees")
@@ -464,29 +509,3 @@ def _epoch(when: datetime | float | None) -> float | None:
             raise ValueError("run_at must have a time zone, such as datetime.now(timezone.utc)")
         return when.timestamp()
     return when
-
-
-def _at_exit() -> None:
-    """Interpreter exit: temporary jobsets are waited for, as a process pool's work is; durable ones are left."""
-    clients = list(_live)
-    for client in clients:
-        if client.jobset.temporary:
-            client.close()
-        else:
-            client.leave()
-    with suppress(KeyboardInterrupt):  # from somebody who won't wait: bees give back what they have when we are gone
-        for client in clients:
-            client.ended.wait()
-
-
-def _after_fork() -> None:
-    """In a child the threads are missing: what it has inherited is its parent's."""
-    for client in list(_live):
-        if not client.ended.is_set():
-            client.disown()
-    _live.clear()
-
-
-# Before the interpreter joins its threads and forbids new ones, as concurrent.futures itself does.
-getattr(threading, "_register_atexit", atexit.register)(_at_exit)
-os.register_at_fork(after_in_child=_after_fork)

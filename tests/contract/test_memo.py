@@ -208,12 +208,14 @@ def test_a_cancelled_call_is_run_anew_when_it_is_submitted_again(busy: Workerbee
 
 
 def test_retry_runs_just_the_failures(reopen: Open, tmp_path: Path) -> None:
-    """How many it says, and they can be waited for by submitting them again."""
+    """Their futures wait for them, and so does shutdown."""
     paths = [str(tmp_path / name) for name in "abc"]
     executor = reopen()
     wait([executor.submit(jobs.note_and_fail, path, n) for n, path in enumerate(paths)])
-    assert executor.retry() == 2
-    eventually(lambda: executor.progress().completed == 2)
+    one, two = executor.retry()
+    assert one.result(30) == 2
+    with pytest.raises(RuntimeError, match="run 2"):
+        two.result(30)
     assert [len(jobs.noted(Path(path))) for path in paths] == [1, 2, 2]
 
 
@@ -223,8 +225,10 @@ def test_a_retry_has_the_options_of_what_it_is_called_on(reopen: Open) -> None:
     hasty = executor.with_options(timeout=0.2)
     with pytest.raises(TimeoutError):
         hasty.submit(time.sleep, 1000).result(30)
-    assert hasty.retry() == 1
-    eventually(lambda: executor.progress().failed == 2)
+    [future] = hasty.retry()
+    with pytest.raises(TimeoutError):
+        future.result(30)
+    assert (executor.progress().failed, executor.events().failed) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +286,7 @@ def test_results_lose_no_key(reopen: Open) -> None:
     executor.submit(jobs.plain_value, {"job_id": "mine", "status": 2, "input_status": 3}).result()
     executor.submit(len, {"result": 4}).result()
     wait([executor.submit(jobs.measure, {"size": 0, "error": 5})])
-    one, two, three = executor.results(on_error="return")
+    one, two, three = executor.results(all=True, on_error="return")
     assert isinstance(one.pop("job_id"), int)
     assert one == {
         "status": "completed",
@@ -392,14 +396,19 @@ def test_a_view_is_an_executor(reopen: Open) -> None:
 
 
 def test_progress_counts(busy: WorkerbeeExecutor, gate: Gate, tmp_path: Path) -> None:
-    """What was added, completed, failed and cancelled, by whomever."""
+    """What waits, runs, is completed, failed or cancelled, by whomever; each job by its latest run."""
     future = busy.submit(jobs.mul, 1, 1)
     busy.flush()
     assert future.cancel()
+    others = [busy.submit(jobs.reciprocal, n) for n in range(3)]
+    busy.flush()
+    eventually(lambda: busy.progress() == (3, 1, 0, 0, 1))
     gate.open()
-    wait([busy.submit(jobs.reciprocal, n) for n in range(3)])
-    counts = busy.progress()
-    assert (counts.added, counts.completed, counts.failed, counts.cancelled) == (5, 3, 1, 1)
+    wait(others)
+    eventually(lambda: busy.progress() == (0, 0, 3, 1, 1))
+    wait([*busy.retry("reciprocal"), *busy.retry("mul")])
+    assert busy.progress()._asdict() == {"waiting": 0, "running": 0, "completed": 4, "failed": 1, "cancelled": 0}
+    assert (busy.progress().added, busy.events().reopened, busy.events().failed) == (5, 2, 2)
 
 
 def test_flush_waits_until_all_is_stored(reopen: Open, shared: Database) -> None:

@@ -64,7 +64,7 @@ def test_the_loss_of_a_bee_is_no_failed_attempt(database: Database, tmp_path: Pa
         bee.kill()
         with Bee(database.dsn, "tried"):
             assert future.result(60) == "done"
-        counts = executor.progress()
+        counts = executor.events()
     assert (counts.lost, counts.retried, counts.failed, counts.speculative) == (1, 0, 0, 0)
     assert look(database, "status", "n_claims", "n_failed_attempts") == [("completed", 2, 0)]
 
@@ -82,7 +82,7 @@ def test_a_speculative_copy_is_no_failed_attempt(database: Database) -> None:
         eventually(lambda: look(database, "status")[4:] == [("running",)])
         with Bee(database.dsn, "tried"):
             assert straggler.result(60) == 40
-        counts = executor.progress()
+        counts = executor.events()
     assert (counts.lost, counts.retried, counts.failed, counts.speculative) == (0, 0, 0, 1)
     assert look(database, "status", "n_failed_attempts")[4:] == [("completed", 0)]
 
@@ -137,7 +137,7 @@ def test_the_executor_limits_the_attempts(database: Database) -> None:
     """The future raises the job's own JobFailedError after so many, and the last one says which it was."""
     with durable(database, max_n_retry_attempts=2) as executor:
         error = executor.submit(always_fails, 1).exception(60)
-        counts = executor.progress()
+        counts = executor.events()
     assert type(error) is JobFailedError
     assert "attempt 2" in f"{getattr(error, '__notes__', '')}{error.__cause__}"
     assert (counts.retried, counts.failed) == (1, 1)
@@ -195,11 +195,11 @@ def test_what_failed_is_looked_at_and_tried_anew(database: Database, tmp_path: P
         assert [r["error"].args for r in rows if "error" in r] == [(1,), (3,)]
         assert [r["result"] for r in executor.results()] == [0, 20]
         mended.touch()
-        assert executor.retry() == 2
+        assert len(executor.retry()) == 2
         again = [executor.submit(job, {"n": n}).result(60) for n in range(4)]
         assert again == [0, 10, 20, 30]
         assert [r["result"] for r in executor.results()] == again
-        counts = executor.progress()
+        counts = executor.events()
     assert (counts.added, counts.reopened, counts.completed, counts.failed, counts.open) == (4, 2, 4, 2, 0)
 
 

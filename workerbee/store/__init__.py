@@ -18,7 +18,18 @@ from workerbee.store.connection import (
     unstorable,
 )
 from workerbee.store.hints import Pace, parse_hint, results_hint
-from workerbee.store.reader import BeeRow, BegunRow, Event, FailureRow, JobRow, JobsetReader, JobsetRow, Reader
+from workerbee.store.reader import (
+    BeeRow,
+    BegunRow,
+    Event,
+    FailureRow,
+    JobRow,
+    JobsetReader,
+    JobsetRow,
+    Progress,
+    Reader,
+    StoredFunction,
+)
 
 __all__ = [
     "QUERY_TIMEOUT",
@@ -37,10 +48,12 @@ __all__ = [
     "JobsetRow",
     "Limits",
     "Pace",
+    "Progress",
     "Reader",
     "Remaining",
     "SameCall",
     "Scope",
+    "StoredFunction",
     "Wake",
     "backoff",
     "conninfo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -36,6 +36,15 @@ class Namesake(NamedTuple):
     identity: bytes
     python: str
     n_results: int
+
+
+class Result(NamedTuple):
+    """A job with its call, and the end of its latest run; None: that has not ended."""
+
+    job: int
+    function: int
+    call: Stored
+    end: Stored | None
 
 
 class ClientStore:
@@ -124,9 +133,14 @@ class ClientStore:
             {bytes.fromhex(k): job for _, k, job in rows if k},
         )
 
-    def reopen(self, jobs: Sequence[tuple[int, int]], options: Options) -> int:
-        """Start a new run of each (job, ended run) that failed or was cancelled; how many were started."""
-        facts = options._asdict()
+    def reopen(
+        self, jobs: Sequence[tuple[int, int]], options: Options, stand_ins: Mapping[int, int] | None = None
+    ) -> int:
+        """Start a new run of each (job, ended run) that failed or was cancelled; how many were started.
+
+        ``stand_ins`` says by which functions jobs of others are to be run.
+        """
+        facts = options._asdict() | {"calls": array(stand_ins or ()), "stand_ins": array((stand_ins or {}).values())}
         facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH}
         rows = self._run("reopen", writer=self._writer, **facts)
         return int(rows[0][0])
@@ -168,12 +182,11 @@ class ClientStore:
         rows = self._run(query, jobs=array(j for j, _ in jobs), runs=array(r for _, r in jobs), writer=self._writer)
         return {row[0] for row in rows}
 
-    def results(self, after: int, n: int) -> list[tuple[int, str | None, Stored | None, Stored, dict[str, Any]]]:
-        """A page of jobs after id ``after``: id, function, the end of the latest run, the call, and facts."""
+    def results(self, after: int, n: int, functions: Iterable[int] | None = None) -> list[Result]:
+        """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
         page = []
         for (
             job,
-            name,
             codec,
             text,
             payload,
@@ -184,22 +197,21 @@ class ClientStore:
             output,
             opayload,
             omac,
-            bee,
-            duration,
-            completed,
-            digest,
-        ) in self._run("results", after=after, n=n):
+            function,
+        ) in self._run("results", after=after, n=n, functions=_numbers(functions)):
             call = self._stored(job, 0, "call", codec, text, payload, mac)
             end = self._stored(job, run, status, ocodec, output, opayload, omac) if status else None
-            facts = {
-                "bee": bee,
-                "duration": duration,
-                "completed": completed,
-                "digest": bytes(digest) if digest else None,
-            }
-            page.append((job, name, end, call, facts))
+            page.append(Result(job, function, call, end))
         return page
 
-    def ended_badly(self) -> list[tuple[int, int]]:
-        """(job, run) of the latest runs that failed or were cancelled."""
-        return [(job, run) for job, run in self._run("ended_badly")]
+    def ended_badly(self, functions: Iterable[int] | None = None) -> list[tuple[int, int]]:
+        """(job, run) of the latest runs that failed or were cancelled, of these functions' jobs (None: of all)."""
+        return [(job, run) for job, run in self._run("ended_badly", functions=_numbers(functions))]
+
+    def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[tuple[int, int]]:
+        """(job, run) of what waits or runs of these functions' jobs (None: of all), with a priority ``below`` this."""
+        return [(job, run) for job, run in self._run("open_runs", functions=_numbers(functions), below=below)]
+
+
+def _numbers(functions: Iterable[int] | None) -> str | None:
+    return None if functions is None else array(functions)

@@ -79,7 +79,7 @@ SELECT data FROM {part} WHERE job = %(job)s AND run = %(run)s AND token = %(toke
 
 -- name: reopen
 -- A new run of jobs that had failed or been cancelled. The primary key of (job, run) lets one of many
--- callers open it.
+-- callers open it. It runs the code of another function where one stands in for the job's own.
 WITH opened AS (
     INSERT INTO {run} (job, run)
     SELECT a.job, a.run + 1 FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
@@ -91,8 +91,11 @@ WITH opened AS (
                                     speculate, jobs)
     SELECT {number}, o.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
            %(max_attempts)s, %(speculate)s, array_agg(o.job ORDER BY o.job)
-      FROM (SELECT o.*, j.function, row_number() OVER (PARTITION BY j.function, o.run ORDER BY o.job) - 1 AS n
-              FROM opened o JOIN {job} j ON j.id = o.job) o
+      FROM (SELECT o.*, row_number() OVER (PARTITION BY o.function, o.run ORDER BY o.job) - 1 AS n
+              FROM (SELECT o.*, COALESCE(s.runs, j.function) AS function
+                      FROM opened o JOIN {job} j ON j.id = o.job
+                      LEFT JOIN unnest(%(calls)s::integer[], %(stand_ins)s::integer[]) AS s (calls, runs)
+                             ON s.calls = j.function) o) o
      GROUP BY function, run, n / %(size)s ORDER BY min(o.job)
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
@@ -171,17 +174,27 @@ SELECT job, (SELECT count(*) FROM hinted), {durably} FROM outcomes;
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
 -- outcomes of all the pages before.
-SELECT j.id, f.name, j.codec, j.input::text, j.payload, j.mac, o.run, o.status, o.codec, o.output::text,
-       o.payload, o.mac, o.bee::text, o.duration, extract(epoch FROM o.completed_at), f.digest
+SELECT j.id, j.codec, j.input::text, j.payload, j.mac, o.run, o.status, o.codec, o.output::text,
+       o.payload, o.mac, j.function
   FROM {job} j
-  LEFT JOIN {function} f ON f.number = j.function
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN LATERAL (SELECT * FROM {outcome} WHERE job = j.id AND run = COALESCE(r.run, 1) LIMIT 1) o ON true
- WHERE j.id > %(after)s ORDER BY j.id LIMIT %(n)s;
+ WHERE j.id > %(after)s AND (%(functions)s::integer[] IS NULL OR j.function = ANY (%(functions)s))
+ ORDER BY j.id LIMIT %(n)s;
 
 -- name: ended_badly
--- The latest runs that failed or were cancelled: what a retry starts anew.
+-- The latest runs that failed or were cancelled, of these functions' jobs: what a retry starts anew.
 SELECT o.job, o.run FROM {outcome} o
  WHERE o.status <> 'completed'
+   AND (%(functions)s::integer[] IS NULL
+        OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
    AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
  ORDER BY o.job;
+
+-- name: open_runs
+-- What waits or runs of these functions' jobs.
+SELECT DISTINCT u.job, h.run
+  FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
+ WHERE h.jobset = {number} AND (%(functions)s::integer[] IS NULL OR h.function = ANY (%(functions)s))
+   AND h.priority < %(below)s
+ ORDER BY u.job;

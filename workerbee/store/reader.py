@@ -7,7 +7,7 @@ what it gives is text: nothing here is unpickled, and nothing is verified.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -111,6 +111,46 @@ class FailureRow(NamedTuple):
     ended_at: float
 
 
+class Progress(NamedTuple):
+    """How many jobs of a jobset are in which state, each by its latest run."""
+
+    waiting: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+
+    @property
+    def open(self) -> int:
+        """Jobs that wait or run."""
+        return self.waiting + self.running
+
+    @property
+    def added(self) -> int:
+        """All jobs."""
+        return sum(self)
+
+
+class StoredFunction(NamedTuple):
+    """What is stored of a function beside its code; those with one ``identity`` count as the same."""
+
+    number: int
+    digest: bytes
+    identity: bytes
+    name: str
+    codec: str
+    python: str
+
+
+class RunFacts(NamedTuple):
+    """Which attempt ended a run, on which host (None: not known any more), when (epoch) and after how many seconds."""
+
+    attempt: int
+    host: str | None
+    finished: float
+    duration: float | None
+
+
 class Reader:
     """Reads over one connection. Raises as `Connection.run` does."""
 
@@ -201,6 +241,26 @@ class JobsetReader:
         """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
         [(found,)] = self._run("recent_durations")
         return None if found is None else tuple(found)
+
+    def progress(self) -> Progress:
+        """How many jobs are in which state now."""
+        return Progress(*self._run("progress")[0])
+
+    def functions(self) -> list[StoredFunction]:
+        """What is stored of all functions, oldest first."""
+        return [
+            StoredFunction(number, bytes(digest), bytes(identity), name, codec, python)
+            for number, digest, identity, name, codec, python in self._run("functions")
+        ]
+
+    def newest(self) -> int | None:
+        """The function of the job that was added last; None without a job."""
+        rows = self._run("newest")
+        return rows[0][0] if rows else None
+
+    def run_facts(self, jobs: Sequence[int]) -> dict[int, RunFacts]:
+        """How the latest run of each of these jobs ended, by job; those that haven't ended are left out."""
+        return {job: RunFacts(*facts) for job, *facts in self._run("run_facts", jobs=array(jobs))}
 
 
 def _jobset_row(*row: Any) -> JobsetRow:

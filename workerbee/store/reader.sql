@@ -82,3 +82,46 @@ SELECT o.job, COALESCE(f.name, ''), o.output ->> 'type', left(o.output ->> 'mess
 SELECT percentile_cont(ARRAY[0.25, 0.5, 0.75, 0.95]) WITHIN GROUP (ORDER BY d.duration)
   FROM (SELECT duration::double precision FROM {outcome} WHERE status = 'completed' AND duration IS NOT NULL
          ORDER BY job DESC LIMIT 500) d;
+
+-- name: progress
+-- How many jobs are in which state, by each one's latest run. The counters say how many runs have ended and how;
+-- what has been run anew since is looked up, and what runs is looked at, so that no job is counted that doesn't
+-- have to be.
+WITH counted AS (
+    SELECT COALESCE(sum(added) + sum(reopened), 0)::bigint AS begun, COALESCE(sum(completed), 0)::bigint AS completed,
+           COALESCE(sum(failed), 0)::bigint AS failed, COALESCE(sum(cancelled), 0)::bigint AS cancelled
+      FROM workerbee."counter$" WHERE jobset = {number}
+), again AS (
+    SELECT count(*) FILTER (WHERE e.status = 'failed') AS failed,
+           count(*) FILTER (WHERE e.status = 'cancelled') AS cancelled
+      FROM (SELECT (SELECT o.status FROM {outcome} o WHERE o.job = r.job AND o.run = r.run - 1) AS status
+              FROM {run} r) e
+), running AS (
+    SELECT count(DISTINCT u.job) AS n
+      FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[:h.started]) AS u (job)
+     WHERE h.jobset = {number} AND h.claim IS NOT NULL
+       AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
+)
+SELECT GREATEST(0, c.begun - c.completed - c.failed - c.cancelled - r.n), r.n,
+       c.completed, c.failed - a.failed, c.cancelled - a.cancelled
+  FROM counted c, again a, running r;
+
+-- name: functions
+-- What was stored of the functions, without their code, oldest first.
+SELECT number, digest, identity, name, codec, python FROM {function} ORDER BY number;
+
+-- name: newest
+-- The function of the job that was added last.
+SELECT function FROM {job} ORDER BY id DESC LIMIT 1;
+
+-- name: run_facts
+-- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).
+SELECT o.job,
+       1 + (SELECT count(*) FROM {attempt} a WHERE a.job = o.job AND a.run = o.run
+               AND a.kind IN ('failed', 'error', 'died', 'lost')) - (o.status = 'failed')::integer,
+       COALESCE((SELECT b.host FROM workerbee."bee$" b WHERE b.incarnation = o.bee),
+                (SELECT a.host FROM {attempt} a WHERE a.job IN (0, o.job) AND a.bee = o.bee LIMIT 1)),
+       extract(epoch FROM o.completed_at)::float8, o.duration::float8
+  FROM {outcome} o
+ WHERE o.job = ANY (%(jobs)s::bigint[])
+   AND o.run = COALESCE((SELECT max(r.run) FROM {run} r WHERE r.job = o.job), 1);
