@@ -159,7 +159,12 @@ def until_waiting(action: Callable[[], object], other: Connection, *, what: str,
     """Run ``action`` in a thread until it waits for a lock, as ``other`` sees; then commit what ``then`` is at."""
     thread = threading.Thread(target=action)
     thread.start()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    eventually(lambda: other.run(waiting), what=what)
+    until_blocked(1, other, what=what)
     then.run("COMMIT")
     thread.join(10)
+
+
+def until_blocked(n: int, other: Connection, *, what: str = "statements that wait for locks") -> None:
+    """Wait until ``n`` sessions wait for locks, as ``other`` sees."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    eventually(lambda: len(other.run(waiting)) >= n, what=what)

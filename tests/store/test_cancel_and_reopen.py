@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
 
-from tests.store.hive import ANY, Hive, ids_of, until_waiting
+import pytest
+
+from tests.servers import Database
+from tests.store.hive import ANY, Hive, ids_of, success, until_blocked, until_waiting
 from workerbee.job import Options
-from workerbee.store import Connection
+from workerbee.store import ClientStore, Connection
+from workerbee.store.connection import Query, Row
+
+
+class Interrupted(Connection):
+    """After each of its statements others have their turn."""
+
+    def __init__(self, dsn: str, others: Callable[[], None]) -> None:
+        super().__init__(dsn)
+        self._others = others
+
+    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
+        rows = super().run(query, params)
+        self._others()
+        return rows
 
 
 def test_what_waits_is_cancelled(hive: Hive) -> None:
@@ -44,6 +64,121 @@ def test_a_cancellation_and_a_start_take_turns(hive: Hive, connect: Callable[[],
         then=bee.connection,
     )
     assert cancelled == [{3}]
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held", "waiting"])
+@pytest.mark.parametrize("verb", [ClientStore.cancel_running, ClientStore.cancel_waiting], ids=["running", "waiting"])
+def test_others_act_between_any_two_statements(
+    hive: Hive, verb: Callable[..., set[int]], held: bool, shared: Database
+) -> None:
+    """Somebody sees jobs cancelled and submits them again, a bee claims and starts: no job is lost, none begins."""
+    hive.add(4)
+    bee, thief = hive.bee("a"), hive.bee("b")
+    batch = bee.take(3, start=1) if held else None
+    begun: set[tuple[int, int]] = {(1, 1)} if held else set()
+
+    def act() -> None:
+        hive.client.reopen(hive.client.ended_badly(), Options())
+        for claimed in thief.claim(9, 9, ANY):
+            begun.update((job, claimed.run) for job in ids_of(claimed))
+            thief.succeed(claimed)
+        if batch is not None:
+            started, jobs = bee.start(batch, 3)
+            begun.update((job, batch.run) for job in jobs[:started])
+
+    connection = Interrupted(shared.dsn, act)
+    verb(ClientStore(connection, hive.jobset, uuid4()), [(job, 1) for job in (1, 2, 3, 4)])
+    connection.close()
+    act()
+    if batch is not None:
+        bee.succeed(batch, *(job for job, run in begun if run == batch.run))
+    cancelled = {job for job in (1, 2, 3, 4) if hive.outcome(job) == "cancelled"}
+    assert cancelled >= {2, 3, 4}
+    assert begun >= {(job, 2) for job in cancelled}, "each of them is run anew"
+    assert begun.isdisjoint({(2, 1), (3, 1), (4, 1)})
+    assert (hive.waiting(), hive.held()) == ([], [])
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_what_is_claimed_under_a_cancellations_eyes(hive: Hive, connect: Callable[[], Connection], start: int) -> None:
+    """It waits for the claim, and then takes away what hasn't begun."""
+    hive.add(3)
+    bee = hive.bee("a", connect())
+    bee.connection.run("BEGIN")
+    batch = bee.take(3, start=start)
+    until_waiting(
+        lambda: hive.client.cancel_waiting([(i, 1) for i in (1, 2, 3)]),
+        connect(),
+        what="the cancellation waiting for the claim",
+        then=bee.connection,
+    )
+    assert [hive.outcome(i) for i in (1, 2, 3)] == [*[None] * start, *["cancelled"] * (3 - start)]
+    assert bee.start(batch, 3) == (start, [1][:start])
+
+
+def test_a_run_of_before_takes_nothing_of_the_present_one(hive: Hive) -> None:
+    """A held header of a run that was cancelled goes; the header of the next run stays as it is."""
+    hive.add(2)
+    bee = hive.bee()
+    batch = bee.take(2, start=1)
+    hive.client.cancel_running([(1, 1)])
+    hive.client.reopen([(1, 1)], Options())
+    assert hive.client.cancel_waiting([(1, 1), (2, 1)]) == {2}
+    assert hive.client.cancel_running([(1, 1), (2, 1)]) == set()
+    assert (hive.waiting(), bee.start(batch, 2)) == ([[1]], (1, [1]))
+
+
+@pytest.mark.parametrize("closing", [True, False], ids=["closing", "not closing"])
+def test_cancelling_and_completing_the_same_jobs(hive: Hive, connect: Callable[[], Connection], closing: bool) -> None:
+    """Whoever is second waits for the first; neither waits for the other."""
+    hive.add(3)
+    last = hive.bee("z").take(3)
+    bee = hive.bee("a", connect())
+    # Three headers, the later ones for the earlier jobs: as a cancellation meets them isn't the order of the ids.
+    hive.run("DELETE FROM {batch} WHERE jobset = {number}")
+    batches = []
+    for job in (3, 2, 1):
+        hive.run("INSERT INTO {batch} (jobset, function, run, jobs) VALUES ({number}, 0, 1, %(jobs)s)", jobs=[job])
+        batches.append(bee.take(1))
+    assert last.run == 1
+    # Somebody is just recording job 2, so that the completion stops in the middle.
+    other = hive.bee("c", connect())
+    other.connection.run("BEGIN")
+    other.complete([success(2)], [], hint=None)
+    raised: list[BaseException] = []
+    completing = _thread(raised, lambda: bee.complete([success(j) for j in (1, 2, 3)], batches * closing, hint=None))
+    watching = connect()
+    until_blocked(1, watching)
+    client = ClientStore(connect(), hive.jobset, uuid4())
+    cancelling = _thread(raised, lambda: client.cancel([(3, 1), (1, 1)], running=True))
+    until_blocked(2, watching)
+    other.connection.run("ROLLBACK")
+    for thread in (completing, cancelling):
+        thread.join(20)
+    assert raised == []
+    assert {hive.outcome(j) for j in (1, 2, 3)} == {"completed"}
+
+
+def _thread(raised: list[BaseException], action: Callable[[], object]) -> threading.Thread:
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 (told by the main thread)
+            raised.append(error)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_neighbours_and_strangers_are_cancelled_together(hive: Hive) -> None:
+    """Whatever the gaps, the runs and the repetitions: those that were asked for, and no others."""
+    ids = hive.add(450)
+    hive.client.cancel_waiting([(i, 1) for i in ids[100:110]])
+    hive.client.reopen([(i, 1) for i in ids[100:110]], Options())
+    asked = [(i, 2 if 100 < i <= 110 else 1) for i in ids if i % 7 and not 300 < i < 305]
+    assert hive.client.cancel_waiting([*asked, *asked[:9]]) == {i for i, _ in asked}
+    assert sorted(j for jobs in hive.waiting() for j in jobs) == sorted(set(ids) - {i for i, _ in asked})
 
 
 def test_only_the_run_that_was_asked_for_is_cancelled(hive: Hive) -> None:

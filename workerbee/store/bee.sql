@@ -72,7 +72,8 @@ RETURNING started, jobs, set_config('synchronous_commit', 'off', true);
 
 -- name: complete
 -- A success is accepted from whoever commits first in its run, lease or not; the primary key decides.
--- The batches named in `closed` have nothing open any more.
+-- The batches named in `closed` have nothing open any more; they go first, for whoever cancels locks headers
+-- before it writes outcomes.
 WITH given AS (
     SELECT job::bigint, run::integer, codec, output::json, decode(payload, 'hex') AS payload,
            decode(mac, 'hex') AS mac, duration::real
@@ -88,9 +89,11 @@ WITH given AS (
      WHERE b.id = ANY (%(closed)s::bigint[]) AND b.bee IS NOT DISTINCT FROM %(bee)s
        AND EXISTS (SELECT FROM unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
                     WHERE c.id = b.id AND c.claim IS NOT DISTINCT FROM b.claim)
+    RETURNING b.id
 ), stored AS (
     INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
     SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, duration FROM given
+     WHERE (SELECT count(*) FROM closed) IS NOT NULL
      ORDER BY job, run
     {or_nothing} RETURNING job
 ), counted AS (

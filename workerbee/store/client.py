@@ -17,8 +17,13 @@ from workerbee.store.ration import Ration
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
 BATCH = 200
+#: How often a cancellation is tried where bees change the headers under its eyes.
+CANCEL_TRIES = 5
 #: Ends in one answer, and seconds that it may take.
 ANSWER = 1000, 1.0
+
+
+Run = tuple[int, int]  # (job, run)
 
 
 class SameCall(NamedTuple):
@@ -168,19 +173,42 @@ class ClientStore:
         """(job, run) of everything that may have started and has not been closed."""
         return {(job, run) for job, run in self._run("begun")}
 
-    def cancel_waiting(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
+    def cancel_waiting(self, runs: Sequence[Run]) -> set[int]:
         """Cancel those of these (job, run) that have not started; which."""
-        return self._cancel("cancel_waiting", jobs)
+        return self._cancel_all(runs, running=False)
 
-    def cancel_running(self, jobs: Sequence[tuple[int, int]]) -> set[int]:
+    def cancel_running(self, runs: Sequence[Run]) -> set[int]:
         """End these runs as cancelled, started or not; which had not ended before."""
-        done = self._cancel("cancel_running", jobs)
-        self.cancel_waiting(jobs)  # what has not begun is not to begin either
-        return done
+        return self._cancel_all(runs, running=True)
 
-    def _cancel(self, query: str, jobs: Sequence[tuple[int, int]]) -> set[int]:
-        rows = self._run(query, jobs=array(j for j, _ in jobs), runs=array(r for _, r in jobs), writer=self._writer)
-        return {row[0] for row in rows}
+    def _cancel_all(self, runs: Iterable[Run], *, running: bool) -> set[int]:
+        asked, cancelled = sorted(set(runs)), set[int]()
+        for _ in range(CANCEL_TRIES):
+            if asked:
+                done, undecided = self.cancel(asked, running=running)
+                cancelled.update(done if done is not None else (job for job, _ in asked))
+                asked = undecided
+        return cancelled
+
+    def cancel(self, runs: Sequence[Run], *, running: bool) -> tuple[list[int] | None, list[Run]]:
+        """Cancel in one statement those of these (job, run) that haven't started, and with ``running`` the others.
+
+        Returns the jobs that are cancelled now (None: all of them), and what to ask for again because bees were just
+        changing its headers. What has ended, or runs and may, is in neither. Each is asked for once; neighbours
+        that stand side by side are quickest.
+        """
+        ranges = _ranges(runs)
+        params = {
+            "firsts": array(first for first, _, _ in ranges),
+            "lasts": array(last for _, last, _ in ranges),
+            "runs": array(run for *_, run in ranges),
+            "first": min(first for first, _, _ in ranges),
+            "last": max(last for _, last, _ in ranges),
+            "n": len(runs),
+            "running": running,
+        }
+        [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer})
+        return done, sorted(zip(jobs, numbers, strict=True))
 
     def results(self, after: int, n: int, functions: Iterable[int] | None = None) -> list[Result]:
         """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
@@ -215,3 +243,15 @@ class ClientStore:
 
 def _numbers(functions: Iterable[int] | None) -> str | None:
     return None if functions is None else array(functions)
+
+
+def _ranges(runs: Iterable[Run]) -> list[tuple[int, int, int]]:
+    """The same as (first job, last job, run), where neighbours that stand side by side are one range."""
+    ranges: list[tuple[int, int, int]] = []
+    first = last = number = 0
+    for job, run in runs:
+        if job != last + 1 or run != number:
+            ranges.append((first, last, number))
+            first, number = job, run
+        last = job
+    return [*ranges[1:], (first, last, number)]

@@ -113,63 +113,63 @@ SELECT job, run, status, codec, output::text, payload, mac FROM {outcome} WHERE 
 SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
  WHERE h.jobset = {number} AND h.claim IS NOT NULL;
 
--- name: cancel_waiting
--- Beyond the mark `started` nothing has begun, and the row lock makes cancelling and starting take
--- turns: a job cancelled here never runs.
-WITH asked AS (
-    SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
+-- name: cancel
+-- The runs of jobs whose ids lie from `firsts` to `lasts`, so that a million of neighbours are quickly said.
+-- One statement: between two, somebody could see the cancellation and submit the job again, or a bee start it.
+-- A job is cancelled as part of the header that it stands in, under the row's lock, which makes cancelling and
+-- starting take turns: beyond the mark `started` nothing has begun, and what is cancelled there never runs. With
+-- `running` what has begun ends as well; its holder sees with one of its next looks that it works in vain.
+-- A header that has changed since this statement's snapshot was split, or its jobs stand in another by now: those
+-- are undecided, and to be asked for again. Headers are locked before outcomes are written, and both in order.
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS a (first, last, run)
 ), hit AS MATERIALIZED (
-    SELECT h.* FROM workerbee."batch$" h
-     WHERE h.jobset = {number} AND h.jobs && %(jobs)s::bigint[] AND h.copy_of IS NULL
+    SELECT h.*, h.xmin AS version FROM workerbee."batch$" h
+     WHERE h.jobset = {number} AND h.copy_of IS NULL
+       -- The jobs of a header are in the order of their ids.
+       AND h.jobs[1] <= %(last)s AND h.jobs[cardinality(h.jobs)] >= %(first)s
+       AND EXISTS (SELECT FROM asked a
+                    WHERE h.jobs[1] <= a.last AND h.jobs[cardinality(h.jobs)] >= a.first)
      ORDER BY h.id FOR UPDATE
-), gone AS (
-    SELECT DISTINCT a.job, a.run
-      FROM hit h CROSS JOIN LATERAL unnest(h.jobs[h.started + 1:]) AS u (job)
-      JOIN asked a ON a.job = u.job AND a.run = h.run
+), fresh AS MATERIALIZED (
+    SELECT h.* FROM hit h JOIN workerbee."batch$" s ON s.id = h.id AND s.xmin = h.version
+), named AS MATERIALIZED (
+    SELECT p.id, p.run, u.job, u.n > p.started AS unbegun
+      FROM (SELECT f.*, a.first, a.last FROM fresh f JOIN asked a
+                ON a.run = f.run AND f.jobs[1] <= a.last AND f.jobs[cardinality(f.jobs)] >= a.first OFFSET 0) p
+     CROSS JOIN LATERAL unnest(p.jobs) WITH ORDINALITY AS u (job, n)
+     WHERE u.job BETWEEN p.first AND p.last
 ), outcomes AS (
-    INSERT INTO {outcome} (job, run, status) SELECT job, run, 'cancelled' FROM gone
-    ON CONFLICT DO NOTHING RETURNING job
+    INSERT INTO {outcome} (job, run, status)
+    SELECT job, run, 'cancelled' FROM named WHERE unbegun OR %(running)s ORDER BY job, run
+    {or_nothing} RETURNING job
+), shorter AS MATERIALIZED (
+    SELECT f.id, CASE WHEN t.n = cardinality(f.jobs) - f.started THEN f.jobs[:f.started]
+                      ELSE ARRAY(SELECT u.job FROM unnest(f.jobs) WITH ORDINALITY AS u (job, n)
+                                  WHERE u.n <= f.started OR u.job NOT IN (SELECT job FROM named WHERE run = f.run)
+                                  ORDER BY u.n) END AS jobs
+      FROM fresh f JOIN (SELECT id, count(*) AS n FROM named WHERE unbegun GROUP BY id) t USING (id)
 ), emptied AS (
-    DELETE FROM workerbee."batch$" b USING hit h
-     WHERE b.id = h.id AND h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone)
-    RETURNING b.id
+    DELETE FROM workerbee."batch$" b USING shorter s WHERE b.id = s.id AND s.jobs = '{{}}' AND b.claim IS NULL
 ), shortened AS (
-    -- All that a constraint (tests/impossible.sql) compares is set as it was locked: they are checked on the
-    -- snapshot's row first.
-    UPDATE workerbee."batch$" b
-       SET bee = h.bee, claim = h.claim, claimed_at = h.claimed_at, started = h.started,
-           jobs = h.jobs[:h.started] || ARRAY(
-               SELECT u.job FROM unnest(h.jobs[h.started + 1:]) WITH ORDINALITY AS u (job, n)
-                WHERE u.job NOT IN (SELECT job FROM gone) ORDER BY u.n)
-      FROM hit h
-     WHERE b.id = h.id AND h.jobs && (SELECT array_agg(job) FROM gone)
-       AND NOT (h.claim IS NULL AND h.jobs <@ (SELECT array_agg(job) FROM gone))
+    UPDATE workerbee."batch$" b SET jobs = s.jobs
+      FROM shorter s WHERE b.id = s.id AND NOT (s.jobs = '{{}}' AND b.claim IS NULL)
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, cancelled)
     SELECT {number}, %(writer)s, count(*) FROM outcomes HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET cancelled = c.cancelled + excluded.cancelled
 ), hinted AS (
-    SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
-    HAVING count(*) BETWEEN 1 AND 300
+    SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' '))
+      FROM (SELECT job FROM outcomes LIMIT 301) o HAVING count(*) BETWEEN 1 AND 300
+), undecided AS MATERIALIZED (
+    SELECT u.job, a.run FROM asked a CROSS JOIN LATERAL generate_series(a.first, a.last) AS u (job)
+     WHERE (SELECT count(*) FROM named) < %(n)s
+       AND (u.job, a.run) NOT IN (SELECT job, run FROM named)
+       AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = a.run) IS NULL
 )
-SELECT job, (SELECT count(*) FROM hinted), {durably} FROM outcomes;
-
--- name: cancel_running
--- The outcome ends the run; the holder sees with one of its next looks that it works in vain.
-WITH asked AS (
-    SELECT * FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
-), outcomes AS (
-    INSERT INTO {outcome} (job, run, status) SELECT job, run, 'cancelled' FROM asked
-    ON CONFLICT DO NOTHING RETURNING job
-), counted AS (
-    INSERT INTO workerbee."counter$" AS c (jobset, writer, cancelled)
-    SELECT {number}, %(writer)s, count(*) FROM outcomes HAVING count(*) > 0
-    ON CONFLICT (jobset, writer) DO UPDATE SET cancelled = c.cancelled + excluded.cancelled
-), hinted AS (
-    SELECT pg_notify('workerbee$done$' || {number}, string_agg(job::text, ' ')) FROM outcomes
-    HAVING count(*) BETWEEN 1 AND 300
-)
-SELECT job, (SELECT count(*) FROM hinted), {durably} FROM outcomes;
+-- Which they are isn't said where it is all of them.
+SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job FROM outcomes) END,
+       ARRAY(SELECT job FROM undecided), ARRAY(SELECT run FROM undecided), (SELECT count(*) FROM hinted), {durably};
 
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
