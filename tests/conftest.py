@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ _COMPANIONS = ("resource_tracker", "multiprocessing.forkserver")
 for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
     del os.environ[_name]
 os.environ[MARKER] = RUN
+
+# Tests interrupt what they start. A script's ``pytest … &`` ignores SIGINT, and so would all its descendants.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine a single example may take long; and no directory of examples is left behind.
 hypothesis.settings.register_profile("workerbee", deadline=None, database=None)

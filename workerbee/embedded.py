@@ -37,7 +37,8 @@ from typing import BinaryIO, ClassVar
 import platformdirs
 
 from workerbee import keeper
-from workerbee.errors import EmbeddedServerError
+from workerbee.errors import ConnectionStringError, EmbeddedServerError
+from workerbee.store import conninfo
 
 _PATIENCE = 300.0  # seconds; recovery after a crash may take minutes on a slow disk
 _TRIES = 3  # a keeper may be killed before its server is ready
@@ -54,6 +55,30 @@ _SETTINGS = {
     "log_checkpoints": "off",
 }
 _OPTIONS = ("-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-p", "5432")
+
+# What the user's environment says to libpq (PGSSLMODE=require, say) is about other servers. An option that is given,
+# though empty, is not looked up there.
+_PLAIN = {
+    "hostaddr": "",
+    "options": "",
+    "client_encoding": "UTF8",
+    "connect_timeout": "10",
+    "requirepeer": "",
+    "require_auth": "",
+    "channel_binding": "disable",
+    "gssencmode": "disable",
+    "gssdelegation": "0",
+    "sslmode": "disable",
+    "sslnegotiation": "postgres",
+    "sslcertmode": "allow",
+    "sslrootcert": "",
+    "ssl_min_protocol_version": "TLSv1.2",
+    "ssl_max_protocol_version": "",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+    "target_session_attrs": "any",
+    "load_balance_hosts": "disable",
+}
 
 
 class EmbeddedServer:
@@ -87,7 +112,23 @@ def start(home: Path | None = None) -> EmbeddedServer:
             raise
     except OSError as error:
         raise EmbeddedServerError(f"the embedded PostgreSQL can't be started: {error}; {_INSTEAD[3:]}") from error
-    return EmbeddedServer(f"host={site.runtime} port=5432 user=postgres dbname=postgres", site.data, hold)
+    return EmbeddedServer(_dsn(site.runtime), site.data, hold)
+
+
+def _dsn(runtime: Path) -> str:
+    """The server as a connection string that leaves nothing to the environment."""
+    address = {"host": runtime, "port": 5432, "user": "postgres", "dbname": "postgres"}
+    return conninfo(None, **address, **{name: value for name, value in _PLAIN.items() if _is_known(name)})
+
+
+@functools.cache
+def _is_known(option: str) -> bool:
+    """Whether this libpq has the option, which may be newer."""
+    try:
+        conninfo(f"{option}=''")
+    except ConnectionStringError:
+        return False
+    return True
 
 
 def other_hosts(home: Path | None = None) -> list[str]:

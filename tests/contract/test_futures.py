@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import logging
 import threading
@@ -45,10 +46,10 @@ def test_a_future_runs_and_is_done(pool: Executor, gate: Gate) -> None:
 
 
 def test_a_result_may_not_be_there_in_time(pool: Executor, gate: Gate) -> None:
-    """TimeoutError, and the future goes on."""
+    """The TimeoutError of `concurrent.futures`, the builtin one since Python 3.11; and the future goes on."""
     future = pool.submit(jobs.hold, gate.path, 1)
     for ask in (future.result, future.exception):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             ask(timeout=0.01)
     gate.open()
     assert future.result() == 1
@@ -199,7 +200,7 @@ def test_as_completed_gives_each_once(pool: Executor) -> None:
 def test_as_completed_times_out(pool: Executor, gate: Gate) -> None:
     """It says how many are missing."""
     futures = [pool.submit(jobs.hold, gate.path), pool.submit(jobs.mul, 2, 3)]
-    with pytest.raises(TimeoutError, match=r"1 \(of 2\) futures unfinished"):
+    with pytest.raises(concurrent.futures.TimeoutError, match=r"1 \(of 2\) futures unfinished"):
         list(as_completed(futures, timeout=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import itertools
 import sys
@@ -109,7 +110,7 @@ def test_an_input_that_cannot_be_stored_raises_at_the_call(make: Make, gate: Gat
 def test_a_timeout_counts_from_the_call(pool: Executor, gate: Gate) -> None:
     """What is done by then is given out; then TimeoutError."""
     results = pool.map(jobs.hold, [gate.path], timeout=0.05)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         next(results)
 
 
@@ -121,7 +122,7 @@ def test_a_timeout_gives_up_what_has_not_started(make: Make, gate: Gate, tmp_pat
     first = executor.submit(jobs.hold, gate.path)
     gate.holds(1)
     results = executor.map(jobs.note, [str(path)] * 50, range(50), timeout=0)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         next(results)
     gate.open()
     first.result()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
@@ -406,7 +407,7 @@ def test_proxy_is_for_loopback_only(proxy: FaultProxy) -> None:
 # What every test gets
 
 
-def run_pytest(tmp_path: Path, tests: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(tmp_path: Path, tests: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """What pytest says of these tests with our conftest as a plugin; leftovers get little time."""
     head = "import os, subprocess, tempfile\nfrom tests import conftest\nconftest.GRACE = 0.3\n"
     (tmp_path / "test_inner.py").write_text(head + tests)
@@ -421,7 +422,9 @@ def run_pytest(tmp_path: Path, tests: str) -> subprocess.CompletedProcess[str]:
         str(tmp_path),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PGHOST": "not.ours", "WORKERBEE_DSN": "not.ours"}
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, **options
+    )
 
 
 def test_a_test_that_leaves_an_orphan_fails_and_the_next_one_does_not(tmp_path: Path) -> None:
@@ -451,6 +454,20 @@ def test_a_run_that_leaves_processes_or_directories_fails(tmp_path: Path) -> Non
     assert "directories left behind" in done.stdout
     left = done.stdout.split("left behind: [PosixPath('")[1].split("'")[0]
     assert not Path(left).exists()
+
+
+def test_what_tests_start_can_be_interrupted(tmp_path: Path) -> None:
+    """Also where SIGINT was ignored when the tests began, as in a script's ``pytest … &``."""
+    done = run_pytest(
+        tmp_path,
+        "import signal, sys\n"
+        "def test_one():\n"
+        "    sleeper = subprocess.Popen(['sleep', '60'])\n"
+        "    sleeper.send_signal(signal.SIGINT)\n"
+        "    assert sleeper.wait(10) == -signal.SIGINT\n",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert "1 passed" in done.stdout
 
 
 def test_a_test_has_a_home_and_an_environment_of_its_own(tmp_path: Path) -> None:
