@@ -46,6 +46,8 @@ BEE_DEATHS = 5
 #: Seconds that cancelling one future, and many, waits for the database.
 CANCEL_PATIENCE, CANCEL_ALL_PATIENCE = 1.0, 10.0
 CHUNK = 2000
+#: Seconds that bees have to give back what they took ahead, and after which they are asked again.
+RECALL, RECALL_AGAIN = 0.25, 1.0
 
 
 class Client:
@@ -79,6 +81,7 @@ class Client:
         self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
         self._control = threading.Lock()
+        self._recalled_at = -RECALL_AGAIN
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
@@ -236,17 +239,24 @@ class Client:
                 return False
             self._ledger.forget(future)
             return True
-        return future.job in self._cancel_rows([future], deadline)
+        return future.job in self._cancel_rows([future], deadline) or bool(self._recall([future], deadline))
 
     def cancel_all(self, futures: Iterable[JobFuture]) -> None:
         """Cancel many at once, as far as they haven't started; the futures too."""
         deadline = time.monotonic() + CANCEL_ALL_PATIENCE
         _, stored = self._withdraw(futures, deadline)
+        begun: list[JobFuture] = []
         for chunk in _chunks([future for future in stored if future.inserted]):
             done = self._cancel_rows(chunk, deadline)
             for future in chunk:
                 if future.job in done:
                     future.abandon()
+                elif not future.done():
+                    begun.append(future)
+        done = self._recall(begun, deadline)
+        for future in begun:
+            if future.job in done:
+                future.abandon()
         self._detach(future for future in stored if not future.inserted and not future.running())
 
     def _awaited(self) -> list[JobFuture]:
@@ -308,6 +318,26 @@ class Client:
                 break
             n += len(self._controlled(ClientStore.cancel_running, chunk, deadline))
         return n
+
+    def _recall(self, futures: list[JobFuture], deadline: float) -> set[int]:
+        """Cancel what no runner has begun of what bees have taken ahead; the jobs. They are asked to give it back."""
+        done: set[int] = set()
+        now = time.monotonic()
+        if futures and now > self._recalled_at + RECALL_AGAIN:
+            self._recalled_at = now
+            self._controlled(self._ask_back, futures[:1], deadline)
+        pause = 0.005
+        until = min(deadline, self._recalled_at + RECALL)
+        while (left := [f for f in futures if f.job not in done and not f.done()]) and time.monotonic() < until:
+            time.sleep(pause)
+            pause *= 2
+            for chunk in _chunks(left):
+                done |= self._cancel_rows(chunk, deadline)
+        return done
+
+    def _ask_back(self, _: ClientStore, __: list[tuple[int, int]]) -> set[int]:
+        Catalogue(self._control_connection).recall(self.jobset.number)
+        return set()
 
     def _cancel_rows(self, futures: list[JobFuture], deadline: float) -> set[int]:
         done: set[int] = set()

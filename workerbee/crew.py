@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,13 +25,9 @@ from typing import Any, NamedTuple
 
 from workerbee.channel import Channel, Mark
 from workerbee.job import Batch, Function, Job, Jobset
+from workerbee.pace import HAND_SECONDS, MOST_HELD, Key, Pace, portion
 from workerbee.store import Wake
 
-#: Seconds of work sent to a runner at once, and held by a bee in all; and jobs of any length.
-HAND, MOST_IN_HAND = 0.025, 250
-HOLD = 0.15
-#: Seconds of work that aren't worth dividing among the runners: each message wakes a process and costs CPU.
-CRUMB = 0.0005
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
 TAIL = 64 * 1024
@@ -83,13 +79,17 @@ class Unusable(NamedTuple):
 
 
 class Appetite(NamedTuple):
-    """How many more jobs to claim, and how many of them to start at once."""
+    """How much to claim: at most so many ``jobs``, for so many ``runners`` (see `pace`); how many start at once."""
 
-    claim: int
+    jobs: int
+    runners: float
     start: int
 
     def at_most(self, n: int) -> Appetite:
-        return Appetite(min(n, self.claim), min(n, self.start))
+        return self._replace(jobs=min(n, self.jobs), start=min(n, self.start))
+
+
+SATED = Appetite(0, 0.0, 0)
 
 
 class RunnerProcess:
@@ -97,7 +97,7 @@ class RunnerProcess:
 
     def __init__(self, crew: Crew, own: socket.socket | None, own_mark: int | None) -> None:
         self.in_hand: dict[int, Task] = {}
-        self.functions: set[tuple[int, int]] = set()
+        self.functions: set[Key] = set()
         self.n_done = 0
         self.tail = bytearray()
         self.killed: tuple[str, int] | None = None  # why, and in which job
@@ -181,12 +181,12 @@ class Crew:
         self._wake = wake
         self._ready: deque[Task] = deque()
         self._ends: list[End | Unusable] = []
-        self._records: dict[tuple[int, int], tuple[str, tuple[Any, ...]]] = {}
-        self._pace: dict[tuple[int, int], float] = {}
-        self._latest: float | None = None
-        self._recent: float | None = None  # the same, as of the last collection
+        self._records: dict[Key, tuple[str, tuple[Any, ...]]] = {}
+        self.pace = Pace()
+        self._backlog: Counter[Key] = Counter()  # jobs that were given and haven't ended, by function
+        self._wary = False  # what was taken ahead was called for by others
         self._doomed: set[tuple[Held, int]] = set()
-        self._barred: set[tuple[int, int]] = set()
+        self._barred: set[Key] = set()
         self._number = 0
         self._runners: list[RunnerProcess] = []
         self._epoll = select.epoll()
@@ -208,33 +208,38 @@ class Crew:
 
     def give(self, held: Held, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
-        self._ready.extend(Task(held, job) for job in jobs)
+        tasks = [Task(held, job) for job in jobs]
+        if tasks:
+            self._backlog[_function(tasks[0])] += len(tasks)
+            self._ready.extend(tasks)
         self._hand_out()
 
     def collect(self) -> list[End | Unusable]:
         """What has ended since the last call."""
         ends, self._ends = self._ends, []
-        self._recent = self._latest
+        self.pace.judge()
         return ends
 
     def appetite(self) -> Appetite:
-        """How much to claim now: some tenths of a second of work ahead of the runners, no more.
-
-        The pace is that of the jobs whose ends were collected: as long as nobody has looked at how they ended,
-        their haste may be that of a machine on which all fails.
-        """
+        """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
+        n_idle = self._size - self._backlog.total()
         if self._waiting_too_long():
-            return Appetite(0, 0)  # or what was just given back would be claimed again
-        busy = sum(len(r.in_hand) for r in self._runners)
-        backlog = busy + len(self._ready)
-        pace = self._recent
-        if pace is None or pace > HOLD:
-            # Long jobs, or unknown ones: one for each runner that has nothing to do.
-            n = max(0, self._size - backlog)
-            return Appetite(n, n)
-        hold = int(max(self._size, min(2 * MOST_IN_HAND * self._size, HOLD * self._size / pace)))
-        n = hold - backlog
-        return Appetite(n, n) if backlog <= hold // 2 else Appetite(0, 0)
+            return SATED  # or what was just given back would be claimed again
+        free = 0.0 if self._wary else self._size - self._load()
+        if n_idle <= 0 and free < self._size / 2:
+            return SATED
+        runners = max(free, n_idle)
+        jobs = max(0, n_idle) if self._wary else int(runners * MOST_HELD)
+        return Appetite(jobs, runners, jobs)
+
+    def room_for(self, function: Key) -> int:
+        """How many more jobs of this function to start, now that some runner has nothing to do."""
+        free = 0.0 if self._wary else self._size - self._load()
+        return max(1, self._size - self._backlog.total(), int(free / self.pace.cost(function)))
+
+    def _load(self) -> float:
+        """How many runners the backlog keeps busy for the time that work is held."""
+        return sum(n * self.pace.cost(function) for function, n in self._backlog.items())
 
     @property
     def idle(self) -> int:
@@ -246,13 +251,26 @@ class Crew:
         """Nothing is held here any more, and every end has been collected."""
         return not (self._ready or self._ends or any(r.in_hand for r in self._runners))
 
-    def take_back(self, *, all_ready: bool) -> list[Task]:
-        """Jobs that no runner has got: all of them, or those that wait behind long ones."""
-        if not all_ready and not (self._ready and self._waiting_too_long()):
-            return []
-        taken = list(self._ready)
-        self._ready.clear()
+    def recall(self, jobset: int) -> list[Task]:
+        """Jobs of this jobset that have not begun, from the runners' hands too. Until one ends, none is taken ahead."""
+        self._wary = True
+        for runner in self._runners:
+            if len(runner.in_hand) > 1:
+                self._take_from(runner)
+        taken = [task for task in self._ready if task.held.jobset.number == jobset]
+        self._ready = deque(task for task in self._ready if task.held.jobset.number != jobset)
+        self._forget(taken)
         return taken
+
+    def take_back(self, *, all_ready: bool) -> list[Task]:
+        """Jobs that no runner has got: all of them, or those that have to wait longer here than was thought."""
+        n = len(self._ready)
+        if not all_ready and n and not self._waiting_too_long():
+            # Jobs have become longer; the last ones are of more use elsewhere.
+            n = int(n * max(0.0, 1 - 2 * self._size / load)) if (load := self._load()) > 0 else 0
+        taken = [self._ready.pop() for _ in range(n)]
+        self._forget(taken)
+        return taken[::-1]
 
     def running(self, seconds: float) -> list[Task]:
         """The jobs that runners have been in for longer than this."""
@@ -369,8 +387,9 @@ class Crew:
                 self._return(task)
                 continue
             runner.n_done += 1
-            self._learn(task, duration)
-            self._ends.append(End(task, kind, codec, data, mac, duration))
+            self._wary = False
+            self.pace.learn(_function(task), duration)
+            self._end(End(task, kind, codec, data, mac, duration))
         self._early_deaths = 0
         if not runner.in_hand:
             self._overhear(runner)
@@ -379,15 +398,20 @@ class Crew:
     def _return(self, task: Task) -> None:
         """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
         if _function(task) in self._barred:
-            self._ends.append(End(task, "recalled", "", b"", None, 0.0))
+            self._end(End(task, "recalled", "", b"", None, 0.0))
         else:
             self._ready.appendleft(task)
 
-    def _learn(self, task: Task, duration: float) -> None:
-        key = _function(task)
-        before = self._pace.get(key, duration)
-        self._pace[key] = before + 0.2 * (duration - before)
-        self._latest = max(self._pace[key], 1e-6)
+    def _end(self, end: End) -> None:
+        self._ends.append(end)
+        self._forget([end.task])
+
+    def _forget(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            key = _function(task)
+            self._backlog[key] -= 1
+            if not self._backlog[key]:
+                del self._backlog[key]
 
     def _overhear(self, runner: RunnerProcess) -> None:
         """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
@@ -416,15 +440,15 @@ class Crew:
         if not runner.in_hand:
             return True
         task = next(iter(runner.in_hand.values()))
-        pace = self._pace.get(_function(task))
+        pace = self.pace.seconds(_function(task))
         _, since = runner.mark.current()
         stuck = bool(since) and time.monotonic() - since > STUCK / 2
-        return pace is not None and len(runner.in_hand) * pace < HAND / 2 and not stuck
+        return pace is not None and len(runner.in_hand) * pace < HAND_SECONDS / 2 and not stuck
 
     def _hand(self, runner: RunnerProcess) -> None:
         first = self._ready[0]
         key = _function(first)
-        n = portion(len(self._ready), len(self._runners), self._pace.get(key))
+        n = portion(len(self._ready), len(self._runners), None if self._wary else self.pace.seconds(key))
         if self._max_tasks is not None:
             n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
         calls: list[tuple[Any, ...]] = []
@@ -468,9 +492,13 @@ class Crew:
             if limit is not None and now - since > limit:
                 runner.kill("timeout", n)
             elif now - since > STUCK and len(runner.in_hand) > 1:
-                last_begun = runner.mark.take_back(max(runner.in_hand))
-                for number in sorted((k for k in runner.in_hand if k > last_begun), reverse=True):
-                    self._ready.appendleft(runner.in_hand.pop(number))
+                self._take_from(runner)
+
+    def _take_from(self, runner: RunnerProcess) -> None:
+        """What it has got and not begun is for whoever is free first."""
+        last_begun = runner.mark.take_back(max(runner.in_hand))
+        for number in sorted((k for k in runner.in_hand if k > last_begun), reverse=True):
+            self._ready.appendleft(runner.in_hand.pop(number))
 
     def _waiting_too_long(self) -> bool:
         """No runner will be free soon for what is ready here."""
@@ -494,7 +522,7 @@ class Crew:
     def _drop(self, task: Task) -> bool:
         doomed = (task.held, task.job.id) in self._doomed
         if doomed:
-            self._ends.append(End(task, "stopped", "", b"", None, 0.0))
+            self._end(End(task, "stopped", "", b"", None, 0.0))
         return doomed
 
     def _bury(self, runner: RunnerProcess) -> None:
@@ -515,7 +543,7 @@ class Crew:
             self._ready.appendleft(runner.in_hand.pop(number))
         if blamed is not None:
             duration = time.monotonic() - since if since else 0.0
-            self._ends.append(End(blamed, reason, "", b"", None, duration, how))
+            self._end(End(blamed, reason, "", b"", None, duration, how))
         elif not runner.leaving and runner.killed is None:
             self._early_deaths += 1
             self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
@@ -567,14 +595,5 @@ def _exit_fd(pid: int) -> int:
     return ours
 
 
-def portion(n_ready: int, n_runners: int, pace: float | None) -> int:
-    """How many of the ready jobs one message brings to a runner; ``pace``: seconds a job, None while unknown."""
-    if pace is None:
-        return 1
-    seconds = max(pace, 1e-6)
-    fair = -(-n_ready // n_runners)
-    return max(1, min(MOST_IN_HAND, int(HAND / seconds), max(fair, int(CRUMB / seconds))))
-
-
-def _function(task: Task) -> tuple[int, int]:
+def _function(task: Task) -> Key:
     return task.held.jobset.number, task.held.batch.function

@@ -82,11 +82,11 @@ class Holdings:
         self._crew.give(held, [job for job in batch.jobs[: batch.started] if job.id not in without])
 
     def start_more(self) -> None:
-        """Move the mark of batches whose started jobs are nearly done: a slice of about 100 ms of work."""
+        """Move the mark of batches while a runner has nothing to do."""
         for held in self:
             if held.unstarted and self._crew.idle:
                 with self.guard(held.jobset.number):
-                    self._start(held, held.mark + max(1, self._crew.appetite().start))
+                    self._start(held, held.mark + self._crew.room_for((held.jobset.number, held.batch.function)))
 
     def _start(self, held: Held, n: int) -> None:
         held.mark, jobs = self.stores[held.jobset.number].start(held.batch, n)

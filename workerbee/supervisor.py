@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from workerbee import codec, lookout
 from workerbee.breaker import Breaker
-from workerbee.crew import DEATHS, Appetite, Crew, End, Held, Task, Unusable
+from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
@@ -184,8 +184,9 @@ class Supervisor:
         self._patiently(self._arrive)
         while True:
             self._patiently(self._round)
-            if any(channel == WORK for channel, _ in self._rest(self._sleep())):
-                self._hurry()
+            for channel, hint in self._rest(self._sleep()):
+                if channel == WORK:
+                    self._hear(hint)
 
     def _rest(self, seconds: float) -> list[tuple[str, str]]:
         """Serve the runners until a message, a notification or a wake-up; the notifications."""
@@ -198,6 +199,14 @@ class Supervisor:
     def _wait_for(self, fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
         """How the connection waits for its answers."""
         return self._crew.serve(timeout, fd, writing=writing, only=True)
+
+    def _hear(self, hint: str) -> None:
+        """There is work in a jobset, or what is held of it in advance is wanted back."""
+        word, _, number = hint.partition(" ")
+        if word == "recall" and number.isdecimal() and int(number[:10]) in self._holdings.stores:
+            self._holdings.give_back_tasks(self._crew.recall(int(number[:10])))
+        else:
+            self._hurry()
 
     def _hurry(self) -> None:
         """There may be work, here or with others that may need help soon."""
@@ -339,7 +348,7 @@ class Supervisor:
         if self._drain_by is not None:
             timers.append(self._drain_by)
         else:
-            if self._crew.appetite().claim:
+            if self._crew.appetite().jobs:
                 timers.append(self._next_claim)
             if self._settings.lifetime is not None:
                 timers.append(self._started + self._settings.lifetime)
@@ -446,14 +455,14 @@ class Supervisor:
     def _claim(self, now: float) -> None:
         """Claim as much as is wanted, and look after others now and then; where there isn't enough, wait a little."""
         appetite = self._crew.appetite()
-        if not appetite.claim:
+        if not appetite.jobs:
             self._listens_as_needed(now, sated=True)
-        if not appetite.claim or now < self._next_claim:
+        if not appetite.jobs or now < self._next_claim:
             return
         appetite = self._dampened(appetite, now)
         if self._settings.max_jobs is not None:
             appetite = appetite.at_most(self._settings.max_jobs - self._n_claimed)
-        n, sated = self._claim_offered(appetite) if appetite.claim else (0, False)
+        n, sated = self._claim_offered(appetite) if appetite.jobs else (0, False)
         if n:
             self._pause = POLL[0]
         made = self._has_cared(now, idle=not n, sated=sated)
@@ -490,7 +499,7 @@ class Supervisor:
             return appetite
         held = self._holdings.n_open
         if room == 0 and (held or self._breaker.rest(now)):
-            return Appetite(0, 0)
+            return SATED
         return appetite.at_most(max(0, max(1, room) - held))
 
     def _claim_offered(self, appetite: Appetite) -> tuple[int, bool]:
@@ -498,11 +507,14 @@ class Supervisor:
         for store in self._offers():
             with self._holdings.guard(store.jobset.number):
                 wanted = appetite.at_most(store.portion)
-                batches = store.claim(wanted.claim, wanted.start, self._scopes[store.jobset.number])
+                costs = self._crew.pace.costs(store.jobset.number)
+                scope = self._scopes[store.jobset.number]
+                batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
                 if batches:
                     self._take(store, batches)
                     n = sum(len(batch.jobs) for batch in batches)
-                    return n, n == wanted.claim
+                    spent = sum(len(batch.jobs) * costs.get(batch.function, 1.0) for batch in batches)
+                    return n, n == wanted.jobs or spent + 1e-6 >= wanted.runners
         return 0, False
 
     def _has_cared(self, now: float, *, idle: bool, sated: bool) -> bool:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, wait
 from pathlib import Path
 from textwrap import dedent
@@ -83,6 +84,21 @@ def test_shutdown_cancels_what_has_not_started(make: Make, gate: Gate, tmp_path:
     assert sum(future.cancelled() for future in futures) >= 15
     assert all(future.done() for future in futures)
     assert len(jobs.noted(path)) == sum(not future.cancelled() for future in futures)
+
+
+@pytest.mark.parametrize("before", [abs, time.sleep], ids=["another function", "the same"])
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["at shutdown", "one by one"])
+def test_long_jobs_after_quick_ones_can_be_cancelled(make: Make, before: Callable[..., Any], one_by_one: bool) -> None:
+    """How fast jobs were is no reason to begin many that turn out to be long: what no runner has got is cancelled."""
+    executor = make(2)
+    wait([executor.submit(before, n / 1e9) for n in range(300)])
+    futures = [executor.submit(time.sleep, 0.5 + n / 1e9) for n in range(100)]
+    wait(futures, timeout=0.05)  # what is taken ahead is taken
+    if one_by_one:  # as a TaskGroup that an error ends
+        for future in futures:
+            future.cancel()
+    executor.shutdown(cancel_futures=not one_by_one)
+    assert sum(future.cancelled() for future in futures) >= 94
 
 
 def test_the_block_waits(make: Make) -> None:

@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from tests import servers
 from tests.store.hive import ANY, Hive, ids_of
 from workerbee.store import Connection, Scope, schema
@@ -172,3 +174,26 @@ def test_a_claim_that_a_crash_undoes_leads_to_one_outcome(run_directory: Path) -
         assert hive.run("SELECT job, run, bee::text FROM {outcome}") == [(n, 1, str(bee.incarnation)) for n in (1, 2)]
         counts = hive.catalogue.counts(hive.jobset.number)
         assert (counts.completed, counts.late, hive.waiting(), hive.held()) == (2, 2, [], [])
+
+
+@pytest.mark.parametrize(
+    ("budget", "costs", "claimed"),
+    [
+        (2, {}, [[1, 2]]),
+        (2, {1: 0.5}, [[1, 2, 3, 4]]),
+        (2, {1: 0.3}, [[1, 2, 3, 4, 5], [6]]),
+        (0.1, {1: 0.5}, [[1]]),
+        (2, {2: 0.1}, [[1, 2]]),
+        (4, {1: 0.6, 2: 0.1}, [[1, 2, 3, 4, 5], list(range(6, 16))]),
+        (100, {1: 0.002, 2: 0.002}, [[1, 2, 3, 4, 5], list(range(6, 26)), [26]]),
+    ],
+)
+def test_a_budget_is_spent_by_what_each_functions_jobs_cost(
+    hive: Hive, budget: float, costs: dict[int, float], claimed: list[list[int]]
+) -> None:
+    """Work ahead of the runners is claimed by function: how short the jobs of one are says nothing of others."""
+    hive.add(5, function=1)
+    hive.add(20, function=2)
+    hive.add(1)
+    bee = hive.bee()
+    assert [ids_of(b) for b in bee.claim(1000, 1000, ANY, budget=budget, costs=costs)] == claimed

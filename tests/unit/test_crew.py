@@ -13,7 +13,7 @@ import pytest
 
 from tests import jobs, poison
 from workerbee import codec, functions
-from workerbee.crew import Appetite, Crew, Held, portion
+from workerbee.crew import SATED, Crew, Held
 from workerbee.job import Batch, Function, Job, Jobset
 from workerbee.signing import Key, Signer
 from workerbee.store import Wake
@@ -57,30 +57,13 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     [job] = held.open.values()
 
     crew.give(held, [job])
-    assert crew.appetite() == Appetite(0, 0)
+    assert crew.appetite() == SATED
     while not crew.idle:
         crew.serve(60, -1)
-    assert crew.appetite() == Appetite(1, 1)
+    assert crew.pace.costs(JOBSET.number) == {}
+    assert crew.room_for((JOBSET.number, FUNCTION)) == 1
     assert [end.kind for end in crew.collect()] == ["error"]
-    assert crew.appetite().claim > 100
-
-
-@pytest.mark.parametrize(
-    ("n_ready", "pace", "expected"),
-    [
-        (100, None, 1),
-        (100, 1.0, 1),
-        (100, 0.001, 25),
-        (8, 0.001, 4),
-        (7, 0.001, 4),
-        (20, 0.00001, 50),
-        (10_000, 0.0, 250),
-    ],
-    ids=["unknown", "long", "a moment's work", "a fair share", "rounded up", "not worth dividing", "never more"],
-)
-def test_a_message_brings_a_moments_work(n_ready: int, pace: float | None, expected: int) -> None:
-    """Divided among two runners, unless the messages would cost more than the work."""
-    assert portion(n_ready, 2, pace) == expected
+    assert crew.room_for((JOBSET.number, FUNCTION)) > 100
 
 
 def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> None:
@@ -99,3 +82,27 @@ def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> N
     record.unlink()
     work([0.0] * 10 + [0.5] + [0.0] * 10)
     assert Counter(key for key, _ in jobs.noted(record)) == {str(n): 1 for n in range(21)}
+
+
+def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path: Path) -> None:
+    """Also what a runner has got already; and none is taken ahead then, until a job has ended."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    hold = teach(crew, jobs.gated)
+    function = (JOBSET.number, FUNCTION)
+    for _ in range(100):  # all known to be quick
+        crew.pace.learn(function, 1e-4)
+    crew.pace.judge()
+    held = hold([(str(record), n, str(gate)) for n in range(100)])
+    crew.give(held, list(held.open.values()))
+    while not jobs.noted(record):
+        crew.serve(0.05, -1)
+    assert crew.appetite().jobs > 100
+    assert crew.recall(JOBSET.number + 1) == []
+    assert sorted(task.job.id for task in crew.recall(JOBSET.number)) == list(range(2, 101))
+    assert (crew.appetite(), crew.room_for(function)) == (SATED, 1)
+    gate.touch()
+    while not crew.empty:
+        crew.serve(60, -1)
+        crew.collect()
+    assert crew.appetite().jobs > 100
+    assert len(jobs.noted(record)) == 1

@@ -37,6 +37,7 @@ RANKS = {
     "server": 6,
     "breaker": 6,
     "lookout": 6,
+    "pace": 5,
     "crew": 6,
     "runner": 6,
     "holdings": 7,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -17,6 +19,8 @@ from workerbee.store.ration import Ration
 MOST_IN_CLAIM, HASTE = 1000, 0.5
 #: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
 HEADERS = 8, 64
+#: Every job costs 1.
+NO_COSTS: Mapping[int, float] = MappingProxyType({})
 
 
 class Scope(NamedTuple):
@@ -79,13 +83,20 @@ class BeeStore:
         """Bytes of results that the next `complete` may carry (one result may be more)."""
         return self._results.bytes
 
-    def claim(self, n: int, start: int, scope: Scope) -> list[Batch]:
-        """Take at most ``n`` jobs from the front, and no more than a `portion`; the first ``start`` are started."""
+    def claim(
+        self, n: int, start: int, scope: Scope, *, budget: float = inf, costs: Mapping[int, float] = NO_COSTS
+    ) -> list[Batch]:
+        """Take at most ``n`` jobs from the front, and no more than a `portion`; the first ``start`` are started.
+
+        All together they cost no more than the ``budget``, in which a job costs what ``costs`` says of its
+        function, else 1.
+        """
         claim = uuid4()
         n = min(n, self.portion)
+        cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values())}
         headers = min(n, self._headers)
         with self._claims.use() as moved:
-            rows = self._run("claim", claim=str(claim), n=n, start=start, headers=headers, **_scope(scope))
+            rows = self._run("claim", claim=str(claim), n=n, start=start, headers=headers, **cost, **_scope(scope))
             batches = self._batches(rows, claim)
             moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
         small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2

@@ -3,41 +3,50 @@
 -- what a join or EXISTS makes of it while there are few outcomes, a prepared plan would still do with millions.
 
 -- name: claim
--- Take the front of what waits, at most %(n)s jobs; the rest stays claimable at its place. SKIP LOCKED
--- lets many bees do this at once, each meeting the next free header. The locks are taken in CTEs of
--- their own, because a locking LIMIT inside an UPDATE may touch more rows than it says. A claim may
--- commit asynchronously: if a crash undoes it, the jobs are just claimable again.
+-- Take the front of what waits, at most %(n)s jobs, that cost at most %(budget)s: a job costs what `costs` says
+-- of its function, else 1. The rest stays claimable at its place. SKIP LOCKED lets many bees do this at once, each
+-- meeting the next free header. The locks are taken in CTEs of their own, because a locking LIMIT inside an UPDATE
+-- may touch more rows than it says. A claim may commit asynchronously: if a crash undoes it, the jobs are just
+-- claimable again.
 WITH allowed AS (
     SELECT FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL
        AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds')
 ), ready AS MATERIALIZED (
-    SELECT id, jobs, priority, place FROM workerbee."batch$"
+    SELECT id, function, jobs, priority, place FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
      ORDER BY priority DESC, place LIMIT %(headers)s FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
-    SELECT id, jobs, priority, place FROM workerbee."batch$"
+    SELECT id, function, jobs, priority, place FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND due_at <= now()
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
      ORDER BY due_at LIMIT %(headers)s FOR UPDATE SKIP LOCKED
-), front AS (
-    SELECT f.*, cardinality(jobs) AS size,
-           (sum(cardinality(jobs)) OVER (ORDER BY priority DESC, place, id) - cardinality(jobs))::integer AS before
+), offered AS (
+    SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, 1) AS cost
       FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
              ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
+      LEFT JOIN unnest(%(functions)s::integer[], %(costs)s::double precision[]) AS k (function, cost) USING (function)
+), ahead AS (
+    SELECT o.*, sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
+      FROM offered o WINDOW w AS (ORDER BY priority DESC, place, id)
+), front AS (
+    SELECT id, jobs, size, before,
+           GREATEST(0, LEAST(size, %(n)s - before,
+                             ceil((%(budget)s::double precision - spent) / cost - 1e-6)))::integer AS room
+      FROM ahead
 ), taken AS (
     UPDATE workerbee."batch$" b
        SET bee = %(bee)s, claim = %(claim)s, claimed_at = now(), due_at = NULL,
            started = LEAST(f.size, GREATEST(0, %(start)s - f.before))
-      FROM front f WHERE b.id = f.id AND f.before + f.size <= %(n)s
+      FROM front f WHERE b.id = f.id AND f.room = f.size
     RETURNING b.*
 ), cut AS (
-    UPDATE workerbee."batch$" b SET jobs = b.jobs[%(n)s - f.before + 1:]
-      FROM front f WHERE b.id = f.id AND f.before < %(n)s AND f.before + f.size > %(n)s
-    RETURNING b.*, f.jobs[:%(n)s - f.before] AS head, f.before
+    UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:]
+      FROM front f WHERE b.id = f.id AND f.room > 0 AND f.room < f.size
+    RETURNING b.*, f.jobs[:f.room] AS head, f.before
 ), part AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
                                     again, jobs, bee, claim, claimed_at, started)

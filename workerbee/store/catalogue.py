@@ -200,6 +200,10 @@ class Catalogue:
     def hint_work(self, number: int) -> None:
         self._run("hint_work", number=number)
 
+    def recall(self, number: int) -> None:
+        """Ask bees to give back what they have of this jobset, and have not begun."""
+        self._run("recall", number=number)
+
     def hint_done(self, number: int, jobs: str) -> None:
         self._run("hint_done", number=number, jobs=jobs)
 

@@ -178,5 +178,9 @@ SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_
 -- A hint only: whoever misses it polls.
 SELECT pg_notify('workerbee$work', %(number)s::text), set_config('synchronous_commit', 'off', true);
 
+-- name: recall
+-- Who holds jobs of this jobset that have not begun is asked to give them back, for somebody wants to cancel some.
+SELECT pg_notify('workerbee$work', 'recall ' || %(number)s), set_config('synchronous_commit', 'off', true);
+
 -- name: hint_done
 SELECT pg_notify('workerbee$done$' || %(number)s, %(jobs)s), set_config('synchronous_commit', 'off', true);
