@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from uuid import uuid4
 
 from workerbee.job import Jobset, Options
-from workerbee.store import ClientStore, Connection
+from workerbee.store import Catalogue, ClientStore, Connection
 
 #: Jobs in one statement.
 CHUNK = 2000
@@ -25,8 +25,15 @@ class Changing:
 
         With ``below`` only what has a lower priority. Runners of what runs are killed by their bees within a second.
         """
-        runs = self._store.open_runs(functions, below=below)
+        return self.cancel_runs(self._store.open_runs(functions, below=below))
+
+    def cancel_runs(self, runs: list[Run]) -> int:
+        """Cancel these runs, waiting or running, as far as they haven't ended; how many."""
         return sum(len(self._store.cancel_running(chunk)) for chunk in _chunks(runs))
+
+    def retry_runs(self, runs: list[Run]) -> int:
+        """Start a new run after each of these that failed or was cancelled; how many."""
+        return sum(self._store.reopen(chunk, Options()) for chunk in _chunks(runs))
 
     def retry(
         self,
@@ -42,6 +49,11 @@ class Changing:
         for chunk in _chunks(self._store.ended_badly(functions)):
             opened = self._store.reopen(chunk, options, stand_ins)
             yield [(job, run + 1) for job, run in chunk], opened == len(chunk)
+
+
+def drop(connection: Connection, jobset: Jobset) -> bool:
+    """Delete a jobset with its jobs and results; False if somebody is reading it: it is swept when they have done."""
+    return Catalogue(connection).drop_jobset(jobset)
 
 
 def _chunks(runs: list[Run]) -> Iterator[list[Run]]:

@@ -56,7 +56,7 @@ def test_status_lists_the_jobsets(shared: Database, study: Hive) -> None:
     [line] = [line for line in result.stdout.splitlines() if line.startswith("study ")]
     assert line.split()[1:7] == ["87", "%", "16", "2", "2", "1"]
     [row] = [row for row in documents(say(shared, "status", "--json")) if row["jobset"] == "study"]
-    assert (row["percent"], row["bees"], row["counts"]["failed"]) == (87, 1, 2)
+    assert (row["percent"], row["bees"], row["events"]["failed"]) == (87, 1, 2)
 
 
 def test_status_says_in_a_sentence_how_a_jobset_goes(shared: Database, study: Hive) -> None:
@@ -66,7 +66,7 @@ def test_status_says_in_a_sentence_how_a_jobset_goes(shared: Database, study: Hi
     assert "ValueError: unlucky #" in result.stdout
     [document] = documents(say(shared, "status", "study", "--json"))
     assert document["schema"] == "workerbee.status/1"
-    assert document["counts"]["open"] == 2
+    assert document["jobs"] == {"waiting": 1, "running": 1, "completed": 12, "failed": 2, "cancelled": 0}
     assert len(document["seconds_left"]) == 2
 
 

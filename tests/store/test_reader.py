@@ -80,9 +80,7 @@ def test_a_retried_failure_is_no_failure_any_more(varied: Hive) -> None:
     varied.client.reopen([(2, 1)], Options())
     assert list(reader.failures(10)) == []
     assert reader.jobs(status="failed") == []
-    job = reader.job(2)
-    assert job is not None
-    assert (job.run, job.status) == (2, "waiting")
+    assert [(job.run, job.status) for job in reader.jobs_of([2, 99])] == [(2, "waiting")]
 
 
 def test_a_job_has_a_life(varied: Hive) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from workerbee import __version__
+from workerbee.cli.change import cancel, drop, retry
 from workerbee.cli.demo import demo
 from workerbee.cli.jobs import failures, jobs
 from workerbee.cli.schema import schema
@@ -37,7 +38,7 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-for command in (demo, status, bees, jobs, failures, wait, schema):
+for command in (demo, status, bees, jobs, failures, wait, retry, cancel, drop, schema):
     main.add_command(command)
 
 

@@ -77,9 +77,10 @@ def show_job(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> Non
     """Show one job: its input and output, its attempts, and its error with the traceback."""
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        row, events = jobset.job(job), jobset.life(job)
-    if row is None:
+        rows, events = jobset.jobs_of([job]), jobset.life(job)
+    if not rows:
         raise click.UsageError(f"there is no job {job} in {jobset_id}")
+    [row] = rows
     if as_json:
         terminal.document("job", **_job(row), events=[_event(event) for event in events])
         return

@@ -48,7 +48,7 @@ def _show_all(rows: list[JobsetRow], *, as_json: bool) -> None:
         (
             (
                 row.jobset.name,
-                f"{percent_of(row.counts)} %",
+                f"{percent_of(row.counts.added, row.counts.open)} %",
                 f"{row.counts.added:,}",
                 f"{row.counts.open:,}",
                 f"{row.counts.failed:,}",
@@ -66,16 +66,23 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
     from workerbee.causes import grouped  # noqa: PLC0415 (loads the driver)
     from workerbee.outlook import outlook  # noqa: PLC0415
 
+    progress = reader.progress()
     view = outlook(
         row.jobset.name,
-        row.counts,
+        progress,
         n_bees=row.n_bees,
         n_runners=row.n_runners,
         quartiles=reader.recent_durations(),
     )
-    groups = grouped(reader.failures(1000)) if row.counts.failed else []
+    groups = grouped(reader.failures(1000)) if progress.failed else []
     if as_json:
-        facts = _numbers(row) | {"percent": view.percent, "seconds_left": view.seconds_left, "sentence": view.sentence}
+        facts = _numbers(row) | {
+            "jobs": progress._asdict(),
+            "percent": view.percent,
+            "seconds_left": view.seconds_left,
+            "sentence": view.sentence,
+            "next": view.advice,
+        }
         terminal.document("status", **facts)
         return
     click.echo(view.sentence)
@@ -113,10 +120,10 @@ def _numbers(row: JobsetRow) -> dict[str, Any]:
     return {
         "jobset": row.jobset.id,
         "made": terminal.moment(row.created_at),
-        "percent": percent_of(row.counts),
+        "percent": percent_of(row.counts.added, row.counts.open),
         "bees": row.n_bees,
         "runners": row.n_runners,
-        "counts": counts,
+        "events": counts,
     }
 
 

@@ -155,10 +155,10 @@ class Reader:
     """Reads over one connection. Raises as `Connection.run` does."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def _run(self, name: str, **params: Any) -> Any:
-        return self._connection.run(queries.shared("overview.sql")[name], params)
+        return self.connection.run(queries.shared("overview.sql")[name], params)
 
     def jobsets(self, n: int = 100, *, before: int = LAST, jobset_id: str | None = None) -> list[JobsetRow]:
         """Durable jobsets, newest first, from below the number ``before``; or only the one of this id."""
@@ -170,7 +170,7 @@ class Reader:
 
     def of(self, jobset: Jobset) -> JobsetReader:
         """A reader of one jobset, over the same connection."""
-        return JobsetReader(self._connection, jobset)
+        return JobsetReader(self.connection, jobset)
 
 
 class JobsetReader:
@@ -195,6 +195,13 @@ class JobsetReader:
             after = ids[-1]
         return found
 
+    def all_jobs(self, status: str) -> Iterator[JobRow]:
+        """All jobs whose latest run stands so, in the order of their ids."""
+        after = 0
+        while page := self.jobs(after, PAGE, status=status):
+            yield from page
+            after = page[-1].id
+
     def _candidates(self, after: int, status: str) -> list[int]:
         """The next jobs that may have this status, which is a rare one among all jobs."""
         asked = {"after": after, "status": status, "n": PAGE}
@@ -215,10 +222,9 @@ class JobsetReader:
         )
         return [JobRow(*row) for row in rows]
 
-    def job(self, job: int) -> JobRow | None:
-        """One job; None if there is none of this id."""
-        found = self._page(job - 1, 1, [job], None, None)
-        return found[0] if found else None
+    def jobs_of(self, ids: list[int]) -> list[JobRow]:
+        """The jobs of these ids, as far as there are any, in the order of their ids."""
+        return self._page(0, len(ids), ids, None, None) if ids else []
 
     def life(self, job: int) -> list[Event]:
         """What happened to a job, oldest first."""
