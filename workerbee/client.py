@@ -36,6 +36,7 @@ from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, Stored
 from workerbee.ledger import Ledger
 from workerbee.local import LocalBee
+from workerbee.registry import Registry
 from workerbee.server import Server
 from workerbee.signing import Key, Signer
 from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, gone, passing, retrying
@@ -304,6 +305,14 @@ class Client:
     def cancel_queued(self) -> int:
         """Cancel what isn't stored yet; how many."""
         return self._withdraw(self._flusher.pending(), time.monotonic() + CANCEL_ALL_PATIENCE)[0]
+
+    def registry(self, connection: Connection) -> Registry:
+        """The jobset's functions, for the caller's own thread."""
+        return Registry(ClientStore(connection, self.jobset, self._writer), self.jobset, self._signer, self.log)
+
+    def forget_functions(self) -> None:
+        """Look at functions anew: something was adopted."""
+        self._flusher.registry.forget()
 
     def look(self) -> None:
         """Look at once whether what is waited for has ended."""

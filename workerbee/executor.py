@@ -30,6 +30,7 @@ from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
 from workerbee.reading import COLUMNS, Choice, Chosen, Reading
+from workerbee.registry import SUPERSEDED
 from workerbee.signing import Key
 from workerbee.store import QUERY_TIMEOUT, Catalogue, Connection, Counts, Progress, passing, schema
 
@@ -231,15 +232,42 @@ class _Submits(Executor):
     ) -> list[JobFuture]:
         """Start a new run of every job that failed or was cancelled, with the options of this; their futures.
 
-        Which jobs: as in `results`. So ``executor.with_options(timeout=60).retry()`` gives them a minute each.
+        Which jobs: as in `results`. With a function, what failed runs the code that it has now, and what is completed
+        stays (see `adopt`); ``executor.with_options(timeout=60).retry()`` gives them a minute each.
 
         Raises RuntimeError after shutdown.
         """
         self._client.refuse_if_closing()
+        if callable(fn) and version is None and self._functions.describe(fn, self._version).named:
+            self._adopt(fn, only_new=True)
         with self._client.reading() as connection:
             chosen = self._chosen(self._reader(connection), self._choice(fn, version, every=all))
-            portions = Changing(connection, self._client.jobset).retry(chosen.numbers, self._options)
+            stand_ins = self._client.registry(connection).current(chosen.functions or ())
+            portions = Changing(connection, self._client.jobset).retry(chosen.numbers, self._options, stand_ins)
             return [f for runs, ours in portions for f in self._client.await_runs(runs, ours=ours)]
+
+    def adopt(self, fn: Callable[..., Any]) -> bool:
+        """Have ``fn`` count as the same function as before its last change: it was mended, and not made another.
+
+        What is completed stays, and is the result of the same call of ``fn``; what waits, and what is submitted or
+        retried from now on, runs the new code. This is kept in the jobset, for other processes too. False if no other
+        version of ``fn`` is there. (Calls with a `version` need no adoption: the version says that they are the same.)
+
+        Raises ValueError for lambdas, closures, partials and methods: others may have the same name.
+        """
+        return self._adopt(fn, only_new=False)
+
+    def _adopt(self, fn: Callable[..., Any], *, only_new: bool) -> bool:
+        function = self._functions.describe(fn, self._version)
+        with self._client.reading() as connection:
+            adopted = self._client.registry(connection).adopt(function, only_new=only_new)
+        self._client.forget_functions()
+        return adopted
+
+    def cancel_superseded(self) -> int:
+        """Cancel what waits or runs of functions that have changed since, wherever; how many jobs."""
+        with self._client.reading() as connection:
+            return Changing(connection, self._client.jobset).cancel(below=SUPERSEDED)
 
     def cancel(self, fn: Callable[..., Any] | str | None = None, *, version: str | None = None) -> int:
         """Cancel all that waits and runs in the jobset, or only jobs of ``fn`` as `results` chooses them; how many.

@@ -19,8 +19,9 @@ from uuid import UUID
 from workerbee import codec, functions
 from workerbee.errors import EncodingError, JobsetNotFoundError
 from workerbee.futures import JobFuture
-from workerbee.job import Function, Jobset, NewJob, Options
+from workerbee.job import Jobset, NewJob, Options
 from workerbee.ledger import Ledger
+from workerbee.registry import Registry
 from workerbee.signing import Signer
 from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, unstorable
 from workerbee.watcher import Watcher
@@ -71,7 +72,7 @@ class Flusher:
         self._idle = False
         self._closing = False
         self._ended = False
-        self._numbers: dict[bytes, int] = {}
+        self.registry = Registry(self._store, jobset, signer, log)
         self._ids: deque[int] = deque()
         self._block = BLOCK[0]
         self._look_first = False  # the last flush brought nothing new
@@ -188,7 +189,7 @@ class Flusher:
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
-        digests = [_digest(p) for p in batch]
+        digests = [self._digest(p) for p in batch]
         known: dict[bytes, SameCall] = {}
         if self._look_first:
             known = self._store.same_calls(d for d in digests if d is not None)
@@ -219,11 +220,11 @@ class Flusher:
         return inserted
 
     def _new_job(self, pending: Pending, digest: bytes | None) -> NewJob:
-        future, call, function = pending.future, pending.call, pending.function
+        future, call = pending.future, pending.call
         if future.job is None:
             future.job, future.run = self._next_id(), 1
-        number = self._numbers.get(function.digest) or self._put_function(function)
-        mac = self._signer.sign("call", future.job, 0, call.codec, function.digest, call.data)
+        number, signed_for, _ = self.registry.register(pending.function)
+        mac = self._signer.sign("call", future.job, 0, call.codec, signed_for, call.data)
         return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
 
     def _next_id(self) -> int:
@@ -235,30 +236,15 @@ class Flusher:
             self._block = min(BLOCK[1], self._block * 4)
         return self._ids.popleft()
 
-    def _put_function(self, function: functions.Function) -> int:
-        mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
-        record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
-        number = self._store.put_function(record, function.identity)
-        if not self._jobset.temporary:
-            self._say_what_changed(function)
-        self._numbers[function.digest] = number
-        return number
-
-    def _say_what_changed(self, function: functions.Function) -> None:
-        others = self._store.namesakes(function.name, function.identity)
-        aside = sum(o.n_results for o in others)
-        if aside:
-            self._log.warning(
-                "%s has changed (%s) since it was last used in %s: it computes anew; %d stored results are left aside",
-                function.name,
-                "its Python" if others[-1].python != function.python else "its code or what it names",
-                self._jobset.name,
-                aside,
-            )
+    def _digest(self, pending: Pending) -> bytes | None:
+        """What the call is known by; None if it is never the same as another."""
+        if not pending.unique or pending.call.identity is None or not pending.function.memo:
+            return None
+        return codec.digest(b"call", self.registry.register(pending.function).identity, pending.call.identity)
 
     def _attach(self, calls: zip[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
         """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
-        again: dict[tuple[int, int], Options] = {}
+        again: dict[tuple[Options, functions.Function], list[SameCall]] = {}
         moves = []
         for pending, digest in calls:
             same = known.get(digest) if digest is not None else None
@@ -266,16 +252,11 @@ class Flusher:
                 continue
             run = same.run
             if same.status in ("failed", "cancelled"):
-                again[same.job, same.run] = pending.options
+                again.setdefault((pending.options, pending.function), []).append(same)
                 run += 1
             moves.append((pending.future, same.job, run))
-        for options in set(again.values()):
-            self._store.reopen([key for key, o in again.items() if o == options], options)
+        for (options, function), same_calls in again.items():
+            stand_ins = self.registry.stand_ins(function, (same.function for same in same_calls))
+            self._store.reopen([(same.job, same.run) for same in same_calls], options, stand_ins)
         self._ledger.move(moves)
         self._watcher.ask([job for _, job, _ in moves])
-
-
-def _digest(pending: Pending) -> bytes | None:
-    if not pending.unique or pending.call.identity is None or not pending.function.memo:
-        return None
-    return codec.digest(b"call", pending.function.identity, pending.call.identity)

@@ -22,7 +22,7 @@ from operator import attrgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
-from workerbee import codec, pickling
+from workerbee import codec, pickling, records
 from workerbee.errors import EncodingError, FunctionUnavailable
 from workerbee.pickling import CachedFunction, Namespaces, importable
 
@@ -40,6 +40,7 @@ class Function(NamedTuple):
     codec: str
     body: bytes
     python: str
+    named: bool = False
 
 
 # Describing
@@ -63,6 +64,9 @@ class Cache:
         if known is not None and _unchanged(known[1]):
             return known[2]
         function, watched = self._describe(fn, version)
+        function = function._replace(named=_is_named(fn))
+        if version is not None:
+            function = recoded(function, records.labelled(function.codec, version))
         if steady:
             if len(self._known) >= 256:
                 self._known.clear()
@@ -158,6 +162,16 @@ class _Attributes:
 def digest(name: str, kind: str, body: bytes, python: str) -> bytes:
     """What the content of a record is known by."""
     return codec.digest(name.encode(), kind.encode(), python.encode(), body)
+
+
+def recoded(function: Function, record_codec: str) -> Function:
+    """The same function in a record that says something else beside its code (see `records`)."""
+    whole = digest(function.name, record_codec, function.body, function.python)
+    return function._replace(codec=record_codec, digest=whole)
+
+
+def _is_named(fn: Any) -> bool:
+    return isinstance(fn, (FunctionType, CachedFunction)) and "<" not in fn.__qualname__
 
 
 def _name(fn: Any) -> str:

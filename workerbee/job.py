@@ -169,3 +169,19 @@ class Function(NamedTuple):
     body: bytes
     python: str
     mac: bytes
+
+
+class StoredFunction(NamedTuple):
+    """What is stored of a function beside its code; those with one ``identity`` count as the same."""
+
+    number: int
+    digest: bytes
+    identity: bytes
+    name: str
+    codec: str
+    python: str
+
+    @classmethod
+    def of(cls, number: int, digest: Any, identity: Any, name: str, codec: str, python: str) -> StoredFunction:
+        """From a row, whose bytes the driver gives as memory views."""
+        return cls(number, bytes(digest), bytes(identity), name, codec, python)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from workerbee import codec, records
-from workerbee.job import NO_FUNCTION, Jobset, Stored
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress, StoredFunction
+from workerbee.job import NO_FUNCTION, Jobset, Stored, StoredFunction
+from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress
 
 #: What `Reading.results` says of a job beside its input and output.
 COLUMNS = ("function", "version", "attempt", "host", "started", "finished", "duration")
@@ -38,14 +38,14 @@ class Choice(NamedTuple):
 class Chosen(NamedTuple):
     """The functions of a choice by number (None: all), and how many versions of others were left out."""
 
-    functions: dict[int, StoredFunction] | None
+    functions: list[StoredFunction] | None
     n_others: int
     name: str
 
     @property
     def numbers(self) -> list[int] | None:
         """The functions' numbers; None: all."""
-        return None if self.functions is None else list(self.functions)
+        return None if self.functions is None else [row.number for row in self.functions]
 
 
 class Reading:
@@ -89,11 +89,11 @@ class Reading:
             newest = next((row for row in known if row.number == number), None)
             if newest is None:
                 n_others = len({row.identity for row in known})
-                return Chosen({} if number is None else {NO_FUNCTION: _NONE}, n_others, "jobs without a function")
+                return Chosen([] if number is None else [_NONE], n_others, "jobs without a function")
             choice = choice._replace(name=newest.name, identity=None if choice.version else newest.identity)
         named = [row for row in known if choice.name in (row.name, row.name.partition(":")[2])]
         identities = _identities(choice, named, rows)
-        chosen = {row.number: row for row in named if row.identity in identities}
+        chosen = [row for row in named if row.identity in identities]
         n_others = len({row.identity for row in known} - identities)
         return Chosen(chosen, n_others, choice.name or "")
 

@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee import codec, functions, inputs
+from workerbee import codec, functions, inputs, records
 from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
 from workerbee.failures import encode_error
@@ -66,7 +66,7 @@ class Finished(NamedTuple):
 
 
 class Usable(NamedTuple):
-    """A function that may be called here.
+    """A function that may be called here, by calls that are signed for the function with this ``digest``.
 
     ``named``: by the command line or by the caller, so that JSON calls of it need no signature.
     ``namespaces`` are for the functions that come with its calls.
@@ -116,7 +116,7 @@ class Work:
             record = self.records[number]
             if self.signers[number] is None:
                 raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
-            self._loaded[number] = self._loader.load(record.codec, record.body, record.python)
+            self._loaded[number] = self._loader.load(records.kind(record.codec), record.body, record.python)
         return self._loaded[number]
 
 
@@ -202,13 +202,14 @@ class Runner:
             return Usable(functions.resolve(self._named[0]), None, b"", named=True)
         work = self._work[jobset]
         record = work.records[number]
+        signed_for = records.calls(record.codec) or record.digest
         if record.name not in self._named:
             function, namespaces = work.load(number)
-            return Usable(function, work.signers[number], record.digest, named=False, namespaces=namespaces)
+            return Usable(function, work.signers[number], signed_for, named=False, namespaces=namespaces)
         signer = work.signers[number]
         if signer is None and any(call.codec == codec.PICKLE for call in calls):
             raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
-        return Usable(functions.resolve(record.name), signer, record.digest, named=True)
+        return Usable(functions.resolve(record.name), signer, signed_for, named=True)
 
     def _refuse(self, jobset: int, number: int, calls: list[Call], reason: str, error: bytes | None) -> None:
         self._channel.send(("unusable", jobset, number, reason, error))

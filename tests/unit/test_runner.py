@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from workerbee import codec, functions
+from workerbee import codec, functions, records
 from workerbee.channel import Channel, Mark
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.failures import decode_error
@@ -226,6 +226,23 @@ def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
 
 def other_raises() -> None:
     raise ZeroDivisionError
+
+
+def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
+    """If that was signed; else, and without such a record, no other code than what they were signed for."""
+    theirs = bee.record(other)
+    stands_in = functions.recoded(functions.Cache().describe(note), records.standing_in("import", theirs.digest))
+    mac = bee.signer.sign("function", 0, 0, stands_in.codec, stands_in.digest, stands_in.body)
+    record = bee.record(note)._replace(digest=stands_in.digest, codec=stands_in.codec, mac=mac)
+    forged = record._replace(number=NUMBER + 1, codec=records.standing_in("import", bytes(16)))
+    for known in (record, forged, bee.record(note, number=NUMBER + 2)):
+        bee.know(known)
+        bee.give(known.number, bee.call(theirs, {"x": known.number}))
+    messages = bee.serve()
+    assert called == [(({"x": NUMBER},), {})]
+    ends = [Finished(*end) for kind, ends, *_ in messages if kind == "done" for end in ends]
+    assert [e.kind for e in ends] == ["completed", "recalled", "error"]
+    assert isinstance(bee.error(ends[2]), SignatureError)
 
 
 # Jobs without a function, and --function

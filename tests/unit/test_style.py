@@ -47,6 +47,7 @@ RANKS = {
     "changing": 5,
     "local": 10,
     "futures": 10,
+    "registry": 11,
     "ledger": 11,
     "watcher": 12,
     "flusher": 13,

@@ -28,7 +28,6 @@ from workerbee.store.reader import (
     JobsetRow,
     Progress,
     Reader,
-    StoredFunction,
 )
 
 __all__ = [
@@ -53,7 +52,6 @@ __all__ = [
     "Remaining",
     "SameCall",
     "Scope",
-    "StoredFunction",
     "Wake",
     "backoff",
     "conninfo",

@@ -240,6 +240,7 @@ class BeeStore:
     # Functions
 
     def get_function(self, number: int) -> Function | None:
+        """A function's record."""
         rows = self._run("get_function", number=number)
         if not rows:
             return None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg2 import errors
 
-from workerbee.job import Function, Jobset, NewJob, Options, Stored
+from workerbee.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
@@ -32,6 +32,7 @@ class SameCall(NamedTuple):
     job: int
     run: int
     status: str | None
+    function: int
 
 
 class Namesake(NamedTuple):
@@ -73,6 +74,43 @@ class ClientStore:
         while not rows:  # another client was first, but after this statement's snapshot: the next one sees it
             rows = self._run("put_function", **facts)
         return int(rows[0][0])
+
+    def put_adoption(self, function: Function, identity: bytes) -> None:
+        """Store, in the place of what was said before, that a function counts as those with this identity."""
+        facts = function._asdict() | {"identity": identity}
+        del facts["number"]
+        self._run("put_adoption", **facts)
+
+    def versions(self, name: str) -> list[StoredFunction]:
+        """What is stored of the functions of this name, oldest first."""
+        return [StoredFunction.of(*row) for row in self._run("versions", name=name)]
+
+    def get_function(self, number: int) -> Function | None:
+        """A function's record."""
+        rows = self._run("get_function", number=number)
+        if not rows:
+            return None
+        digest, name, codec, body, python, mac = rows[0]
+        return Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
+
+    def waiting_functions(self, functions: Iterable[int]) -> list[int]:
+        """Those of these functions of which a job waits."""
+        return [number for (number,) in self._run("waiting_functions", functions=array(functions))]
+
+    def hand_over(self, stand_ins: Mapping[int, int]) -> int:
+        """Have jobs that wait run by other functions; how many jobs."""
+        if not stand_ins:
+            return 0
+        [(n, *_)] = self._run("hand_over", calls=array(stand_ins), stand_ins=array(stand_ins.values()))
+        return int(n)
+
+    def reprioritise(self, functions: Iterable[int], limit: int, by: int) -> int:
+        """Put jobs of these functions that wait last, or back.
+
+        With ``by`` < 0 those with a priority of ``limit`` or more, else those below; how many jobs are below it now.
+        """
+        [(n, *_)] = self._run("reprioritise", functions=array(functions), limit=limit, by=by)
+        return int(n)
 
     def namesakes(self, name: str, identity: bytes) -> list[Namesake]:
         """Other versions of the function, oldest first."""
@@ -126,7 +164,7 @@ class ClientStore:
     def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:
         """The jobs that calls with these digests are already, by digest."""
         rows = self._run("same_calls", digests=list(digests))
-        return {bytes.fromhex(digest): SameCall(job, run, status) for digest, job, run, status in rows}
+        return {bytes.fromhex(digest): SameCall(*same) for digest, *same in rows}
 
     def taken_inputs(
         self, digests: Sequence[bytes], keys: Sequence[bytes]

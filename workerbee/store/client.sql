@@ -9,6 +9,49 @@ WITH put AS (
 )
 SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(digest)s LIMIT 1;
 
+-- name: put_adoption
+-- That a function counts as those with another identity: the one row here that may change, by its user's word.
+INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
+VALUES (%(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s)
+ON CONFLICT (digest) DO UPDATE SET identity = excluded.identity, body = excluded.body, mac = excluded.mac;
+
+-- name: versions
+SELECT number, digest, identity, name, codec, python FROM {function} WHERE name = %(name)s ORDER BY number;
+
+-- name: get_function
+SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s;
+
+-- name: waiting_functions
+-- Of which of these functions jobs wait.
+SELECT DISTINCT function FROM workerbee."batch$"
+ WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s);
+
+-- name: hand_over
+-- Jobs that wait are run by another function from now on, and as soon as others of their priority. Whoever holds a
+-- header now has claimed it, or is about to change it.
+WITH waiting AS MATERIALIZED (
+    SELECT h.id, s.runs FROM workerbee."batch$" h
+      JOIN unnest(%(calls)s::integer[], %(stand_ins)s::integer[]) AS s (calls, runs) ON s.calls = h.function
+     WHERE h.jobset = {number} AND h.claim IS NULL
+     ORDER BY h.id FOR UPDATE OF h SKIP LOCKED
+), handed AS (
+    UPDATE workerbee."batch$" b SET function = w.runs FROM waiting w WHERE b.id = w.id
+    RETURNING cardinality(b.jobs) AS n
+)
+SELECT COALESCE(sum(n), 0), pg_notify('workerbee$work', {number}::text), {durably} FROM handed;
+
+-- name: reprioritise
+-- Jobs that wait are put last, or back in their place; how many are last now.
+WITH waiting AS MATERIALIZED (
+    SELECT id, priority, cardinality(jobs) AS n FROM workerbee."batch$"
+     WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s)
+     ORDER BY id FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE workerbee."batch$" b SET priority = b.priority + %(by)s
+      FROM waiting w WHERE b.id = w.id AND (w.priority >= %(limit)s) = (%(by)s < 0)
+)
+SELECT COALESCE(sum(n) FILTER (WHERE priority < %(limit)s OR %(by)s < 0), 0), {durably} FROM waiting;
+
 -- name: namesakes
 -- Earlier versions of a function, and how many of their results are left aside.
 SELECT f.number, f.identity, f.python, f.added_at,
@@ -58,7 +101,7 @@ SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given
 
 -- name: same_calls
 -- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
-SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status
+SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status, j.function
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)

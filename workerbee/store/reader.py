@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee.job import Jobset
+from workerbee.job import Jobset, StoredFunction
 from workerbee.store import queries
 from workerbee.store.catalogue import Counts
 from workerbee.store.connection import Connection
@@ -131,17 +131,6 @@ class Progress(NamedTuple):
         return sum(self)
 
 
-class StoredFunction(NamedTuple):
-    """What is stored of a function beside its code; those with one ``identity`` count as the same."""
-
-    number: int
-    digest: bytes
-    identity: bytes
-    name: str
-    codec: str
-    python: str
-
-
 class RunFacts(NamedTuple):
     """Which attempt ended a run, on which host (None: not known any more), when (epoch) and after how many seconds."""
 
@@ -254,10 +243,7 @@ class JobsetReader:
 
     def functions(self) -> list[StoredFunction]:
         """What is stored of all functions, oldest first."""
-        return [
-            StoredFunction(number, bytes(digest), bytes(identity), name, codec, python)
-            for number, digest, identity, name, codec, python in self._run("functions")
-        ]
+        return [StoredFunction.of(*row) for row in self._run("functions")]
 
     def newest(self) -> int | None:
         """The function of the job that was added last; None without a job."""
