@@ -9,7 +9,7 @@ soon after the last process that holds it; the data stays, in ``<home>/postgres-
     keeper  ───────┘ waits for the exclusive one; parent of the server (see `keeper`)
       └─ postgres    in a session of its own
 
-``home`` is ``$WORKERBEE_HOME``, or the user's data directory, or /var/lib/workerbee for root, for whom
+``home`` is ``$WORKERBEE_HOME``, or the user's data directory, or /var/lib/workerbee for root (`places`), for whom
 the server runs as another user, as PostgreSQL refuses to run as root. Locks are released only by
 closing, which kill -9 does too. A forked child holds nothing.
 """
@@ -34,9 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-import platformdirs
-
-from workerbee import keeper
+from workerbee import keeper, places
 from workerbee.errors import ConnectionStringError, EmbeddedServerError
 from workerbee.store import conninfo
 
@@ -133,7 +131,7 @@ def _is_known(option: str) -> bool:
 
 def other_hosts(home: Path | None = None) -> list[str]:
     """The other hosts that have data of the present PostgreSQL major in the same home directory."""
-    ours = _data(_home(home), _version(_binaries()))
+    ours = _data(home or places.home(), _version(_binaries()))
     return sorted(path.parent.name for path in ours.parent.glob("[!.]*/PG_VERSION") if path.parent != ours)
 
 
@@ -156,7 +154,7 @@ class _Site:
     @classmethod
     def find(cls, home: Path | None) -> _Site:
         """Find what is there, refuse what doesn't fit, and make what only root needs."""
-        home = _home(home)
+        home = home or places.home()
         binaries = _binaries()
         version = _version(binaries)
         data = _data(home, version)
@@ -171,14 +169,6 @@ class _Site:
         # Not TMPDIR or XDG_RUNTIME_DIR, in which a user's processes may differ.
         runtime = Path(f"/tmp/workerbee-{os.geteuid()}-{digest}")  # noqa: S108 (verified in _make_private)
         return cls(binaries, version, data, runtime, account)
-
-
-def _home(home: Path | None) -> Path:
-    """The directory under which all data directories are, as an absolute path without symlinks."""
-    if home is None:
-        default = "/var/lib/workerbee" if os.geteuid() == 0 else platformdirs.user_data_path("workerbee")
-        home = Path(os.environ.get("WORKERBEE_HOME") or default)
-    return home.expanduser().resolve()
 
 
 def _data(home: Path, version: str) -> Path:

@@ -204,14 +204,15 @@ class KeyFileError(WorkerbeeError):
 
 
 class KeyMismatchError(WorkerbeeError):
-    """The jobset was signed with another key than this process has."""
+    """The jobset was signed with another key than this process has (``ours``); ``path`` is where theirs was found."""
 
-    def __init__(self, jobset_id: str, theirs: str, ours: str | None) -> None:
+    def __init__(self, jobset_id: str, theirs: str, ours: str | None, path: object = None) -> None:
         mine = f"this process has key {ours}" if ours else "this process has no key"
-        super().__init__(
-            f"the jobset {jobset_id!r} was signed with key {theirs}, and {mine}; copy the key file of the "
-            "user who made the jobset and name it by WORKERBEE_KEY_FILE"
-        )
+        lost = "copy the key file of the user who made the jobset and name it by WORKERBEE_KEY_FILE; where that key is "
+        lost += f"lost, go on by: workerbee key renew {jobset_id}"
+        advice = lost if path is None else f"theirs is in {path}, go on with it by WORKERBEE_KEY_FILE={path}"
+        super().__init__(f"the jobset {jobset_id!r} was signed with key {theirs}, and {mine}; {advice}")
+        self.ours = ours
 
 
 class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)

@@ -31,7 +31,7 @@ from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
 from workerbee.reading import COLUMNS, Choice, Chosen, Reading
 from workerbee.registry import SUPERSEDED
-from workerbee.signing import Key
+from workerbee.signing import Key, whereabouts
 from workerbee.store import QUERY_TIMEOUT, Catalogue, Connection, Counts, Progress, passing, schema
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
@@ -361,7 +361,7 @@ class WorkerbeeExecutor(_Submits):
             dsn, self._logger, host=host, port=port, user=user, password=password, dbname=dbname
         )
         try:
-            key = Key.load_or_make()
+            key = self._server.key()
             jobset = self._open_jobset(jobset_id, key)
             client = Client(
                 self._server,
@@ -404,7 +404,7 @@ class WorkerbeeExecutor(_Submits):
                 raise JobsetNotFoundError(str(jobset_id), dropped=True)
             theirs = catalogue.adopt_key(jobset.number, key.fingerprint)
             if theirs != key.fingerprint:
-                raise KeyMismatchError(jobset.name, theirs, key.fingerprint)
+                raise KeyMismatchError(jobset.name, theirs, key.fingerprint, whereabouts(theirs))
             catalogue.sweep()
             return jobset
         finally:

@@ -8,6 +8,7 @@ import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from workerbee import signing
 from workerbee.store import conninfo, described
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ class Server:
         if self._embedded is not None:
             self._embedded.close()
 
+    def key(self) -> signing.Key:
+        """The user's key, made if need be. Beside an embedded server's data there is a copy of it."""
+        key = signing.Key.load_or_make()
+        if self._embedded is not None:
+            signing.keep()
+        return key
+
     def again(self) -> Server:
         """The same server, with a hold of its own if this one has let go of it."""
         if self._embedded is None or self._held:
@@ -88,5 +96,6 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
 def _embedded(dbname: object) -> Server:
     from workerbee import embedded  # noqa: PLC0415 (only who needs it pays for it)
 
+    signing.keep()
     handle = embedded.start()
     return Server(conninfo(handle.dsn, dbname=dbname), embedded=handle)

@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-import platformdirs
-
+from workerbee import places
 from workerbee.errors import KeyFileError
 
 #: Bytes of a signature: HMAC-SHA256 cut to half, which RFC 2104 (5) allows, to halve what each row carries.
@@ -40,7 +39,11 @@ class Key:
 
         Raises KeyFileError if the file can be read by others, or holds no key.
         """
-        path = _path()
+        return cls.read(places.key())
+
+    @classmethod
+    def read(cls, path: Path) -> Key | None:
+        """The key in this file; None without the file. Raises as `load` does."""
         try:
             with path.open(encoding="ascii") as file:
                 mode = os.fstat(file.fileno()).st_mode
@@ -65,9 +68,9 @@ class Key:
     def load_or_make(cls) -> Key:
         """The key, made and written to its file if there is none yet. Raises as `load` does."""
         while (key := cls.load()) is None:
-            path = _path()
+            path = places.key()
             try:
-                _make(path)
+                _write(path, secrets.token_hex(32))
             except OSError as error:
                 raise KeyFileError(path, f"can't be written ({error}); name another by WORKERBEE_KEY_FILE") from error
         return key
@@ -87,18 +90,35 @@ class Key:
         return outer.digest()[:SIZE]
 
 
-def _path() -> Path:
-    named = os.environ.get("WORKERBEE_KEY_FILE")
-    return Path(named) if named else platformdirs.user_config_path("workerbee") / "key"
+def keep() -> None:
+    """Keep a copy of the key beside the embedded server's data; from there it comes back if its own file is lost.
+
+    Data that outlive a cleaned home directory, or a container's, would be of no use without it.
+    """
+    here, copy = places.key(), places.kept_key()
+    for source, target in ((copy, here), (here, copy)):
+        with suppress(OSError):  # there is nothing to copy, or it is there already, or can't be written: see `load`
+            if not target.exists() and Key.read(source) is not None:
+                _write(target, source.read_text("ascii").strip())
 
 
-def _make(path: Path) -> None:
-    """Write a new key; if several processes do, the first one's stays."""
+def whereabouts(fingerprint: str) -> Path | None:
+    """The file here that holds the key with this fingerprint; None if there is none."""
+    for path in (places.key(), places.kept_key()):
+        with suppress(KeyFileError):
+            key = Key.read(path)
+            if key is not None and key.fingerprint == fingerprint:
+                return path
+    return None
+
+
+def _write(path: Path, secret: str) -> None:
+    """Write a key; if several processes do, the first one's stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
+        file.write(secret + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:

@@ -20,6 +20,7 @@ RANKS = {
     "_version": 0,
     "errors": 0,
     "logs": 0,
+    "places": 1,
     "job": 1,
     "pickling": 1,
     "codec": 2,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workerbee.errors import KeyMismatchError
 from workerbee.logs import print_to_stdout
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 
+JOBSET = "workerbee_demo"
 N_FOLDS = 3
 GRID: dict[str, list[Any]] = {
     "C": [0.1, 0.3, 1, 3, 10, 30],
@@ -43,9 +45,9 @@ def evaluate(parameters: Parameters) -> float:
 
 
 @click.command()
-@click.option("--jobset", "jobset_id", default="workerbee_demo", show_default=True, help="Where the jobs are kept.")
+@click.option("--jobset", "jobset_id", help=f"Where the jobs are kept (default: {JOBSET}).")
 @click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default=True, help="Local runners.")
-def demo(jobset_id: str, workers: int) -> None:
+def demo(jobset_id: str | None, workers: int) -> None:
     """Search for a classifier's best parameters, by jobs that outlive this command.
 
     Interrupt it and run it again: it goes on where it was. Once all is done, it only reads the results.
@@ -56,7 +58,14 @@ def demo(jobset_id: str, workers: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
     print_to_stdout(logging.getLogger("workerbee"))
     try:
-        _search(console, jobset_id, workers, sklearn)
+        try:
+            _search(console, jobset_id or JOBSET, workers, sklearn)
+        except KeyMismatchError as error:  # another user's, or that of a key that is lost
+            if jobset_id is not None or error.ours is None:
+                raise
+            own = f"{JOBSET}_{error.ours[:8]}"
+            console.print(f"The jobset {JOBSET} was signed with another key, so {own} is taken.")
+            _search(console, own, workers, sklearn)
     except KeyboardInterrupt:
         console.print("Interrupted. What is finished is stored; run the same command again to go on.")
         raise SystemExit(130) from None

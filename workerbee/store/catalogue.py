@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
 from workerbee.job import Jobset
 from workerbee.store import queries
@@ -115,6 +115,24 @@ class Catalogue:
     def adopt_key(self, number: int, fingerprint: str) -> str:
         """The fingerprint of the key that signs in this jobset: ours, if there was none before."""
         return str(self._run("adopt_key", number=number, key=fingerprint)[0][0])
+
+    def rename_jobset(self, jobset: Jobset, jobset_id: str) -> bool:
+        """Give a jobset another id, with all that it holds; False if another jobset has it."""
+        run = self.connection.run
+        try:
+            run("BEGIN")
+            run("SET LOCAL lock_timeout = '1s'")
+            self._run("rename_jobset", number=jobset.number, id=jobset_id)
+            view = queries.identifiers(jobset.number, jobset.id)["view"]
+            run(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(jobset_id)))
+            run("COMMIT")
+        except errors.UniqueViolation:
+            self.connection.drop()
+            return False
+        except BaseException:
+            self.connection.drop()
+            raise
+        return True
 
     def touch_client(self, number: int) -> bool:
         """Say that the temporary jobset's client is alive; False if the jobset is gone."""

@@ -34,6 +34,9 @@ SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL O
 -- A jobset made by a process without a key (the origin's path) takes the first key that signs in it.
 UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s RETURNING key;
 
+-- name: rename_jobset
+UPDATE workerbee."jobset$" SET id = %(id)s WHERE number = %(number)s;
+
 -- name: touch_client
 -- A temporary jobset lives as long as its client says so.
 UPDATE workerbee."jobset$" SET seen_at = now()

@@ -250,6 +250,11 @@ class JobsetReader:
         rows = self._run("newest")
         return rows[0][0] if rows else None
 
+    def legible(self) -> tuple[int, int, int, int]:
+        """How many jobs there are, and with JSON as input; how many completed runs, and with JSON as result."""
+        [(jobs, inputs, completed, results)] = self._run("legible")
+        return jobs, inputs, completed, results
+
     def run_facts(self, jobs: Sequence[int]) -> dict[int, RunFacts]:
         """How the latest run of each of these jobs ended, by job; those that haven't ended are left out."""
         return {job: RunFacts(*facts) for job, *facts in self._run("run_facts", jobs=array(jobs))}

@@ -114,6 +114,12 @@ SELECT number, digest, identity, name, codec, python FROM {function} ORDER BY nu
 -- The function of the job that was added last.
 SELECT function FROM {job} ORDER BY id DESC LIMIT 1;
 
+-- name: legible
+-- How much of it a person can read: jobs, and those whose input is JSON; completed runs, and those whose result is.
+SELECT (SELECT count(*) FROM {job}), (SELECT count(*) FROM {job} WHERE payload IS NULL),
+       (SELECT count(*) FROM {outcome} WHERE status = 'completed'),
+       (SELECT count(*) FROM {outcome} WHERE status = 'completed' AND payload IS NULL);
+
 -- name: run_facts
 -- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).
 SELECT o.job,

@@ -1,0 +1,69 @@
+"""Where Workerbee's own files are: the user's key, and the data of the embedded server.
+
+WORKERBEE_KEY_FILE and WORKERBEE_HOME name them; else they are in the user's directories. A container's user may have
+none that can be written to, nor an entry in /etc/passwd: then both are in a private directory of /var/tmp.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+from workerbee.errors import EmbeddedServerError
+
+_MAKESHIFT = Path("/var/tmp")  # noqa: S108 (verified in _makeshift)
+
+
+def home() -> Path:
+    """The directory under which the embedded server's data are, as an absolute path without symlinks."""
+    named = os.environ.get("WORKERBEE_HOME")
+    if named:
+        return Path(os.path.expanduser(named)).resolve()  # noqa: PTH111 (which raises without a home)
+    usual = Path("/var/lib/workerbee") if os.geteuid() == 0 else platformdirs.user_data_path("workerbee")
+    return usual.resolve() if _is_usable(usual) else _makeshift()
+
+
+def key() -> Path:
+    """The file of the user's key."""
+    named = os.environ.get("WORKERBEE_KEY_FILE")
+    if named:
+        return Path(named)
+    usual = platformdirs.user_config_path("workerbee") / "key"
+    return usual if _is_usable(usual) else home() / "key"
+
+
+def kept_key() -> Path:
+    """The copy of the key beside the embedded server's data, which are of no use without it."""
+    return home() / "key"
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether it is there or could be made. Without a home directory the path begins with a ``~``."""
+    # Not Path.exists, which raises at a directory that is closed to us.
+    nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)  # noqa: PTH110
+    return path.is_absolute() and (nearest == path or os.access(nearest, os.W_OK | os.X_OK))
+
+
+def _makeshift() -> Path:
+    """A private directory for who has no home; said when it is made, as it may be cleared some day.
+
+    Raises EmbeddedServerError if somebody else was there first.
+    """
+    directory = _MAKESHIFT / f"workerbee-{os.geteuid()}"
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+        logging.getLogger("workerbee").warning(
+            "there is no home directory to write to: the data are kept in %s; name a lasting place by WORKERBEE_HOME",
+            directory,
+        )
+    status = directory.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise EmbeddedServerError(
+            f"there is no home directory to write to, and {directory} isn't ours alone; name a place for the data "
+            "by WORKERBEE_HOME"
+        )
+    return directory
