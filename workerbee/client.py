@@ -22,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from workerbee import codec, functions
+from workerbee.cancelling import Cancelling
 from workerbee.ends import decode
 from workerbee.errors import (
     BrokenWorkerbeeError,
@@ -39,16 +40,11 @@ from workerbee.local import LocalBee
 from workerbee.registry import Registry
 from workerbee.server import Server
 from workerbee.signing import Key, Signer
-from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, gone, passing, retrying
+from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, gone, retrying
 from workerbee.watcher import Watcher
 
 #: So many deaths of local bees within a minute are enough.
 BEE_DEATHS = 5
-#: Seconds that cancelling one future, and many, waits for the database.
-CANCEL_PATIENCE, CANCEL_ALL_PATIENCE = 1.0, 10.0
-CHUNK = 2000
-#: Seconds that bees have to give back what they took ahead, and after which they are asked again.
-RECALL, RECALL_AGAIN = 0.25, 1.0
 
 
 class Client:
@@ -81,8 +77,6 @@ class Client:
         self._bee_draining = False
         self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
-        self._control = threading.Lock()
-        self._recalled_at = -RECALL_AGAIN
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
@@ -99,6 +93,9 @@ class Client:
             ledger=self._ledger,
             watcher=self._watcher,
             log=logger,
+        )
+        self._cancelling = Cancelling(
+            self._control_connection, jobset, writer, flusher=self._flusher, ledger=self._ledger, log=logger
         )
         self._ending = threading.Lock()
         self._threads = [
@@ -228,51 +225,19 @@ class Client:
 
     def cancel(self, future: JobFuture) -> bool:
         """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
-        deadline = time.monotonic() + CANCEL_PATIENCE
-        taken, under_way = self._flusher.withdraw([future], deadline)
-        if taken or under_way:
-            return bool(taken)
-        self._flusher.rest(deadline)  # or another call may just be finding out that it is this job
-        if future.job is None:
-            return self._broken is not None
-        if self._ledger.is_shared(future) or not future.inserted:
-            if future.running():
-                return False
-            self._ledger.forget(future)
-            return True
-        return future.job in self._cancel_rows([future], deadline) or bool(self._recall([future], deadline))
+        return self._cancelling.cancel(future) or (future.job is None and self._broken is not None)
 
-    def cancel_all(self, futures: Iterable[JobFuture]) -> None:
-        """Cancel many at once, as far as they haven't started; the futures too."""
-        deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        _, stored = self._withdraw(futures, deadline)
-        begun: list[JobFuture] = []
-        for chunk in _chunks([future for future in stored if future.inserted]):
-            done = self._cancel_rows(chunk, deadline)
-            for future in chunk:
-                if future.job in done:
-                    future.abandon()
-                elif not future.done():
-                    begun.append(future)
-        done = self._recall(begun, deadline)
-        for future in begun:
-            if future.job in done:
-                future.abandon()
-        self._detach(future for future in stored if not future.inserted and not future.running())
+    def cancel_queued(self) -> int:
+        """Cancel what isn't stored yet; how many."""
+        return self._cancelling.withdraw(self._flusher.pending())[0]
+
+    def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
+        """End jobs as cancelled, also those that run; their runners are killed. How many."""
+        return self._cancelling.cancel_running(self._awaited() if futures is None else futures)
 
     def _awaited(self) -> list[JobFuture]:
         """All futures that haven't ended, of calls that are stored and of those that aren't yet."""
         return [*self._flusher.pending(), *self._ledger.futures()]
-
-    def _withdraw(self, futures: Iterable[JobFuture], deadline: float) -> tuple[int, list[JobFuture]]:
-        """Cancel what is still queued: how many; and what is stored. What is on its way by the deadline is neither."""
-        chosen = [future for future in dict.fromkeys(futures) if not future.done()]
-        taken, under_way = self._flusher.withdraw(chosen, deadline)
-        for future in chosen:
-            if future in taken:
-                future.abandon()
-        gone = taken | under_way
-        return len(taken), [f for f in chosen if f not in gone and f.job is not None and not f.done()]
 
     def give_up(self, futures: deque[JobFuture]) -> None:
         """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
@@ -280,7 +245,7 @@ class Client:
         The garbage collector may ask for it, in any thread and with any lock held; then the watcher does it soon.
         """
         self._given_up.put(futures)
-        if self._ledger.locked() or threading.current_thread() in self._threads:
+        if self._ledger.locked() or self._cancelling.busy or threading.current_thread() in self._threads:
             self._watcher.wake()
         else:
             self._let_go()
@@ -289,22 +254,13 @@ class Client:
         with suppress(queue.Empty):
             while True:
                 futures = self._given_up.get_nowait()
-                left = [future for future in futures if not future.done()]
+                left = [future for future in futures if not future.ended]
                 futures.clear()
                 if self.jobset.temporary:
-                    self.cancel_all(left)
+                    self._cancelling.cancel_waiting(left)
                 else:
-                    self._detach(left)
-
-    def _detach(self, futures: Iterable[JobFuture]) -> None:
-        for future in futures:
-            self._ledger.forget(future)
-            future.abandon()
-        self._watcher.wake()
-
-    def cancel_queued(self) -> int:
-        """Cancel what isn't stored yet; how many."""
-        return self._withdraw(self._flusher.pending(), time.monotonic() + CANCEL_ALL_PATIENCE)[0]
+                    self._cancelling.detach(left)
+                self._watcher.wake()
 
     def registry(self, connection: Connection) -> Registry:
         """The jobset's functions, for the caller's own thread."""
@@ -317,68 +273,6 @@ class Client:
     def look(self) -> None:
         """Look at once whether what is waited for has ended."""
         self._watcher.ask(self._ledger.window(len(self._ledger)))
-
-    def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
-        """End jobs as cancelled, also those that run; their runners are killed. How many."""
-        deadline = time.monotonic() + CANCEL_ALL_PATIENCE
-        n, stored = self._withdraw(self._awaited() if futures is None else futures, deadline)
-        for chunk in _chunks(stored):
-            if time.monotonic() > deadline:
-                break
-            n += len(self._controlled(ClientStore.cancel_running, chunk, deadline))
-        return n
-
-    def _recall(self, futures: list[JobFuture], deadline: float) -> set[int]:
-        """Cancel what no runner has begun of what bees have taken ahead; the jobs. They are asked to give it back."""
-        done: set[int] = set()
-        now = time.monotonic()
-        if futures and now > self._recalled_at + RECALL_AGAIN:
-            self._recalled_at = now
-            self._controlled(self._ask_back, futures[:1], deadline)
-        pause = 0.005
-        until = min(deadline, self._recalled_at + RECALL)
-        while (left := [f for f in futures if f.job not in done and not f.done()]) and time.monotonic() < until:
-            time.sleep(pause)
-            pause *= 2
-            for chunk in _chunks(left):
-                done |= self._cancel_rows(chunk, deadline)
-        return done
-
-    def _ask_back(self, _: ClientStore, __: list[tuple[int, int]]) -> set[int]:
-        Catalogue(self._control_connection).recall(self.jobset.number)
-        return set()
-
-    def _cancel_rows(self, futures: list[JobFuture], deadline: float) -> set[int]:
-        done: set[int] = set()
-        for _ in range(3):  # a batch may be split under our eyes
-            left = [f for f in futures if f.job not in done and not f.done()]
-            if not left:
-                break
-            done |= self._controlled(ClientStore.cancel_waiting, left, deadline)
-        for future in futures:
-            if future.job in done:
-                self._ledger.forget(future)
-        return done
-
-    def _controlled(
-        self,
-        action: Callable[[ClientStore, list[tuple[int, int]]], set[int]],
-        futures: list[JobFuture],
-        deadline: float,
-    ) -> set[int]:
-        """Run a cancellation on the control connection, within the time; nothing if the database is away."""
-        keys = [(f.stored_job, f.stored_run) for f in futures]
-        if not self._control.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return set()
-        try:
-            self._control_connection.patience = max(0.05, deadline - time.monotonic())
-            return action(ClientStore(self._control_connection, self.jobset, self._writer), keys)
-        except Exception as error:
-            if not passing(error) and not gone(error):
-                raise
-            return set()
-        finally:
-            self._control.release()
 
     # Bees of our own
 
@@ -465,7 +359,7 @@ class Client:
             return
         self._closing = True
         if cancel:
-            self.cancel_all(self._awaited())
+            self._cancelling.cancel_waiting(self._awaited())
         self._flusher.close()
         self._watcher.wake()
 
@@ -481,7 +375,7 @@ class Client:
         except BrokenWorkerbeeError as error:
             self.log.warning("not everything could be stored: %s", error)
         finally:
-            self._detach(self._awaited())
+            self._cancelling.detach(self._awaited())
             self.close()
 
     def abandon(self) -> None:
@@ -489,7 +383,7 @@ class Client:
         self._closing = True
         futures = self._awaited()
         self._flusher.withdraw(futures, 0.0)
-        self._detach(futures)
+        self._cancelling.detach(futures)
         self.close()
 
     def quit(self) -> None:
@@ -530,8 +424,3 @@ class Client:
         self._control_connection.close()
         self._server.close()
         self.ended.set()
-
-
-def _chunks(futures: list[JobFuture]) -> Iterator[list[JobFuture]]:
-    for start in range(0, len(futures), CHUNK):
-        yield futures[start : start + CHUNK]

@@ -184,7 +184,7 @@ class Flusher:
                 self._store_calls(batch[: len(batch) // 2])
                 self._store_calls(batch[len(batch) // 2 :])
             else:
-                self._ledger.forget(batch[0].future)
+                self._ledger.forget([batch[0].future])
                 batch[0].future.resolve(None, EncodingError("the call", error))
 
     def _send(self, batch: list[Pending]) -> None:

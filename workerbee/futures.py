@@ -85,6 +85,11 @@ class JobFuture(Future[Any]):
         assert self.run is not None  # noqa: S101
         return self.run
 
+    @property
+    def ended(self) -> bool:
+        """As `done()`, without making what somebody could wait on."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
     def cancel(self) -> bool:
         """Cancel the job if it isn't running and nobody else waits for it.
 
@@ -98,6 +103,11 @@ class JobFuture(Future[Any]):
 
     def abandon(self) -> bool:
         """Cancel this future alone, whatever its job does; False if it has ended otherwise."""
+        with _OBSERVING:
+            if not self._observed:
+                if self._state != FINISHED:
+                    self._state = CANCELLED_AND_NOTIFIED
+                return self._state != FINISHED
         with self._condition:
             if self._state == FINISHED:
                 return False

@@ -45,11 +45,12 @@ class Ledger:
                 if future.wanted:
                     self._futures.setdefault(job, []).append(future)
 
-    def forget(self, future: JobFuture) -> None:
-        """Wait for this future no more."""
+    def forget(self, futures: Iterable[JobFuture]) -> None:
+        """Wait for these futures no more."""
         with self._lock:
-            future.wanted = False
-            self._remove(future)
+            for future in futures:
+                future.wanted = False
+                self._remove(future)
 
     def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:
         """The futures that these ended runs resolve; they are booked no more."""
@@ -99,8 +100,10 @@ class Ledger:
         return futures
 
     def _remove(self, future: JobFuture) -> None:
-        booked = self._futures.get(future.stored_job) if future.job is not None else None
-        if booked and future in booked:
-            booked.remove(future)
-            if not booked:
-                del self._futures[future.stored_job]
+        job = future.job
+        booked = self._futures.get(job) if job is not None else None
+        if job is not None and booked and future in booked:
+            if len(booked) > 1:
+                booked.remove(future)
+            else:
+                del self._futures[job]

@@ -133,7 +133,7 @@ def test_cancelling_waits_for_no_call_but_its_own(
     reopen: Open, shared: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is stored is cancelled meanwhile; what can't be stored in time is not, and runs."""
-    monkeypatch.setattr("workerbee.client.CANCEL_ALL_PATIENCE", 1.0)
+    monkeypatch.setattr("workerbee.cancelling.PAGE_PATIENCE", 1.0)
     executor = reopen()
     held = executor.submit(jobs.hold, gate.path)
     gate.holds(1)
@@ -143,7 +143,7 @@ def test_cancelling_waits_for_no_call_but_its_own(
         eventually(lambda: not late.queued)
         assert executor.cancel_running([held]) == 1
         assert executor.cancel_running([late]) == 0
-        executor._client.cancel_all([late])
+        executor._client._cancelling.cancel_waiting([late])
     assert late.result(30) == 6
     assert held.cancelled()
 

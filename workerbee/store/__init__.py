@@ -2,7 +2,7 @@
 
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
-from workerbee.store.client import ClientStore, SameCall
+from workerbee.store.client import Cancelled, ClientStore, SameCall
 from workerbee.store.connection import (
     QUERY_TIMEOUT,
     Connection,
@@ -36,6 +36,7 @@ __all__ = [
     "BeeRow",
     "BeeStore",
     "BegunRow",
+    "Cancelled",
     "Catalogue",
     "ClientStore",
     "Connection",

@@ -53,6 +53,13 @@ class Result(NamedTuple):
     end: Stored | None
 
 
+class Cancelled(NamedTuple):
+    """What came of a cancellation: the jobs that are cancelled by it (None: all of them), and what is undecided."""
+
+    jobs: list[int] | None
+    undecided: list[Run]
+
+
 class ClientStore:
     """One jobset as its clients see it, over one connection."""
 
@@ -223,17 +230,16 @@ class ClientStore:
         asked, cancelled = sorted(set(runs)), set[int]()
         for _ in range(CANCEL_TRIES):
             if asked:
-                done, undecided = self.cancel(asked, running=running)
-                cancelled.update(done if done is not None else (job for job, _ in asked))
+                jobs, undecided = self.cancel(asked, running=running)
+                cancelled.update(jobs if jobs is not None else (job for job, _ in asked))
                 asked = undecided
         return cancelled
 
-    def cancel(self, runs: Sequence[Run], *, running: bool) -> tuple[list[int] | None, list[Run]]:
+    def cancel(self, runs: Sequence[Run], *, running: bool) -> Cancelled:
         """Cancel in one statement those of these (job, run) that haven't started, and with ``running`` the others.
 
-        Returns the jobs that are cancelled now (None: all of them), and what to ask for again because bees were just
-        changing its headers. What has ended, or runs and may, is in neither. Each is asked for once; neighbours
-        that stand side by side are quickest.
+        Undecided, and to be asked for again, are those whose headers bees were just changing. What has ended, or runs
+        and may, is in neither list. Each is asked for once; neighbours that stand side by side are quickest.
         """
         ranges = _ranges(runs)
         params = {
@@ -246,7 +252,7 @@ class ClientStore:
             "running": running,
         }
         [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer})
-        return done, sorted(zip(jobs, numbers, strict=True))
+        return Cancelled(done, sorted(zip(jobs, numbers, strict=True)))
 
     def results(self, after: int, n: int, functions: Iterable[int] | None = None) -> list[Result]:
         """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
