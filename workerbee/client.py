@@ -63,6 +63,7 @@ class Client:
         self.jobset = jobset
         self.ended = threading.Event()
         self.n_local = 0  # runners of our own
+        self.interrupted = False  # its caller was told what goes on
         self.latest: functions.Function | None = None  # what was submitted last
         self.log = logger
         self._patience = reconnect_timeout

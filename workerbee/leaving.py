@@ -38,8 +38,9 @@ def interrupted(client: Client, error: BaseException) -> None:
 
 def say_what_goes_on(client: Client, error: BaseException) -> None:
     """One line for one interrupt, whoever meets it first on its way up."""
-    if getattr(error, "_workerbee_told", False):
+    if _is_told(error):
         return
+    client.interrupted = True
     error._workerbee_told = True  # type: ignore[attr-defined]  # noqa: SLF001 (a mark on the interrupt itself)
     if client.jobset.temporary:
         client.log.warning("interrupted: what waits is cancelled, and what runs is stopped")
@@ -50,6 +51,10 @@ def say_what_goes_on(client: Client, error: BaseException) -> None:
         client.jobset.name,
         *_state(client),
     )
+
+
+def _is_told(error: BaseException) -> bool:
+    return getattr(error, "_workerbee_told", False)
 
 
 def _state(client: Client) -> tuple[str, str]:
@@ -78,7 +83,9 @@ def _at_exit() -> None:
     cause = getattr(sys, "last_value", None)  # what has ended the program
     try:
         for client in clients:
-            if isinstance(cause, KeyboardInterrupt):
+            if isinstance(cause, KeyboardInterrupt) and client.interrupted and not _is_told(cause):
+                _end_at_once([client])
+            elif isinstance(cause, KeyboardInterrupt):
                 interrupted(client, cause)
             elif client.jobset.temporary:
                 client.close()

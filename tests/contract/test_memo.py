@@ -186,6 +186,25 @@ def test_a_cancelled_job_is_cancelled_everywhere(reopen: Open, busy: WorkerbeeEx
         theirs.result(timeout=10)
 
 
+def test_a_whole_jobset_is_cancelled_by_anybody(busy: WorkerbeeExecutor, reopen: Open, gate: Gate) -> None:
+    """What waits and what runs, whoever brought it, and what isn't stored yet; or the jobs of one function."""
+    held = busy._client._ledger.futures()
+    waiting = [busy.submit(jobs.mul, n, n) for n in range(450)] + [busy.submit(jobs.plain_value, 7)]
+    busy.flush()
+    guest = reopen(0)
+    assert guest.cancel(jobs.mul, version="none such") == 0
+    assert guest.cancel("plain_value") == 1
+    wait(waiting[-1:], 30)
+    assert [future.cancelled() for future in waiting[-2:]] == [False, True]
+    theirs = guest.submit(jobs.mul, -1, -1)
+    assert guest.cancel() >= 451
+    assert busy.cancel() == 0
+    wait([*held, *waiting, theirs], 30)
+    assert all(future.cancelled() for future in [*held, *waiting, theirs])
+    assert busy.progress() in [(0, 0, 0, 0, n) for n in (452, 453)]  # the last may not have been stored
+    assert busy.submit(jobs.mul, 2, 3).result(30) == 6  # and the runner is free
+
+
 def test_a_failed_call_is_run_anew_when_it_is_submitted_again(reopen: Open, tmp_path: Path) -> None:
     """A new run of the same job."""
     path = tmp_path / "ran"
