@@ -145,7 +145,8 @@ class Client:
 
     def _say_that_nothing_is_remembered(self, function: functions.Function) -> None:
         if self._is_first(function, "memo"):
-            what = "arguments that aren't exactly JSON" if function.memo else "state that isn't exactly JSON"
+            why = function.culprit
+            what = "arguments that aren't exactly JSON" if why is None else f"what can't be compared: {why}"
             self.log.info(
                 "calls of %s have %s: each one is a job of its own, also when it is submitted again",
                 function.name,
@@ -325,8 +326,6 @@ class Client:
                 self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
             case "broken":
                 self._break(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"), None)
-            case "unusable" if self.jobset.temporary:
-                self._break(BrokenWorkerbeeError(f"the local bee can't run a function: {event['reason']}"), None)
             case "dropped":
                 self._break(JobsetNotFoundError(self.jobset.name, dropped=True), None)
 

@@ -7,7 +7,6 @@ positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import re
@@ -17,7 +16,7 @@ from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore
 from math import isfinite
 from typing import Any, NamedTuple
 
-from workerbee import pickling
+from workerbee import bytecode, pickling
 from workerbee.errors import EncodingError
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
@@ -213,15 +212,5 @@ def canonical_text(text: str) -> bytes:
     return to_sorted_json(json.loads(text)).encode()
 
 
-def canonical(value: object) -> bytes | None:
-    """Canonical bytes of a value that is exactly JSON; None for any other."""
-    return to_sorted_json(value).encode() if is_plain(value) else None
-
-
-def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for these parts; no other list of parts reads the same."""
-    whole = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "big"))
-        whole.update(part)
-    return whole.digest()
+#: 16 bytes that stand for these parts; no other list of parts reads the same.
+digest = bytecode.digest

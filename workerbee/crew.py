@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +35,18 @@ TAIL = 64 * 1024
 DEATHS = 3
 
 
+class Record(NamedTuple):
+    """The record of a function as runners get it, with its jobset's UUID, and when this bee got it."""
+
+    jobset: str
+    function: tuple[Any, ...]
+    since: float
+
+    @property
+    def size(self) -> int:
+        return len(self.function[4])
+
+
 @dataclass(eq=False)
 class Held:
     """A claimed batch while this bee works on it. ``open`` are the jobs whose end isn't recorded yet."""
@@ -44,6 +56,7 @@ class Held:
     open: dict[int, Job]
     unstarted: deque[Job] = field(default_factory=deque)  # beyond the mark: not yet ours to run
     mark: int = 0
+    record: Record | None = None
     given_at: float = field(default_factory=time.monotonic)
 
 
@@ -92,12 +105,39 @@ class Appetite(NamedTuple):
 SATED = Appetite(0, 0.0, 0)
 
 
+class Records:
+    """The records that were used last, as far as there is room: so many, and so many bytes."""
+
+    def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
+        self._most = most
+        self._room = size
+        self._kept: OrderedDict[tuple[int, int], Record] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> Record | None:
+        record = self._kept.get(key)
+        if record is not None:
+            self._kept.move_to_end(key)
+        return record
+
+    def keep(self, key: tuple[int, int], record: Record) -> list[tuple[int, int]]:
+        """Keep a record, which is new; those that had to go for it."""
+        self._kept[key] = record
+        self._room -= record.size
+        gone = []
+        while len(self._kept) > self._most or (self._room < 0 and len(self._kept) > 1):
+            oldest, let_go = self._kept.popitem(last=False)
+            self._room += let_go.size
+            gone.append(oldest)
+        return gone
+
+
 class RunnerProcess:
     """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
 
     def __init__(self, crew: Crew, own: socket.socket | None, own_mark: int | None) -> None:
         self.in_hand: dict[int, Task] = {}
-        self.functions: set[Key] = set()
+        self.functions: Records = Records()
+        self.started_at = time.monotonic()
         self.n_done = 0
         self.tail = bytearray()
         self.killed: tuple[str, int] | None = None  # why, and in which job
@@ -181,7 +221,7 @@ class Crew:
         self._wake = wake
         self._ready: deque[Task] = deque()
         self._ends: list[End | Unusable] = []
-        self._records: dict[Key, tuple[str, tuple[Any, ...]]] = {}
+        self._records = Records()
         self.pace = Pace()
         self._backlog: Counter[Key] = Counter()  # jobs that were given and haven't ended, by function
         self._wary = False  # what was taken ahead was called for by others
@@ -199,15 +239,19 @@ class Crew:
 
     # What the supervisor's thread calls
 
-    def know(self, jobset: Jobset, function: Function) -> None:
+    def know(self, jobset: Jobset, function: Function) -> Record:
         """Functions are sent to each runner once, ahead of the first job that needs them."""
-        self._records[jobset.number, function.number] = (str(jobset.uuid), tuple(function))
+        record = Record(str(jobset.uuid), tuple(function), time.monotonic())
+        self._records.keep((jobset.number, function.number), record)
+        return record
 
-    def knows(self, jobset: int, function: int) -> bool:
-        return (jobset, function) in self._records
+    def known(self, jobset: int, function: int) -> Record | None:
+        """The record of a function, if it is here still."""
+        return self._records.get((jobset, function))
 
     def give(self, held: Held, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
+        held.record = held.record or self.known(held.jobset.number, held.batch.function)
         tasks = [Task(held, job) for job in jobs]
         if tasks:
             self._backlog[_function(tasks[0])] += len(tasks)
@@ -371,6 +415,10 @@ class Crew:
         if message[0] == "done":
             self._done(runner, message[1])
             return
+        if message[0] == "outdated":
+            runner.channel.queue(("quit",))
+            runner.leaving = True
+            return
         unusable = Unusable(*message[1:])
         self._barred.add((unusable.jobset, unusable.function))
         self._ends.append(unusable)
@@ -461,14 +509,20 @@ class Crew:
             runner.in_hand[self._number] = task
             job = task.job
             calls.append((self._number, job.id, job.run, job.attempts + 1, job.codec, job.data, job.mac))
-        if key not in runner.functions and key in self._records:
-            uuid, record = self._records[key]
-            runner.channel.queue(("function", key[0], uuid, key[1], record))
-            runner.functions.add(key)
+        self._make_known(runner, key, first.held.record)
         runner.channel.queue(("jobs", *key, calls))
         if self._max_tasks is not None and runner.n_done + len(runner.in_hand) >= self._max_tasks:
             runner.channel.queue(("quit",))
             runner.leaving = True
+
+    def _make_known(self, runner: RunnerProcess, key: tuple[int, int], record: Record | None) -> None:
+        """Send a runner the record of a function that it is to run; to make room, it forgets others."""
+        if record is None or runner.functions.get(key) is not None:
+            return
+        fresh = runner.started_at >= record.since
+        runner.channel.queue(("function", key[0], record.jobset, key[1], record.function, fresh))
+        for jobset, function in runner.functions.keep(key, record):
+            runner.channel.queue(("forget", jobset, function))
 
     def _transmit(self, runner: RunnerProcess) -> None:
         try:

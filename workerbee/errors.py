@@ -17,6 +17,7 @@
         ├── KeyFileError                            the key file can't be used
         ├── KeyMismatchError                        another key signed this
         ├── FunctionUnavailable                     this bee can't run the function; another may
+        │   └── FunctionOutdated                    this process can't any more; a new one may
         ├── ConnectionStringError (ValueError)
         ├── DatabaseUnavailableError (ConnectionError)
         ├── UnsupportedDatabaseError                too old, or a newer schema
@@ -166,12 +167,13 @@ class UniqueInputDataConstraintError(WorkerbeeError, ValueError):
 
 
 class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
-    """A function, its arguments or a result can't be pickled."""
+    """A function, its arguments or a result can't be pickled; ``culprit`` names the part of it that can't."""
 
-    def __init__(self, what: str, cause: BaseException) -> None:
+    def __init__(self, what: str, cause: BaseException, culprit: str | None = None) -> None:
+        where = f": {culprit}" if culprit else ""
         super().__init__(
-            f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}); pass what it is made from, such as "
-            "a path or plain data, and open or build it inside the job"
+            f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}){where}; pass what it is made from, "
+            "such as a path or plain data, and open or build it inside the job"
         )
 
 
@@ -217,6 +219,13 @@ class KeyMismatchError(WorkerbeeError):
 
 class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)
     """This process can't run the function; its jobs are left to bees that can."""
+
+
+class FunctionOutdated(FunctionUnavailable):
+    """This process has imported the module of the function before it was changed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} was imported here before its code was changed")
 
 
 class ConnectionStringError(WorkerbeeError, ValueError):

@@ -465,14 +465,14 @@ class Chunk:
     """Some calls of one function as one job, whose result is the list of their outcomes."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
+        self.__wrapped__ = fn  # whose code is this one's
 
     def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[tuple[Any, bytes | None]]:
         """Raises JobFailedError if a call does: the chunk is tried again."""
         outcomes: list[tuple[Any, bytes | None]] = []
         for args in calls:
             try:
-                outcomes.append((self.fn(*args), None))
+                outcomes.append((self.__wrapped__(*args), None))
             except JobFailedError:
                 raise
             except Exception as error:  # noqa: BLE001 (it belongs to this call alone)

@@ -18,8 +18,7 @@ from concurrent.futures.process import _RemoteTraceback
 from types import FunctionType, MemberDescriptorType, TracebackType
 from typing import Any, TypeVar
 
-import cloudpickle
-
+from workerbee import pickling
 from workerbee.codec import WARN_BYTES
 from workerbee.errors import RemoteError, complete, rebuilt, text_of
 
@@ -142,9 +141,9 @@ def _is_harmless(error: object) -> bool:
 
 def _pickled(error: BaseException) -> str | None:
     """The pickle of an exception as its own ``__reduce__`` has it, or else of its parts; None if neither will do."""
-    for dumps in (lambda: cloudpickle.dumps(error, protocol=5), lambda: _dump_parts(error)):
+    for dumps in (pickling.dumps, _dump_parts):
         try:
-            data = dumps()
+            data = dumps(error)
             if len(data) <= WARN_BYTES and _bears_use(pickle.loads(data), error):  # noqa: S301 (made just above)
                 return base64.b64encode(data).decode()
         except BaseException:  # noqa: BLE001, S112 (the next way may do)
@@ -174,11 +173,11 @@ def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
 
 def _dump_parts(error: BaseException) -> bytes:
     file = io.BytesIO()
-    _PartsPickler(file, protocol=5).dump(error)
+    _PartsPickler(file).dump(error)
     return file.getvalue()
 
 
-class _PartsPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+class _PartsPickler(pickling.PlainPickler):
     """Takes exceptions apart, without their ``__reduce__`` and ``__init__``; what can't be pickled becomes its text."""
 
     def reducer_override(self, obj: Any) -> Any:

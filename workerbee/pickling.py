@@ -13,36 +13,21 @@ import hashlib
 import io
 import os
 import pickle
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
+from workerbee import classes
+from workerbee.imports import CachedFunction, by_value, importable
+
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
 MOST = 8
-
-
-def importable(fn: Any) -> bool:
-    """Whether another process gets this very object by importing its name."""
-    module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__" or _by_value(module):
-        return False
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found is fn
-
-
-def _by_value(module: str) -> bool:
-    """Whether the user has asked for this module, or a package it is in, to travel by value."""
-    registered = cloudpickle.list_registry_pickle_by_value()
-    return any(module == name or module.startswith(name + ".") for name in registered)
 
 
 # Dumping
@@ -72,7 +57,7 @@ class _Bundle(NamedTuple):
         return _load, tuple(self)
 
 
-class _PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -87,10 +72,16 @@ class _PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             make, parts = self.dispatch_table[CodeType](obj)
             # cloudpickle leaves the file out; a traceback is to show where a job has failed.
             return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
+        if isinstance(obj, type) and classes.is_by_value(obj):
+            return classes.reduced(obj)
+        if isinstance(obj, FunctionType) and by_value(obj.__module__ or ""):
+            return self._dynamic_function_reduce(obj)
+        if isinstance(obj, ModuleType) and by_value(obj.__name__) and obj.__name__ != "__main__":
+            return classes.reduced_module(obj)
         return super().reducer_override(obj)
 
 
-class _Pickler(_PlainPickler):
+class _Pickler(PlainPickler):
     """Notes what the functions find in their globals."""
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -106,7 +97,7 @@ class _Pickler(_PlainPickler):
         return make, (code, space, *rest), state, None, None, _set_state
 
 
-class _DigestPickler(_PlainPickler):
+class _DigestPickler(PlainPickler):
     """Leaves out what functions find in the given globals: each of those has a digest of its own."""
 
     def __init__(self, file: io.BytesIO, known: dict[str, Any]) -> None:
@@ -139,9 +130,6 @@ def _digest(value: object, known: dict[str, Any]) -> bytes:
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return os.urandom(16)
     return hashlib.blake2b(file.getbuffer(), digest_size=16).digest()
-
-
-CachedFunction: type[Any] = type(functools.cache(len))
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
@@ -185,11 +173,12 @@ class Namespaces:
     @contextmanager
     def used(self) -> Iterator[None]:
         """Whatever is unpickled meanwhile finds its globals here."""
-        token = _used.set(self)
+        token, arriving = _used.set(self), classes.arriving.set(True)
         try:
             yield
         finally:
             _used.reset(token)
+            classes.arriving.reset(arriving)
 
     def find(self, origin: Origin) -> dict[str, Any]:
         """The globals for functions that come from there."""

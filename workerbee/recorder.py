@@ -6,7 +6,7 @@ import json
 import logging
 
 from workerbee.crew import DEATHS, Crew, End, Task
-from workerbee.errors import EncodingError, RunnerDiedError
+from workerbee.errors import EncodingError, FunctionUnavailable, RunnerDiedError
 from workerbee.failures import encode_error
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Outcome
@@ -39,6 +39,8 @@ class Judge:
             timeout = f"its timeout of {end.task.held.batch.timeout:g} s"
             error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
             return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
+        if end.kind == "refused":
+            return self._own_outcome(end.task, "error", FunctionUnavailable(end.evidence), 0.0), Limits(1)
         if end.kind == "orphaned":
             # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
             error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")

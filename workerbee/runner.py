@@ -7,10 +7,13 @@
 Each job is verified, decoded, performed, encoded and signed here, so that this work is spread over the
 runners. The messages:
 
-- ``("function", jobset, uuid, number, record)``  what calls of this function need; loaded when first used
+- ``("function", jobset, uuid, number, record, fresh)``  what calls of this function need; loaded when first used;
+  ``fresh``: this runner was started after its bee had got the record
+- ``("forget", jobset, number)``  that function isn't needed for now
 - ``("jobs", jobset, function, [(n, job, run, attempt, codec, data, mac), …])``  to be done in this order
 - ``("done", [(n, kind, codec, data, mac, duration), …])``  kind ``recalled``: was taken back, did not run
 - ``("unusable", jobset, function, reason, error record or None)``  its jobs can't be run here
+- ``("outdated", jobset, function)``  they can't be run in this process, but perhaps in a new one
 - ``("settled",)``  to a caller's own runner: a failure of its is recorded
 """
 
@@ -31,7 +34,7 @@ from uuid import UUID
 
 from workerbee import codec, functions, inputs, records
 from workerbee.channel import Channel, Mark
-from workerbee.errors import FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
+from workerbee.errors import FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
 from workerbee.failures import encode_error
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.perform import Jobs, perform
@@ -95,10 +98,11 @@ class Work:
         self.records: dict[int, Function] = {}
         #: For each function the jobset's signer, if this bee has the key that its record was signed with.
         self.signers: dict[int, Signer | None] = {}
+        self._fresh: dict[int, bool] = {}
         self._loader = functions.Loader()
         self._loaded: dict[int, tuple[Callable[..., Any], Namespaces]] = {}
 
-    def learn(self, number: int, record: Function) -> None:
+    def learn(self, number: int, record: Function, *, fresh: bool = True) -> None:
         """A function, as its row has it. The signature covers all of that by the digest."""
         signed = self._signer is not None and self._signer.verify(
             record.mac, "function", 0, 0, record.codec, record.digest, record.body
@@ -106,6 +110,11 @@ class Work:
         whole = functions.digest(record.name, record.codec, record.body, record.python)
         self.records[number] = record
         self.signers[number] = self._signer if signed and whole == record.digest else None
+        self._fresh[number] = fresh
+
+    def forget(self, number: int) -> None:
+        for known in (self.records, self.signers, self._fresh, self._loaded):
+            known.pop(number, None)
 
     def load(self, number: int) -> tuple[Callable[..., Any], Namespaces]:
         """The callable and its namespaces, made at its first use.
@@ -116,7 +125,9 @@ class Work:
             record = self.records[number]
             if self.signers[number] is None:
                 raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
-            self._loaded[number] = self._loader.load(records.kind(record.codec), record.body, record.python)
+            self._loaded[number] = self._loader.load(
+                records.kind(record.codec), record.body, record.python, fresh=self._fresh[number]
+            )
         return self._loaded[number]
 
 
@@ -155,10 +166,12 @@ class Runner:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
         while (message := self._channel.receive()) is not None:
             match message:
-                case ("function", jobset, uuid, number, record):
+                case ("function", jobset, uuid, number, record, *fresh):
                     if jobset not in self._work:
                         self._work[jobset] = Work(UUID(uuid), Key.load())
-                    self._work[jobset].learn(number, Function(*record))
+                    self._work[jobset].learn(number, Function(*record), fresh=all(fresh))
+                case ("forget", jobset, number):
+                    self._work[jobset].forget(number)
                 case ("jobs", jobset, function, calls):
                     self._perform_all(jobset, function, [Call(*c) for c in calls])
                 case ("settled",):
@@ -173,17 +186,15 @@ class Runner:
         Jobs.of = self._work[jobset].uuid if jobset in self._work else None
         try:
             usable = self._usable(jobset, number, calls)
+        except FunctionOutdated:
+            self._refuse(calls, "outdated", jobset, number)
+            return
         except FunctionUnavailable as error:
-            self._refuse(jobset, number, calls, str(error), None)
+            self._refuse(calls, "unusable", jobset, number, str(error), None)
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
-            self._refuse(
-                jobset,
-                number,
-                calls,
-                f"its initializer raised {type(error).__name__}: {text_of(error)}",
-                encode_error(error),
-            )
+            reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
+            self._refuse(calls, "unusable", jobset, number, reason, encode_error(error))
             return
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
@@ -211,8 +222,9 @@ class Runner:
             raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
         return Usable(functions.resolve(record.name), signer, signed_for, named=True)
 
-    def _refuse(self, jobset: int, number: int, calls: list[Call], reason: str, error: bytes | None) -> None:
-        self._channel.send(("unusable", jobset, number, reason, error))
+    def _refuse(self, calls: list[Call], *message: Any) -> None:
+        """Say why calls of a function aren't run, and give them back."""
+        self._channel.send(message)
         for call in calls:
             self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._send()

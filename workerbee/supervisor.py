@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from workerbee import codec, lookout
 from workerbee.breaker import Breaker
-from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Task, Unusable
+from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
@@ -52,6 +52,8 @@ POLL = (0.02, 5.0)
 #: Where hints of work are heard. Among so many bees, one does without after so many seconds with enough work, and
 #: until it pauses so long.
 WORK, CROWD, FED, HUNGRY = "workerbee$work", 16, 0.25, 0.1
+#: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
+FETCH, FUNCTIONS = 16, 16_000_000
 EXIT_OK, EXIT_USAGE, EXIT_DATABASE, EXIT_CRASH, EXIT_LIFETIME = 0, 2, 69, 70, 75
 
 
@@ -141,6 +143,9 @@ class Supervisor:
         self._pause = POLL[0]
         self._hungry_at = self._started
         self._lively = True
+        self._weight = 0.0  # bytes of functions that the last claim brought for each of its jobs
+        self._reasons: dict[tuple[int, int], str] = {}  # why functions are left to others
+        self._hopeless: dict[tuple[int, int], str] = {}  # functions that nobody can run, and why
         self._lease = IDLE_LEASE
         self._n_bees = 1
         self._breaker = Breaker()
@@ -366,6 +371,10 @@ class Supervisor:
                 self._sort_out_end(end)
 
     def _sort_out_end(self, end: End) -> None:
+        reason = self._hopeless.get((end.task.held.jobset.number, end.task.held.batch.function))
+        if end.kind == "recalled" and reason is not None:
+            self._recorder.keep(end._replace(kind="refused", evidence=reason))
+            return
         if end.kind == "recalled":
             self._holdings.give_back_tasks([end.task])
             return
@@ -390,16 +399,50 @@ class Supervisor:
         """A function that can't be run here: its jobs are left to other bees."""
         number, function = unusable.jobset, unusable.function
         scope = self._scopes[number]
-        if function in scope.refused:
+        if function in scope.refused or (number, function) in self._hopeless:
             return
-        self._scopes[number] = scope._replace(refused=(*scope.refused, function))
-        name = self._holdings.stores[number].jobset.name
-        self._log.warning("this bee leaves some jobs of %s to others: %s", name, unusable.reason)
+        jobset = self._holdings.stores[number].jobset
+        self._tell({"event": "unusable", "function": function, "reason": unusable.reason})
         if unusable.error is not None:
             self._tell({"event": "initializer", "error": unusable.error.decode()})
-        else:
-            self._tell({"event": "unusable", "reason": unusable.reason})
+        elif self._is_last_resort(number):
+            self._give_up(number, function, unusable.reason)
+            return
+        self._log.warning("this bee leaves some jobs of %s to others: %s", jobset.name, unusable.reason)
+        self._scopes[number] = scope._replace(refused=(*scope.refused, function))
+        self._reasons[number, function] = unusable.reason
         self._holdings.give_back_unstarted((number, function))
+
+    def _is_last_resort(self, number: int) -> bool:
+        """Whether this is a client's own bee, and there is no other that might do what it can't."""
+        return self._settings.number is not None and self._catalogue.live_bees(number) <= 1
+
+    def _give_up(self, number: int, function: int, reason: str) -> None:
+        """Calls of a function that nobody can run fail, with the reason."""
+        self._hopeless[number, function] = reason
+        for held in self._holdings.of(number):
+            if held.batch.function == function:
+                for job in held.unstarted:
+                    self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+                held.unstarted.clear()
+
+    def _hopeless_in(self, held: Held) -> set[int]:
+        """The jobs of a batch whose function nobody can run, which fail."""
+        reason = self._hopeless.get((held.jobset.number, held.batch.function))
+        if reason is None:
+            return set()
+        for job in held.batch.jobs:
+            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+        return {job.id for job in held.batch.jobs}
+
+    def _reconsider(self) -> None:
+        """What this bee had left to others is hopeless when they are gone."""
+        for (number, function), reason in list(self._reasons.items()):
+            if number in self._holdings.stores and self._is_last_resort(number):
+                del self._reasons[number, function]
+                scope = self._scopes[number]
+                self._scopes[number] = scope._replace(refused=tuple(n for n in scope.refused if n != function))
+                self._give_up(number, function, reason)
 
     # Heartbeats, and what others left
 
@@ -506,7 +549,7 @@ class Supervisor:
         """Claim from the first jobset that has work; how many jobs, and whether it had all that was asked of it."""
         for store in self._offers():
             with self._holdings.guard(store.jobset.number):
-                wanted = appetite.at_most(store.portion)
+                wanted = appetite.at_most(min(store.portion, max(1, int(FUNCTIONS / max(1.0, self._weight)))))
                 costs = self._crew.pace.costs(store.jobset.number)
                 scope = self._scopes[store.jobset.number]
                 batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
@@ -525,6 +568,7 @@ class Supervisor:
             return True
         if idle:
             self._look_for_named()
+            self._reconsider()
             self._perhaps_exhausted()
         return False
 
@@ -548,14 +592,15 @@ class Supervisor:
 
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
         # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
-        known = {batch.function: self._make_known(store, batch.function) for batch in batches}
+        known = self._records_of(store, batches)
         if self._lease > LEASE:
             self._next_beat = 0.0  # the lease of a bee without work is too long for one that has some
         for batch in batches:
             held = self._holdings.take(store.jobset, batch)
             self._n_claimed += len(batch.jobs)
-            if known[batch.function]:
-                self._holdings.begin(held, without=self._blamed(held))
+            if batch.function in known:
+                held.record = known[batch.function]
+                self._holdings.begin(held, without=self._blamed(held) | self._hopeless_in(held))
             else:
                 self._holdings.give_back(held, batch.jobs, untouched=True)
         return batches
@@ -568,14 +613,23 @@ class Supervisor:
             self._recorder.keep(End(Task(held, job), "lost", "", b"", None, 0.0, evidence))
         return {job.id for job in blamed}
 
-    def _make_known(self, store: BeeStore, number: int) -> bool:
-        """Give the crew the record of a function; False if it isn't to be had."""
-        if number == NO_FUNCTION or self._settings.only_functionless or self._crew.knows(store.jobset.number, number):
-            return True
-        record = store.get_function(number)
-        if record is not None:
-            self._crew.know(store.jobset, record)
-        return record is not None
+    def _records_of(self, store: BeeStore, batches: list[Batch]) -> dict[int, Record | None]:
+        """The functions of these batches that can be had, with their records; None for those that need none."""
+        number = store.jobset.number
+        known: dict[int, Record | None] = {}
+        missing = []
+        for function in dict.fromkeys(batch.function for batch in batches):
+            record = self._crew.known(number, function)
+            if function == NO_FUNCTION or self._settings.only_functionless or record is not None:
+                known[function] = record
+            else:
+                missing.append(function)
+        for start in range(0, len(missing), FETCH):
+            for function, found in store.get_functions(missing[start : start + FETCH]).items():
+                known[function] = self._crew.know(store.jobset, found)
+        fetched = sum(record.size for function in missing if (record := known.get(function)) is not None)
+        self._weight = fetched / max(1, sum(len(batch.jobs) for batch in batches))
+        return known
 
     # Ending
 

@@ -240,12 +240,15 @@ class BeeStore:
     # Functions
 
     def get_function(self, number: int) -> Function | None:
-        """A function's record."""
-        rows = self._run("get_function", number=number)
-        if not rows:
-            return None
-        digest, name, codec, body, python, mac = rows[0]
-        return Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
+        return self.get_functions([number]).get(number)
+
+    def get_functions(self, numbers: Iterable[int]) -> dict[int, Function]:
+        """The records that there are of these functions."""
+        rows = self._run("get_functions", numbers=array(numbers))
+        return {
+            number: Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
+            for number, digest, name, codec, body, python, mac in rows
+        }
 
     def functions_named(self, name: str) -> tuple[int, ...]:
         return tuple(row[0] for row in self._run("functions_named", name=name))

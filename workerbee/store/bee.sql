@@ -450,6 +450,9 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,
 SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
  WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run);
 
+-- name: get_functions
+SELECT number, digest, name, codec, body, python, mac FROM {function} WHERE number = ANY (%(numbers)s::integer[]);
+
 -- name: functions_named
 -- The functions that --function may stand in for: by the record's name.
 SELECT number FROM {function} WHERE name = %(name)s;

@@ -1,0 +1,80 @@
+"""Which objects another process gets by importing their names."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+#: What `functools.cache` and `lru_cache` make.
+CachedFunction: type[Any] = type(functools.cache(len))
+
+#: For each module that was looked for: the module itself, where was looked, and whether it is found there.
+_looked: dict[str, tuple[ModuleType, list[str], bool]] = {}
+
+
+def importable(thing: Any) -> bool:
+    """Whether another process gets this very object by importing its name."""
+    module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__":
+        return False
+    return named(module, qualname) is thing and not by_value(module)
+
+
+def named(module: str, qualname: str) -> Any:
+    """What this process has under the name; None if there is nothing, and in the body of a function."""
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def by_value(module: str) -> bool:
+    """Whether what a module defines is to travel by value.
+
+    So it is if the user has asked for it, for the module or a package it is in; or if no other process finds it by
+    its name, because it was loaded from its file (by ``spec_from_file_location``, by pytest's importlib mode).
+    """
+    if module == "__main__":
+        return True
+    registered = cloudpickle.list_registry_pickle_by_value()
+    return any(module == name or module.startswith(name + ".") for name in registered) or not _found_again(module)
+
+
+def _found_again(name: str) -> bool:
+    """Whether the import system, asked anew, finds the file that a module came from."""
+    module = sys.modules.get(name)
+    if module is None or not getattr(getattr(module, "__spec__", None), "has_location", False):
+        return True  # built in, or made by other code: whoever imports that code has it too
+    known = _looked.get(name)
+    if known is None or known[0] is not module or known[1] != sys.path:
+        known = _looked[name] = (module, list(sys.path), _find_again(name, module))
+    return known[2]
+
+
+def _find_again(name: str, module: ModuleType) -> bool:
+    package = name.rpartition(".")[0]
+    path = None
+    if package:
+        path = getattr(sys.modules.get(package), "__path__", None)
+        if path is None or not _found_again(package):
+            return False
+    try:
+        specs = (finder.find_spec(name, path, None) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+    except Exception:  # noqa: BLE001 (finders may be anybody's)
+        return True
+    return spec is not None and _same_file(spec.origin, getattr(module.__spec__, "origin", None))
+
+
+def _same_file(one: str | None, other: str | None) -> bool:
+    if one == other:
+        return True
+    try:
+        return one is not None and other is not None and Path(one).samefile(other)
+    except OSError:
+        return False
