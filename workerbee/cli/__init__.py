@@ -13,6 +13,7 @@ from workerbee.cli.change import cancel, drop, retry
 from workerbee.cli.demo import demo
 from workerbee.cli.jobs import failures, jobs
 from workerbee.cli.key import key
+from workerbee.cli.results import results
 from workerbee.cli.schema import schema
 from workerbee.cli.status import bees, status
 from workerbee.cli.wait import wait
@@ -39,7 +40,7 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-for command in (demo, status, bees, jobs, failures, wait, retry, cancel, drop, schema, key):
+for command in (demo, status, bees, jobs, failures, results, wait, retry, cancel, drop, schema, key):
     main.add_command(command)
 
 
