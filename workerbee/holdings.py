@@ -8,23 +8,53 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 from workerbee.crew import Crew, Held, Task
+from workerbee.errors import WorkerbeeError
 from workerbee.job import Batch, Job, Jobset
-from workerbee.store import BeeStore, gone
+from workerbee.store import BeeStore, Scope, gone, passing
+
+OnTrouble = Callable[[Jobset, Exception], None]
 
 #: Seconds that a job has run before anybody asks whether it still has to.
 LONG = 0.3
 
 
-class Holdings:
-    """The held batches of all jobsets, and the store of each jobset."""
+@dataclass
+class Served:
+    """A jobset that this bee serves: over its store, and of its functions those in scope.
 
-    def __init__(self, crew: Crew, on_dropped: Callable[[Jobset], None]) -> None:
-        self.stores: dict[int, BeeStore] = {}
+    ``refusals`` says why functions are left to others, ``hopeless`` why nobody can run them: their calls fail.
+    """
+
+    store: BeeStore
+    scope: Scope
+    refusals: dict[int, str] = field(default_factory=dict)
+    hopeless: dict[int, str] = field(default_factory=dict)
+
+    def refuse(self, function: int, reason: str) -> None:
+        """Leave the function's jobs to others."""
+        self.refusals[function] = reason
+        self.scope = self.scope._replace(refused=(*self.scope.refused, function))
+
+    def readmit_all(self) -> list[tuple[int, str]]:
+        """Take the jobs of all functions that were refused: which, and why they were."""
+        readmitted = list(self.refusals.items())
+        self.scope = self.scope._replace(refused=tuple(n for n in self.scope.refused if n not in self.refusals))
+        self.refusals.clear()
+        return readmitted
+
+
+class Holdings:
+    """The jobsets that a bee serves, by number, and the batches that it holds of them."""
+
+    def __init__(self, crew: Crew, on_dropped: Callable[[Jobset], None], on_trouble: OnTrouble) -> None:
+        self.served: dict[int, Served] = {}
         self._crew = crew
         self._on_dropped = on_dropped
+        self._on_trouble = on_trouble
         self._held: dict[int, Held] = {}
         self._returning: deque[tuple[Held, list[Job], bool]] = deque()
 
@@ -49,23 +79,29 @@ class Holdings:
 
     @contextmanager
     def guard(self, number: int) -> Iterator[None]:
-        """Ends the work on this jobset, and on no other, if its tables turn out to be gone."""
+        """Ends the work on this jobset, and on no other, if its tables are gone, or if what it holds makes no sense."""
         try:
             yield
         except Exception as error:
-            if not gone(error):
+            if gone(error):
+                if served := self._forget(number):
+                    self._on_dropped(served.store.jobset)
+            elif passing(error) or isinstance(error, (OSError, WorkerbeeError)):
+                raise  # the trouble is the server's, or our own
+            elif served := self._forget(number):
+                with suppress(Exception):
+                    served.store.release_unknown(())
+                self._on_trouble(served.store.jobset, error)
+            else:
                 raise
-            self._forget(number)
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, number: int) -> Served | None:
         for held in self.of(number):
             for job in held.open:
                 self._crew.stop(held, job)
             held.open.clear()
             del self._held[held.batch.id]
-        store = self.stores.pop(number, None)
-        if store is not None:
-            self._on_dropped(store.jobset)
+        return self.served.pop(number, None)
 
     # Taking
 
@@ -89,7 +125,7 @@ class Holdings:
                     self._start(held, held.mark + self._crew.room_for((held.jobset.number, held.batch.function)))
 
     def _start(self, held: Held, n: int) -> None:
-        held.mark, jobs = self.stores[held.jobset.number].start(held.batch, n)
+        held.mark, jobs = self.served[held.jobset.number].store.start(held.batch, n)
         mine, others = set(jobs[: held.mark]), set(jobs[held.mark :])
         ready = [job for job in held.unstarted if job.id in mine]
         for job in held.unstarted:
@@ -137,7 +173,7 @@ class Holdings:
             ids = [job.id for job in jobs if job.id in held.open]
             if ids:
                 with self.guard(held.jobset.number):
-                    self.stores[held.jobset.number].release(held.batch, ids, untouched=untouched)
+                    self.served[held.jobset.number].store.release(held.batch, ids, untouched=untouched)
             for job in ids:
                 held.open.pop(job, None)
             held.unstarted = deque(job for job in held.unstarted if job.id in held.open)
@@ -145,10 +181,10 @@ class Holdings:
 
     def reconcile(self) -> None:
         """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
-        for number, store in list(self.stores.items()):
+        for number, served in list(self.served.items()):
             with self.guard(number):
-                store.release_unknown(held.batch.claim for held in self)
-                still = store.held_claims()
+                served.store.release_unknown(held.batch.claim for held in self)
+                still = served.store.held_claims()
                 for held in self.of(number):
                     if still.get(held.batch.id, (None,))[0] != held.batch.claim:
                         # What runs may still succeed first; what has not begun is no longer ours.
@@ -165,10 +201,10 @@ class Holdings:
         for task in self._crew.running(LONG):
             by_jobset.setdefault(task.held.jobset.number, []).append(task)
         for number, tasks in by_jobset.items():
-            if number not in self.stores:
+            if number not in self.served:
                 continue  # dropped: it is being stopped
             with self.guard(number):
-                ended = self.stores[number].overtaken([(job.id, job.run) for _, job in tasks])
+                ended = self.served[number].store.overtaken([(job.id, job.run) for _, job in tasks])
                 for held, job in tasks:
                     if (job.id, job.run) in ended and job.id in held.open:
                         self._crew.stop(held, job.id)

@@ -105,7 +105,7 @@ class Recorder:
         for end in self._ends:
             by_jobset.setdefault(end.task.held.jobset.number, []).append(end)
         for number, ends in by_jobset.items():
-            if number in self._holdings.stores:
+            if number in self._holdings.served:
                 with self._holdings.guard(number):
                     self._record_failures(number, [e for e in ends if e.kind != "completed"])
                     self._record_successes(number, [e for e in ends if e.kind == "completed"])
@@ -114,7 +114,7 @@ class Recorder:
 
     def _record_successes(self, number: int, ends: list[End]) -> None:
         """Store results, as many in one statement as its size allows; a refused one fails its own job."""
-        for portion in _portions(ends, self._holdings.stores[number].room) or [[]]:
+        for portion in _portions(ends, self._holdings.served[number].store.room) or [[]]:
             try:
                 self._complete(number, portion)
             except Exception as error:
@@ -136,7 +136,7 @@ class Recorder:
         ]
         shared = number not in self._unhinted and self._pace.shares(len(outcomes), writers=self.n_bees)
         hint = results_hint(outcomes) if outcomes and shared else None
-        self._holdings.stores[number].complete(outcomes, closed, hint=hint)
+        self._holdings.served[number].store.complete(outcomes, closed, hint=hint)
         if outcomes and not shared:
             self._unhinted.setdefault(number, []).extend(outcomes)
         for end in ends:
@@ -148,7 +148,7 @@ class Recorder:
             held, job = end.task
             if end.kind != "stopped" and job.id in held.open:
                 outcome, limits = self._judge.charge(end)
-                verdict = self._holdings.stores[number].fail(held.batch, outcome, limits, _summary(outcome.data))
+                verdict = self._holdings.served[number].store.fail(held.batch, outcome, limits, _summary(outcome.data))
                 self._log.log(self._level, "job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
             held.open.pop(job.id, None)
             if end.kind != "stopped":

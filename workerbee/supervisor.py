@@ -22,8 +22,8 @@ from workerbee import codec, lookout
 from workerbee.breaker import Breaker
 from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
-from workerbee.holdings import Holdings
-from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
+from workerbee.holdings import Holdings, Served
+from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset
 from workerbee.lookout import Lookout
 from workerbee.recorder import Judge, Recorder
 from workerbee.signing import Key
@@ -47,6 +47,8 @@ BEAT, LEASE = 0.5, 2.0
 IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 #: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
 DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
+#: Seconds for which a jobset is left alone in which nothing works.
+AVOID = 300.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
 #: Where hints of work are heard. Among so many bees, one does without after so many seconds with enough work, and
@@ -122,7 +124,7 @@ class Supervisor:
             settings.dsn, application=f"workerbee bee {str(self._incarnation)[:8]}", wait=self._wait_for
         )
         self._catalogue = Catalogue(self._connection)
-        self._holdings = Holdings(self._crew, self._dropped)
+        self._holdings = Holdings(self._crew, self._dropped, self._avoid)
         self._judge = Judge(
             bee=str(self._incarnation)[:8],
             host=self._host,
@@ -132,7 +134,7 @@ class Supervisor:
         level = logging.WARNING if settings.only_functionless else logging.INFO
         self._recorder = Recorder(self._holdings, self._catalogue, self._crew, self._judge, log, level)
         self._facts: BeeFacts | None = None
-        self._scopes: dict[int, Scope] = {}
+        self._avoided: dict[int, float] = {}  # jobsets in which nothing works, and until when
         self._generation = 0
         self._drain_by: float | None = None
         self._stop_now = self._said_draining = False
@@ -144,8 +146,6 @@ class Supervisor:
         self._hungry_at = self._started
         self._lively = True
         self._weight = 0.0  # bytes of functions that the last claim brought for each of its jobs
-        self._reasons: dict[tuple[int, int], str] = {}  # why functions are left to others
-        self._hopeless: dict[tuple[int, int], str] = {}  # functions that nobody can run, and why
         self._lease = IDLE_LEASE
         self._n_bees = 1
         self._breaker = Breaker()
@@ -208,7 +208,7 @@ class Supervisor:
     def _hear(self, hint: str) -> None:
         """There is work in a jobset, or what is held of it in advance is wanted back."""
         word, _, number = hint.partition(" ")
-        if word == "recall" and number.isdecimal() and int(number[:10]) in self._holdings.stores:
+        if word == "recall" and number.isdecimal() and int(number[:10]) in self._holdings.served:
             self._holdings.give_back_tasks(self._crew.recall(int(number[:10])))
         else:
             self._hurry()
@@ -286,9 +286,9 @@ class Supervisor:
                 told = True
             self._rest(min(1.0, max(0.01, deadline - time.monotonic())))
 
-    def _serve(self, jobset: Jobset) -> BeeStore:
-        store = self._holdings.stores.get(jobset.number)
-        if store is None:
+    def _serve(self, jobset: Jobset) -> Served:
+        served = self._holdings.served.get(jobset.number)
+        if served is None:
             # Not before: the first client makes the key, and a bee may have been there earlier.
             self._judge.key = key = Key.load()
             if key is not None and jobset.key not in (None, key.fingerprint):
@@ -299,19 +299,21 @@ class Supervisor:
                     key.fingerprint,
                 )
             store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
-            self._scopes[jobset.number] = self._scope(store)
-            self._holdings.stores[jobset.number] = store
-        return store
+            served = self._holdings.served[jobset.number] = Served(store, Scope(only=()))
+            self._set_scope(served)
+        return served
 
-    def _scope(self, store: BeeStore) -> Scope:
+    def _set_scope(self, served: Served) -> None:
+        """Which functions' jobs to take, besides those that were found to be unusable."""
         settings = self._settings
+        refused = served.scope.refused
         if settings.only_functionless:
-            return Scope(only=(NO_FUNCTION,))
-        refused = self._scopes[store.jobset.number].refused if store.jobset.number in self._scopes else ()
-        if settings.functions:
-            named = (n for name in settings.functions for n in store.functions_named(name))
-            return Scope((NO_FUNCTION, *named), refused)
-        return Scope(refused=(NO_FUNCTION, *refused))
+            served.scope = Scope(only=(NO_FUNCTION,))
+        elif settings.functions:
+            named = (n for name in settings.functions for n in served.store.functions_named(name))
+            served.scope = Scope((NO_FUNCTION, *named), refused)
+        else:
+            served.scope = Scope(refused=(NO_FUNCTION, *refused))
 
     # One round
 
@@ -367,11 +369,12 @@ class Supervisor:
         for end in ends:
             if isinstance(end, Unusable):
                 self._refuse(end)
-            elif end.task.held.jobset.number in self._holdings.stores:  # else it was dropped meanwhile
+            elif end.task.held.jobset.number in self._holdings.served:  # else it was dropped meanwhile
                 self._sort_out_end(end)
 
     def _sort_out_end(self, end: End) -> None:
-        reason = self._hopeless.get((end.task.held.jobset.number, end.task.held.batch.function))
+        held = end.task.held
+        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
         if end.kind == "recalled" and reason is not None:
             self._recorder.keep(end._replace(kind="refused", evidence=reason))
             return
@@ -398,51 +401,49 @@ class Supervisor:
     def _refuse(self, unusable: Unusable) -> None:
         """A function that can't be run here: its jobs are left to other bees."""
         number, function = unusable.jobset, unusable.function
-        scope = self._scopes[number]
-        if function in scope.refused or (number, function) in self._hopeless:
+        served = self._holdings.served.get(number)
+        if served is None or function in served.scope.refused or function in served.hopeless:
             return
-        jobset = self._holdings.stores[number].jobset
         self._tell({"event": "unusable", "function": function, "reason": unusable.reason})
         if unusable.error is not None:
             self._tell({"event": "initializer", "error": unusable.error.decode()})
         elif self._is_last_resort(number):
-            self._give_up(number, function, unusable.reason)
+            self._give_up(served, function, unusable.reason)
             return
-        self._log.warning("this bee leaves some jobs of %s to others: %s", jobset.name, unusable.reason)
-        self._scopes[number] = scope._replace(refused=(*scope.refused, function))
-        self._reasons[number, function] = unusable.reason
+        self._log.warning("this bee leaves some jobs of %s to others: %s", served.store.jobset.name, unusable.reason)
+        served.refuse(function, unusable.reason)
         self._holdings.give_back_unstarted((number, function))
 
     def _is_last_resort(self, number: int) -> bool:
         """Whether this is a client's own bee, and there is no other that might do what it can't."""
         return self._settings.number is not None and self._catalogue.live_bees(number) <= 1
 
-    def _give_up(self, number: int, function: int, reason: str) -> None:
+    def _give_up(self, served: Served, function: int, reason: str) -> None:
         """Calls of a function that nobody can run fail, with the reason."""
-        self._hopeless[number, function] = reason
-        for held in self._holdings.of(number):
+        served.hopeless[function] = reason
+        for held in self._holdings.of(served.store.jobset.number):
             if held.batch.function == function:
-                for job in held.unstarted:
-                    self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+                self._fail_all(held, held.unstarted, reason)
                 held.unstarted.clear()
+
+    def _fail_all(self, held: Held, jobs: Iterable[Job], reason: str) -> None:
+        for job in jobs:
+            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
 
     def _hopeless_in(self, held: Held) -> set[int]:
         """The jobs of a batch whose function nobody can run, which fail."""
-        reason = self._hopeless.get((held.jobset.number, held.batch.function))
+        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
         if reason is None:
             return set()
-        for job in held.batch.jobs:
-            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+        self._fail_all(held, held.batch.jobs, reason)
         return {job.id for job in held.batch.jobs}
 
     def _reconsider(self) -> None:
         """What this bee had left to others is hopeless when they are gone."""
-        for (number, function), reason in list(self._reasons.items()):
-            if number in self._holdings.stores and self._is_last_resort(number):
-                del self._reasons[number, function]
-                scope = self._scopes[number]
-                self._scopes[number] = scope._replace(refused=tuple(n for n in scope.refused if n != function))
-                self._give_up(number, function, reason)
+        for number, served in list(self._holdings.served.items()):
+            if served.refusals and self._is_last_resort(number):
+                for function, reason in served.readmit_all():
+                    self._give_up(served, function, reason)
 
     # Heartbeats, and what others left
 
@@ -460,9 +461,9 @@ class Supervisor:
         self._next_beat = time.monotonic() + beat * jitter.uniform(0.9, 1.1)
         self._recorder.n_bees = self._n_bees
         if given_up:
-            for number, store in list(self._holdings.stores.items()):
+            for number, served in list(self._holdings.served.items()):
                 with self._holdings.guard(number):
-                    store.came_back()
+                    served.store.came_back()
 
     def _care(self, *, idle: bool) -> bool:
         """Put back what dead bees held; if ``idle``, help stragglers too. Whether that has brought or made work."""
@@ -472,25 +473,25 @@ class Supervisor:
         made = False
         for number in self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset):
             jobset = self._catalogue.find_jobset_by_number(number)
-            if jobset is None:
+            if jobset is None or self._avoids(number):
                 continue
             with self._holdings.guard(number):
-                store = self._serve(jobset)
-                bees = store.rescue(LEASE)
+                served = self._serve(jobset)
+                bees = served.store.rescue(LEASE)
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
-                if bees or (idle and not made and self._help(store)):
+                if bees or (idle and not made and self._help(served)):
                     made = True
         return made
 
-    def _help(self, store: BeeStore) -> bool:
+    def _help(self, served: Served) -> bool:
         """Take over what a slow bee has not begun, or else a copy of its slowest job; whether there was any."""
-        scope = self._scopes[store.jobset.number]
-        if store.take_over(scope):
+        store = served.store
+        if store.take_over(served.scope):
             return True
         if not store.jobset.speculate or self._breaker.open:
             return False
-        copies = store.speculate(scope)
+        copies = store.speculate(served.scope)
         return bool(copies and self._take(store, copies))
 
     # Claiming
@@ -547,12 +548,13 @@ class Supervisor:
 
     def _claim_offered(self, appetite: Appetite) -> tuple[int, bool]:
         """Claim from the first jobset that has work; how many jobs, and whether it had all that was asked of it."""
-        for store in self._offers():
-            with self._holdings.guard(store.jobset.number):
+        for jobset in self._offers():
+            with self._holdings.guard(jobset.number):
+                served = self._serve(jobset)
+                store = served.store
                 wanted = appetite.at_most(min(store.portion, max(1, int(FUNCTIONS / max(1.0, self._weight)))))
-                costs = self._crew.pace.costs(store.jobset.number)
-                scope = self._scopes[store.jobset.number]
-                batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
+                costs = self._crew.pace.costs(jobset.number)
+                batches = store.claim(wanted.jobs, wanted.start, served.scope, budget=wanted.runners, costs=costs)
                 if batches:
                     self._take(store, batches)
                     n = sum(len(batch.jobs) for batch in batches)
@@ -575,20 +577,19 @@ class Supervisor:
     def _look_for_named(self) -> None:
         """Functions of the names that this bee was started with may have been stored meanwhile."""
         if self._settings.functions:
-            for number, store in list(self._holdings.stores.items()):
+            for number, served in list(self._holdings.served.items()):
                 with self._holdings.guard(number):
-                    self._scopes[number] = self._scope(store)
+                    self._set_scope(served)
 
-    def _offers(self) -> Iterator[BeeStore]:
+    def _offers(self) -> Iterator[Jobset]:
         """The jobsets to try, in a fair order."""
         assert self._facts is not None  # noqa: S101
         if self._facts.jobset is not None:
-            yield self._holdings.stores[self._facts.jobset]
+            yield self._holdings.served[self._facts.jobset].store.jobset
             return
         offers = self._catalogue.offers()
         jitter.shuffle(offers)
-        for jobset in offers:
-            yield self._serve(jobset)
+        yield from (jobset for jobset in offers if not self._avoids(jobset.number))
 
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
         # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
@@ -602,7 +603,10 @@ class Supervisor:
                 held.record = known[batch.function]
                 self._holdings.begin(held, without=self._blamed(held) | self._hopeless_in(held))
             else:
-                self._holdings.give_back(held, batch.jobs, untouched=True)
+                reason = f"function {batch.function} isn't stored"
+                self._refuse(Unusable(store.jobset.number, batch.function, reason, None))
+                failed = self._hopeless_in(held)
+                self._holdings.give_back(held, [job for job in batch.jobs if job.id not in failed], untouched=True)
         return batches
 
     def _blamed(self, held: Held) -> set[int]:
@@ -650,13 +654,13 @@ class Supervisor:
                 )
                 raise Leaving(EXIT_CRASH)
             return
-        scope = self._scopes[self._facts.jobset]
+        scope = self._holdings.served[self._facts.jobset].scope
         waiting = set(rest.functions or ())
         runnable = waiting.difference(scope.refused)
         if self._settings.functions:
             runnable.intersection_update(scope.only or ())
         if not self._settings.only_functionless and waiting and not rest.any_held and not runnable:
-            store = self._holdings.stores[self._facts.jobset]
+            store = self._holdings.served[self._facts.jobset].store
             names = ", ".join(_name_of(store.get_function(number)) for number in sorted(waiting))
             self._log.warning("what remains in %s is not for this bee: the jobs of %s", store.jobset.name, names)
             self._leave()
@@ -692,9 +696,9 @@ class Supervisor:
         self._crew.take_back(all_ready=True)
         self._holdings.give_back_all()
         self._settle()
-        for number, store in list(self._holdings.stores.items()):
+        for number, served in list(self._holdings.served.items()):
             with self._holdings.guard(number):
-                store.release_unknown(())
+                served.store.release_unknown(())
         self._catalogue.leave(self._incarnation)
         raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else EXIT_OK)
 
@@ -704,6 +708,18 @@ class Supervisor:
         self._tell({"event": "dropped", "number": jobset.number})
         if self._facts is not None and self._facts.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)
+
+    def _avoid(self, jobset: Jobset, error: Exception) -> None:
+        """Nothing works in this jobset: it lacks a right there, or what is stored makes no sense."""
+        reason = f"{jobset.name} is left alone: {' '.join(str(error).split()) or repr(error)}"
+        self._log.error("%s", reason)
+        self._avoided[jobset.number] = time.monotonic() + AVOID
+        if self._facts is not None and self._facts.jobset == jobset.number:
+            self._tell({"event": "broken", "error": reason})
+            raise Leaving(EXIT_CRASH)
+
+    def _avoids(self, number: int) -> bool:
+        return time.monotonic() < self._avoided.get(number, 0.0)
 
 
 def _name_of(function: Function | None) -> str:

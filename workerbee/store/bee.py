@@ -134,7 +134,7 @@ class BeeStore:
                 continue
             if started:  # what has ended meanwhile isn't among the jobs, though it counts for the mark
                 batches[batch] = batches[batch]._replace(started=batches[batch].started + 1)
-            data = text.encode() if text is not None else bytes(payload)
+            data = text.encode() if text is not None else bytes(payload or b"")  # of nothing no signature holds
             codec, data = (stored, data) if stored != parts.PARTS else parts.get(self._run, job, 0, data)
             signature = bytes(mac) if mac is not None else None
             batches[batch].jobs.append(Job(job, run, codec, data, signature, attempts or 0, vanished or 0))

@@ -172,7 +172,7 @@ WITH family AS MATERIALIZED (
     SELECT jobset, function, run, priority,
            CASE WHEN %(kind)s IN ('died', 'lost') THEN place ELSE nextval('workerbee."place$"') END,
            CASE WHEN %(kind)s NOT IN ('died', 'lost') THEN now() + make_interval(secs =>
-               LEAST(%(max_backoff)s, %(backoff)s * 2 ^ (n - 1)) * (0.5 + random() / 2)) END,
+               LEAST(%(max_backoff)s, %(backoff)s * 2 ^ LEAST(n - 1, 100)) * (0.5 + random() / 2)) END,
            timeout, max_attempts, speculate, true, ARRAY[%(job)s::bigint]
       FROM verdict WHERE NOT final AND NOT raced
     RETURNING id
@@ -394,7 +394,7 @@ WITH pace AS MATERIALIZED (
     SELECT h.function, h.run,
            (SELECT ARRAY[percentile_cont(0.5) WITHIN GROUP (ORDER BY d.duration),
                          percentile_cont(0.95) WITHIN GROUP (ORDER BY d.duration), count(*)]
-              FROM (SELECT job, duration FROM {outcome} WHERE status = 'completed' AND duration IS NOT NULL
+              FROM (SELECT job, duration FROM {outcome} WHERE status = 'completed' AND duration BETWEEN 0 AND 1e7
                      ORDER BY job DESC LIMIT 200) d
              -- Asked for each of these, not joined: that would read all jobs there are.
              WHERE (SELECT j.function FROM {job} j WHERE j.id = d.job) = h.function) AS took

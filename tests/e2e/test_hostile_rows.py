@@ -1,0 +1,168 @@
+"""What anybody may have written into the tables ends at most the job or the jobset that it stands in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg2 import sql
+from psycopg2.extensions import make_dsn
+
+from tests import jobs
+from tests.bees import Bee
+from tests.servers import Database, Server
+from tests.waiting import eventually
+from workerbee import WorkerbeeExecutor
+from workerbee.errors import SignatureError
+
+
+@pytest.fixture
+def lax(server: Server) -> Iterator[Database]:
+    """A database that refuses no row: in production none does."""
+    database = server.new_database()
+    database.execute("DROP EVENT TRIGGER refuse_impossible_rows")
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def client(lax: Database) -> Iterator[Callable[..., WorkerbeeExecutor]]:
+    """Makes clients of new jobsets, numbered from 1."""
+    made: list[WorkerbeeExecutor] = []
+
+    def new(jobset_id: str) -> WorkerbeeExecutor:
+        made.append(WorkerbeeExecutor(0, jobset_id=jobset_id, dsn=lax.dsn))
+        return made[-1]
+
+    yield new
+    for executor in made:
+        executor.shutdown(wait=False)
+
+
+@pytest.fixture
+def executor(client: Callable[..., WorkerbeeExecutor]) -> WorkerbeeExecutor:
+    return client("rows")
+
+
+def change(database: Database, update: str, number: int = 1) -> None:
+    """Write into this jobset's tables, as anybody may who has the right to."""
+    tables = {name: sql.Identifier("workerbee", f"{name}${number}") for name in ("job", "outcome", "function", "part")}
+    named = {**tables, "batch": sql.SQL('workerbee."batch$"'), "number": sql.Literal(number)}
+    database.execute(sql.SQL(update).format(**named))
+
+
+def parts(**reference: object) -> str:
+    """A reference to parts, of which some are wrong."""
+    text = json.dumps({"token": str(UUID(int=7)), "n": 1, "codec": "json"} | reference)
+    return f"codec = 'parts', input = NULL, payload = convert_to('{text}', 'UTF8')".replace("{", "{{").replace(
+        "}", "}}"
+    )
+
+
+JOBS = {
+    "neither input nor payload": "input = NULL, payload = NULL",
+    "both": "payload = 'x', input = '1'",
+    "a number": "input = '1e400'",
+    "another codec": "codec = 'error'",
+    "no codec": "codec = ''",
+    "a codec of other letters": "codec = U&'\\2603' || chr(10)",
+    "deep": "input = (repeat('[', 3000) || repeat(']', 3000))::json",
+    "parts without a reference": "codec = 'parts', input = NULL, payload = NULL",
+    "parts in no JSON": "codec = 'parts', input = NULL, payload = 'x'",
+    "parts in a list": "codec = 'parts', input = NULL, payload = '[1]'",
+    "parts of nothing": parts(n=10**12),
+    "parts without end": parts(n=10**30),
+    "parts of no token": parts(token="x"),
+    "parts of a number for a token": parts(token=3),
+    "parts of no number": parts(n="1"),
+    "parts of no codec": parts(n=0, codec=None),
+    "parts of parts": parts(n=0, codec="parts"),
+    "a long signature": "mac = decode(repeat('00', 100000), 'hex')",
+}
+
+
+def test_a_job_that_makes_no_sense_fails_alone(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """With the reason; its neighbours are done, and by the same bee."""
+    later = executor.with_options(run_at=4e9)
+    bad = {kind: later.submit(jobs.double, {"kind": kind}) for kind in JOBS}
+    good = [later.submit(jobs.double, n) for n in range(20)]
+    executor.flush()
+    for number, update in enumerate(JOBS.values(), 1):
+        change(lax, f"UPDATE {{job}} SET {update} WHERE id = {number}")
+    # Among the headers some that can't be: of no jobs, of unknown jobs and functions, with odd numbers.
+    change(
+        lax,
+        "UPDATE {batch} SET due_at = NULL;"
+        "INSERT INTO {batch} (jobset, function, run, priority, timeout, max_attempts, jobs) VALUES"
+        " ({number}, 1, 1, 2147483647, NULL, NULL, '{{}}'), ({number}, 1, 1, 9, 'NaN', -5, '{{NULL}}'),"
+        " ({number}, 77, -3, 9, 'Infinity', 0, '{{19, 77777}}')",
+    )
+    with Bee(lax.dsn) as bee:
+        assert [future.result(20) for future in good] == [2 * n for n in range(20)], bee.output
+        assert {kind: type(future.exception(20)) for kind, future in bad.items()} == dict.fromkeys(JOBS, SignatureError)
+        assert bee.process.poll() is None
+        assert "Traceback" not in bee.output
+
+
+def test_a_jobset_in_which_nothing_works_is_left_alone(lax: Database, client: Callable[..., WorkerbeeExecutor]) -> None:
+    """By a bee that serves them all, and says why; one that serves no other ends."""
+    closed, fine = client("closed"), client("fine")
+    closed.submit(jobs.double, 1)
+    closed.flush()
+    role = f"bee_{uuid4().hex[:8]}"
+    lax.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA workerbee TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA workerbee TO {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA workerbee TO {role};"
+        f'REVOKE ALL ON workerbee."job$1" FROM {role}'
+    )
+    dsn = make_dsn(lax.dsn, user=role)
+    try:
+        with Bee(dsn) as bee, Bee(dsn, "closed") as ends:
+            assert fine.submit(jobs.double, 1).result(20) == 2, bee.output
+            bee.says("closed is left alone: permission denied", 10)
+            assert fine.submit(jobs.double, 2).result(20) == 4
+            assert ends.process.wait(20) == 70, ends.output
+            assert "closed is left alone: permission denied" in ends.output
+    finally:
+        lax.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """Neither who looks for stragglers, nor who waits for these."""
+    held = executor.submit(jobs.gated, os.devnull, 1, "/nowhere")
+    futures = [executor.submit(jobs.double, n) for n in range(5)]
+    executor.flush()
+    change(
+        lax,
+        "INSERT INTO {outcome} (job, run, status, codec, output, duration) VALUES"
+        " (2, 1, 'failed', NULL, NULL, 'NaN'), (3, 1, 'failed', 'error', '[1]', 'Infinity'),"
+        " (4, 1, 'completed', NULL, NULL, -1), (5, 1, 'completed', 'parts', NULL, 3e38),"
+        " (6, 1, 'cancelled', 'x', '1', 0),"
+        " (901, 1, 'completed', 'json', '1', 'NaN'), (902, 1, 'completed', 'json', '1', 'Infinity'),"
+        " (903, 1, 'completed', 'json', '1', 3e38);"
+        "INSERT INTO {job} (id, function, codec) SELECT i, 1, '' FROM generate_series(904, 914) i;"
+        "INSERT INTO {outcome} (job, run, status, duration)"
+        " SELECT i, 1, 'completed', 0.01 FROM generate_series(904, 914) i;"
+        "INSERT INTO {job} (id, function, codec) VALUES (901, 1, ''), (902, 1, ''), (903, 1, '')",
+    )
+    ends = [future.exception(20) if not future.cancelled() else None for future in futures if wait([future], 20)]
+    assert [type(end).__name__ for end in ends] == [
+        "RemoteError",
+        "RemoteError",
+        "SignatureError",
+        "SignatureError",
+        "NoneType",
+    ]
+    with Bee(lax.dsn) as holder, Bee(lax.dsn) as bee:
+        eventually(held.running)
+        eventually(
+            lambda: lax.execute("UPDATE workerbee.\"batch$\" SET claimed_at = now() - interval '1 hour' RETURNING 1")
+        )
+        executor.submit(jobs.double, 9).result(20)
+        eventually(lambda: lax.execute('SELECT FROM workerbee."batch$" WHERE copy_of IS NOT NULL'), 20, "a copy")
+        assert (holder.process.poll(), bee.process.poll()) == (None, None), holder.output + bee.output
