@@ -120,7 +120,9 @@ class Records:
         return record
 
     def keep(self, key: tuple[int, int], record: Record) -> list[tuple[int, int]]:
-        """Keep a record, which is new; those that had to go for it."""
+        """Keep a record, in the place of one of the same key; those that had to go for it."""
+        if (former := self._kept.pop(key, None)) is not None:
+            self._room += former.size
         self._kept[key] = record
         self._room -= record.size
         gone = []
@@ -245,13 +247,18 @@ class Crew:
         self._records.keep((jobset.number, function.number), record)
         return record
 
-    def known(self, jobset: int, function: int) -> Record | None:
+    def known(self, jobset: Jobset, function: int) -> Record | None:
         """The record of a function, if it is here still."""
-        return self._records.get((jobset, function))
+        record = self._records.get((jobset.number, function))
+        return record if record is not None and record.jobset == str(jobset.uuid) else None
+
+    def forget(self, jobset: Jobset) -> None:
+        """What runners made of the functions of a jobset that is gone: its number may come again."""
+        self._barred = {key for key in self._barred if key[0] != jobset.number}
 
     def give(self, held: Held, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
-        held.record = held.record or self.known(held.jobset.number, held.batch.function)
+        held.record = held.record or self.known(held.jobset, held.batch.function)
         tasks = [Task(held, job) for job in jobs]
         if tasks:
             self._backlog[_function(tasks[0])] += len(tasks)
@@ -517,7 +524,8 @@ class Crew:
 
     def _make_known(self, runner: RunnerProcess, key: tuple[int, int], record: Record | None) -> None:
         """Send a runner the record of a function that it is to run; to make room, it forgets others."""
-        if record is None or runner.functions.get(key) is not None:
+        sent = runner.functions.get(key)
+        if record is None or (sent is not None and sent.jobset == record.jobset):
             return
         fresh = runner.started_at >= record.since
         runner.channel.queue(("function", key[0], record.jobset, key[1], record.function, fresh))

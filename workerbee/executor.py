@@ -402,7 +402,9 @@ class WorkerbeeExecutor(_Submits):
                 jobset = jobset or catalogue.find_jobset(jobset_id)
             if jobset is None:
                 raise JobsetNotFoundError(str(jobset_id), dropped=True)
-            theirs = catalogue.adopt_key(jobset.number, key.fingerprint)
+            theirs = catalogue.adopt_key(jobset, key.fingerprint)
+            if theirs is None:
+                raise JobsetNotFoundError(jobset.name, dropped=True)
             if theirs != key.fingerprint:
                 raise KeyMismatchError(jobset.name, theirs, key.fingerprint, whereabouts(theirs))
             catalogue.sweep()

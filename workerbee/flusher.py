@@ -229,7 +229,7 @@ class Flusher:
 
     def _next_id(self) -> int:
         if not self._ids:
-            first = self._catalogue.reserve_jobs(self._jobset.number, self._block)
+            first = self._catalogue.reserve_jobs(self._jobset, self._block)
             if first is None:
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
             self._ids.extend(range(first, first + self._block))

@@ -84,8 +84,7 @@ class Holdings:
             yield
         except Exception as error:
             if gone(error):
-                if served := self._forget(number):
-                    self._on_dropped(served.store.jobset)
+                self.drop(number)
             elif passing(error) or isinstance(error, (OSError, WorkerbeeError)):
                 raise  # the trouble is the server's, or our own
             elif served := self._forget(number):
@@ -94,6 +93,11 @@ class Holdings:
                 self._on_trouble(served.store.jobset, error)
             else:
                 raise
+
+    def drop(self, number: int) -> None:
+        """End the work on this jobset: it is gone, also if another has its number now."""
+        if served := self._forget(number):
+            self._on_dropped(served.store.jobset)
 
     def _forget(self, number: int) -> Served | None:
         for held in self.of(number):

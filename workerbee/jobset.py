@@ -122,7 +122,7 @@ class JobSet:
         self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
 
     def _reserve(self, n: int) -> int:
-        first = self._catalogue.reserve_jobs(self._bound().jobset.number, n)
+        first = self._catalogue.reserve_jobs(self._bound().jobset, n)
         if first is None:
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
         return first

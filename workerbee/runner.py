@@ -167,7 +167,7 @@ class Runner:
         while (message := self._channel.receive()) is not None:
             match message:
                 case ("function", jobset, uuid, number, record, *fresh):
-                    if jobset not in self._work:
+                    if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
                         self._work[jobset] = Work(UUID(uuid), Key.load())
                     self._work[jobset].learn(number, Function(*record), fresh=all(fresh))
                 case ("forget", jobset, number):

@@ -288,6 +288,9 @@ class Supervisor:
 
     def _serve(self, jobset: Jobset) -> Served:
         served = self._holdings.served.get(jobset.number)
+        if served is not None and served.store.jobset.uuid != jobset.uuid:
+            self._holdings.drop(jobset.number)
+            served = None
         if served is None:
             # Not before: the first client makes the key, and a bee may have been there earlier.
             self._judge.key = key = Key.load()
@@ -619,11 +622,10 @@ class Supervisor:
 
     def _records_of(self, store: BeeStore, batches: list[Batch]) -> dict[int, Record | None]:
         """The functions of these batches that can be had, with their records; None for those that need none."""
-        number = store.jobset.number
         known: dict[int, Record | None] = {}
         missing = []
         for function in dict.fromkeys(batch.function for batch in batches):
-            record = self._crew.known(number, function)
+            record = self._crew.known(store.jobset, function)
             if function == NO_FUNCTION or self._settings.only_functionless or record is not None:
                 known[function] = record
             else:
@@ -705,6 +707,7 @@ class Supervisor:
     def _dropped(self, jobset: Jobset) -> None:
         """The jobset is gone, and what this bee held of it is forgotten."""
         self._log.warning("%s was dropped while it was in use; its work ends here", jobset.name)
+        self._crew.forget(jobset)
         self._tell({"event": "dropped", "number": jobset.number})
         if self._facts is not None and self._facts.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)

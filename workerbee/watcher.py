@@ -106,7 +106,7 @@ class Watcher:
             self._generation = self._connection.generation
             self._next_poll = 0.0
         if self._jobset.temporary and now >= self._next_touch:
-            if not self._catalogue.touch_client(self._jobset.number):
+            if not self._catalogue.touch_client(self._jobset):
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
             self._next_touch = now + TOUCH
         found = self._fetch(self._wanted(hints))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 import psycopg2
 
@@ -196,6 +197,11 @@ class Hive:
         return [(int(key), job) for key, job in rows]
 
     @property
+    def uuid(self) -> UUID:
+        [(uuid,)] = self.database.execute('SELECT uuid::text FROM workerbee."jobset$" WHERE id = %s', JOBSET)
+        return UUID(uuid)
+
+    @property
     def number(self) -> int:
         [(number,)] = self.database.execute('SELECT number FROM workerbee."jobset$" WHERE id = %s', JOBSET)
         return int(number)
@@ -228,7 +234,7 @@ class Hive:
     def _cut_commit(self, dice: float, when: str) -> bool:
         file, name = COMMITS[int(dice * len(COMMITS))]
         with self.database.connect() as connection:
-            query = queries.bind(file, self.number, JOBSET)[name].as_string(connection)
+            query = queries.bind(file, self.number, JOBSET, self.uuid)[name].as_string(connection)
         trap = self.proxy.cut_on(f"EXECUTE {Statement(query).name} ".encode(), when=when)
         return self._sprung(trap)
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from psycopg2 import sql
 
 from tests.bees import Bee
 from tests.servers import Database
+from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 
 
@@ -123,3 +125,21 @@ def test_jobset_run_unpickles_nothing(module: ModuleType, database: Database, jo
     jobset.run(lambda data: data)
     assert [status for _, status in stored(database)] == ["failed", "completed"]
     assert not mark.exists()
+
+
+def test_a_bee_is_not_for_the_jobset_that_has_its_jobsets_number(module: ModuleType, database: Database) -> None:
+    """In a new schema the numbers begin anew: who waits for more of one jobset does nothing of another, and ends."""
+
+    def add(name: str, *numbers: int) -> JobSet:
+        jobset = JobSet(name, **psycopg2.extensions.parse_dsn(database.dsn))
+        jobset.setup_jobset()
+        jobset.add_jobs([{"x": n} for n in numbers])
+        return jobset
+
+    arguments = ("--busywait", "--function")
+    with Bee(database.dsn, "words", *arguments, "named_by_hand:square") as bee, closing(add("words", 1, 2)):
+        eventually(lambda: database.execute("SELECT 1 FROM workerbee.words HAVING bool_and(status = 'completed')"))
+        database.execute("DROP SCHEMA workerbee CASCADE")
+        with closing(add("prices", *range(20))):
+            assert bee.wait() != 0
+            assert database.execute("SELECT DISTINCT status FROM workerbee.prices") == [("waiting",)]

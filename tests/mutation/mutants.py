@@ -87,6 +87,47 @@ MUTANTS = [
         "due_at IS NOT NULL",
         "test_add.py::test_delayed_jobs_wait_for_their_time",
     ),
+    # A number that comes again
+    *(
+        _sql(
+            f"another jobset's number: {what}",
+            file,
+            query,
+            "{here}",
+            "true",
+            f"test_numbers.py::test_another_jobset_is_not_taken_for_ours[{what}]",
+        )
+        for what, file, query in (
+            ("add", "client", "add"),
+            ("find the same", "client", "same_calls"),
+            ("find inputs", "client", "taken_inputs"),
+            ("put a function", "client", "put_function"),
+            ("get a function", "client", "get_function"),
+            ("get functions", "bee", "get_functions"),
+            ("name functions", "bee", "functions_named"),
+            ("put a part", "client", "put_part"),
+            ("reopen", "client", "reopen"),
+            ("cancel", "client", "cancel"),
+            ("look for ends", "client", "finished"),
+            ("read results", "client", "results"),
+            ("look for failures", "client", "ended_badly"),
+            ("look for what is open", "client", "open_runs"),
+            ("claim", "bee", "claim"),
+            ("speculate", "bee", "speculate"),
+            ("complete", "bee", "complete"),
+        )
+    ),
+    *(
+        _sql(
+            f"another jobset's number: {query}",
+            "catalogue",
+            query,
+            " AND uuid = %(uuid)s",
+            " AND %(uuid)s::uuid IS NOT NULL",
+            "test_numbers.py::test_the_shared_tables_know_them_apart",
+        )
+        for query in ("reserve_jobs", "touch_client", "adopt_key", "mark_dropped", "hold_jobset")
+    ),
     # Starting and completing
     _sql(
         "start: fence by bee",
@@ -635,8 +676,8 @@ MUTANTS = [
         "add: sorted",
         "client",
         "add",
-        "FROM given ORDER BY key, digest, id",
-        "FROM given ORDER BY id",
+        "ORDER BY key, digest, id",
+        "ORDER BY id",
         "test_add.py::test_overlapping_submitters_do_not_deadlock",
     ),
     _sql(

@@ -77,7 +77,7 @@ class Hive:
         assert created is not None
         self.jobset: Jobset = created
         self.client = ClientStore(connection, created, uuid4())
-        self.names = SHARED | queries.identifiers(created.number, created.id)
+        self.names = SHARED | queries.identifiers(created.number, created.id, created.uuid)
 
     def run(self, query: str, **params: object) -> list[tuple[Any, ...]]:
         """One query, in which ``{batch}``, ``{outcome}``, ``{number}`` … are the shared tables and this jobset's."""
@@ -89,7 +89,7 @@ class Hive:
 
     def add(self, n: int = 1, **options: Any) -> list[int]:
         """Add ``n`` new jobs in one batch; their ids."""
-        first = self.catalogue.reserve_jobs(self.jobset.number, n)
+        first = self.catalogue.reserve_jobs(self.jobset, n)
         assert first is not None
         ids = list(range(first, first + n))
         assert self.client.add([new_job(i, **options) for i in ids]) == set(ids)

@@ -131,10 +131,10 @@ def test_batches_wait_in_the_order_of_what_they_bring(hive: Hive) -> None:
 
 def test_reserved_ids_are_never_given_twice(hive: Hive) -> None:
     """Each block follows the one before; a dropped jobset has none to give."""
-    catalogue, number = hive.catalogue, hive.jobset.number
-    assert [catalogue.reserve_jobs(number, n) for n in (10, 5, 1)] == [1, 11, 16]
+    catalogue = hive.catalogue
+    assert [catalogue.reserve_jobs(hive.jobset, n) for n in (10, 5, 1)] == [1, 11, 16]
     hive.run("UPDATE {jobset} SET dropped_at = now() WHERE number = {number}")  # its tables are in use
-    assert catalogue.reserve_jobs(number, 1) is None
+    assert catalogue.reserve_jobs(hive.jobset, 1) is None
 
 
 def test_delayed_jobs_wait_for_their_time(hive: Hive) -> None:

@@ -111,7 +111,7 @@ def test_a_temporary_jobset_outlives_its_client_by_an_hour(line: Connection) -> 
     old.catalogue.sweep()
     assert old.catalogue.find_jobset_by_number(old.jobset.number) is None
     assert young.catalogue.find_jobset_by_number(young.jobset.number) == young.jobset
-    assert not old.catalogue.touch_client(old.jobset.number)
+    assert not old.catalogue.touch_client(old.jobset)
 
 
 def test_another_users_leftovers_are_in_nobodys_way(database: Database) -> None:
@@ -134,8 +134,7 @@ def test_another_users_leftovers_are_in_nobodys_way(database: Database) -> None:
 
 def test_the_first_key_is_adopted(hive: Hive) -> None:
     """A jobset made without a key belongs to the first that signs in it."""
-    number = hive.jobset.number
-    assert [hive.catalogue.adopt_key(number, key) for key in ("one", "two")] == ["one", "one"]
+    assert [hive.catalogue.adopt_key(hive.jobset, key) for key in ("one", "two")] == ["one", "one"]
 
 
 def test_what_remains(hive: Hive) -> None:

@@ -98,7 +98,7 @@ def test_jobs_of_a_silent_client_are_not_claimed(line: Connection) -> None:
     hive.run("UPDATE {jobset} SET seen_at = now() - interval '11 seconds' WHERE number = {number}")
     assert bee.claim(1, 1, ANY) == []
     assert hive.jobset.number not in [j.number for j in hive.catalogue.offers()]
-    assert hive.catalogue.touch_client(hive.jobset.number)
+    assert hive.catalogue.touch_client(hive.jobset)
     assert hive.jobset.number in [j.number for j in hive.catalogue.offers()]
     assert ids_of(bee.take(2)) == [1, 2]
 

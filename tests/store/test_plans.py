@@ -82,7 +82,7 @@ def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
     hive = Hive(plain)
     bee = hive.bee("a", explaining)
     total = FINISHED + 2 * BATCHES
-    hive.catalogue.reserve_jobs(hive.jobset.number, total)
+    hive.catalogue.reserve_jobs(hive.jobset, total)
     if "few" in planned:
         for _ in range(20):
             hive.add(2)

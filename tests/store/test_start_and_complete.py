@@ -107,7 +107,7 @@ def test_a_result_rides_in_the_hint_only_if_it_is_the_recorded_one(
 
 
 VERBS: dict[str, Callable[[Hive, Bee, Batch], object]] = {
-    "reserve": lambda hive, bee, batch: hive.catalogue.reserve_jobs(hive.jobset.number, 1),
+    "reserve": lambda hive, bee, batch: hive.catalogue.reserve_jobs(hive.jobset, 1),
     "add": lambda hive, bee, batch: hive.client.add([new_job(9)]),
     "complete": lambda hive, bee, batch: bee.succeed(batch, 1, close=False),
     "fail": lambda hive, bee, batch: bee.miss(batch, 2, attempts=1),

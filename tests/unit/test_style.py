@@ -80,6 +80,7 @@ STEPS = {
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
     "get_part": "get",
+    "hold_jobset": "_drop_tables",
     "late": "complete",
     "jobs": "_page",
     "make_tables": "create_jobset",

@@ -11,7 +11,7 @@
 WITH allowed AS (
     SELECT FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL
-       AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds')
+       AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds') AND {here}
 ), ready AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
@@ -102,7 +102,7 @@ WITH given AS (
 ), stored AS (
     INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
     SELECT job, run, 'completed', codec, output, payload, mac, %(bee)s, duration FROM given
-     WHERE (SELECT count(*) FROM closed) IS NOT NULL
+     WHERE (SELECT count(*) FROM closed) IS NOT NULL AND {here}
      ORDER BY job, run
     {or_nothing} RETURNING job
 ), counted AS (
@@ -122,7 +122,7 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
 WITH late AS (
     SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
-     WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run)
+     WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run) AND {here}
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host) SELECT job, run, 'late', %(bee)s, %(host)s FROM late
 )
@@ -413,7 +413,7 @@ WITH pace AS MATERIALIZED (
             WHERE (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
               AND (h.run, u.job) NOT IN (SELECT run, job FROM copied)
             ORDER BY u.n LIMIT 1) s
-     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.started > 0 AND h.speculate AND h.copy_of IS NULL
+     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.started > 0 AND h.speculate AND h.copy_of IS NULL AND {here}
        AND h.bee <> %(bee)s AND h.function <> ALL (%(refused)s)
        AND (%(only)s::integer[] IS NULL OR h.function = ANY (%(only)s))
        AND p.took[3] >= 3
@@ -451,8 +451,9 @@ SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (j
  WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run);
 
 -- name: get_functions
-SELECT number, digest, name, codec, body, python, mac FROM {function} WHERE number = ANY (%(numbers)s::integer[]);
+SELECT number, digest, name, codec, body, python, mac FROM {function}
+ WHERE number = ANY (%(numbers)s::integer[]) AND {here};
 
 -- name: functions_named
 -- The functions that --function may stand in for: by the record's name.
-SELECT number FROM {function} WHERE name = %(name)s;
+SELECT number FROM {function} WHERE name = %(name)s AND {here};

@@ -89,7 +89,7 @@ class Catalogue:
             created = self._run("create_jobset", **facts)
             if created:
                 number = created[0][0]
-                make = queries.bind("jobset.sql", number, jobset_id)
+                make = queries.bind("jobset.sql", number, jobset_id, uuid)
                 run(make["make_tables"])
                 run("SET LOCAL lock_timeout = '1s'")
                 run(make["make_view"])
@@ -112,9 +112,10 @@ class Catalogue:
         """The durable jobsets, newest first."""
         return tuple(row[0] for row in self._run("jobset_ids"))
 
-    def adopt_key(self, number: int, fingerprint: str) -> str:
-        """The fingerprint of the key that signs in this jobset: ours, if there was none before."""
-        return str(self._run("adopt_key", number=number, key=fingerprint)[0][0])
+    def adopt_key(self, jobset: Jobset, fingerprint: str) -> str | None:
+        """The fingerprint of the key that signs in this jobset: ours, if there was none before; None: it is gone."""
+        rows = self._run("adopt_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)
+        return str(rows[0][0]) if rows else None
 
     def rename_jobset(self, jobset: Jobset, jobset_id: str) -> bool:
         """Give a jobset another id, with all that it holds; False if another jobset has it."""
@@ -123,7 +124,7 @@ class Catalogue:
             run("BEGIN")
             run("SET LOCAL lock_timeout = '1s'")
             self._run("rename_jobset", number=jobset.number, id=jobset_id)
-            view = queries.identifiers(jobset.number, jobset.id)["view"]
+            view = queries.identifiers(jobset.number, jobset.id, jobset.uuid)["view"]
             run(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(jobset_id)))
             run("COMMIT")
         except errors.UniqueViolation:
@@ -134,14 +135,14 @@ class Catalogue:
             raise
         return True
 
-    def touch_client(self, number: int) -> bool:
+    def touch_client(self, jobset: Jobset) -> bool:
         """Say that the temporary jobset's client is alive; False if the jobset is gone."""
-        return bool(self._run("touch_client", number=number))
+        return bool(self._run("touch_client", number=jobset.number, uuid=str(jobset.uuid)))
 
     def drop_jobset(self, jobset: Jobset) -> bool:
         """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
-        self._run("mark_dropped", number=jobset.number)
-        return self._drop_tables(jobset.number, jobset.id)
+        self._run("mark_dropped", number=jobset.number, uuid=str(jobset.uuid))
+        return self._drop_tables(jobset)
 
     def sweep(self) -> int:
         """Drop what was marked, and temporary jobsets whose client fell silent an hour ago; how many.
@@ -149,18 +150,19 @@ class Catalogue:
         Rows of bees that vanished long ago go as well; what belongs to another of the database's users stays for them.
         """
         self._run("forget_bees")
-        return sum(self._drop_tables(number, None) for (number,) in self._run("dropped_jobsets"))
+        return sum(self._drop_tables(dropped) for row in self._run("dropped_jobsets") if (dropped := _jobset([row])))
 
-    def _drop_tables(self, number: int, jobset_id: str | None) -> bool:
+    def _drop_tables(self, jobset: Jobset) -> bool:
         run = self.connection.run
-        tables = queries.identifiers(number, jobset_id)
+        tables = queries.identifiers(jobset.number, jobset.id, jobset.uuid)
         try:
             run("BEGIN")
             run("SET LOCAL lock_timeout = '1s'")
-            # CASCADE takes the view along, whatever name it has.
-            names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
-            run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
-            self._run("forget_jobset", number=number)
+            if self._run("hold_jobset", number=jobset.number, uuid=str(jobset.uuid)):  # else another has its number
+                # CASCADE takes the view along, whatever name it has.
+                names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
+                run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
+                self._run("forget_jobset", number=jobset.number)
             run("COMMIT")
         except queries.LOCKED:
             self.connection.drop()
@@ -170,9 +172,9 @@ class Catalogue:
             raise
         return True
 
-    def reserve_jobs(self, number: int, n: int) -> int | None:
+    def reserve_jobs(self, jobset: Jobset, n: int) -> int | None:
         """The first of ``n`` job ids that are now the caller's; None if the jobset is gone."""
-        rows = self._run("reserve_jobs", number=number, n=n)
+        rows = self._run("reserve_jobs", number=jobset.number, uuid=str(jobset.uuid), n=n)
         return int(rows[0][0]) if rows else None
 
     def counts(self, number: int) -> Counts:

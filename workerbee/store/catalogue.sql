@@ -32,7 +32,7 @@ SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL O
 
 -- name: adopt_key
 -- A jobset made by a process without a key (the origin's path) takes the first key that signs in it.
-UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s RETURNING key;
+UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s AND uuid = %(uuid)s RETURNING key;
 
 -- name: rename_jobset
 UPDATE workerbee."jobset$" SET id = %(id)s WHERE number = %(number)s;
@@ -40,11 +40,16 @@ UPDATE workerbee."jobset$" SET id = %(id)s WHERE number = %(number)s;
 -- name: touch_client
 -- A temporary jobset lives as long as its client says so.
 UPDATE workerbee."jobset$" SET seen_at = now()
- WHERE number = %(number)s AND dropped_at IS NULL
+ WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
 RETURNING set_config('synchronous_commit', 'off', true) IS NOT NULL;
 
 -- name: mark_dropped
-UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now()) WHERE number = %(number)s;
+UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now())
+ WHERE number = %(number)s AND uuid = %(uuid)s;
+
+-- name: hold_jobset
+-- The first step of a drop: from here on the number means this jobset.
+SELECT number FROM workerbee."jobset$" WHERE number = %(number)s AND uuid = %(uuid)s FOR UPDATE;
 
 -- name: forget_jobset
 -- The last step of a drop, in the same transaction as the DROP of its tables.
@@ -55,7 +60,7 @@ DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
 -- name: dropped_jobsets
 -- What is left to sweep: drops that were refused, and temporary jobsets whose client fell silent an
 -- hour ago; not what another user's are.
-SELECT number FROM workerbee."jobset$"
+SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
  WHERE (dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour')
    AND COALESCE(pg_has_role((SELECT relowner FROM pg_class
                               WHERE oid = to_regclass(format('workerbee.%%I', 'job$' || number))), 'USAGE'), true)
@@ -65,7 +70,7 @@ SELECT number FROM workerbee."jobset$"
 -- Ids are the client's: it takes a block, and says which job gets which. This commit is synchronous,
 -- else a crash could give the same block to two clients.
 UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
- WHERE number = %(number)s AND dropped_at IS NULL
+ WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
 RETURNING next_job - %(n)s, {durably};
 
 -- name: beat

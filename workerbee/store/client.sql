@@ -4,7 +4,7 @@
 -- Stored once a jobset, by content.
 WITH put AS (
     INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
-    VALUES (%(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s)
+    SELECT %(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s WHERE {here}
     ON CONFLICT (digest) DO NOTHING RETURNING number
 )
 SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(digest)s LIMIT 1;
@@ -12,14 +12,15 @@ SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(
 -- name: put_adoption
 -- That a function counts as those with another identity: the one row here that may change, by its user's word.
 INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
-VALUES (%(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s)
+SELECT %(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s WHERE {here}
 ON CONFLICT (digest) DO UPDATE SET identity = excluded.identity, body = excluded.body, mac = excluded.mac;
 
 -- name: versions
-SELECT number, digest, identity, name, codec, python FROM {function} WHERE name = %(name)s ORDER BY number;
+SELECT number, digest, identity, name, codec, python FROM {function} WHERE name = %(name)s AND {here}
+ ORDER BY number;
 
 -- name: get_function
-SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s;
+SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s AND {here};
 
 -- name: waiting_functions
 -- Of which of these functions jobs wait.
@@ -32,7 +33,7 @@ SELECT DISTINCT function FROM workerbee."batch$"
 WITH waiting AS MATERIALIZED (
     SELECT h.id, s.runs FROM workerbee."batch$" h
       JOIN unnest(%(calls)s::integer[], %(stand_ins)s::integer[]) AS s (calls, runs) ON s.calls = h.function
-     WHERE h.jobset = {number} AND h.claim IS NULL
+     WHERE h.jobset = {number} AND h.claim IS NULL AND {here}
      ORDER BY h.id FOR UPDATE OF h SKIP LOCKED
 ), handed AS (
     UPDATE workerbee."batch$" b SET function = w.runs FROM waiting w WHERE b.id = w.id
@@ -44,7 +45,7 @@ SELECT COALESCE(sum(n), 0), pg_notify('workerbee$work', {number}::text), {durabl
 -- Jobs that wait are put last, or back in their place; how many are last now.
 WITH waiting AS MATERIALIZED (
     SELECT id, priority, cardinality(jobs) AS n FROM workerbee."batch$"
-     WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s)
+     WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s) AND {here}
      ORDER BY id FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE workerbee."batch$" b SET priority = b.priority + %(by)s
@@ -75,7 +76,7 @@ WITH given AS (
            AS g (id, digest, key, function, codec, input, payload, mac, lot)
 ), inserted AS (
     INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
-    SELECT id, digest, key, function, codec, input, payload, mac FROM given ORDER BY key, digest, id
+    SELECT id, digest, key, function, codec, input, payload, mac FROM given WHERE {here} ORDER BY key, digest, id
     {or_nothing} RETURNING id
 ), lots AS (
     SELECT g.lot, array_agg(g.id ORDER BY g.id) AS jobs FROM inserted i JOIN given g USING (id) GROUP BY g.lot
@@ -101,20 +102,20 @@ SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given
 
 -- name: same_calls
 -- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
-SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status, j.function
+SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status::text, j.function
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
- WHERE j.digest = ANY (%(digests)s);
+ WHERE j.digest = ANY (%(digests)s) AND {here};
 
 -- name: taken_inputs
 -- Which of these inputs are in the jobset already, by the whole or by their 'id'.
 SELECT encode(digest, 'hex'), encode(key, 'hex'), id FROM {job}
- WHERE digest = ANY (%(digests)s) OR key = ANY (%(keys)s);
+ WHERE (digest = ANY (%(digests)s) OR key = ANY (%(keys)s)) AND {here};
 
 -- name: put_part
 -- A large value travels ahead of its row in parts, so that no statement takes longer than a lease.
-INSERT INTO {part} (job, run, token, seq, data) VALUES (%(job)s, %(run)s, %(token)s, %(seq)s, %(data)s)
+INSERT INTO {part} (job, run, token, seq, data) SELECT %(job)s, %(run)s, %(token)s, %(seq)s, %(data)s WHERE {here}
 ON CONFLICT DO NOTHING;
 
 -- name: get_part
@@ -126,7 +127,7 @@ SELECT data FROM {part} WHERE job = %(job)s AND run = %(run)s AND token = %(toke
 WITH opened AS (
     INSERT INTO {run} (job, run)
     SELECT a.job, a.run + 1 FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
-     WHERE (SELECT o.status <> 'completed' FROM {outcome} o WHERE o.job = a.job AND o.run = a.run)
+     WHERE (SELECT o.status <> 'completed' FROM {outcome} o WHERE o.job = a.job AND o.run = a.run) AND {here}
      ORDER BY a.job
     ON CONFLICT DO NOTHING RETURNING job, run
 ), batched AS (
@@ -149,7 +150,8 @@ SELECT count(*), pg_notify('workerbee$work', {number}::text), {durably} FROM ope
 
 -- name: finished
 -- Asked by id, never by what came last: a commit that is late can't be missed.
-SELECT job, run, status, codec, output::text, payload, mac FROM {outcome} WHERE job = ANY (%(jobs)s::bigint[]);
+SELECT job, run, status::text, codec, output::text, payload, mac FROM {outcome}
+ WHERE job = ANY (%(jobs)s::bigint[]) AND {here};
 
 -- name: begun
 -- Jobs that may have started, for futures that are to say "running".
@@ -168,7 +170,7 @@ WITH asked AS MATERIALIZED (
     SELECT * FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS a (first, last, run)
 ), hit AS MATERIALIZED (
     SELECT h.*, h.xmin AS version FROM workerbee."batch$" h
-     WHERE h.jobset = {number} AND h.copy_of IS NULL
+     WHERE h.jobset = {number} AND h.copy_of IS NULL AND {here}
        -- The jobs of a header are in the order of their ids.
        AND h.jobs[1] <= %(last)s AND h.jobs[cardinality(h.jobs)] >= %(first)s
        AND EXISTS (SELECT FROM asked a
@@ -217,18 +219,18 @@ SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job F
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
 -- outcomes of all the pages before.
-SELECT j.id, j.codec, j.input::text, j.payload, j.mac, o.run, o.status, o.codec, o.output::text,
+SELECT j.id, j.codec, j.input::text, j.payload, j.mac, o.run, o.status::text, o.codec, o.output::text,
        o.payload, o.mac, j.function
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN LATERAL (SELECT * FROM {outcome} WHERE job = j.id AND run = COALESCE(r.run, 1) LIMIT 1) o ON true
- WHERE j.id > %(after)s AND (%(functions)s::integer[] IS NULL OR j.function = ANY (%(functions)s))
+ WHERE j.id > %(after)s AND {here} AND (%(functions)s::integer[] IS NULL OR j.function = ANY (%(functions)s))
  ORDER BY j.id LIMIT %(n)s;
 
 -- name: ended_badly
 -- The latest runs that failed or were cancelled, of these functions' jobs: what a retry starts anew.
 SELECT o.job, o.run FROM {outcome} o
- WHERE o.status <> 'completed'
+ WHERE o.status <> 'completed' AND {here}
    AND (%(functions)s::integer[] IS NULL
         OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
    AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
@@ -238,6 +240,6 @@ SELECT o.job, o.run FROM {outcome} o
 -- What waits or runs of these functions' jobs.
 SELECT DISTINCT u.job, h.run
   FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
- WHERE h.jobset = {number} AND (%(functions)s::integer[] IS NULL OR h.function = ANY (%(functions)s))
+ WHERE h.jobset = {number} AND {here} AND (%(functions)s::integer[] IS NULL OR h.function = ANY (%(functions)s))
    AND h.priority < %(below)s
  ORDER BY u.job;

@@ -2,7 +2,8 @@
 
 Each file is a list of ``-- name: NAME`` headings, each followed by comments on why and one query. A
 query names its jobset's own objects as ``{job}``, ``{outcome}`` …; `bind` puts the quoted identifiers in. In any
-query ``{durably}`` is the expression that has the transaction commit synchronously.
+query ``{durably}`` is the expression that has the transaction commit synchronously. ``{here}`` is true, or ends the
+query as if the tables were gone: after a restore or in a new schema a number may come again, a UUID doesn't.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
+from uuid import UUID
 
 from psycopg2 import errors, sql
 
@@ -27,6 +29,9 @@ _INDEXES = ("job_digest", "job_key", "attempt_job")
 _DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
 )
+_HERE = """(
+SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || count(*) || '"')::regclass IS NULL
+  FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid})"""
 
 
 @cache
@@ -80,7 +85,7 @@ class Queries:
     def _statement(self, name: str, *, hopeful: bool) -> Statement:
         statement = self._statements.get((name, hopeful))
         if statement is None:
-            names = identifiers(self._jobset.number, self._jobset.id)
+            names = identifiers(self._jobset.number, self._jobset.id, self._jobset.uuid)
             if hopeful:
                 names["or_nothing"] = sql.SQL("")
             statement = self._connection.statement(sql.SQL(self._texts[name]).format(**names))
@@ -88,17 +93,18 @@ class Queries:
         return statement
 
 
-def identifiers(number: int, jobset_id: str | None) -> dict[str, sql.Composable]:
+def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql.Composable]:
     """The quoted names of the objects of jobset ``number``, and of the view that bears its id."""
     names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names["or_nothing"] = sql.SQL("ON CONFLICT DO NOTHING")
     names["number"] = sql.Literal(number)
+    names["here"] = sql.SQL(_HERE).format(number=sql.Literal(number), uuid=sql.Literal(str(uuid)))
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
     return names
 
 
-def bind(file: str, number: int, jobset_id: str | None) -> dict[str, sql.Composed]:
+def bind(file: str, number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql.Composed]:
     """The queries of one file for jobset ``number``."""
-    names = identifiers(number, jobset_id)
+    names = identifiers(number, jobset_id, uuid)
     return {name: sql.SQL(text).format(**names) for name, text in load(file).items()}
