@@ -16,8 +16,9 @@ from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore
 from math import isfinite
 from typing import Any, NamedTuple
 
-from workerbee import bytecode, pickling
+from workerbee import bytecode, pickling, twins
 from workerbee.errors import EncodingError
+from workerbee.job import TWINNED
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
 #: Bytes of arguments or of a result that are worth a warning, and that are too much unless one says otherwise.
@@ -150,13 +151,25 @@ def encode(value: object, what: str) -> Encoded:
     return Encoded(PICKLE, _pickle(value, what))
 
 
+def twinned(encoded: Encoded, value: object) -> Encoded:
+    """The same with a twin that can be read in the database, if it is a pickle and JSON can tell what it holds."""
+    if encoded.codec != PICKLE or len(encoded.data) > twins.LARGE:
+        return encoded
+    twin = twins.readable(value)
+    if twin is twins.NO_TWIN or not is_plain(twin):
+        return encoded
+    return Encoded(TWINNED, to_json(twin).encode() + b"\0" + encoded.data)
+
+
 def _parse(data: bytes) -> Any:
     """JSON that PostgreSQL has found to be whole: json.loads checks much that needs no check, at twice the time."""
     return _raw_decode(data.decode().lstrip())[0]
 
 
 def decode(codec: str, data: bytes) -> object:
-    """The value. Never call this with ``pickle`` data whose signature doesn't hold."""
+    """The value. Never call this with data that holds a pickle and whose signature doesn't hold."""
+    if codec == TWINNED:
+        codec, data = PICKLE, data[data.index(b"\0") + 1 :]
     return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
 
 

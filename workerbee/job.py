@@ -11,6 +11,8 @@ from workerbee.errors import JobsetIdError
 
 #: Codecs whose text a person can read in the database; all others are bytes.
 READABLE = frozenset({"json", "json_call", "error"})
+#: The codec of bytes that have a readable twin: its text, a NUL (which JSON hasn't), and the bytes, all of it signed.
+TWINNED = "twinned"
 
 #: The function number of jobs that bring no function (add_job(s), or inserted by hand).
 NO_FUNCTION = 0

@@ -262,7 +262,7 @@ class Runner:
         if readable:
             encoded = codec.Encoded(codec.JSON, inputs.check_output(value).encode())
         else:
-            encoded = codec.encode(value, "the result")
+            encoded = codec.twinned(codec.encode(value, "the result"), value)
         size = len(encoded.data)
         if size > self._max_payload:
             raise PayloadTooLargeError("the result", size, self._max_payload)

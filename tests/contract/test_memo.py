@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psycopg2
 import pytest
@@ -23,6 +25,7 @@ from tests.contract.conftest import Gate, new_id
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import JobFailedError, WorkerbeeExecutor
+from workerbee.errors import SignatureError
 
 Open = Callable[..., WorkerbeeExecutor]
 
@@ -319,6 +322,71 @@ def test_results_lose_no_key(reopen: Open) -> None:
     assert (two["result"], two["output_result"]) == (4, 1)
     assert three["error"] == 5
     assert isinstance(three["output_error"], ZeroDivisionError)
+
+
+def test_results_are_those_of_one_function_as_it_is_now(reopen: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """Of another, of a version, or of all, when asked; here or in another process, which sees what was added last."""
+    executor = reopen()
+    old, new = (defined(f"def f(x): return x + {n}") for n in (0, 10))
+    two = executor.with_options(version="two")
+    for view, fn in ((executor, jobs.plain_value), (executor, old), (executor, new), (two, new)):
+        wait([view.submit(fn, n) for n in range(2)])
+    executor.submit(new, 0).result()
+
+    def values(*args: Any, **options: Any) -> list[Any]:
+        return [row["result"] for row in executor.results(*args, **options)]
+
+    assert values() == values(new) == [10, 11]
+    assert values(old) == [0, 1]
+    assert values(version="two") == values(new, version="two") == [r["result"] for r in two.results()] == [10, 11]
+    assert values(jobs.plain_value) == values("plain_value") == [0, 1]
+    assert values("f") == [10, 11]  # the last version of that name
+    assert values(new, all=True) == [0, 1, 10, 11, 10, 11]
+    assert values(all=True) == [0, 1, 0, 1, 10, 11, 10, 11]
+    caplog.clear()
+    assert values(len) == []
+    assert "there is no job of builtins:len as it is now; 4 other functions or versions" in caplog.text
+    assert [(r["result"], r["version"]) for r in reopen(0).results(columns=["version"])] == [(10, "two"), (11, "two")]
+    hidden = [row["version"] for row in executor.results(columns="version")]
+    assert values(version=hidden[0]) == [10, 11]
+
+
+def test_results_say_where_and_when_on_request(reopen: Open, tmp_path: Path) -> None:
+    """Also when the bee that did it is gone; a key of the user's stays beside ours."""
+    with reopen() as executor:
+        executor.submit(jobs.measure, {"size": 2, "host": "mine"}).result()
+        executor.submit(jobs.note_and_ask_again, str(tmp_path / "a"), 1).result()
+        wait([executor.submit(jobs.measure, {"size": 0})])
+    columns = ["function", "version", "attempt", "host", "started", "finished", "duration"]
+    one, two, three = reopen(0).results(all=True, on_error="return", columns=columns)
+    assert list(one)[:9] == ["job_id", "status", *columns]
+    assert one["function"] == "tests.contract.jobs:measure"
+    assert (one["host"], one["input_host"], three["host"]) == (socket.gethostname(), "mine", socket.gethostname())
+    assert (one["attempt"], two["attempt"], three["attempt"]) == (1, 2, 1)
+    took = one["finished"] - one["started"]
+    assert abs(took.total_seconds() - one["duration"]) < 0.001
+    assert abs(one["finished"].timestamp() - time.time()) < 60
+    with pytest.raises(ValueError, match="'colour'; there are function, version"):
+        reopen(0).results(columns=["colour"])
+
+
+def test_results_can_be_read_in_the_database(reopen: Open, shared: Database) -> None:
+    """NumPy's numbers and arrays too, though they come back as they were; who changes what is read is found out."""
+    executor = reopen()
+    value = {"score": np.float64(0.5), "n": np.int8(3), "grid": np.array([[1, 2], [3, np.nan]]), "pair": (True, "x")}
+    large = np.zeros(100_000)
+    wait([executor.submit(jobs.plain_value, v) for v in (value, np.arange(3), large, object, np.array([{}]))])
+    jobset = executor._client.jobset
+    texts = [t for (t,) in shared.execute(f"SELECT output_data FROM workerbee.{jobset.id} ORDER BY id")]
+    assert texts == [{"score": 0.5, "n": 3, "grid": [[1, 2], [3, None]], "pair": [True, "x"]}, [0, 1, 2], *[None] * 3]
+    found = [row.get("result") for row in executor.results()]
+    first = next(iter(executor.results()))
+    assert (type(first["score"]), type(first["n"]), first["pair"]) == (np.float64, np.int8, (True, "x"))
+    np.testing.assert_array_equal(first["grid"], value["grid"])
+    np.testing.assert_array_equal(found[1], np.arange(3))
+    np.testing.assert_array_equal(found[2], large)
+    shared.execute(f"""UPDATE workerbee."outcome${jobset.number}" SET output = '[9]' WHERE output::text = '[0,1,2]'""")
+    assert isinstance(list(executor.results())[1]["error"], SignatureError)
 
 
 def test_results_make_a_data_frame(reopen: Open) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import json
 import math
 import pickle
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerbee import codec
+from workerbee import codec, twins
 from workerbee.errors import EncodingError
 
 EXACTLY_JSON = st.recursive(
@@ -290,3 +291,63 @@ def test_a_decoder_unpickles_only_pickles(bomb: str) -> None:
         with pytest.raises((ValueError, KeyError)):
             codec.decode_call(name, base64.b64decode(bomb))
     assert not Bomb.gone_off
+
+
+# Twins
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.float32(0.5), "0.5"),
+        (np.bool_(1), "true"),
+        (np.str_("é"), '"\\u00e9"'),
+        (np.array(3), "3"),
+        (np.array([[1.5, np.nan], [np.inf, 2]]), "[[1.5,null],[null,2.0]]"),
+        ({"a": (1, [np.int8(2), None])}, '{"a":[1,[2,null]]}'),
+        (math.nan, "null"),
+        (np.array([], "f"), "[]"),
+    ],
+    ids=repr,
+)
+def test_a_pickled_result_has_a_twin_to_read(value: Any, text: str) -> None:
+    """JSON before the pickle, both signed as one; what comes back is the value itself."""
+    encoded = codec.twinned(codec.encode(value, "it"), value)
+    assert (encoded.codec, encoded.data.partition(b"\0")[0].decode()) == ("twinned", text)
+    again = codec.decode(encoded.codec, encoded.data)
+    assert type(again) is type(value)
+    np.testing.assert_equal(again, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([{}]),
+        np.array([1j]),
+        np.zeros(20_000, "?"),
+        [tuple(range(20_000))],
+        ("\0",),
+        functools.reduce(lambda inner, _: [inner], range(100), (1,)),
+        np.ma.array([1, 2]),
+        {1: 2},
+        1,
+        [],
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_json_cannot_tell_or_is_large_has_no_twin(value: Any) -> None:
+    """Nor what is JSON itself."""
+    encoded = codec.encode(value, "it")
+    assert codec.twinned(encoded, value) == encoded
+
+
+class Hostile:
+    """Isn't to be asked for anything."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
+def test_a_twin_runs_nothing_of_the_users() -> None:
+    """Whatever the value holds."""
+    assert twins.readable((1, Hostile())) is twins.NO_TWIN

@@ -28,6 +28,7 @@ RANKS = {
     "job": 1,
     "pickling": 1,
     "blame": 2,
+    "twins": 1,
     "codec": 2,
     "inputs": 3,
     "failures": 3,

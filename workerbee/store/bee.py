@@ -62,6 +62,7 @@ class BeeStore:
         self.jobset = jobset
         self._bee = str(incarnation)
         self._host = host
+        self._is_noted = False  # the host, in the jobset
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
         self._claims = Ration(MOST_IN_CLAIM, HASTE)
@@ -167,8 +168,15 @@ class BeeStore:
         with self._results.use() as moved:
             [(stored, _, _)] = self._queries.insert("complete", params | more | {"bee": self._bee})
             moved.rows, moved.bytes = len(outcomes), sum(len(o.data) for o in outcomes)
+        if not self._is_noted and not self.jobset.temporary:
+            self.note_host()
         if stored < len(outcomes):
             self._run("late", jobs=array(o.job for o in outcomes), runs=array(o.run for o in outcomes), host=self._host)
+
+    def note_host(self) -> None:
+        """Keep in the jobset where this bee's results come from: the bee's own row goes with it."""
+        self._run("note_host", data=self._host.encode(errors="replace"))
+        self._is_noted = True
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.

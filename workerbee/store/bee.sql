@@ -118,6 +118,10 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
        {durably}
   FROM (SELECT count(*) AS n FROM stored) s;
 
+-- name: note_host
+-- A part of job 0, which no job is, named by the bee.
+INSERT INTO {part} (job, run, token, seq, data) VALUES (0, 0, %(bee)s, 0, %(data)s) ON CONFLICT DO NOTHING;
+
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
 WITH late AS (

@@ -209,7 +209,7 @@ class ClientStore:
     def _stored(
         self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any
     ) -> Stored:
-        data = output.encode() if output is not None else bytes(payload or b"")
+        data = parts.whole(codec, output, payload)
         if codec == parts.PARTS:
             codec, data = parts.get(self._run, job, run, data)
         return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)

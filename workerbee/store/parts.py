@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from workerbee.job import READABLE
+from workerbee.job import READABLE, TWINNED
 from workerbee.store.connection import Row
 
 #: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
@@ -31,10 +31,20 @@ def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, da
 
 
 def written(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, str, str]:
-    """The codec of a value's row, its readable text and its other bytes in hexadecimal; one of them is empty."""
+    """The codec of a value's row, its readable text and its other bytes in hexadecimal; one may be empty."""
     if len(data) > LARGE:
         codec, data = put(run, job, run_number, codec, data)
+    if codec == TWINNED:
+        text, _, rest = data.partition(b"\0")
+        return codec, text.decode(), rest.hex()
     return (codec, data.decode(), "") if codec in READABLE else (codec, "", data.hex())
+
+
+def whole(codec: str | None, text: str | None, payload: bytes | memoryview | None) -> bytes:
+    """The value that a row holds, as it was `written`."""
+    if codec == TWINNED:
+        return (text or "").encode() + b"\0" + bytes(payload or b"")
+    return text.encode() if text is not None else bytes(payload or b"")
 
 
 def get(run: Callable[..., list[Row]], job: int, run_number: int, reference: bytes) -> tuple[str, bytes]:

@@ -121,12 +121,14 @@ SELECT (SELECT count(*) FROM {job}), (SELECT count(*) FROM {job} WHERE payload I
        (SELECT count(*) FROM {outcome} WHERE status = 'completed' AND payload IS NULL);
 
 -- name: run_facts
--- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).
+-- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch). A bee's host
+-- is kept as a part of job 0, which no job is.
 SELECT o.job,
        1 + (SELECT count(*) FROM {attempt} a WHERE a.job = o.job AND a.run = o.run
                AND a.kind IN ('failed', 'error', 'died', 'lost')) - (o.status = 'failed')::integer,
-       COALESCE((SELECT b.host FROM workerbee."bee$" b WHERE b.incarnation = o.bee),
-                (SELECT a.host FROM {attempt} a WHERE a.job IN (0, o.job) AND a.bee = o.bee LIMIT 1)),
+       COALESCE((SELECT convert_from(p.data, 'UTF8') FROM {part} p
+                  WHERE p.job = 0 AND p.run = 0 AND p.token = o.bee AND p.seq = 0),
+                (SELECT a.host FROM {attempt} a WHERE a.job = o.job AND a.run = o.run AND a.bee = o.bee LIMIT 1)),
        extract(epoch FROM o.completed_at)::float8, o.duration::float8
   FROM {outcome} o
  WHERE o.job = ANY (%(jobs)s::bigint[])
