@@ -87,6 +87,22 @@ MUTANTS = [
         "due_at IS NOT NULL",
         "test_add.py::test_delayed_jobs_wait_for_their_time",
     ),
+    _sql(
+        "claim: what is due isn't hidden by others that are",
+        "bee",
+        "claim",
+        'UPDATE workerbee."batch$" b SET due_at = NULL\n     WHERE b.id IN (SELECT id FROM due) AND',
+        'UPDATE workerbee."batch$" b SET due_at = NULL\n     WHERE false AND',
+        "test_claim.py::test_what_was_due_waits_by_its_place",
+    ),
+    _sql(
+        "claim: all that is due is compared",
+        "bee",
+        "claim",
+        "ORDER BY due_at LIMIT 1000 FOR",
+        "ORDER BY due_at LIMIT %(headers)s FOR",
+        "test_claim.py::test_many_due_jobs_hide_no_urgent_ones",
+    ),
     # A number that comes again
     *(
         _sql(

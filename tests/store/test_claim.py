@@ -197,3 +197,35 @@ def test_a_budget_is_spent_by_what_each_functions_jobs_cost(
     hive.add(1)
     bee = hive.bee()
     assert [ids_of(b) for b in bee.claim(1000, 1000, ANY, budget=budget, costs=costs)] == claimed
+
+
+def test_many_due_jobs_hide_no_urgent_ones(hive: Hive) -> None:
+    """By priority and place, whether they have waited for their time or not, and however many are due."""
+    plain = hive.add(300)
+    hive.run("DELETE FROM {batch} WHERE jobset = {number}")
+    put = (
+        "INSERT INTO {batch} (jobset, function, run, priority, due_at, jobs)"
+        " SELECT {number}, 0, 1, %(p)s, now() - make_interval(secs => %(ago)s), ARRAY[%(job)s::bigint + n]"
+        " FROM generate_series(0, 99) n"
+    )
+    hive.run(put, p=-5, ago=60.0, job=plain[0])
+    hive.run(put, p=5, ago=1.0, job=plain[100])
+    hive.run(
+        "INSERT INTO {batch} (jobset, function, run, jobs)"
+        " SELECT {number}, 0, 1, ARRAY[%(job)s::bigint + n] FROM generate_series(0, 99) n",
+        job=plain[200],
+    )
+    bee = hive.bee()
+    order: list[int] = []
+    while batches := bee.claim(10, 10, ANY):
+        order += [job for batch in batches for job in ids_of(batch)]
+    assert order == [*plain[100:200], *plain[200:300], *plain[0:100]]
+
+
+def test_what_was_due_waits_by_its_place(hive: Hive) -> None:
+    """What a claim has met and left is no longer looked for by its time; the rest of a cut header neither."""
+    hive.add(3, due=1.0)
+    hive.add(1, due=2.0)
+    assert ids_of(hive.bee().take(1)) == [1]
+    assert hive.run("SELECT jobs FROM {batch} WHERE jobset = {number} AND due_at IS NOT NULL") == []
+    assert hive.waiting() == [[2, 3], [4]]

@@ -23,7 +23,7 @@ WITH allowed AS (
      WHERE jobset = {number} AND claim IS NULL AND due_at <= now()
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
-     ORDER BY due_at LIMIT %(headers)s FOR UPDATE SKIP LOCKED
+     ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), offered AS (
     SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, 1) AS cost
       FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
@@ -44,9 +44,14 @@ WITH allowed AS (
       FROM front f WHERE b.id = f.id AND f.room = f.size
     RETURNING b.*
 ), cut AS (
-    UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:]
+    UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:], due_at = NULL
       FROM front f WHERE b.id = f.id AND f.room > 0 AND f.room < f.size
     RETURNING b.*, f.jobs[:f.room] AS head, f.before
+), ripe AS (
+    -- What is due and not taken waits with the rest from now on, where the index has it by priority and place: by
+    -- its time alone, much of low priority would hide what is urgent.
+    UPDATE workerbee."batch$" b SET due_at = NULL
+     WHERE b.id IN (SELECT id FROM due) AND b.id NOT IN (SELECT id FROM front WHERE room > 0)
 ), part AS (
     INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
                                     again, jobs, bee, claim, claimed_at, started)
