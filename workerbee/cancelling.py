@@ -18,7 +18,7 @@ from workerbee.flusher import Flusher
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset
 from workerbee.ledger import Ledger
-from workerbee.store import Cancelled, Catalogue, ClientStore, Connection, backoff, gone, passing
+from workerbee.store import Cancelled, Catalogue, ClientStore, Connection, backoff, is_dropped, is_passing
 
 T = TypeVar("T")
 
@@ -176,10 +176,10 @@ class Cancelling:
                 self._connection.patience = max(0.05, attempt.left)
                 return action()
             except Exception as error:
-                if not passing(error) and not gone(error):
+                if not is_passing(error) and not is_dropped(error):
                     raise
                 attempt.trouble = " ".join(str(error).split())
-                if gone(error):
+                if is_dropped(error):
                     break
             finally:
                 self._busy.release()

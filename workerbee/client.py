@@ -40,8 +40,10 @@ from workerbee.local import LocalBee
 from workerbee.registry import Registry
 from workerbee.server import Server
 from workerbee.signing import Key, Signer
-from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, gone, retrying
+from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
 from workerbee.watcher import Watcher
+
+_READER = "workerbee reader"
 
 #: So many deaths of local bees within a minute are enough.
 BEE_DEATHS = 5
@@ -209,7 +211,7 @@ class Client:
         """Nothing can be done any more: every future gets the reason."""
         if self._broken is not None:
             return
-        if gone(error):
+        if is_dropped(error):
             error = JobsetNotFoundError(self.jobset.name, dropped=True)
         self._broken = error
         self._halted.set()
@@ -332,15 +334,22 @@ class Client:
     # Reading
 
     @contextmanager
-    def reading(self, patience: float = QUERY_TIMEOUT) -> Iterator[Connection]:
-        """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError."""
+    def reading(self, patience: float | None = None) -> Iterator[Connection]:
+        """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.
+
+        An outage is waited out; with ``patience``, each query has so many seconds instead.
+        """
         with self._server.again() as found:
-            connection = Connection(found.dsn, application="workerbee reader")
-            connection.patience = patience
+            connection: Connection
+            if patience is None:
+                connection = PatientConnection(found.dsn, application=_READER, patience=self._patience, log=self.log)
+            else:
+                connection = Connection(found.dsn, application=_READER)
+                connection.patience = patience
             try:
                 yield connection
             except Exception as error:
-                if not gone(error):
+                if not is_dropped(error):
                     raise
                 raise JobsetNotFoundError(self.jobset.name, dropped=True) from None
             finally:
@@ -348,7 +357,7 @@ class Client:
 
     def live_runners(self) -> int:
         """How many runners could do this jobset's jobs now."""
-        with self.reading() as connection:
+        with self.reading(QUERY_TIMEOUT) as connection:
             return Catalogue(connection).live_runners(self.jobset.number)
 
     # Ending

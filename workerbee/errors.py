@@ -239,7 +239,17 @@ class ConnectionStringError(WorkerbeeError, ValueError):
 
 
 class DatabaseUnavailableError(WorkerbeeError, ConnectionError):
-    """The database can't be reached, or hasn't come back within ``reconnect_timeout``."""
+    """The database can't be reached, or hasn't come back within ``reconnect_timeout``.
+
+    ``hopeless``: no patience will help, it refuses us. ``stranger``: nobody at this address has answered so far.
+    """
+
+    hopeless = stranger = False  # of an older version's pickles
+
+    def __init__(self, message: str, *, hopeless: bool = False, stranger: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
+        self.stranger = stranger
 
 
 class UnsupportedDatabaseError(WorkerbeeError):

@@ -32,7 +32,7 @@ from workerbee.perform import Jobs
 from workerbee.reading import COLUMNS, Choice, Chosen, Reading
 from workerbee.registry import SUPERSEDED
 from workerbee.signing import Key, whereabouts
-from workerbee.store import QUERY_TIMEOUT, Catalogue, Connection, Counts, Progress, passing, schema
+from workerbee.store import Catalogue, Connection, Counts, Progress, is_passing, retrying, schema
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0
@@ -62,7 +62,7 @@ class _Submits(Executor):
         try:
             live = self._client.live_runners()
         except Exception as error:
-            if not passing(error):
+            if not is_passing(error):
                 raise
             live = 0
         return max(1, self._client.n_local, live)
@@ -174,7 +174,8 @@ class _Submits(Executor):
 
     def live_workers(self) -> int:
         """How many runners could do this executor's jobs now, here and elsewhere."""
-        return self._client.live_runners()
+        with self._client.reading() as connection:
+            return Catalogue(connection).live_runners(self._client.jobset.number)
 
     # The jobset as a whole: what it holds, and changes to it, whoever brought the jobs; also after shutdown
 
@@ -288,7 +289,7 @@ class _Submits(Executor):
         return Reading(connection, self._client.jobset, self._client.decode)
 
     @contextmanager
-    def _reading(self, patience: float = QUERY_TIMEOUT) -> Iterator[Reading]:
+    def _reading(self, patience: float | None = None) -> Iterator[Reading]:
         with self._client.reading(patience) as connection:
             yield self._reader(connection)
 
@@ -362,7 +363,7 @@ class WorkerbeeExecutor(_Submits):
         )
         try:
             key = self._server.key()
-            jobset = self._open_jobset(jobset_id, key)
+            jobset = self._open_jobset(jobset_id, key, reconnect_timeout)
             client = Client(
                 self._server,
                 jobset,
@@ -389,11 +390,11 @@ class WorkerbeeExecutor(_Submits):
         if max_workers or nested:
             client.employ(max_workers or 1, max_tasks_per_child)
 
-    def _open_jobset(self, jobset_id: str | None, key: Key) -> Jobset:
-        connection = Connection(self._server.dsn, application="workerbee client")
-        try:
-            schema.ensure(connection)
-            catalogue = Catalogue(connection)
+    def _open_jobset(self, jobset_id: str | None, key: Key, patience: float | None) -> Jobset:
+        catalogue = Catalogue(Connection(self._server.dsn, application="workerbee client"))
+
+        def find_or_create() -> Jobset:
+            schema.ensure(catalogue.connection)
             if jobset_id is None:
                 jobset = catalogue.create_jobset(None, key=key.fingerprint, speculate=False, client=uuid4())
             else:
@@ -409,8 +410,11 @@ class WorkerbeeExecutor(_Submits):
                 raise KeyMismatchError(jobset.name, theirs, key.fingerprint, whereabouts(theirs))
             catalogue.sweep()
             return jobset
+
+        try:
+            return retrying(find_or_create, patience=patience, log=self._logger, opening=True)
         finally:
-            connection.close()
+            catalogue.connection.close()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.

@@ -23,7 +23,7 @@ from workerbee.job import Jobset, NewJob, Options
 from workerbee.ledger import Ledger
 from workerbee.registry import Registry
 from workerbee.signing import Signer
-from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, unstorable
+from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, is_unstorable
 from workerbee.watcher import Watcher
 
 #: Jobs, and bytes, in one flush.
@@ -178,7 +178,7 @@ class Flusher:
         try:
             self._send(batch)
         except Exception as error:
-            if not unstorable(error):
+            if not is_unstorable(error):
                 raise
             if len(batch) > 1:
                 self._store_calls(batch[: len(batch) // 2])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from workerbee.crew import Crew, Held, Task
 from workerbee.errors import WorkerbeeError
 from workerbee.job import Batch, Job, Jobset
-from workerbee.store import BeeStore, Scope, gone, passing
+from workerbee.store import BeeStore, Scope, is_dropped, is_passing
 
 OnTrouble = Callable[[Jobset, Exception], None]
 
@@ -83,9 +83,9 @@ class Holdings:
         try:
             yield
         except Exception as error:
-            if gone(error):
+            if is_dropped(error):
                 self.drop(number)
-            elif passing(error) or isinstance(error, (OSError, WorkerbeeError)):
+            elif is_passing(error) or isinstance(error, (OSError, WorkerbeeError)):
                 raise  # the trouble is the server's, or our own
             elif served := self._forget(number):
                 with suppress(Exception):

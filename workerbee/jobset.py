@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from workerbee import codec, inputs, server
@@ -26,6 +25,8 @@ from workerbee.runner import Runner
 from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 
 JobFunction = Callable[[dict[str, Any]], Any]
+
+T = TypeVar("T")
 
 #: Seconds that a run waits for the first job of a jobset.
 EMPTY = 60.0
@@ -63,7 +64,7 @@ class JobSet:
         self._store: ClientStore | None = None
         self._lock = threading.RLock()
         try:
-            schema.ensure(self._connection)
+            self._patiently(lambda: schema.ensure(self._connection), opening=True)
         except BaseException:
             self.close()
             raise
@@ -225,9 +226,5 @@ class JobSet:
             self._store = ClientStore(self._connection, found, uuid4())
         return self._store
 
-    def _patiently(self, action: Callable[[], Any]) -> Any:
-        def pause(seconds: float) -> bool:
-            time.sleep(seconds)
-            return True
-
-        return retrying(action, patience=3600.0, pause=pause, log=self._logger)
+    def _patiently(self, action: Callable[[], T], *, opening: bool = False) -> T:
+        return retrying(action, patience=3600.0, log=self._logger, opening=opening)

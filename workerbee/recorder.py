@@ -11,7 +11,7 @@ from workerbee.failures import encode_error
 from workerbee.holdings import Holdings
 from workerbee.job import NO_FUNCTION, Outcome
 from workerbee.signing import Key, Signer
-from workerbee.store import Catalogue, Limits, Pace, results_hint, unstorable
+from workerbee.store import Catalogue, Limits, Pace, is_unstorable, results_hint
 
 #: Attempts; the largest integer of PostgreSQL.
 UNLIMITED = 2**31 - 1
@@ -118,7 +118,7 @@ class Recorder:
             try:
                 self._complete(number, portion)
             except Exception as error:
-                if not unstorable(error) or not portion:
+                if not is_unstorable(error) or not portion:
                     raise
                 if len(portion) > 1:
                     self._record_successes(number, portion[: len(portion) // 2])

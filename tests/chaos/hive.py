@@ -24,7 +24,7 @@ from tests.faultproxy import FaultProxy, Trap
 from tests.servers import Server
 from tests.waiting import eventually
 from workerbee.store import queries
-from workerbee.store.connection import Statement
+from workerbee.store.statement import Statement
 
 JOBSET = "chaos"
 #: Arguments of each bee: some serve one jobset, some all of them.

@@ -21,11 +21,12 @@ from typing_extensions import Self
 from tests import jobs, servers
 from tests.bees import Bee
 from tests.faultproxy import FaultProxy
+from tests.poolers import pgbouncer
 from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import Connection, passing
+from workerbee.store import Connection
 
 N = 200
 
@@ -470,45 +471,15 @@ def test_what_wont_pass_isnt_waited_for(server: Server) -> None:
     with Bee(server.dsn_of("nowhere"), "work") as bee:
         assert bee.wait() == 69
         assert 'database "nowhere" does not exist' in bee.output
-    assert not passing(DatabaseUnavailableError('FATAL: password authentication failed for user "me"'))
 
 
 # Through a pooler
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_it_all_works_through_pgbouncer(server: Server, database: Database, tmp_path: Path) -> None:
     """In transaction mode: no LISTEN, no prepared statement, no session, and the same results."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        pytest.skip("pgbouncer isn't installed")
-    port = servers.free_port()
-    folder = server.directory / "pgbouncer"
-    folder.mkdir()
-    user = owner(server.directory / "data")
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits\n"
-    )
-    process = subprocess.Popen(
-        [program, folder / "pgbouncer.ini"],
-        user=user[0] if os.geteuid() == 0 else None,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with pgbouncer(server) as port:
         dsn = database.dsn.replace(f"port={server.port}", f"port={port}")
-        eventually(lambda: answers(port))
         with on(database, dsn, tmp_path) as line:
             line.is_right(line.submit(50))
             assert line.executions() == 50
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)

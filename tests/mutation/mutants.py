@@ -1006,9 +1006,9 @@ MUTANTS = [
     # Outages
     _python(
         "outage: waited out",
-        "store/connection.py",
+        "store/patience.py",
         "def retrying",
-        "if not passing(error)",
+        "if limit == 0",
         "if True",
         f"{OUTAGE}::test_results_that_were_finished_in_an_outage_are_kept",
     ),
@@ -1121,9 +1121,9 @@ MUTANTS = [
     ),
     _python(
         "a slow link: an answer that comes has time",
-        "store/connection.py",
-        "def _finish",
-        "            deadline = time.monotonic() + patience\n",
+        "store/reach.py",
+        "def drive",
+        "        deadline = time.monotonic() + patience\n",
         "",
         "e2e/test_outage.py::test_an_answer_may_take_its_time_as_long_as_it_comes",
     ),

@@ -13,7 +13,7 @@ from tests.servers import Database
 from tests.store.hive import Hive
 from workerbee import JobSet
 from workerbee.job import Jobset
-from workerbee.store import Catalogue, Connection, passing, schema
+from workerbee.store import Catalogue, Connection, is_passing, schema
 
 ORIGINS = [
     "id",
@@ -92,7 +92,7 @@ def test_a_reader_puts_a_drop_off(hive: Hive, connect: Callable[[], Connection])
     assert hive.catalogue.find_jobset(str(hive.jobset.id)) is None
     with pytest.raises(psycopg2.Error) as refused:
         Hive(hive.connection, hive.jobset.id)
-    assert passing(refused.value)
+    assert is_passing(refused.value)
     reader.run("COMMIT")
     again = Hive(hive.connection, hive.jobset.id)  # the old tables are still there
     again.add(1)

@@ -3,21 +3,9 @@
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
 from workerbee.store.client import Cancelled, ClientStore, SameCall
-from workerbee.store.connection import (
-    QUERY_TIMEOUT,
-    Connection,
-    Wake,
-    backoff,
-    conninfo,
-    described,
-    gone,
-    jitter,
-    passing,
-    refused,
-    retrying,
-    unstorable,
-)
+from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnection, Wake, conninfo, described
 from workerbee.store.hints import Pace, parse_hint, results_hint
+from workerbee.store.patience import backoff, jitter, retrying
 from workerbee.store.reader import (
     BeeRow,
     BegunRow,
@@ -29,6 +17,7 @@ from workerbee.store.reader import (
     Progress,
     Reader,
 )
+from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_unstorable
 
 __all__ = [
     "QUERY_TIMEOUT",
@@ -48,6 +37,7 @@ __all__ = [
     "JobsetRow",
     "Limits",
     "Pace",
+    "PatientConnection",
     "Progress",
     "Reader",
     "Remaining",
@@ -57,12 +47,12 @@ __all__ = [
     "backoff",
     "conninfo",
     "described",
-    "gone",
+    "is_dropped",
+    "is_forbidden",
+    "is_passing",
+    "is_unstorable",
     "jitter",
     "parse_hint",
-    "passing",
-    "refused",
     "results_hint",
     "retrying",
-    "unstorable",
 ]

@@ -3,8 +3,24 @@
 -- name: server_facts
 -- What must fit before anything else is tried.
 SELECT current_setting('server_version_num')::integer AS version,
-       to_regclass('workerbee."version$"') IS NOT NULL AS installed,
-       has_database_privilege(current_database(), 'CREATE') AS may_create;
+       EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+                WHERE s.nspname = 'workerbee' AND c.relname = 'version$') AS installed,
+       has_database_privilege(current_database(), 'CREATE') AS may_create,
+       (SELECT string_agg(privilege, ', ' ORDER BY privilege) FROM (
+            SELECT 'USAGE on the schema workerbee' AS privilege FROM pg_namespace
+             WHERE nspname = 'workerbee' AND NOT has_schema_privilege(oid, 'USAGE')
+             UNION ALL
+            SELECT p.privilege || ' on workerbee."' || c.relname || '"'
+              FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
+             CROSS JOIN unnest(%(needed)s::text[]) AS p (privilege)
+             WHERE s.nspname = 'workerbee' AND NOT has_table_privilege(c.oid, p.privilege)
+               AND (c.relname IN ('jobset$', 'batch$', 'bee$', 'counter$')
+                    OR c.relname = 'version$' AND p.privilege = 'SELECT')
+             UNION ALL
+            SELECT 'USAGE on workerbee."place$"' FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
+             WHERE s.nspname = 'workerbee' AND c.relname = 'place$' AND 'INSERT' = ANY (%(needed)s::text[])
+               AND NOT has_sequence_privilege(c.oid, 'USAGE')
+       ) m) AS missing;
 
 -- name: schema_version
 SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";

@@ -11,82 +11,48 @@ it isn't. Only a direct one listens for notifications and prepares its statement
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import os
-import random
-import re
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
-from psycopg2 import extensions, sql
+from psycopg2 import errors, extensions, sql
 
 from workerbee.errors import ConnectionStringError, DatabaseUnavailableError
+from workerbee.store import reach
+from workerbee.store.patience import one_line, retrying
+from workerbee.store.statement import Statement, filled
+from workerbee.store.trouble import Trouble, sort
 
 Row = tuple[Any, ...]
+Query = str | sql.Composable | Statement
 
 #: Seconds that a query may take before its connection is held to be dead.
 QUERY_TIMEOUT = 60.0
-CONNECT_TIMEOUT = 10.0
 #: Seconds in which we must hear our own notification.
 PROBE = 1.0
+#: Seconds without notifications after the server's queue of them was found full.
+SILENCE = 10.0
+#: Statements that are remembered and prepared: each costs the server some 60 kB as long as the connection lasts.
+PREPARED = 100
 
-#: SQLSTATEs that say "not now": connection trouble, resources, shutdown, locks, deadlock, read-only.
-_PASSING = ("08", "53", "57P", "57014", "40001", "40P01", "55P03", "25006", "58030", "XX000")
-_GONE = ("42P01", "3F000", "42704")
-
-
-def passing(error: BaseException) -> bool:
-    """Whether to try again: the server or the way to it is in trouble, and the query is not at fault."""
-    if isinstance(error, DatabaseUnavailableError):
-        return not refused(error)
-    if not isinstance(error, psycopg2.Error):
-        return False
-    code = error.pgcode
-    if code is None:
-        return isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError))
-    return code.startswith(_PASSING)
-
-
-def gone(error: BaseException) -> bool:
-    """Whether the query met tables that are no longer there: the jobset was dropped."""
-    return isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(_GONE)
-
-
-def unstorable(error: BaseException) -> bool:
-    """Whether the values were refused: another try changes nothing, but others may be stored without them."""
-    return isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(("22", "54"))
-
-
-def refused(error: BaseException) -> bool:
-    """Whether no patience will help: a wrong password, a user or a database that isn't there."""
-    text = str(error)
-    return any(
-        mark in text
-        for mark in (
-            "authentication failed",
-            "does not exist",
-            "no password supplied",
-            "no pg_hba.conf entry",
-        )
-    )
-
-
-#: A source of our own: the program's seeded one is not for us to draw from.
-jitter = random.Random()  # noqa: S311 (no secret)
-
-
-def backoff(limit: float = 1.0) -> Iterator[float]:
-    """Seconds to wait before each next try: growing, never two processes in step, then at most one a second."""
-    pause = 0.05
-    while True:
-        yield pause * (1 + jitter.random())
-        pause = min(limit, pause * 2)
+# What our queries mean must depend neither on who may create functions and operators where, nor on what the server,
+# the database or the user has for a default. Over a direct connection it is set once, else in each transaction.
+_SESSION = (
+    "SET search_path = pg_catalog, pg_temp; SET array_nulls = on;"
+    " SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+)
+_TRANSACTION = (
+    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL array_nulls = on;"
+    " SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+)
 
 
 class Wake:
@@ -114,37 +80,11 @@ class Wake:
             os.close(end)
 
 
-class Statement:
-    """A query with parameters like ``%(n)s``, and the same as a statement to be prepared.
-
-    Planning one of our queries takes longer than running it for one job.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        casts: dict[str, str] = {}
-        for name, cast in _PARAMETER.findall(text):
-            casts[name] = casts.get(name) or cast
-        self.name = f"workerbee_{hashlib.blake2s(text.encode(), digest_size=8).hexdigest()}"
-        identifier = sql.SQL(self.name)
-        arguments = sql.SQL(", ").join(sql.Placeholder(name) + sql.SQL(cast) for name, cast in casts.items())
-        self.prepare = sql.SQL("PREPARE {} AS {}").format(identifier, sql.SQL(_numbered(text, list(casts))))
-        self.execute = sql.SQL("EXECUTE {} ({})" if casts else "EXECUTE {}").format(identifier, arguments)
-
-
-def _numbered(text: str, names: list[str]) -> str:
-    """The query with its parameters numbered ($1, $2 …), as PREPARE has them."""
-    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
-
-
-Query = str | sql.Composable | Statement
-
-_PARAMETER = re.compile(r"%\((\w+)\)s((?:::(?:double precision|\w+)(?:\[\])?)?)")
 # A prepared plan stays while the tables grow: it must never be one that was good for few rows, whenever somebody's
 # ANALYZE saw them. What we ask for is found by an index and comes in its order: nothing is read as a whole, or sorted
 # to have its front.
 _PLANS = "SELECT " + ", ".join(
-    f"set_config('{name}', '{value}', false)"
+    f"pg_catalog.set_config('{name}', '{value}', false)"
     for name, value in {
         "plan_cache_mode": "force_generic_plan",
         "enable_seqscan": "off",
@@ -152,25 +92,46 @@ _PLANS = "SELECT " + ", ".join(
         "jit": "off",
     }.items()
 )
-_NOT_PREPARED = "26000"
+# Errors after which what the session was told is told anew: a plan or a statement that was prepared is no more.
+_STALE = ("0A000", "42P05")
+# What psycopg2 makes of a value is the whole process's to change, unless a connection has a say of its own.
+_CASTERS = (
+    extensions.new_type((114, 3802), "workerbee json", lambda text, _: None if text is None else json.loads(text)),
+    extensions.new_type((2950, 2951), "workerbee uuid", lambda text, _: text),
+    extensions.BOOLEAN,
+    extensions.INTEGER,
+    extensions.LONGINTEGER,
+    extensions.FLOAT,
+    extensions.DECIMAL,
+    extensions.UNICODE,
+    psycopg2.BINARY,
+    extensions.BOOLEANARRAY,
+    extensions.INTEGERARRAY,
+    extensions.LONGINTEGERARRAY,
+    extensions.FLOATARRAY,
+    extensions.DECIMALARRAY,
+    extensions.UNICODEARRAY,
+    extensions.BINARYARRAY,
+    extensions.PYDATETIMETZ,
+)
 
 
 class Connection:
     """A connection that is made when it is first needed, and made anew after it has failed."""
 
-    def __init__(
-        self, dsn: str, *, application: str = "workerbee", wait: Callable[[int, bool, float], bool] | None = None
-    ) -> None:
+    def __init__(self, dsn: str, *, application: str = "workerbee", wait: reach.Wait | None = None) -> None:
         """``wait(fd, writing, seconds)`` waits until the descriptor is ready, and says whether it is."""
         self._dsn = dsn
         self._wait = wait or _wait
         self._application = application
         self._pg: Any = None
         self._channels: list[str] = []
-        self._prepared: dict[str, str] = {}
+        self._prepared: dict[str, str] = {}  # the least recently used first
         self.patience = QUERY_TIMEOUT  # seconds that a query may take, with the connecting before it
         self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
         self._hears = False  # one has come back over this connection
+        self._silent_until = 0.0  # the server's queue of notifications is full
+        self._forgets = False  # somebody in between has thrown away what the session was told
         self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
@@ -183,48 +144,94 @@ class Connection:
         """Run one query as one transaction; its rows, or an empty list.
 
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
-        connection or no answer in time; after either kind `passing` says whether to try again.
+        connection or no answer in time; `trouble` says what either is. Where the server's queue of notifications is
+        full, the query goes without them.
         """
-        return self._attempt(lambda pg, end: self._answer(pg, self._prepare(pg, query, end), params, end))
+        silent = query.silent if isinstance(query, Statement) else None
+        if silent is not None and time.monotonic() < self._silent_until:
+            return self._run(silent, params)
+        try:
+            return self._run(query, params)
+        except errors.ProgramLimitExceeded:
+            if silent is None or self._in_transaction():
+                raise
+            rows = self._run(silent, params)  # if this works, it was the notification
+            self._silent_until = time.monotonic() + SILENCE
+            _say_once(
+                "PostgreSQL's queue of notifications is full (some session listens, and doesn't end its "
+                "transaction): going on without hints, which takes longer"
+            )
+            return rows
+        except errors.InvalidSqlStatementName:
+            self._forgets = True
+            inside = self._in_transaction()
+            self.drop()
+            if inside:
+                raise
+            return self._run(query, params)
+
+    def _run(self, query: Query, params: Mapping[str, Any] | None) -> list[Row]:
+        return self._attempt(lambda pg, end: self._answer(pg, self._text(pg, query, params, end), end))
+
+    def _in_transaction(self) -> bool:
+        return self._pg is not None and _in_transaction(self._pg)
 
     def _attempt(self, action: Callable[[Any, float], list[Row]]) -> list[Row]:
         deadline = time.monotonic() + self.patience
         pg = self._connected(deadline)
         try:
             return action(pg, deadline)
+        except psycopg2.DataError:
+            raise
         except psycopg2.Error as error:
-            if pg.closed or error.pgcode in (None, _NOT_PREPARED):
-                self.drop()
+            if pg.closed or error.pgcode in (None, *_STALE) or sort(error) is Trouble.UNKNOWN:
+                self.drop()  # whatever it was, the next try begins anew
             raise
         except BaseException:
             self.drop()  # a query is under way whose answer nobody will read
             raise
 
-    def _prepare(self, pg: Any, query: Query, deadline: float) -> str | sql.Composable:
-        """What to send for ``query``: over a direct connection it is prepared."""
-        if not isinstance(query, Statement):
-            return query
+    def _text(self, pg: Any, query: Query, params: Mapping[str, Any] | None, deadline: float) -> str:
+        """What to send for ``query``."""
+        text = self._prepare(pg, query, deadline) if isinstance(query, Statement) else _as_text(pg, query)
+        if params is not None:
+            text = filled(text, params)
+        return text if self.direct or _in_transaction(pg) else _TRANSACTION + text
+
+    def _prepare(self, pg: Any, query: Statement, deadline: float) -> str:
+        """The query, or over a direct connection, from its second use on, what executes it prepared."""
         if not self.direct:
             return query.text
-        execute = self._prepared.get(query.name)
+        execute = self._prepared.pop(query.name, None)
         if execute is None:
             # Many queries are used once in a connection's life; the second use says that it is worth it.
-            self._prepared[query.name] = ""
-            return query.text
-        if not execute:
-            self._answer(pg, query.prepare, None, deadline)
-            execute = self._prepared[query.name] = query.execute.as_string(pg)
-        return execute
+            execute = ""
+            self._make_room(pg, deadline)
+        elif not execute:
+            self._answer(pg, query.prepare.as_string(pg), deadline)
+            execute = query.execute.as_string(pg)
+            self._prepared[query.name] = execute
+            return execute
+        self._prepared[query.name] = execute
+        return execute or query.text
 
-    def _answer(self, pg: Any, text: Any, params: Mapping[str, Any] | None, deadline: float) -> list[Row]:
+    def _make_room(self, pg: Any, deadline: float) -> None:
+        """Let go of what was not used for longest."""
+        if len(self._prepared) >= PREPARED:
+            name = next(iter(self._prepared))
+            if self._prepared.pop(name):
+                self._answer(pg, _as_text(pg, sql.SQL("DEALLOCATE {}").format(sql.Identifier(name))), deadline)
+
+    def _answer(self, pg: Any, text: str, deadline: float) -> list[Row]:
         cursor = pg.cursor()
-        cursor.execute(text, params)
-        self._finish(pg, deadline)
+        cursor.execute(text)
+        if not reach.drive(pg, self._wait, deadline):
+            raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
         return cursor.fetchall() if cursor.description else []
 
     def statement(self, query: sql.Composable) -> Statement:
         """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""
-        return Statement(query.as_string(self._connected(time.monotonic() + CONNECT_TIMEOUT)))
+        return Statement(query.as_string(self._connected(time.monotonic() + reach.CONNECT_TIMEOUT)))
 
     def listen(self, channels: Sequence[str]) -> None:
         """Hear these channels from now on, also after a reconnection. Raises as `run` does."""
@@ -253,10 +260,12 @@ class Connection:
 
     def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> list[Row]:
         for channel in channels:
-            self._answer(pg, sql.SQL("LISTEN {}").format(sql.Identifier(channel)), None, deadline)
+            self._answer(pg, _as_text(pg, sql.SQL("LISTEN {}").format(sql.Identifier(channel))), deadline)
         if channels and not self._hears:
             self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE)
-            self._answer(pg, "SELECT pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]}, deadline)
+            probe = filled("SELECT pg_catalog.pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]})
+            with suppress(errors.ProgramLimitExceeded):  # the queue is full: we won't hear ourselves
+                self._answer(pg, probe, deadline)
         return []
 
     def wait(self, timeout: float, wake: Wake) -> list[tuple[str, str]]:
@@ -282,7 +291,7 @@ class Connection:
             return []
         try:
             self._pg.poll()
-        except psycopg2.Error:
+        except (psycopg2.Error, ValueError):  # text that is none, too
             self.drop()
             return []
         heard = [(n.channel, n.payload) for n in self._pg.notifies]
@@ -307,37 +316,49 @@ class Connection:
         self.generation += 1
         self._prepared.clear()
         self._probe, self._hears = None, False
-        limit = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
+        pg = reach.connect(self._dsn, application=self._application, wait=self._wait, deadline=deadline)
         try:
-            pg = psycopg2.connect(
-                self._dsn,
-                async_=True,
-                client_encoding="UTF8",
-                fallback_application_name=self._application,
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-                tcp_user_timeout=15000,
-            )
-            self._finish(pg, limit)
-            [(backend,)] = self._answer(pg, "SELECT pg_backend_pid()", None, limit)
-            self.direct = backend == pg.info.backend_pid
-            if self.direct and pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
-                self._answer(pg, _PLANS, None, limit)
-                self._listen(pg, self._channels, limit)
+            self._set_up(pg, min(deadline, time.monotonic() + reach.CONNECT_TIMEOUT))
         except psycopg2.OperationalError as error:
-            raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {_line(error)}") from error
+            pg.close()
+            raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {one_line(error)}") from error
+        except BaseException:
+            pg.close()
+            raise
         self._pg = pg
         return pg
 
-    def _finish(self, pg: Any, deadline: float) -> None:
-        """Drive the connection until its answer is here, or raise at the deadline, which moves as long as it comes."""
-        patience = deadline - time.monotonic()
-        while (state := pg.poll()) != extensions.POLL_OK:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._wait(pg.fileno(), state == extensions.POLL_WRITE, left):
-                raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
-            deadline = time.monotonic() + patience
+    def _set_up(self, pg: Any, deadline: float) -> None:
+        for caster in _CASTERS:
+            extensions.register_type(caster, pg)
+        [(backend,)] = self._answer(pg, "SELECT pg_catalog.pg_backend_pid()", deadline)
+        self.direct = backend == pg.info.backend_pid and not self._forgets
+        if self.direct:
+            self._answer(pg, _SESSION, deadline)
+            if pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
+                self._answer(pg, _PLANS, deadline)
+            self._listen(pg, self._channels, deadline)
+
+
+class PatientConnection(Connection):
+    """A connection each of whose queries waits outages out, for ``patience`` seconds (None: for ever)."""
+
+    def __init__(self, dsn: str, *, application: str, patience: float | None, log: logging.Logger) -> None:
+        super().__init__(dsn, application=application)
+        self._outage = patience
+        self._log = log
+
+    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """As `Connection.run`, tried again for as long as there is patience."""
+        return retrying(lambda: super(PatientConnection, self).run(query, params), patience=self._outage, log=self._log)
+
+
+def _as_text(pg: Any, query: str | sql.Composable) -> str:
+    return query if isinstance(query, str) else query.as_string(pg)
+
+
+def _in_transaction(pg: Any) -> bool:
+    return bool(pg.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE)
 
 
 def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
@@ -346,33 +367,9 @@ def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
     return bool(poll.poll(timeout * 1000))
 
 
-def retrying(
-    action: Callable[[], Any], *, patience: float | None, pause: Callable[[float], bool], log: logging.Logger
-) -> Any:
-    """Call ``action`` until it succeeds, waiting out what passes; said once, unless it is over at once.
-
-    ``patience`` in seconds (None: for ever) counts from the first failure; then
-    DatabaseUnavailableError. ``pause(seconds)`` sleeps, and says False when it is no longer worth it.
-    """
-    give_up = None
-    for n_failures, seconds in enumerate(backoff()):
-        try:
-            return action()
-        except (psycopg2.Error, DatabaseUnavailableError) as error:
-            if not passing(error):
-                raise
-            now = time.monotonic()
-            give_up = give_up or (None if patience is None else now + patience)
-            if n_failures == 1:
-                log.warning("%s; trying again%s", _line(error), "" if patience is None else f" for {patience:.0f} s")
-            if (give_up is not None and now > give_up) or not pause(seconds):
-                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {_line(error)}") from error
-    raise AssertionError("backoff never ends")
-
-
-def _line(error: Exception) -> str:
-    """What libpq says in several lines, in one."""
-    return " ".join(str(error).split())
+@cache
+def _say_once(text: str) -> None:
+    logging.getLogger("workerbee").warning(text)
 
 
 def conninfo(dsn: str | None = None, **parts: object) -> str:

@@ -18,7 +18,8 @@ from uuid import UUID
 from psycopg2 import errors, sql
 
 from workerbee.job import Jobset
-from workerbee.store.connection import Connection, Row, Statement
+from workerbee.store.connection import Connection, Row
+from workerbee.store.statement import Statement, literal
 
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "overview.sql", "client.sql", "bee.sql", "reader.sql", "jobset.sql")
@@ -52,10 +53,7 @@ def shared(file: str) -> dict[str, Statement]:
 
 
 def array(values: Iterable[object]) -> str:
-    """An array literal of numbers, truth values, UUIDs and None, which need no quotes.
-
-    Of a list psycopg2 would make ``ARRAY[…]``, which the server has to work out element by element.
-    """
+    """An array literal of numbers, truth values, UUIDs and None, which need no quotes."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
@@ -98,8 +96,8 @@ def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql
     names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names["or_nothing"] = sql.SQL("ON CONFLICT DO NOTHING")
-    names["number"] = sql.Literal(number)
-    names["here"] = sql.SQL(_HERE).format(number=sql.Literal(number), uuid=sql.Literal(str(uuid)))
+    names["number"] = sql.SQL(str(int(number)))
+    names["here"] = sql.SQL(_HERE).format(number=names["number"], uuid=sql.SQL(literal(str(uuid))))
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
     return names
 

@@ -16,6 +16,8 @@ from workerbee.store.connection import Connection
 from workerbee.store.queries import load
 
 OLDEST_SERVER = 120000
+#: The rights on the shared tables that a reader needs, and whoever runs jobs or brings them.
+READING, WRITING = ("SELECT",), ("SELECT", "INSERT", "UPDATE", "DELETE")
 _LOCK = 0x776F726B6572  # "worker": the advisory lock of migrations
 
 
@@ -29,9 +31,9 @@ def ensure(connection: Connection) -> None:
     """Bring the schema to this version's, or say why that can't be.
 
     Raises UnsupportedDatabaseError: the server is older than PostgreSQL 12, the schema newer than this
-    program, or the user may not create or use it.
+    program, or the user may not create or use it, with what rights are missing.
     """
-    present, may_create = _present(connection)
+    present, may_create = _present(connection, WRITING)
     if not present and not may_create:
         raise UnsupportedDatabaseError(
             "the schema 'workerbee' isn't in this database and this user may not create it; have its "
@@ -43,7 +45,7 @@ def ensure(connection: Connection) -> None:
 
 def require(connection: Connection) -> None:
     """Say so if the schema isn't here as this version has it; nothing is written. Raises as `ensure` does."""
-    present, _ = _present(connection)
+    present, _ = _present(connection, READING)
     if present < max(migrations()):
         raise UnsupportedDatabaseError(
             "no jobset was ever made in this database; name another one by --dsn or PGHOST and PGDATABASE, or make "
@@ -56,25 +58,25 @@ def require(connection: Connection) -> None:
 
 def version(connection: Connection) -> int:
     """The version of the schema that is here, 0 without one. Raises as `ensure` does."""
-    return _present(connection)[0]
+    return _present(connection, READING)[0]
 
 
-def _present(connection: Connection) -> tuple[int, bool]:
+def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool]:
     """The version of the schema that is here, 0 without one, and whether this user may make it.
 
-    Raises UnsupportedDatabaseError where this program can't go on.
+    Raises UnsupportedDatabaseError where this program can't go on, or this user lacks a right that is ``needed``.
     """
-    try:
-        [(version, installed, may_create)] = connection.run(load("catalogue.sql")["server_facts"])
-    except psycopg2.errors.InsufficientPrivilege as error:
-        raise UnsupportedDatabaseError(
-            "this user may not use the schema 'workerbee' in this database; connect as its owner, or have the owner "
-            "grant what is needed"
-        ) from error
+    facts = connection.run(load("catalogue.sql")["server_facts"], {"needed": list(needed)})
+    [(version, installed, may_create, missing)] = facts
     if version < OLDEST_SERVER:
         raise UnsupportedDatabaseError(
             f"the server is PostgreSQL {version // 10000}, and Workerbee needs 12 or newer; upgrade the server, "
             "or use the embedded one by naming no server"
+        )
+    if missing:
+        raise UnsupportedDatabaseError(
+            f"this user may not use the schema 'workerbee' in this database: it lacks {missing}; connect as its owner, "
+            "or have the owner GRANT that"
         )
     newest = max(migrations())
     present = connection.run(load("catalogue.sql")["schema_version"])[0][0] if installed else 0

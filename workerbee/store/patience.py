@@ -1,0 +1,92 @@
+"""Trying again what the database refuses for now: calmly, and for as long as the kind of the error deserves."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import psycopg2
+
+from workerbee.errors import DatabaseUnavailableError, UnsupportedDatabaseError
+from workerbee.store.trouble import Trouble, sort
+
+T = TypeVar("T")
+
+#: Seconds for an error that nobody foresaw, and for an address at which nobody has ever answered this process.
+DOUBT, STRANGER = 180.0, 10.0
+
+#: A source of our own: the program's seeded one is not for us to draw from.
+jitter = random.Random()  # noqa: S311 (no secret)
+
+
+def backoff(limit: float = 1.0) -> Iterator[float]:
+    """Seconds to wait before each next try: growing, never two processes in step, then at most one a second."""
+    pause = 0.05
+    while True:
+        yield pause * (1 + jitter.random())
+        pause = min(limit, pause * 2)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+def retrying(
+    action: Callable[[], T],
+    *,
+    patience: float | None,
+    pause: Callable[[float], bool] = _sleep,
+    log: logging.Logger,
+    opening: bool = False,
+) -> T:
+    """The value of ``action``, called again for up to ``patience`` seconds (None: for ever) while trouble passes.
+
+    ``pause(seconds)`` waits before the next try; False ends the patience. What nobody foresaw is tried for
+    some minutes. With ``opening``, which is how constructors call it, that is raised at once, as
+    UnsupportedDatabaseError, and an address at which nobody has ever answered is given only seconds: it may be wrong.
+
+    Raises what doesn't pass as it is, and DatabaseUnavailableError when the patience is over.
+    """
+    began = time.monotonic()
+    for n_failures, seconds in enumerate(backoff(), 1):
+        try:
+            return action()
+        except (psycopg2.Error, DatabaseUnavailableError) as error:
+            now = time.monotonic()
+            if n_failures == 1:
+                began = now
+            limit = _limit(error, patience, opening=opening)
+            if limit == 0:
+                if opening and isinstance(error, psycopg2.Error):
+                    raise UnsupportedDatabaseError(f"PostgreSQL refuses what is needed: {one_line(error)}") from error
+                raise
+            if n_failures == 1:
+                log.warning("%s; trying again%s", one_line(error), "" if limit is None else f" for {limit:.0f} s")
+            if (limit is not None and now > began + limit) or not pause(seconds):
+                if sort(error) is Trouble.UNKNOWN:
+                    raise
+                raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {one_line(error)}") from error
+    raise AssertionError("backoff never ends")
+
+
+def _limit(error: BaseException, patience: float | None, *, opening: bool) -> float | None:
+    """Seconds for which to try again after such an error; None: for ever."""
+    kind = sort(error)
+    if kind is Trouble.UNKNOWN:
+        most = 0.0 if opening else DOUBT
+    elif kind is not Trouble.PASSING:
+        most = 0.0
+    elif opening and isinstance(error, DatabaseUnavailableError) and error.stranger:
+        most = STRANGER
+    else:
+        return patience
+    return most if patience is None else min(most, patience)
+
+
+def one_line(error: Exception) -> str:
+    """What libpq says in several lines, in one."""
+    return " ".join(str(error).split())
