@@ -276,7 +276,7 @@ class Client:
 
     def look(self) -> None:
         """Look at once whether what is waited for has ended."""
-        self._watcher.ask(self._ledger.window(len(self._ledger)))
+        self._watcher.look()
 
     # Bees of our own
 

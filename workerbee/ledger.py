@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterable
 
 from workerbee.futures import JobFuture
 from workerbee.job import Stored
+
+#: Jobs that are looked at together.
+STRIDE = 500
+#: First job, last job, run.
+Range = tuple[int, int, int]
 
 
 class Ledger:
@@ -16,6 +20,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._futures: dict[int, list[JobFuture]] = {}
+        self._reopened: set[int] = set()  # jobs of which some future waits for another run than the first
 
     def __len__(self) -> int:
         """How many jobs are waited for."""
@@ -34,7 +39,7 @@ class Ledger:
             for future in futures:
                 booked = self._futures.get(future.stored_job, ())
                 if future.wanted and future not in booked:
-                    self._futures.setdefault(future.stored_job, []).append(future)
+                    self._book(future)
 
     def move(self, moves: Iterable[tuple[JobFuture, int, int]]) -> None:
         """Let futures wait for another (job, run) than they were booked under."""
@@ -43,7 +48,7 @@ class Ledger:
                 self._remove(future)
                 future.job, future.run = job, run
                 if future.wanted:
-                    self._futures.setdefault(job, []).append(future)
+                    self._book(future)
 
     def forget(self, futures: Iterable[JobFuture]) -> None:
         """Wait for these futures no more."""
@@ -74,13 +79,13 @@ class Ledger:
         with self._lock:
             return future.job is not None and len(self._futures.get(future.job, ())) > 1
 
-    def window(self, n: int) -> list[int]:
-        """The next ``n`` jobs; each call goes on where the last one ended, so that every job has its turn."""
+    def ranges(self) -> list[Range]:
+        """All that is waited for, sorted, where jobs that stand side by side are one range."""
         with self._lock:
-            window = list(itertools.islice(self._futures, n))
-            for job in window:
-                self._futures[job] = self._futures.pop(job)
-        return window
+            self._reopened &= self._futures.keys()
+            first = sorted(self._futures.keys() - self._reopened if self._reopened else self._futures)
+            later = {(job, future.stored_run) for job in self._reopened for future in self._futures[job]}
+        return sorted([*_first_runs(first), *((job, job, run) for job, run in later)])
 
     def of(self, runs: Iterable[tuple[int, int]]) -> list[JobFuture]:
         """The futures of these (job, run)."""
@@ -99,6 +104,11 @@ class Ledger:
             self._futures.clear()
         return futures
 
+    def _book(self, future: JobFuture) -> None:
+        self._futures.setdefault(future.stored_job, []).append(future)
+        if future.run != 1:
+            self._reopened.add(future.stored_job)
+
     def _remove(self, future: JobFuture) -> None:
         job = future.job
         booked = self._futures.get(job) if job is not None else None
@@ -107,3 +117,22 @@ class Ledger:
                 booked.remove(future)
             else:
                 del self._futures[job]
+
+
+def _first_runs(jobs: list[int]) -> list[Range]:
+    """The first runs of these sorted jobs as ranges; where there is no gap, none is looked at."""
+    ranges: list[Range] = []
+    for start in range(0, len(jobs), STRIDE):
+        some = jobs[start : start + STRIDE]
+        if some[-1] - some[0] == len(some) - 1:
+            begin = ranges.pop()[0] if ranges and ranges[-1][1] == some[0] - 1 else some[0]
+            ranges.append((begin, some[-1], 1))
+            continue
+        begin = last = some[0]
+        for job in some:
+            if job > last + 1:
+                ranges.append((begin, last, 1))
+                begin = job
+            last = job
+        ranges.append((begin, last, 1))
+    return ranges

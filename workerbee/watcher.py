@@ -23,11 +23,13 @@ from workerbee.signing import Signer
 from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
 
 #: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
-POLL, DEAF_POLL = (0.5, 1.0), (0.005, 1.0)
+POLL, DEAF_POLL = (0.5, 1.0), (0.005, 0.1)
+#: A deaf watcher may be late by this share of the time in which nothing has ended, but by no more than a second.
+PATIENCE = 0.002
 #: Seconds that nobody needs to wake a thread that waits for nothing and hears hints.
 IDLE = 0.25
-#: Jobs in one look.
-PAGE = 1000
+#: Ended jobs, ranges of jobs that are waited for, and seconds in one look; it rests for so many times what it took.
+PAGE, RANGES, LOOK, REST = 1000, 1000, 0.5, 10
 #: Seconds between signs of life of a temporary jobset's client, and between looks at what has begun.
 TOUCH, BEGUN = 2.0, 0.1
 #: Seconds without an end after which to see whether any bee is there.
@@ -59,8 +61,9 @@ class Watcher:
         self._pause = POLL[0]
         self._next_poll = self._next_touch = self._next_begun = 0.0
         self._generation = 0
-        self._warn_at: float | None = None
-        self._warned = self._said_deaf = False
+        self._position = 0  # the job up to which the last look has come, if it had to stop
+        self._idle_since: float | None = None
+        self._warned = self._said_deaf = self._look_soon = False
 
     def expect(self) -> None:
         """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
@@ -70,6 +73,11 @@ class Watcher:
     def ask(self, jobs: Iterable[int]) -> None:
         """Look at these at once: they may have ended long ago."""
         self._asked.extend(jobs)
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look soon at all that is waited for."""
+        self._look_soon = True
         self._wake.set()
 
     def wake(self) -> None:
@@ -104,6 +112,9 @@ class Watcher:
         now = time.monotonic()
         if self._connection.generation != self._generation:  # hints may have been missed
             self._generation = self._connection.generation
+            self._look_soon = True
+        if self._look_soon:
+            self._look_soon = False
             self._next_poll = 0.0
         if self._jobset.temporary and now >= self._next_touch:
             if not self._catalogue.touch_client(self._jobset):
@@ -114,6 +125,8 @@ class Watcher:
             self._poll(now, found)
         if self._ledger and now >= self._next_begun:
             self._mark_begun()
+        if not self._ledger:
+            self._idle_since = None
 
     def _wanted(self, hints: list[str]) -> list[int]:
         """The jobs to ask for: those hinted at whose result didn't come along, and those asked for."""
@@ -136,22 +149,38 @@ class Watcher:
         return found
 
     def _poll(self, now: float, found: int) -> None:
-        """Look at the next window of what is waited for."""
-        found += self._fetch(self._ledger.window(PAGE))
+        """Look at what is waited for, and say when to look again."""
+        found += self._sweep(now + LOOK)
         deaf = self._connection.deaf  # known once it has been used
         if deaf and not self._said_deaf:
             self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
             self._said_deaf = True
+        after = time.monotonic()
         first, most = DEAF_POLL if deaf else POLL
-        self._pause = first if found else min(most, self._pause * 2)
-        self._next_poll = time.monotonic() + self._pause
-        if found:
-            self._warn_at = None
-        elif self._warn_at is None:
-            self._warn_at = now + NO_BEES
-        elif now > self._warn_at and not self._warned:
+        if found or self._idle_since is None:
+            self._idle_since, self._pause = after, first
+        elif not self._position:
+            most = max(most, min(1.0, PATIENCE * (after - self._idle_since)), REST * (after - now))
+            self._pause = min(most, self._pause * 2)
+        self._next_poll = after + self._pause
+        if after > self._idle_since + NO_BEES and not self._warned:
             self._warned = True
             self._warn_if_nobody_works()
+
+    def _sweep(self, deadline: float) -> int:
+        """Ask for all that is waited for, from where the last look had to stop; how many have ended."""
+        found = 0
+        left = [(max(a, self._position + 1), b, run) for a, b, run in self._ledger.ranges() if b > self._position]
+        while left and time.monotonic() < deadline:
+            ranges, left = left[:RANGES], left[RANGES:]
+            jobs = self._store.ended(ranges, PAGE)
+            found += self._fetch(jobs)
+            self._position = jobs[-1] if len(jobs) == PAGE else ranges[-1][1]
+            if len(jobs) == PAGE:
+                return found
+        if not left:
+            self._position = 0
+        return found
 
     def _warn_if_nobody_works(self) -> None:
         if self._catalogue.live_bees(self._jobset.number) == 0:

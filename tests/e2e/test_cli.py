@@ -95,7 +95,7 @@ def test_our_errors_are_sentences() -> None:
     """A server that isn't there is one line, and the status of a bee without a database."""
     said = run("demo", PGHOST="127.0.0.1", PGPORT="1")
     assert (said.status, said.err.count("\n")) == (69, 1)
-    assert said.err.startswith("workerbee: can't connect to PostgreSQL: ")
+    assert said.err.startswith("workerbee: can't connect to PostgreSQL at 127.0.0.1 port 1: ")
 
 
 # The demo
@@ -214,7 +214,7 @@ def test_unreachable_server() -> None:
         assert bee.wait() == 69
         lines = [line.partition("workerbee: ")[2] for line in bee.output.splitlines()]
         assert lines[0] == "using PostgreSQL at host=127.0.0.1 port=1"
-        assert lines[1].startswith("can't connect to PostgreSQL: ")
+        assert lines[1].startswith("can't connect to PostgreSQL at 127.0.0.1 port 1: ")
         assert lines[1].endswith("; trying again for 1 s")
         assert lines[2].startswith("PostgreSQL hasn't come back: ")
         assert len(lines) == 3
@@ -253,6 +253,7 @@ def test_schema_that_is_not_for_this_user(database: Database) -> None:
         with Bee(guest) as bee:
             assert bee.wait() == 2
             assert "this user may not use the schema" in bee.output
+            assert "it lacks" in bee.output
             assert "Traceback" not in bee.output
     finally:
         database.execute(f"DROP ROLE {role}")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2 import sql
 
@@ -118,3 +119,35 @@ def test_a_forged_function_is_left_alone(
         assert "the signature of builtins:abs doesn't hold" in bee.output
     assert not mark.exists()
     executor.cancel_running([future])
+
+
+def test_a_hint_of_anybody_is_only_a_hint(executor: WorkerbeeExecutor, database: Database) -> None:
+    """Any role may notify: whatever it says, futures get what is stored."""
+    role = f"nobody_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        futures = [executor.submit(abs, -n) for n in range(3)]
+        executor.flush()
+        [(number,)] = database.execute('SELECT number FROM workerbee."jobset$"')
+        hints = [
+            "9" * 5000,
+            "1-" + "9" * 5000,
+            "\u0663",
+            "1\n1 1 json zz 5",
+            f"1\n1 {'9' * 5000} json 00 5",
+            "1\n1 1 json",
+        ]
+        hints += ["1-3\n" + f"1 1 json {'00' * 16} 99", "1-99999999999999999999", "\n" * 50, "1 -"]
+        with (
+            psycopg2.connect(database.dsn.replace("user=postgres", f"user={role}")) as theirs,
+            theirs.cursor() as cursor,
+        ):
+            for channel in (f"workerbee$done${number}", "workerbee$work"):
+                for hint in hints:
+                    cursor.execute("SELECT pg_notify(%s, %s)", (channel, hint))
+        theirs.close()
+        run(database)
+        assert [f.result(30) for f in futures] == [0, 1, 2]
+        assert executor.submit(abs, -7).cancel()
+    finally:
+        database.execute(f"DROP ROLE {role}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -26,7 +28,8 @@ from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import Connection
+from workerbee.job import Outcome
+from workerbee.store import BeeStore, Connection
 
 N = 200
 
@@ -483,3 +486,32 @@ def test_it_all_works_through_pgbouncer(server: Server, database: Database, tmp_
         with on(database, dsn, tmp_path) as line:
             line.is_right(line.submit(50))
             assert line.executions() == 50
+
+
+def test_a_result_is_seen_soon_behind_a_pooler(server: Server, database: Database) -> None:
+    """Whichever of many calls it is the result of, also where nothing had ended for a while."""
+    with pgbouncer(server) as port:
+        executor = WorkerbeeExecutor(
+            0, jobset_id="work", dsn=database.dsn.replace(f"port={server.port}", f"port={port}")
+        )
+        futures = [executor.submit(jobs.double, n) for n in range(20_000)]
+        executor.flush()
+        assert executor._client._flusher._connection.direct is False
+        line = Connection(database.dsn)
+        store = BeeStore(line, executor._client.jobset, uuid4(), "here")
+        late = []
+        for future in random.Random(17).sample(futures, 15):
+            time.sleep(random.uniform(0.0, 0.3))
+            done = threading.Event()
+            future.add_done_callback(lambda _, done=done: done.set())
+            store.complete([Outcome(future.stored_job, 1, "completed", "json", b"1", None, 0.1)], [], hint=None)
+            began = time.monotonic()
+            assert done.wait(20)
+            late.append(time.monotonic() - began)
+        line.close()
+        executor._client.leave()
+        executor.shutdown()
+    late.sort()
+    print(f"median {late[7]:.3f} s, worst {late[-1]:.3f} s")
+    assert late[7] < 0.2
+    assert late[-1] < 1

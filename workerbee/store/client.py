@@ -195,6 +195,12 @@ class ClientStore:
         rows = self._run("reopen", writer=self._writer, **facts)
         return int(rows[0][0])
 
+    def ended(self, ranges: Sequence[tuple[int, int, int]], n: int) -> list[int]:
+        """Which jobs of these sorted ranges (first, last, run) have ended: the first ``n``."""
+        columns = zip(*ranges, strict=True) if ranges else ((), (), ())
+        firsts, lasts, runs = map(array, columns)
+        return [job for (job,) in self._run("ended", firsts=firsts, lasts=lasts, runs=runs, n=n)]
+
     def finished(self, jobs: Sequence[int]) -> Iterator[list[Stored]]:
         """The recorded ends of all runs of these jobs, in portions."""
         asked = 0

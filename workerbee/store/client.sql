@@ -153,6 +153,15 @@ SELECT count(*), pg_notify('workerbee$work', {number}::text), {durably} FROM ope
 SELECT job, run, status::text, codec, output::text, payload, mac FROM {outcome}
  WHERE job = ANY (%(jobs)s::bigint[]) AND {here};
 
+-- name: ended
+-- Which of the jobs in these ranges (first, last, run) have ended: a probe of the index a range, however many wait in it.
+SELECT e.job
+  FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS r (first, last, run)
+ CROSS JOIN LATERAL (SELECT o.job FROM {outcome} o
+                      WHERE o.job BETWEEN r.first AND r.last AND o.run = r.run
+                      ORDER BY o.job LIMIT %(n)s) e
+ LIMIT %(n)s;
+
 -- name: begun
 -- Jobs that may have started, for futures that are to say "running".
 SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)

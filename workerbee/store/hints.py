@@ -7,6 +7,7 @@ counts only if its signature holds.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -18,6 +19,9 @@ LIMIT = 7000
 MOST = 20_000
 #: A hint that names nothing: look at everything.
 ANYTHING = "?"
+# No more digits than an id has: Python takes long over some thousands, or refuses them.
+_RANGE = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
+_END = re.compile("([0-9]{1,19}) ([0-9]{1,10}) json ((?:[0-9a-f]{2})+) (.*)", re.DOTALL)
 #: A hint shares the transaction of so few jobs if none was sent in the last so many seconds.
 SMALL, SHARE_PAUSE = 8, 0.001
 #: Seconds between hints that follow, while more is coming. Both pauses grow with the number of writers.
@@ -52,7 +56,7 @@ def results_hint(outcomes: Sequence[Outcome]) -> str:
     size = len(lines[0])
     for o in outcomes if len(outcomes) <= SMALL else ():
         if o.codec == "json" and o.mac is not None and size + len(o.data) < LIMIT // 2:
-            lines.append(f"{o.job} {o.run} {o.codec} {o.mac.hex()} {o.data.decode()}")
+            lines.append(f"{o.job} {o.run} json {o.mac.hex()} {o.data.decode()}")
             size += len(lines[-1].encode()) + 1
     return "\n".join(lines) if size < LIMIT else lines[0]
 
@@ -61,17 +65,16 @@ def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
     """The jobs that a hint names, and the ends that came along; what can't be read is left out."""
     ids, *lines = hint.split("\n")
     jobs: list[int] = []
-    for part in ids.split():
-        first, _, last = part.partition("-")
-        if first.isdecimal() and (not last or last.isdecimal()):
-            jobs.extend(range(int(first), min(int(last or first) + 1, int(first) + MOST - len(jobs))))
+    for part in ids.split(" "):
+        if found := _RANGE.fullmatch(part):
+            first, last = int(found[1]), int(found[2] or found[1])
+            jobs.extend(range(first, min(last + 1, first + MOST - len(jobs))))
     ends = []
     for line in lines:
-        try:
-            job, run, codec, mac, text = line.split(" ", 4)
-            ends.append(Stored(int(job), int(run), "completed", codec, text.encode(), bytes.fromhex(mac)))
-        except ValueError:
-            continue
+        if found := _END.fullmatch(line):
+            job, run, mac, text = found.groups()
+            data = text.encode("utf-8", "surrogatepass")
+            ends.append(Stored(int(job), int(run), "completed", "json", data, bytes.fromhex(mac)))
     return jobs, ends
 
 

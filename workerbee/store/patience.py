@@ -67,7 +67,7 @@ def retrying(
             if n_failures == 1:
                 log.warning("%s; trying again%s", one_line(error), "" if limit is None else f" for {limit:.0f} s")
             if (limit is not None and now > began + limit) or not pause(seconds):
-                if sort(error) is Trouble.UNKNOWN:
+                if sort(error) is Trouble.UNKNOWN or (opening and getattr(error, "stranger", False)):
                     raise
                 raise DatabaseUnavailableError(f"PostgreSQL hasn't come back: {one_line(error)}") from error
     raise AssertionError("backoff never ends")

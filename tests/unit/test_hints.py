@@ -1,0 +1,74 @@
+"""What hints say: written by bees, and by anybody else who can connect."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workerbee.job import Outcome, Stored
+from workerbee.store import parse_hint, results_hint
+from workerbee.store.hints import LIMIT, MOST
+
+MAC = bytes(range(16))
+
+GARBAGE = [
+    "9" * 5000,
+    f"1-{'9' * 5000}",
+    f"{'9' * 5000}-1",
+    "1-9999999999999999999",
+    "-1",
+    "5-1",
+    "1--5",
+    "\u0663",  # a digit, but not ours
+    "\u00b2",
+    "1\u20055",
+    "0x10 1e3 1_000",
+    "\ud800",
+    "",
+    "?",
+    "\n" * 7000,
+    f"1\n{'9' * 5000} 1 json 00 1",
+    f"1\n1 {'9' * 5000} json 00 1",
+    "1\n1 1 json zz 1",
+    "1\n1 1 json 0 1",
+    "1\n1 1 pickle 00 x",
+    "1\n1 1 json 00 \ud800",
+    "1\n\u0661 1 json 00 1",
+    "1\n-1 -1 json 00 1",
+    " ".join(f"{n}-99999999999" for n in range(500)),
+    "\0",
+]
+
+
+@pytest.mark.parametrize("hint", GARBAGE)
+def test_garbage_is_left_out(hint: str) -> None:
+    """Quickly, whatever it claims; what it may name are ids."""
+    began = time.process_time()
+    jobs, ends = parse_hint(hint)
+    assert time.process_time() - began < 0.5
+    assert len(jobs) <= MOST
+    assert all(0 <= job < 10**19 + MOST for job in jobs)
+    assert all(0 <= end.job < 10**19 and 0 <= end.run < 10**10 and end.codec == "json" for end in ends)
+
+
+@given(st.text("0123456789- \n\r\t?abcdefjson{}\u0663\u00b2\ud800", max_size=300))
+def test_any_text_is_read(hint: str) -> None:
+    """Nothing that anybody sends raises."""
+    parse_hint(hint)
+
+
+@given(st.sets(st.integers(1, 2**63 - 1) | st.integers(1, 500), min_size=1, max_size=200), st.booleans())
+def test_what_was_written_is_read(jobs: set[int], signed: bool) -> None:
+    """All jobs, unless they are too many, and small results with their signatures."""
+    outcomes = [
+        Outcome(job, 1, "completed", "json", b'"\xc3\xa4 \\n"', MAC if signed else None, 0.1) for job in sorted(jobs)
+    ]
+    hint = results_hint(outcomes)
+    assert len(hint.encode()) < LIMIT + 1
+    named, ends = parse_hint(hint)
+    assert hint == "?" or set(named) == jobs
+    if signed and len(jobs) <= 8:
+        assert ends == [Stored(o.job, 1, "completed", "json", o.data, MAC) for o in outcomes]
