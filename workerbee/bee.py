@@ -112,7 +112,7 @@ def _by_hand(
     print_to_stdout(logging.getLogger("workerbee"))
     if jobset_id is not None:
         valid_id(jobset_id)
-    with server.resolve(dsn=dsn) as found:
+    with server.of_command(dsn) as found:
         settings = Settings(
             found.dsn,
             jobset_id=jobset_id,

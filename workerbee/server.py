@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from workerbee import signing
-from workerbee.store import conninfo, described
+from workerbee.store import conninfo, described, has_password
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,6 +91,15 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"))
     (logger or logging.getLogger("workerbee")).info("using %r", server)
     return server
+
+
+def of_command(dsn: str | None) -> Server:
+    """Find the server that the ``--dsn`` of a command, or the environment, names. Raises as `resolve` does."""
+    if dsn is not None and has_password(dsn):
+        logging.getLogger("workerbee").warning(
+            "while this runs, everybody on this machine can see the password in --dsn (by ps); put it into ~/.pgpass"
+        )
+    return resolve(dsn)
 
 
 def _embedded(dbname: object) -> Server:

@@ -220,6 +220,15 @@ def test_unreachable_server() -> None:
         assert len(lines) == 3
 
 
+def test_a_password_on_the_command_line_is_warned_of() -> None:
+    """``ps`` shows it to everybody; the warning doesn't."""
+    for arguments in (("bee", "--reconnect-timeout", "0"), ("status",)):
+        said = run(*arguments, "--dsn", f"{NOWHERE} password=hunter2 connect_timeout=2")
+        assert said.status == 69
+        assert "~/.pgpass" in said.out + said.err
+        assert "hunter2" not in said.out + said.err
+
+
 def test_stopped_while_it_waits_for_a_server() -> None:
     """A bee with nothing in hand ends at the first SIGTERM, though there is no server."""
     with Bee(NOWHERE) as bee:

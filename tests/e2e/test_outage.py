@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from psycopg2 import extensions
 from typing_extensions import Self
 
 from tests import jobs, servers
@@ -26,7 +27,7 @@ from tests.faultproxy import FaultProxy
 from tests.poolers import pgbouncer
 from tests.servers import Database, Server
 from tests.waiting import eventually
-from workerbee import WorkerbeeExecutor
+from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.job import Outcome
 from workerbee.store import BeeStore, Connection
@@ -118,6 +119,47 @@ def test_a_bee_that_starts_in_an_outage_waits(mortal: Server, tmp_path: Path) ->
         assert bee.output.count("trying again") <= 2
     executor.shutdown()
     database.drop()
+
+
+def test_constructors_and_readers_wait_as_well(mortal: Server) -> None:
+    """For a server that restarts; what is streamed goes on after the last row given."""
+    database = mortal.new_database()
+    parts = extensions.parse_dsn(database.dsn)
+    with WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn) as executor:
+        line = Connection(database.dsn)
+        store = BeeStore(line, executor._client.jobset, uuid4(), "here")
+        [executor.submit(jobs.double, n) for n in range(1_200)]
+        executor.flush()
+        ends = [Outcome(n, 1, "completed", "json", b"%d" % n, None, 0.1) for n in range(1, 1_201)]
+        store.complete(ends, [], hint=None)
+        rows = executor.results(all=True)
+        got = [next(rows) for _ in range(10)]
+        with restarting(mortal):
+            others = [WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn)]
+        with restarting(mortal):
+            jobset = JobSet("work", parts["host"], parts["port"], "postgres", dbname=database.name)
+        with restarting(mortal):
+            got += rows
+        assert [row["job_id"] for row in got] == list(range(1, 1_201))
+        with restarting(mortal):
+            assert executor.progress().completed == 1_200
+        for made in others:
+            made.shutdown()
+        jobset.close()
+        line.close()
+    database.drop()
+
+
+@contextmanager
+def restarting(mortal: Server) -> Iterator[None]:
+    """A server that is stopped before the block, and comes back a little later."""
+    mortal.stop("immediate")
+    starter = threading.Timer(0.5, mortal.start)
+    starter.start()
+    try:
+        yield
+    finally:
+        starter.join()
 
 
 def test_terminated_backends(server: Server, database: Database, tmp_path: Path) -> None:

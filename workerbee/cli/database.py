@@ -26,7 +26,7 @@ def connected(dsn: str | None) -> Iterator[Connection]:
     from workerbee import server  # noqa: PLC0415 (loads the driver, which --help does without)
     from workerbee.store import Connection  # noqa: PLC0415
 
-    with server.resolve(dsn) as found:
+    with server.of_command(dsn) as found:
         connection = Connection(found.dsn, application="workerbee command")
         try:
             yield connection

@@ -3,7 +3,15 @@
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
 from workerbee.store.client import Cancelled, ClientStore, SameCall
-from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnection, Wake, conninfo, described
+from workerbee.store.connection import (
+    QUERY_TIMEOUT,
+    Connection,
+    PatientConnection,
+    Wake,
+    conninfo,
+    described,
+    has_password,
+)
 from workerbee.store.hints import Pace, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
 from workerbee.store.reader import (
@@ -47,6 +55,7 @@ __all__ = [
     "backoff",
     "conninfo",
     "described",
+    "has_password",
     "is_dropped",
     "is_forbidden",
     "is_passing",

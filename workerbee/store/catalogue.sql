@@ -14,7 +14,8 @@ SELECT current_setting('server_version_num')::integer AS version,
               FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
              CROSS JOIN unnest(%(needed)s::text[]) AS p (privilege)
              WHERE s.nspname = 'workerbee' AND NOT has_table_privilege(c.oid, p.privilege)
-               AND (c.relname IN ('jobset$', 'batch$', 'bee$', 'counter$')
+               AND (c.relname IN ('batch$', 'bee$') OR c.relname = 'counter$' AND p.privilege <> 'DELETE'
+                    OR c.relname = 'jobset$' AND p.privilege IN ('SELECT', 'UPDATE')
                     OR c.relname = 'version$' AND p.privilege = 'SELECT')
              UNION ALL
             SELECT 'USAGE on workerbee."place$"' FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid

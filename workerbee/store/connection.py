@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg2
@@ -31,6 +31,7 @@ from workerbee.store.patience import one_line, retrying
 from workerbee.store.statement import Statement, filled
 from workerbee.store.trouble import Trouble, sort
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 Query = str | sql.Composable | Statement
 
@@ -350,7 +351,13 @@ class PatientConnection(Connection):
 
     def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
         """As `Connection.run`, tried again for as long as there is patience."""
-        return retrying(lambda: super(PatientConnection, self).run(query, params), patience=self._outage, log=self._log)
+        return self._patiently(lambda: super(PatientConnection, self).run(query, params))
+
+    def statement(self, query: sql.Composable) -> Statement:
+        return self._patiently(lambda: super(PatientConnection, self).statement(query))
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return retrying(action, patience=self._outage, log=self._log)
 
 
 def _as_text(pg: Any, query: str | sql.Composable) -> str:
@@ -389,3 +396,11 @@ def described(dsn: str) -> dict[str, str]:
     parts = extensions.parse_dsn(dsn)
     parts.pop("password", None)
     return {str(k): str(v) for k, v in parts.items()}
+
+
+def has_password(dsn: str) -> bool:
+    """Whether a connection string holds a password."""
+    try:
+        return not {"password", "sslpassword"}.isdisjoint(extensions.parse_dsn(dsn))
+    except psycopg2.ProgrammingError:
+        return False
