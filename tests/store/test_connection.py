@@ -150,7 +150,7 @@ def live(line: Connection) -> None:
     catalogue, client, name = hive.catalogue, hive.client, str(hive.jobset.id)
     assert catalogue.find_jobset(name) == catalogue.find_jobset_by_number(hive.jobset.number) == hive.jobset
     assert name in catalogue.jobset_ids()
-    assert catalogue.adopt_key(hive.jobset.number, "key") == "key"
+    assert catalogue.adopt_key(hive.jobset, "key") == "key"
     function = Function(0, b"digest", "f", "cloudpickle", b"body", "3.11", b"mac")
     number = client.put_function(function, b"identity")
     assert client.put_function(function, b"identity") == number
