@@ -189,6 +189,7 @@ class Flusher:
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
+        self.registry.register_all({id(p.function): p.function for p in batch}.values())
         digests = [self._digest(p) for p in batch]
         known: dict[bytes, SameCall] = {}
         if self._look_first:

@@ -119,19 +119,19 @@ class Cache:
             parts = (_dump(fn, name), self._setup, *([list(map(tuple, imported))] if imported else ()))
             kind, body = PICKLE, pickle.dumps(parts, protocol=5)
         function = Function(
-            name,
+            f"partial({name})" if isinstance(fn, partial) else name,  # nobody is to take it for the function itself
             codec.digest(
                 name.encode(), PYTHON.encode(), *(identity.parts if version is None else (b"version", version.encode()))
             ),
             identity.culprit is None or version is not None,
-            digest(name, kind, body, PYTHON),
+            b"",
             kind,
             body,
             PYTHON,
             _is_named(fn),
             identity.culprit,
         )
-        return function, identity.watched
+        return recoded(function, kind), identity.watched
 
 
 def _imported(name: str, fn: Any) -> Imported:

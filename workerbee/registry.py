@@ -8,8 +8,10 @@ record of its own says, signed, which other code runs it (`records`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from uuid import uuid4
 
 from workerbee import functions, records
 from workerbee.job import Function, Jobset, StoredFunction
@@ -18,6 +20,12 @@ from workerbee.store import ClientStore
 
 #: How much lower than their own the priority of jobs is whose function has changed since; and what is below is theirs.
 BEHIND, SUPERSEDED = 2**30, -(2**29)
+
+
+#: Functions of which is known what they are stored as; and of which so many, and so many bytes, in one statement.
+MOST, PORTION, PORTION_BYTES = 20_000, 200, 1_000_000
+#: Seconds that storing waits for what has changed to be said, and that finding it out may take.
+GLANCE, PATIENCE = 0.1, 30.0
 
 
 class Registered(NamedTuple):
@@ -50,8 +58,25 @@ class Registry:
             registered = self._known[key] = self._register(function)
         return registered
 
+    def register_all(self, several: Iterable[functions.Function]) -> None:
+        """Store functions that nothing else has to be found out of: closures and partials come by the thousand."""
+        if len(self._known) > MOST:
+            self._known = {}
+        new = {}
+        for function in several:
+            key = function.digest, function.identity
+            if key not in self._known and not self._has_versions(function):
+                new[key] = function
+        for portion in _portions(new.values()):
+            numbers = self._store.put_functions({self._record(f): f.identity for f in portion})
+            for f in portion:
+                self._known[f.digest, f.identity] = Registered(numbers[f.digest], f.digest, f.identity)
+
+    def _has_versions(self, function: functions.Function) -> bool:
+        return not self._jobset.temporary and (function.named or records.is_by_word(function.codec))
+
     def _register(self, function: functions.Function) -> Registered:
-        if self._jobset.temporary or not (function.named or records.is_by_word(function.codec)):
+        if not self._has_versions(function):
             return Registered(self._put(function), function.digest, function.identity)
         rows = self._store.versions(function.name)
         counted = _counting(function, self._identity(function, rows))
@@ -62,9 +87,11 @@ class Registry:
         return Registered(number, counted.digest, counted.identity)
 
     def _put(self, function: functions.Function) -> int:
+        return self._store.put_function(self._record(function), function.identity)
+
+    def _record(self, function: functions.Function) -> Function:
         mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
-        record = Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
-        return self._store.put_function(record, function.identity)
+        return Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
 
     # What it counts as
 
@@ -123,21 +150,39 @@ class Registry:
             self._say_what_changed(function, others[-1], n_behind)
 
     def _say_what_changed(self, function: functions.Function, other: StoredFunction, n_behind: int) -> None:
-        aside = sum(o.n_results for o in self._store.namesakes(function.name, function.identity))
-        if not (aside or n_behind):
+        """Counting what is left aside may take long where much is stored, so nobody waits for it for long."""
+        arguments = (function, other, n_behind)
+        thread = threading.Thread(target=self._count_and_say, args=arguments, name="workerbee changes", daemon=True)
+        thread.start()
+        thread.join(GLANCE)
+
+    def _count_and_say(self, function: functions.Function, other: StoredFunction, n_behind: int) -> None:
+        n_aside = self._left_aside(function)
+        if n_aside == 0 and n_behind == 0:
             return
         name = function.name.rpartition(":")[2]
         mended = f"; if it was only mended, executor.adopt({name}) keeps them, and the rest runs the new code"
         self._log.warning(
-            "%s has changed (%s) since it was last used in %s: it computes anew; %d stored results are left aside, and "
+            "%s has changed (%s) since it was last used in %s: it computes anew; %s stored results are left aside, and "
             "%d jobs that wait go last (executor.cancel_superseded() cancels them)%s",
             function.name,
             "its Python" if other.python != function.python else "its code or what it names",
             self._jobset.name,
-            aside,
+            "their" if n_aside is None else n_aside,
             n_behind,
             "" if records.is_by_word(function.codec) else mended,
         )
+
+    def _left_aside(self, function: functions.Function) -> int | None:
+        """How many results other code has left; None if it can't be told in time."""
+        connection = self._store.connection.another("workerbee changes")
+        connection.patience = PATIENCE
+        try:
+            return ClientStore(connection, self._jobset, uuid4()).left_aside(function.name, function.identity)
+        except Exception:  # noqa: BLE001 (it is for a sentence only)
+            return None
+        finally:
+            connection.close()
 
     # Which code runs what
 
@@ -188,6 +233,20 @@ class Registry:
         )
         own, _, stands_in = record.codec.partition(";calls=")
         return functions.recoded(function, own) if stands_in else function
+
+
+def _portions(several: Iterable[functions.Function]) -> Iterator[list[functions.Function]]:
+    """As many in each as one statement may carry."""
+    portion: list[functions.Function] = []
+    size = 0
+    for function in several:
+        if portion and (len(portion) == PORTION or size + len(function.body) > PORTION_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(function)
+        size += len(function.body)
+    if portion:
+        yield portion
 
 
 def _counting(function: functions.Function, identity: bytes) -> functions.Function:

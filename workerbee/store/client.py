@@ -35,15 +35,6 @@ class SameCall(NamedTuple):
     function: int
 
 
-class Namesake(NamedTuple):
-    """Another version of a function, and how many completed results it has."""
-
-    number: int
-    identity: bytes
-    python: str
-    n_results: int
-
-
 class Result(NamedTuple):
     """A job with its call, and the end of its latest run; None: that has not ended."""
 
@@ -72,6 +63,22 @@ class ClientStore:
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
+
+    def put_functions(self, functions: Mapping[Function, bytes]) -> dict[bytes, int]:
+        """Store function records with their identities, each once by content; their numbers, by digest."""
+        facts = {
+            "digests": [f.digest for f in functions],
+            "identities": list(functions.values()),
+            "names": [f.name for f in functions],
+            "codecs": [f.codec for f in functions],
+            "bodies": [f.body for f in functions],
+            "pythons": [f.python for f in functions],
+            "macs": [f.mac for f in functions],
+        }
+        numbers: dict[bytes, int] = {}
+        while len(numbers) < len(functions):  # see `put_function`
+            numbers |= {bytes(digest): number for digest, number in self._run("put_functions", **facts)}
+        return numbers
 
     def put_function(self, function: Function, identity: bytes) -> int:
         """Store a function record, once by content; its number."""
@@ -119,10 +126,9 @@ class ClientStore:
         [(n, *_)] = self._run("reprioritise", functions=array(functions), limit=limit, by=by)
         return int(n)
 
-    def namesakes(self, name: str, identity: bytes) -> list[Namesake]:
-        """Other versions of the function, oldest first."""
-        rows = self._run("namesakes", name=name, identity=identity)
-        return [Namesake(number, bytes(i), python, n) for number, i, python, _, n in rows]
+    def left_aside(self, name: str, identity: bytes) -> int:
+        """How many results there are of other versions of the function."""
+        return int(self._run("left_aside", name=name, identity=identity)[0][0])
 
     def add(self, jobs: Sequence[NewJob], *, hint: bool = True, whole: bool = False) -> set[int]:
         """Insert jobs with the batches that bring them; the ids really inserted, without what was there.

@@ -9,6 +9,19 @@ WITH put AS (
 )
 SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(digest)s LIMIT 1;
 
+-- name: put_functions
+-- Many at once, each once a jobset, by content.
+WITH given AS (
+    SELECT * FROM unnest(%(digests)s::bytea[], %(identities)s::bytea[], %(names)s::text[], %(codecs)s::text[],
+                         %(bodies)s::bytea[], %(pythons)s::text[], %(macs)s::bytea[])
+           AS g (digest, identity, name, codec, body, python, mac)
+), put AS (
+    INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
+    SELECT digest, identity, name, codec, body, python, mac FROM given ORDER BY digest
+    ON CONFLICT (digest) DO NOTHING RETURNING digest, number
+)
+SELECT digest, number FROM put UNION ALL SELECT f.digest, f.number FROM {function} f JOIN given USING (digest);
+
 -- name: put_adoption
 -- That a function counts as those with another identity: the one row here that may change, by its user's word.
 INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
@@ -53,12 +66,11 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT COALESCE(sum(n) FILTER (WHERE priority < %(limit)s OR %(by)s < 0), 0), {durably} FROM waiting;
 
--- name: namesakes
--- Earlier versions of a function, and how many of their results are left aside.
-SELECT f.number, f.identity, f.python, f.added_at,
-       (SELECT count(*) FROM {job} j JOIN {outcome} o ON o.job = j.id
-         WHERE j.function = f.number AND o.status = 'completed') AS n_results
-  FROM {function} f WHERE f.name = %(name)s AND f.identity <> %(identity)s ORDER BY f.number;
+-- name: left_aside
+-- How many results there are of other versions of a function. There is no index for it, so nobody waits for this.
+SELECT count(*) FROM {outcome} o JOIN {job} j ON j.id = o.job
+ WHERE o.status = 'completed' AND j.function = ANY (ARRAY(
+       SELECT number FROM {function} WHERE name = %(name)s AND identity <> %(identity)s));
 
 -- name: add
 -- Jobs and the batches that bring them, in one statement. Whoever adds the same call twice, or again

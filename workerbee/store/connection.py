@@ -136,6 +136,10 @@ class Connection:
         self.direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
+    def another(self, application: str) -> Connection:
+        """A connection of its own to the same server."""
+        return Connection(self._dsn, application=application)
+
     @property
     def backend(self) -> int | None:
         """The server process of a direct connection; None behind a pooler and before the first query."""
