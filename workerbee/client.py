@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from workerbee import codec, functions
 from workerbee.cancelling import Cancelling
+from workerbee.dispatcher import Dispatcher
 from workerbee.ends import decode
 from workerbee.errors import (
     BrokenWorkerbeeError,
@@ -80,13 +81,21 @@ class Client:
         self._bee_draining = False
         self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
+        self._dispatcher = Dispatcher()
+        self._call_later = self._dispatcher.put
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
         self._signer = signer = Signer(key, jobset.uuid)
         self._ledger = Ledger()
         self._watcher = Watcher(
-            Connection(dsn, application="workerbee watcher"), jobset, signer, writer, ledger=self._ledger, log=logger
+            Connection(dsn, application="workerbee watcher"),
+            jobset,
+            signer,
+            writer,
+            ledger=self._ledger,
+            dispatcher=self._dispatcher,
+            log=logger,
         )
         self._flusher = Flusher(
             Connection(dsn, application="workerbee flusher"),
@@ -121,7 +130,7 @@ class Client:
         if unique and (call.identity is None or not function.memo):
             self._say_that_nothing_is_remembered(function)
         self.latest = function
-        future = JobFuture(self._cancel)
+        future = JobFuture(self._cancel, self._call_later)
         try:
             self.refuse_if_closing()
             self._flusher.put(Pending(future, function, call, options, unique))
@@ -138,7 +147,7 @@ class Client:
         """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
         futures = []
         for job, run in runs:
-            future = JobFuture(self._cancel)
+            future = JobFuture(self._cancel, self._call_later)
             future.job, future.run, future.queued, future.inserted = job, run, False, ours
             futures.append(future)
         self._ledger.expect(futures)
@@ -405,8 +414,8 @@ class Client:
         self.ended.set()
 
     def wait(self) -> None:
-        """Wait for the end. Raises RuntimeError in the thread that calls callbacks: it would wait for itself."""
-        if threading.current_thread() in self._threads:
+        """Wait for the end. Raises RuntimeError in a callback: it would wait for itself."""
+        if self._dispatcher.is_caller():
             raise RuntimeError("a callback can't wait for the end of its executor; use shutdown(wait=False) there")
         self.ended.wait()
 
@@ -419,7 +428,8 @@ class Client:
             self._bee.disown()
 
     def _end(self) -> None:
-        """The last thread is done: let the local bee finish, and drop what was temporary."""
+        """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
+        self._dispatcher.close()
         with self._hiring:
             self._bee_draining = True
         if self._bee is not None:

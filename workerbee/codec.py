@@ -1,8 +1,8 @@
 """Values to bytes and back, and what makes two calls the same call.
 
-There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of
-the same type; everything else goes as a pickle. A call's codec says how to read it: ``json`` is one
-positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest.
+There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of the
+same type, and if no list or dict is in it twice; everything else goes as a pickle. A call's codec says how to
+read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ to_json, to_sorted_json = _encoder(sort_keys=False), _encoder(sort_keys=True)
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def is_plain(value: Any, depth: int = DEPTH) -> bool:
-    """Whether JSON gives the value back equal and of the same types."""
+def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bool:
+    """Whether JSON gives the value back equal and of the same types, and two that are one as one.
+
+    ``seen`` are the lists and dicts that were met before.
+    """
     # Submits wait for this: hence loops rather than generators, and C for what long lists are made of.
     kind = type(value)
     if kind is str:
@@ -80,24 +83,30 @@ def is_plain(value: Any, depth: int = DEPTH) -> bool:
         return isfinite(value)
     if value is None or kind is bool:
         return True
-    if depth == 0:
+    if depth == 0 or (kind is not dict and kind is not list):
         return False
-    if kind is dict:
-        for key, item in value.items():
-            if type(key) is not str or not is_plain_text(key) or not is_plain(item, depth - 1):
-                return False
-        return True
-    return bool(kind is list and _are_plain(value, depth - 1))
+    if seen is None:
+        seen = {id(value)}
+    elif id(value) in seen:
+        return False
+    else:
+        seen.add(id(value))
+    if kind is list:
+        return _are_plain(value, depth - 1, seen)
+    for key, item in value.items():
+        if type(key) is not str or not is_plain_text(key) or not is_plain(item, depth - 1, seen):
+            return False
+    return True
 
 
-def _are_plain(items: list[Any], depth: int) -> bool:
+def _are_plain(items: list[Any], depth: int, seen: set[int]) -> bool:
     kinds = set(map(type, items))
     if kinds == {float}:
         return all(map(isfinite, items))
     if kinds == {int}:
         return fits(min(items)) and fits(max(items))
     for item in items:  # noqa: SIM110 (see above)
-        if not is_plain(item, depth):
+        if not is_plain(item, depth, seen):
             return False
     return True
 
@@ -112,28 +121,38 @@ def is_plain_text(text: str) -> bool:
     return _UNFIT.search(text) is None
 
 
+_PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
+
+
 # The pickle lane
 
 _BY_COPY = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 
 
-def _copies(value: object, depth: int = 8) -> bool:
-    """Whether the plain pickler, much faster than cloudpickle, is surely enough."""
+def is_simple(value: object) -> bool:
+    """Whether a value runs no code of a user's when it is pickled and loaded."""
+    return _copies(value, set())
+
+
+def _copies(value: object, seen: set[int], depth: int = 8) -> bool:
+    """Whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
     kind = type(value)
-    if kind in _BY_COPY:
+    if kind in _BY_COPY or id(value) in seen:
         return True
     if depth == 0:
         return False
     if kind in (tuple, list, set, frozenset):
-        return len(value) <= 10_000 and all(_copies(v, depth - 1) for v in value)  # type: ignore[arg-type, attr-defined]
+        seen.add(id(value))
+        return len(value) <= 10_000 and all(_copies(v, seen, depth - 1) for v in value)  # type: ignore[arg-type, attr-defined]
     if kind is dict:
-        return all(_copies(k, depth - 1) and _copies(v, depth - 1) for k, v in value.items())  # type: ignore[attr-defined]
+        seen.add(id(value))
+        return all(_copies(k, seen, depth - 1) and _copies(v, seen, depth - 1) for k, v in value.items())  # type: ignore[attr-defined]
     return kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "hasobject", True) is False
 
 
 def _pickle(value: object, what: str) -> bytes:
     try:
-        if _copies(value):
+        if is_simple(value):
             return pickle.dumps(value, protocol=5)
         return pickling.dumps(value)
     except RecursionError as error:
@@ -177,10 +196,10 @@ def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """The arguments of a call. Raises EncodingError."""
     if len(args) == 1 and not kwargs and type(args[0]) is dict and is_plain(args[0]):
         return Call(JSON, to_json(args[0]).encode(), b"json" + to_sorted_json(args[0]).encode())
-    if all(map(is_plain, args)) and all(map(is_plain, kwargs.values())):
-        whole = {"args": list(args), "kwargs": kwargs}
+    whole = {"args": list(args), "kwargs": kwargs}
+    if is_plain(whole):
         return Call(JSON_CALL, to_json(whole).encode(), JSON_CALL.encode() + to_sorted_json(whole).encode())
-    return Call(PICKLE, _pickle((args, kwargs), "the arguments"), _numpy_identity(args, kwargs))
+    return Call(PICKLE, _pickle((args, kwargs), "the arguments"), _identity(whole))
 
 
 def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -192,29 +211,41 @@ def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any
     return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])
 
 
-def _numpy_identity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
-    """NumPy scalars are told apart by their dtype; anything else has no identity."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return None
+def _identity(whole: dict[str, Any]) -> bytes | None:
+    """What a call is that isn't exactly JSON, as far as it can be told: NumPy's numbers, and what is in two places.
 
-    def tagged(value: object) -> object:
-        if isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
-            return {"\0numpy": str(value.dtype), "value": repr(value.item())}
-        if is_plain(value):
-            return value
+    NumPy scalars are told apart by their dtype; a list or dict that was met before is named by its number.
+    Anything else has no identity.
+    """
+    numpy = sys.modules.get("numpy")
+    scalar = () if numpy is None else numpy.generic
+    met: dict[int, int] = {}
+
+    def tagged(value: Any) -> object:
         kind = type(value)
-        if kind is dict and all(type(k) is str for k in value):  # type: ignore[attr-defined]
-            return {k: tagged(v) for k, v in value.items()}  # type: ignore[attr-defined]
+        if issubclass(kind, scalar) and value.dtype.kind in "biuf":
+            return {"\0numpy": str(value.dtype), "value": repr(value.item())}
+        if kind is not dict and kind is not list:
+            if is_plain(value):
+                return value
+            raise TypeError
+        if id(value) in met:
+            return {"\0met": met[id(value)]}
+        met[id(value)] = len(met)
         if kind is list:
-            return [tagged(v) for v in value]  # type: ignore[attr-defined]
+            return value if _is_flat(value) else [tagged(item) for item in value]
+        if all(type(key) is str and is_plain_text(key) for key in value):
+            return {key: tagged(value[key]) for key in sorted(value)}
         raise TypeError
 
     try:
-        whole = {"args": [tagged(a) for a in args], "kwargs": {k: tagged(v) for k, v in kwargs.items()}}
+        return b"numpy" + to_sorted_json(tagged(whole)).encode()
     except (TypeError, RecursionError):
         return None
-    return b"numpy" + to_sorted_json(whole).encode()
+
+
+def _is_flat(items: list[Any]) -> bool:
+    return _PLAIN_KINDS.issuperset(map(type, items)) and is_plain(items)
 
 
 # Identity

@@ -23,9 +23,9 @@ from uuid import uuid4
 
 from workerbee import codec, functions, leaving, server
 from workerbee.changing import Changing
+from workerbee.chunks import Chunk, unpacked, value_of
 from workerbee.client import Client
-from workerbee.errors import JobFailedError, JobsetNotFoundError, KeyMismatchError
-from workerbee.failures import decode_error, encode_error
+from workerbee.errors import JobsetNotFoundError, KeyMismatchError
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
@@ -467,25 +467,6 @@ class OptionsView(_Submits):
         self._origin.shutdown(wait, cancel_futures=cancel_futures)
 
 
-class Chunk:
-    """Some calls of one function as one job, whose result is the list of their outcomes."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.__wrapped__ = fn  # whose code is this one's
-
-    def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[tuple[Any, bytes | None]]:
-        """Raises JobFailedError if a call does: the chunk is tried again."""
-        outcomes: list[tuple[Any, bytes | None]] = []
-        for args in calls:
-            try:
-                outcomes.append((self.__wrapped__(*args), None))
-            except JobFailedError:
-                raise
-            except Exception as error:  # noqa: BLE001 (it belongs to this call alone)
-                outcomes.append((None, encode_error(error)))
-        return outcomes
-
-
 def _taken(
     client: Client, futures: deque[JobFuture], more: Iterator[JobFuture] | None, end: float | None
 ) -> Generator[Any, None, None]:
@@ -514,15 +495,10 @@ def _opened(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
     """The results inside the results of chunks."""
     with closing(chunks):
         for outcomes in chunks:
-            outcomes.reverse()
-            while outcomes:
-                yield _value(*outcomes.pop())
-
-
-def _value(value: Any, error: bytes | None) -> Any:
-    if error is not None:
-        raise decode_error(error, trusted=True)
-    return value
+            left = unpacked(outcomes)[::-1]
+            del outcomes
+            while left:
+                yield value_of(*left.pop())
 
 
 def _check(max_workers: int | None, initializer: Any, max_tasks: int | None) -> None:

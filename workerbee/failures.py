@@ -15,12 +15,14 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures.process import _RemoteTraceback
+from contextlib import suppress
 from types import FunctionType, MemberDescriptorType, TracebackType
 from typing import Any, TypeVar
 
 from workerbee import pickling
 from workerbee.codec import WARN_BYTES
 from workerbee.errors import RemoteError, complete, rebuilt, text_of
+from workerbee.pickling import Absent
 
 T = TypeVar("T")
 
@@ -159,7 +161,13 @@ def _bears_use(again: Any, error: BaseException) -> bool:
     return all(_passes(use, again) or not _passes(use, error) for use in _USES)
 
 
-_USES: tuple[Callable[[Any], Any], ...] = (str, repr, lambda error: hasattr(error, "no_such_attribute"))
+_USES: tuple[Callable[[Any], Any], ...] = (
+    str,
+    repr,
+    lambda error: hasattr(error, "no_such_attribute"),
+    lambda error: isinstance(error, int),
+    lambda error: traceback.format_exception(type(error), error, None),
+)
 
 
 def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
@@ -192,7 +200,7 @@ class _PartsPickler(pickling.PlainPickler):
                 reduce = self.dispatch_table.get(type(obj))
                 reduced = obj.__reduce_ex__(5) if reduce is None else reduce(obj)
         except BaseException:  # noqa: BLE001 (it can't be pickled, for whatever reason)
-            return str, (text_of(obj)[:STAND_IN],)
+            return Absent, (text_of(obj)[:STAND_IN],)
         return reduced
 
 
@@ -207,11 +215,10 @@ def _members(error: BaseException) -> dict[str, Any]:
     for cls in set(type(error).__mro__) - {BaseException, object}:
         for name, member in vars(cls).items():
             if type(member) is MemberDescriptorType and name != "obj":  # an AttributeError's may be anything
-                try:
+                with suppress(AttributeError):  # nothing is in it
                     members[name] = member.__get__(error)
-                except AttributeError:
-                    continue
-    return members
+    # An OSError doesn't take a None for nothing.
+    return {name: value for name, value in members.items() if value is not None or not issubclass(type(error), OSError)}
 
 
 def _dressed(error: BaseException, text: str, notes: list[str]) -> BaseException:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -66,6 +67,7 @@ class Flusher:
         self._log = log
         self._queue: deque[Pending] = deque()
         self._batch: list[Pending] = []  # in flight
+        self._n_taken = self._n_stored = 0  # out of the queue, and out of the batch too
         self._settled = threading.Condition()
         self._withdrawn: set[JobFuture] = set()
         self._wake = Wake()
@@ -84,11 +86,13 @@ class Flusher:
     def put(self, pending: Pending) -> None:
         """Queue a call. Raises RuntimeError when the thread has ended."""
         # Without a lock: the queue's own operations are atomic, and this is done for each job.
+        # The flag is the thread's own: what an interrupt between two steps leaves, the next call mends.
         self._queue.append(pending)
         if self._idle:
-            self._idle = False
             self._wake.set()
         if self._ended and pending in self._queue:
+            with suppress(ValueError):
+                self._queue.remove(pending)  # or a flush would wait for it
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def withdraw(self, futures: Collection[JobFuture], deadline: float) -> tuple[set[JobFuture], set[JobFuture]]:
@@ -107,15 +111,21 @@ class Flusher:
             return taken, set() if stored else under_way
 
     def rest(self, deadline: float) -> None:
-        """Wait, until ``deadline``, for a moment in which no call is on its way: the ledger knows all by their jobs."""
+        """Wait, until ``deadline``, for the calls that are on their way: the ledger then knows them by their jobs."""
         with self._settled:
-            self._settled.wait_for(lambda: not self._batch or self._ended, max(0.0, deadline - time.monotonic()))
+            self._reaches(self._n_taken, max(0.0, deadline - time.monotonic()))
 
     def flush(self, timeout: float | None) -> bool:
-        """Wait until all that was put is stored; False if it takes longer, or never will be."""
+        """Wait until all that was put before is stored; False if it takes longer, or never will be."""
         with self._settled:
-            self._settled.wait_for(lambda: self._ended or not (self._queue or self._batch), timeout)
-            return not (self._queue or self._batch)
+            n = self._n_taken + len(self._queue)
+            self._wake.set()  # whoever put the last may have been interrupted before
+            return self._reaches(n, timeout)
+
+    def _reaches(self, n: int, timeout: float | None) -> bool:
+        """Whether the first ``n`` calls are stored in time."""
+        self._settled.wait_for(lambda: self._ended or self._n_stored >= n, timeout)
+        return self._n_stored >= n
 
     def pending(self) -> list[JobFuture]:
         """The futures of all that isn't stored yet."""
@@ -136,6 +146,7 @@ class Flusher:
                 patiently(partial(self._store_calls, self._batch))
                 with self._settled:
                     self._batch = []
+                    self._n_stored = self._n_taken
                     self._settled.notify_all()
         finally:
             self._ended = True
@@ -165,12 +176,15 @@ class Flusher:
         size = 0
         while self._queue and len(self._batch) < FLUSH and size < FLUSH_BYTES:
             pending = self._queue.popleft()
+            self._n_taken += 1
             pending.future.queued = False
             if self._withdrawn and pending.future in self._withdrawn:
                 self._withdrawn.discard(pending.future)
             else:
                 size += len(pending.call.data)
                 self._batch.append(pending)
+        if not self._batch:  # all was withdrawn
+            self._n_stored = self._n_taken
         self._settled.notify_all()
 
     def _store_calls(self, batch: list[Pending]) -> None:

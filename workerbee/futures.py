@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,15 @@ if hasattr(os, "register_at_fork"):  # a child may ask a future of its parent's
         after_in_child=_OBSERVING._at_fork_reinit,  # type: ignore[attr-defined]  # noqa: SLF001 (as concurrent.futures does)
         after_in_parent=_OBSERVING.release,
     )
+
+
+_ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
+
+Task = Callable[[], None]
+
+
+def _call(task: Task) -> None:
+    task()
 
 
 class _Observed:
@@ -47,12 +57,14 @@ class JobFuture(Future[Any]):
     _done_callbacks: Any = _Observed()
 
     # The superclass's __init__ would make all of these.
-    def __init__(self, cancel_job: Callable[[JobFuture], bool]) -> None:
+    def __init__(self, cancel_job: Callable[[JobFuture], bool], call_later: Callable[[Task], None] = _call) -> None:
+        """``call_later`` runs the callbacks of a future that ends by itself."""
         self._state = PENDING
         self._result = None
         self._exception = None
         self._observed = False
         self._cancel_job = cancel_job
+        self._call_later = call_later
         self.job: int | None = None
         self.run: int | None = None
         self.queued = True  # not yet taken by the flusher
@@ -69,9 +81,21 @@ class JobFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """The job's result; see `concurrent.futures.Future.result`."""
-        if self._state == FINISHED and self._exception is None:
-            return self._result  # set before the state was
-        return super().result(timeout)
+        # The superclass asks whether the exception is true, and some are not.
+        error = self._exception if self._state == FINISHED else self.exception(timeout)
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            del error, self  # or the traceback would keep what has it
+
+    def __repr__(self) -> str:
+        state = {CANCELLED_AND_NOTIFIED: "cancelled"}.get(self._state, self._state).lower()
+        if state == "finished":
+            error = self._exception
+            state += f" returned {type(self._result).__name__}" if error is None else f" raised {type(error).__name__}"
+        return f"<{type(self).__name__} at {id(self):#x} state={state}>"
 
     @property
     def stored_job(self) -> int:
@@ -97,28 +121,17 @@ class JobFuture(Future[Any]):
         though its future goes on to say so. Waits at most a second for the database; False if the job
         runs, has ended, or can't be reached in time.
         """
-        if self.done():
-            return self.cancelled()
-        return self.abandon() if self._cancel_job(self) else self.cancelled()  # by another thread, meanwhile
+        if not self.done() and self._cancel_job(self) and self._end_as_cancelled():
+            leaving = self._call_back()
+            if leaving is not None:
+                raise leaving  # it may be an interrupt of this very thread
+        return self.cancelled()
 
     def abandon(self) -> bool:
         """Cancel this future alone, whatever its job does; False if it has ended otherwise."""
-        with _OBSERVING:
-            if not self._observed:
-                if self._state != FINISHED:
-                    self._state = CANCELLED_AND_NOTIFIED
-                return self._state != FINISHED
-        with self._condition:
-            if self._state == FINISHED:
-                return False
-            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
-                return True
-            self._state = CANCELLED
-            # Waiters are told at once (python/cpython#136655): nobody else will pick this future up.
-            self.set_running_or_notify_cancel()
-            self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
-        return True
+        if self._end_as_cancelled() and self._observed and self._done_callbacks:
+            self._call_later(self._call_all_back)
+        return self._state != FINISHED
 
     def begin(self) -> None:
         """The job may have started."""
@@ -134,13 +147,54 @@ class JobFuture(Future[Any]):
         """End with a value or an error, unless it has ended before."""
         with _OBSERVING:
             if not self._observed:
-                if self._state != FINISHED:
+                if self._state not in _ENDED:
                     self._result, self._exception = value, error
                     self._state = FINISHED
                 return
-        # After a COMMIT whose answer was lost, a call may be found to have run already that a hint resolves too.
-        with suppress(InvalidStateError):
-            if error is not None:
-                self.set_exception(error)
-            else:
-                self.set_result(value)
+        with self._condition:
+            if self._state in _ENDED:
+                return
+            self._result, self._exception = value, error
+            self._state = FINISHED
+            for waiter in self._waiters:
+                waiter.add_result(self) if error is None else waiter.add_exception(self)
+            self._condition.notify_all()
+        if self._done_callbacks:
+            self._call_later(self._call_all_back)
+
+    def _end_as_cancelled(self) -> bool:
+        """Whether this has cancelled it."""
+        with _OBSERVING:
+            if not self._observed:
+                if self._state in _ENDED:
+                    return False
+                self._state = CANCELLED_AND_NOTIFIED
+                return True
+        with self._condition:
+            if self._state in _ENDED:
+                return False
+            self._state = CANCELLED
+            # Waiters are told at once (python/cpython#136655): nobody else will pick this future up.
+            self.set_running_or_notify_cancel()
+            self._condition.notify_all()
+        return True
+
+    def _call_back(self) -> BaseException | None:
+        """Call what was to be called at the end, all of it; the last that was raised and isn't an Exception."""
+        leaving = None
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:  # noqa: BLE001 (it's the user's)
+                if not issubclass(type(error), Exception):
+                    leaving = error
+                _tell(self, error)
+        return leaving
+
+    def _call_all_back(self) -> None:
+        self._call_back()
+
+
+def _tell(future: JobFuture, error: BaseException) -> None:
+    with suppress(BaseException):  # to show an exception is to run user code
+        logging.getLogger("concurrent.futures").error("exception calling callback for %r", future, exc_info=error)

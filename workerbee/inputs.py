@@ -36,14 +36,14 @@ def id_identity(text: str) -> bytes | None:
 
 def _checked(value: object, what: str) -> str:
     if not codec.is_plain(value):
-        _find_fault(value, what, what, codec.DEPTH)
+        _find_fault(value, what, what, codec.DEPTH, set())
     try:
         return codec.to_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputDataError(what, what, f"can't be encoded: {error}") from error
 
 
-def _find_fault(value: object, what: str, path: str, depth: int) -> None:
+def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int]) -> None:
     """Raise for the first thing that JSON in PostgreSQL can't hold."""
     if isinstance(value, str):
         if not codec.is_plain_text(value):
@@ -55,13 +55,16 @@ def _find_fault(value: object, what: str, path: str, depth: int) -> None:
         if not codec.fits(value):
             raise InputDataError(what, path, f"is an integer of more than {codec.DIGITS} digits; use a string")
     elif isinstance(value, (dict, list, tuple)):
+        if id(value) in seen:
+            return  # JSON writes it once more
         if depth == 0:
             raise InputDataError(what, path[:100] + "…", f"is nested deeper than {codec.DEPTH} levels")
         if isinstance(value, dict):
             _check_keys(value, what, path)
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            _find_fault(item, what, f"{path}[{key!r}]", depth - 1)
+            _find_fault(item, what, f"{path}[{key!r}]", depth - 1, seen)
+        seen.add(id(value))
     elif value is not None:
         raise InputDataError(
             what, path, f"is a {type(value).__module__}.{type(value).__qualname__}, which JSON can't hold"

@@ -21,6 +21,7 @@ from joblib import Parallel, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
 from workerbee import WorkerbeeExecutor
+from workerbee.errors import RemoteError, text_of
 
 
 class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -91,7 +92,10 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """What a batch returned; raises what it raised."""
+        """What a batch returned; raises what it raised, or RemoteError for what joblib couldn't take as an error."""
+        error = out.exception()
+        if error is not None and not _takes_a_traceback(error):
+            raise RemoteError(type(error).__qualname__, text_of(error), str(error.__cause__))
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: FBT001, FBT002 (joblib's)
@@ -101,6 +105,15 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     def terminate(self) -> None:
         """The call is over; the next one may be of other work."""
         self.reset_batch_stats()
+
+
+def _takes_a_traceback(error: BaseException) -> bool:
+    """Whether joblib can take the traceback off, as it does in a callback; a frozen dataclass refuses."""
+    try:
+        error.__traceback__ = None
+    except BaseException:  # noqa: BLE001 (the user's)
+        return False
+    return True
 
 
 def _submitted(executor: Executor, batch: Callable[[], Any], max_threads: int | None) -> Future[Any]:

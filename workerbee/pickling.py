@@ -30,6 +30,24 @@ from workerbee.imports import CachedFunction, by_value, importable
 MOST = 8
 
 
+class Absent(str):
+    """The text of something that can't be sent, in its place; what holds it may still close it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Nothing is open here."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self!s} stayed where it was made, and has no {name} here")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> Any:
+        return Absent, (str(self),)
+
+
 # Dumping
 
 

@@ -1,7 +1,7 @@
 """The thread that resolves futures: it asks for the ids that are waited for, and for no others.
 
 A hint says which to ask for first, and may carry a small result; whatever it carries is used only if its
-signature holds. Without hints the thread polls. It holds no lock while a future's callbacks run.
+signature holds. Without hints the thread polls. It runs no user code: the dispatcher does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import UUID
 
+from workerbee import codec
+from workerbee.dispatcher import HELD_UP, Dispatcher
 from workerbee.ends import decode, holds
 from workerbee.errors import JobsetNotFoundError
 from workerbee.futures import JobFuture
@@ -47,6 +49,7 @@ class Watcher:
         writer: UUID,
         *,
         ledger: Ledger,
+        dispatcher: Dispatcher,
         log: logging.Logger,
     ) -> None:
         self._connection = connection
@@ -55,6 +58,7 @@ class Watcher:
         self._jobset = jobset
         self._signer = signer
         self._ledger = ledger
+        self._dispatcher = dispatcher
         self._log = log
         self._asked: deque[int] = deque()
         self._wake = Wake()
@@ -103,6 +107,8 @@ class Watcher:
             timers.append(self._next_touch)
         if self._asked:
             timers.append(0.0)
+        if self._dispatcher.is_behind():
+            timers.append(time.monotonic() + HELD_UP)
         if self._ledger:
             timers += [self._next_poll, self._next_begun]
         return max(0.0, min(timers) - time.monotonic())
@@ -110,6 +116,7 @@ class Watcher:
     def _look(self, hints: list[str]) -> None:
         """One round: what hints say, what was asked for, and in turn everything that is waited for."""
         now = time.monotonic()
+        self._dispatcher.tend()
         if self._connection.generation != self._generation:  # hints may have been missed
             self._generation = self._connection.generation
             self._look_soon = True
@@ -201,18 +208,26 @@ class Watcher:
     # What an end says
 
     def _resolve(self, ends: Iterable[Stored]) -> int:
-        """Resolve the futures of these runs; how many runs were waited for."""
+        """Resolve the futures of these runs; how many runs were waited for.
+
+        What was taken from the ledger is resolved in any case: here, where nothing of a user's is called, or
+        by the dispatcher.
+        """
         taken = deque(self._ledger.take(ends))
         n = len(taken)
         while taken:  # nothing is kept of what is resolved: a caller's `del` is to free it
-            self._resolve_run(*taken.popleft())
+            end, futures = taken.popleft()
+            if end.codec == codec.JSON or end.status == "cancelled":
+                _resolve_run(end, futures, self._signer)
+            else:
+                self._dispatcher.put(partial(_resolve_run, end, futures, self._signer))
+            del end, futures
         return n
 
-    def _resolve_run(self, end: Stored, futures: list[JobFuture]) -> None:
+
+def _resolve_run(end: Stored, futures: list[JobFuture], signer: Signer) -> None:
+    for future in futures:
         if end.status == "cancelled":
-            for future in futures:
-                future.abandon()
-            return
-        value, error = decode(end, self._signer)
-        for future in futures:
-            future.resolve(value, error)
+            future.abandon()
+        else:
+            future.resolve(*decode(end, signer))  # each has a value of its own

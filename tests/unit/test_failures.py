@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import json
 import pickle
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from io import BufferedReader, BytesIO
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -97,9 +103,180 @@ def test_an_exception_that_holds_the_unpicklable_keeps_its_type() -> None:
     assert "generator" in again.args[1]
 
 
+class DelegatingError(Exception):
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSlotsError(Exception):
+    code: int
+
+
+class SlotsError(Exception):
+    __slots__ = ("code", "unset")
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class PathError(OSError):
+    def __init__(self, path: str) -> None:
+        super().__init__(2, "not there", path)
+
+
+class FalsyError(Exception):
+    def __bool__(self) -> bool:
+        raise RuntimeError
+
+    def __len__(self) -> int:
+        return 0
+
+
+class RingError(Exception):
+    """Holds itself, and a lock."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__("ring")
+        self.code = code
+        self.me = self
+        self.lock = threading.Lock()
+
+
+class NotedError(Exception):
+    __notes__ = 7
+
+
+class StubbornError(Exception):
+    """Lets nothing be read or set."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise RuntimeError(name)
+
+
+class RecursiveError(Exception):
+    def __str__(self) -> str:
+        return str(self)
+
+    __repr__ = __str__
+
+
+class UnequalError(Exception):
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit
+
+    def __hash__(self) -> int:
+        raise SystemExit
+
+
+class LeavingStateError(Exception):
+    def __setstate__(self, state: Any) -> None:
+        raise SystemExit
+
+    def __reduce__(self) -> Any:
+        raise GeneratorExit
+
+
+class StartingError(Exception):
+    def __str__(self) -> str:
+        thread = threading.Thread(target=len, args=((),))
+        thread.start()
+        thread.join()
+        return "started"
+
+
+HOSTILE: dict[str, tuple[Callable[[], Exception], Callable[[Any], Any], Any]] = {
+    "a download's": (
+        lambda: HTTPError("http://x", 404, "Not Found", Message(), BufferedReader(BytesIO(b"x"))),  # type: ignore[arg-type]
+        lambda e: (e.code, e.msg, str(e), hasattr(e, "no"), e.close()),
+        (404, "Not Found", "HTTP Error 404: Not Found", False, None),
+    ),
+    "delegating": (lambda: DelegatingError(3), lambda e: (e.real, hasattr(e, "no")), (3, False)),
+    "delegating to a lock": (lambda: DelegatingError(threading.Lock()), lambda e: hasattr(e, "no"), False),
+    "frozen": (lambda: FrozenError(1, note="n"), lambda e: (e.code, e.note), (1, "n")),
+    "frozen, by keyword": (lambda: FrozenError(code=1), lambda e: e.code, 1),
+    "frozen with slots": (lambda: FrozenSlotsError(code=2), lambda e: (e.code, repr(e)[-8:]), (2, "(code=2)")),
+    "slots": (lambda: SlotsError(4), lambda e: (e.code, hasattr(e, "unset")), (4, False)),
+    "an OSError's": (
+        lambda: PathError("p"),
+        lambda e: (e.errno, e.filename, str(e)),
+        (2, "p", "[Errno 2] not there: 'p'"),
+    ),
+    "false": (lambda: FalsyError("x"), lambda e: e.args, ("x",)),
+    "a ring": (lambda: RingError(code=5), lambda e: (e.me is e, e.code, "lock" in e.lock), (True, 5, True)),
+    "noted": (lambda: NotedError("n"), lambda e: e.args, ("n",)),
+    "stubborn": (lambda: StubbornError("s"), BaseException.args.__get__, ("s",)),  # type: ignore[attr-defined]
+    "recursive": (lambda: RecursiveError("r"), lambda e: e.args, ("r",)),
+    "unequal": (lambda: UnequalError("u"), lambda e: e.args, ("u",)),
+    "leaving while pickled": (lambda: LeavingStateError("l"), lambda e: e.args, ("l",)),
+    "starting threads": (lambda: StartingError("t"), str, "started"),
+}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
+def test_a_group_of_hostile_exceptions_keeps_theirs() -> None:
+    """Each one in it is taken apart as it would be alone."""
+    members = [make() for make, _, _ in list(HOSTILE.values())[:8]]
+    again: Any = there_and_back(builtins.ExceptionGroup("g", members))  # type: ignore[attr-defined,unused-ignore]
+    assert [type(error) for error in again.exceptions] == list(map(type, members))
+
+
+@pytest.mark.parametrize(("make", "look", "seen"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_exception_keeps_its_type(
+    make: Callable[[], Exception], look: Callable[[Any], Any], seen: object
+) -> None:
+    """Whatever its own methods do; it can be used as before, has its notes and its cause, and can be raised."""
+    again = there_and_back(make(), notes=["job 7"])
+    assert type(again) is type(make())
+    assert look(again) == seen
+    with pytest.raises(type(again)):
+        raise again
+    attributes = BaseException.__dict__["__dict__"].__get__(again)
+    assert sys.version_info < (3, 11) or attributes["__notes__"] == ["job 7"]
+    assert "in raised" in str(BaseException.__dict__["__cause__"].__get__(again))
+
+
+class NamelessType(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__module__", "__qualname__", "__name__"):
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
+class NamelessError(Exception, metaclass=NamelessType):
+    pass
+
+
+class MaskedError(Exception):
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise SystemExit
+
+
 class LeavingError(Exception):
     def __str__(self) -> str:
         raise SystemExit(3)
+
+
+@pytest.mark.parametrize("make", [lambda: NamelessError("x"), lambda: MaskedError("x")], ids=["nameless", "masked"])
+def test_the_most_hostile_exception_is_remote(make: Any) -> None:
+    """There is always a record, and an exception that does no harm."""
+    again = there_and_back(make())
+    assert type(again) is RemoteError
+    assert again.message == "x"
+    assert "in raised" in again.traceback_text
 
 
 def test_an_exception_that_can_not_be_rebuilt_is_remote() -> None:
@@ -213,8 +390,34 @@ def test_an_untrusted_error_is_never_unpickled(bomb: str) -> None:
 )
 def test_any_json_is_an_error_record(record: object) -> None:
     """Whoever writes nonsense into the table breaks nothing."""
-    for trusted in (False, True):
-        assert type(failures.decode_error(json.dumps(record).encode(), trusted=trusted)) is RemoteError
+    for data in (json.dumps(record).encode(), b"", b"{", b"\xff", b"[" * 100_000):
+        for trusted in (False, True):
+            assert type(failures.decode_error(data, trusted=trusted)) is RemoteError
+
+
+@pytest.mark.parametrize("leaving", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_the_reader_is_an_error(leaving: type[BaseException]) -> None:
+    """A value that exits where it is unpickled does so for nobody."""
+
+    def leave() -> None:
+        raise leaving
+
+    with pytest.raises(RemoteError, match=leaving.__name__):
+        failures.tamed(leave)
+
+
+def test_an_interrupt_is_the_users() -> None:
+    """Unless it comes again when the value is unpickled again."""
+    came: list[int] = []
+
+    def interrupted() -> None:
+        came.append(1)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failures.tamed(interrupted)
+    assert len(came) == 2
 
 
 def test_errors_of_classes_of_a_script_come_back(tmp_path: Any) -> None:
