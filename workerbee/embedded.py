@@ -1,8 +1,9 @@
 """The PostgreSQL that comes along when no server is named.
 
 There is one server for a user, a host and a PostgreSQL major, shared by all the user's processes on
-that host. It listens on a Unix socket only, in a directory that nobody else can enter, and is gone
-soon after the last process that holds it; the data stays, in ``<home>/postgres-<major>/<hostname>``::
+that host. It listens on a Unix socket only, in a directory that nobody else can enter. It is started again
+whenever it ends, until the last process that holds it has ended; the data stays, in
+``<home>/postgres-<major>/<hostname>``::
 
     this process ──┐ shared flock on /tmp/workerbee-<uid>-<digest of the data's path>
     another one  ──┤
@@ -27,6 +28,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ from workerbee.store import conninfo
 
 _PATIENCE = 300.0  # seconds; recovery after a crash may take minutes on a slow disk
 _TRIES = 3  # a keeper may be killed before its server is ready
+_KEEPER_PAUSE = 1.0  # seconds between two keepers that a holder starts, as a server may refuse to start
 _LOG_SIZE = 1_000_000  # bytes; a longer log is set aside at the next start, and the one before removed
 _INSTEAD = "or name a server by dsn=, host= or PGHOST"
 
@@ -82,13 +85,16 @@ _PLAIN = {
 class EmbeddedServer:
     """A hold on the embedded server, which runs until the last hold is closed or its process has ended.
 
-    Attributes: ``dsn``, the server as a libpq connection string; ``data``, its data directory.
+    Attributes: ``dsn``, the server as a libpq connection string; ``data``, its data directory; ``made``, whether that
+    was made just now.
     """
 
-    def __init__(self, dsn: str, data: Path, hold: _Lock) -> None:
-        self.dsn = dsn
-        self.data = data
+    def __init__(self, site: _Site, hold: _Lock, *, made: bool) -> None:
+        self.dsn = _dsn(site.runtime)
+        self.data = site.data
+        self.made = made
         self._hold = hold
+        threading.Thread(target=_stand_by, args=(site, hold), name="workerbee server", daemon=True).start()
 
     def close(self) -> None:
         """Let go of the server. Connections of this process to it may be cut from now on."""
@@ -104,13 +110,14 @@ def start(home: Path | None = None) -> EmbeddedServer:
         site = _Site.find(home)
         hold = _hold(site)
         try:
+            made = not site.data.exists()
             _ensure_running(site)
         except BaseException:
             _leave(site, hold)
             raise
     except OSError as error:
         raise EmbeddedServerError(f"the embedded PostgreSQL can't be started: {error}; {_INSTEAD[3:]}") from error
-    return EmbeddedServer(_dsn(site.runtime), site.data, hold)
+    return EmbeddedServer(site, hold, made=made)
 
 
 def _dsn(runtime: Path) -> str:
@@ -436,6 +443,17 @@ def _ensure_running(site: _Site) -> None:
             return
         time.sleep(0.005)
     raise _server_error(site, f"isn't ready after {_PATIENCE:.0f} s")
+
+
+def _stand_by(site: _Site, hold: _Lock) -> None:
+    """Start another keeper whenever there is none, as after ``pkill -9``, until the hold is closed."""
+    with contextlib.suppress(OSError):  # the runtime directory was removed under our feet: newcomers make another
+        while hold.close.alive:
+            with contextlib.closing(_Lock(site.runtime / "keeper.lock", os.O_RDWR)) as lock:
+                lock.take(fcntl.LOCK_EX)
+                if hold.close.alive:
+                    _start_keeper(site, lock)
+            time.sleep(_KEEPER_PAUSE)
 
 
 def _leave(site: _Site, hold: _Lock) -> None:

@@ -27,6 +27,8 @@ from typing import Any
 
 CRASH_PAUSE = 0.2  # seconds before a server that was killed is started again
 STOP_REPEAT = 0.1  # seconds between two requests to stop, as the first may come before it listens
+LOOK = 0.02  # seconds between looks at a server that starts
+HALF_STOPPED = 1.0  # seconds between looks for a server that lets nobody in any more, but waits for those who are
 
 
 def main(runtime: str, data: str, account: str, *command: str) -> None:
@@ -37,6 +39,7 @@ def main(runtime: str, data: str, account: str, *command: str) -> None:
     held = os.open(runtime, os.O_RDONLY)
     server = Server(runtime, data, account, command)
     threading.Thread(target=server.stop_when_unused, args=(held,), daemon=True).start()
+    threading.Thread(target=server.finish_stops, daemon=True).start()
     server.serve()
     if server.unused.is_set():
         remove_runtime(runtime, held)
@@ -78,8 +81,15 @@ class Server:
                 self._signal(signal.SIGINT)
             time.sleep(STOP_REPEAT)
 
+    def finish_stops(self) -> None:
+        """After a SIGTERM the server waits for all its sessions, and holders stay: end it, so that it starts again."""
+        while not self.unused.wait(HALF_STOPPED):
+            if _said(self._data)[1] == "stopping":
+                with contextlib.suppress(ProcessLookupError):
+                    self._signal(signal.SIGINT)
+
     def serve(self) -> None:
-        """Run the server while it is used, again after a crash. Return early if it ended by itself.
+        """Run the server while it is used, again after a crash or a stop. Return early if it can't be started.
 
         It had its reasons then, which are in the log; the next one who wants it may try again.
         """
@@ -93,7 +103,7 @@ class Server:
             if _taken(lock.fileno()):
                 process = self._start(lock.fileno())
         self._signal = process.send_signal if process else functools.partial(_signal_orphan, self._data)
-        again = process is None or process.wait() < 0
+        again = process is None or _has_served(process, self._data)
         with open(self._lock, "w") as lock:  # a killed postmaster's children may last a little longer
             fcntl.flock(lock, fcntl.LOCK_EX)
         self._signal = _nobody
@@ -171,6 +181,24 @@ def _forget_dead_postmaster(data: str) -> None:
         pass
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _has_served(process: subprocess.Popen[bytes], data: str) -> bool:
+    """Wait for the end of the postmaster: whether it was killed, or was ready before."""
+    ready = False
+    while not ready and process.poll() is None:
+        ready = _said(data) == (process.pid, "ready")
+        time.sleep(LOOK)
+    return process.wait() < 0 or ready
+
+
+def _said(data: str) -> tuple[int, str]:
+    """The last postmaster's number, and what it says of itself: starting, ready or stopping."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(os.path.join(data, "postmaster.pid")) as file:
+            words = file.read().split("\n")
+        return int(words[0]), words[7].strip()
+    return 0, ""
 
 
 def _nobody(_signal: int) -> None:

@@ -68,7 +68,7 @@ class Server:
         """The same server, with a hold of its own if this one has let go of it."""
         if self._embedded is None or self._held:
             return Server(self.dsn)
-        return _embedded(described(self.dsn).get("dbname"))
+        return _embedded(described(self.dsn).get("dbname"), logging.getLogger("workerbee"))
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +88,9 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     useless = [name for name in ("port", "user", "password") if parts.get(name) is not None]
     if useless and not named:
         raise ValueError(f"{' and '.join(useless)} of which server? Give host or dsn too, or set PGHOST")
-    server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"))
-    (logger or logging.getLogger("workerbee")).info("using %r", server)
+    logger = logger or logging.getLogger("workerbee")
+    server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"), logger)
+    logger.info("using %r", server)
     return server
 
 
@@ -102,9 +103,17 @@ def of_command(dsn: str | None) -> Server:
     return resolve(dsn)
 
 
-def _embedded(dbname: object) -> Server:
+def _embedded(dbname: object, logger: logging.Logger) -> Server:
     from workerbee import embedded  # noqa: PLC0415 (only who needs it pays for it)
 
     signing.keep()
     handle = embedded.start()
+    if handle.made and (others := embedded.other_hosts()):
+        logger.warning(
+            "%s is new: jobsets of earlier runs may be in that of another host, %s; to go on with one, give this "
+            "machine or container that host's name (docker run --hostname), or end all that uses either and move it to "
+            "the place of this one",
+            handle.data,
+            ", ".join(str(handle.data.with_name(host)) for host in others),
+        )
     return Server(conninfo(handle.dsn, dbname=dbname), embedded=handle)

@@ -22,6 +22,7 @@ import pytest
 
 from workerbee import embedded, keeper
 from workerbee.errors import EmbeddedServerError
+from workerbee.server import resolve
 
 ROOT = os.geteuid() == 0
 PROJECT = Path(embedded.__file__).parents[1]
@@ -364,14 +365,57 @@ def test_killed_postmaster_comes_back(hold: Callable[..., Holder]) -> None:
     assert server.query("SELECT n FROM bees") == 42
 
 
-def test_stopped_server_is_started_by_the_next(hold: Callable[..., Holder]) -> None:
-    """A server that somebody stopped stays stopped until somebody wants it."""
+def test_stopped_server_is_started_again(hold: Callable[..., Holder]) -> None:
+    """A server that somebody stopped, in whatever way, is there again for those who hold it, and ends with them."""
+    holder = hold()
+    server = holder.server()
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        with contextlib.closing(psycopg2.connect(server.dsn)):  # for which SIGTERM alone would wait
+            stopped = server.postmaster
+            os.kill(stopped, number)
+            eventually(lambda: not is_running(stopped), 20)  # noqa: B023 (it is called at once)
+        eventually(server.answers, 20)
+    holder.leave()
+    eventually(server.is_gone, 3)
+
+
+def test_holder_replaces_what_was_killed(hold: Callable[..., Holder]) -> None:
+    """After ``pkill -9 -f postgres``, which takes the keeper along, its holder has the server back, until its end."""
+    holder = hold()
+    server = holder.server()
+    for number in (server.keeper, server.postmaster):
+        os.kill(number, signal.SIGKILL)
+    eventually(server.answers, 20)
+    holder.leave()
+    eventually(server.is_gone, 3)
+
+
+def test_server_that_cannot_come_back(hold: Callable[..., Holder]) -> None:
+    """Where it refuses to start again, the next one who wants it hears why; mended, it is there for those who wait."""
     server = hold().server()
-    its_keeper = server.keeper
+    configuration = server.data / "postgresql.conf"
+    text = configuration.read_text()
+    configuration.write_text(f"{text}\nshared_buffers = plenty\n")
     os.kill(server.postmaster, signal.SIGINT)
-    eventually(lambda: not is_running(its_keeper))
-    hold().server()
-    assert server.query("SELECT 1") == 1
+    assert "plenty" in refusal(server.data.parents[1])
+    configuration.write_text(text)
+    eventually(server.answers, 20)
+
+
+def test_data_of_another_host_are_pointed_at(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container with a new name says, once, that its data are new, where others are, and how to go on with those."""
+    data = used(home).data
+    other = data.with_name("queen")
+    data.rename(other)
+    monkeypatch.setenv("WORKERBEE_HOME", str(home))
+    for n_said in (1, 0):
+        caplog.clear()
+        with resolve():
+            said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert len(said) == n_said
+            assert all(f"{data} is new" in text and f"host, {other};" in text for text in said)
 
 
 def test_next_start_replaces_a_killed_keeper(hold: Callable[..., Holder]) -> None:
