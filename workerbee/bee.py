@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from workerbee import codec, server
+from workerbee import codec, resources, server
 from workerbee.errors import WorkerbeeError
 from workerbee.job import valid_id
 from workerbee.logs import print_to_stdout
@@ -109,18 +109,19 @@ def _by_hand(
     dsn: str | None, workers: int | None, functions: tuple[str, ...], jobset_id: str | None, **options: Any
 ) -> int:
     """A bee that a person or a batch system started."""
-    print_to_stdout(logging.getLogger("workerbee"))
+    log = logging.getLogger("workerbee")
+    print_to_stdout(log)
     if jobset_id is not None:
         valid_id(jobset_id)
     with server.of_command(dsn) as found:
         settings = Settings(
             found.dsn,
             jobset_id=jobset_id,
-            workers=workers or os.cpu_count() or 1,
+            workers=resources.affordable(workers or resources.cores(), log),
             functions=functions,
             **(options | {"busywait": options["busywait"] or jobset_id is None}),
         )
-        supervisor = Supervisor(settings, logging.getLogger("workerbee"), forward=_forward)
+        supervisor = Supervisor(settings, log, forward=_forward)
         _on_signals(supervisor)
         return supervisor.run()
 
@@ -145,6 +146,7 @@ def _as_child(fd: int) -> int:
     logger.addHandler(_Telling(tell))
     logger.setLevel(facts.pop("log_level"))
     logger.propagate = False
+    facts["workers"] = resources.affordable(facts["workers"], logger)
     supervisor = Supervisor(
         Settings(**facts),
         logger,

@@ -8,6 +8,7 @@ number, so that a death is blamed on the job it was in and the rest goes to the 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -389,13 +390,34 @@ class Crew:
     def _hire(self) -> None:
         while len(self._runners) < self._size and time.monotonic() >= self._restart_at:
             own = self._own if self._own is not None else (None, None)
-            runner = RunnerProcess(self, *own)
+            try:
+                runner = RunnerProcess(self, *own)
+            except OSError as error:  # the system's or the user's processes, open files or memory are exhausted
+                self._make_do(error)
+                return
             self._runners.append(runner)
             self._watch(runner.channel.fileno(), partial(self._hear, runner))
             if runner.process is not None and runner.process.stdout is not None:
                 self._watch(runner.exit_fd, partial(self._bury, runner))
                 os.set_blocking(runner.process.stdout.fileno(), False)
                 self._watch(runner.process.stdout.fileno(), partial(self._overhear, runner))
+
+    def _make_do(self, error: OSError) -> None:
+        """No more runners can be started: go on with those that are there, or try again for a while."""
+        if self._runners:
+            logging.getLogger("workerbee").warning(
+                "%d runners instead of %d, as no more can be started: %s", len(self._runners), self._size, error
+            )
+            self._size = len(self._runners)
+        else:
+            self._put_off(f"no runner can be started: {error}")
+
+    def _put_off(self, reason: str) -> None:
+        """Start the next runner later, and after five such failures none."""
+        self._early_deaths += 1
+        self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
+        if self._early_deaths >= 5:
+            self.broken = reason
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         self._epoll.register(fd, select.EPOLLIN)
@@ -607,10 +629,7 @@ class Crew:
             duration = time.monotonic() - since if since else 0.0
             self._end(End(blamed, reason, "", b"", None, duration, how))
         elif not runner.leaving and runner.killed is None:
-            self._early_deaths += 1
-            self._restart_at = time.monotonic() + min(30.0, 0.1 * 2**self._early_deaths)
-            if self._early_deaths >= 5:
-                self.broken = f"runners die before they do anything; the last one {how}"
+            self._put_off(f"runners die before they do anything; the last one {how}")
         if self._own is not None:
             self.broken = "the caller is gone"
             self._size = 0

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from workerbee import keeper, places
+from workerbee import keeper, places, resources
 from workerbee.errors import ConnectionStringError, EmbeddedServerError
 from workerbee.store import conninfo
 
@@ -166,6 +166,8 @@ class _Site:
         version = _version(binaries)
         data = _data(home, version)
         _refuse_other_major(data, version)
+        if not data.exists():
+            _require_passwd_entry()
         _make_directories(data.parent)
         account = "-"
         if os.geteuid() == 0:
@@ -180,7 +182,7 @@ class _Site:
 
 def _data(home: Path, version: str) -> Path:
     """The data directory of this host, which exists only if it is complete."""
-    return home / f"postgres-{_major(version)}" / os.uname().nodename
+    return home / f"postgres-{_major(version)}" / resources.host()
 
 
 def _major(version: str) -> str:
@@ -480,6 +482,16 @@ def _initdb(site: _Site, lock: _Lock) -> None:
                 f"the embedded PostgreSQL's data can't be made in {site.data}, initdb says: "
                 f"{_tail(process.stdout)}; put that right, {_INSTEAD}"
             )
+
+
+def _require_passwd_entry() -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EmbeddedServerError(
+            f"PostgreSQL's initdb wants the user {os.geteuid()} to have an entry in /etc/passwd, and there is none; "
+            f"give the container one (such as docker run -v /etc/passwd:/etc/passwd:ro), {_INSTEAD}"
+        ) from None
 
 
 def _start_keeper(site: _Site, lock: _Lock) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 import weakref
 from collections import deque
@@ -21,7 +20,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, functions, leaving, server
+from workerbee import codec, functions, leaving, resources, server
 from workerbee.changing import Changing
 from workerbee.chunks import Chunk, unpacked, value_of
 from workerbee.client import Client
@@ -386,7 +385,7 @@ class WorkerbeeExecutor(_Submits):
         self._finalizer = weakref.finalize(self, client.close)
         self._finalizer.atexit = False
         if max_workers is None:
-            max_workers = (os.cpu_count() or 1) if self._server.local else 0
+            max_workers = resources.cores() if self._server.local else 0
         if max_workers or nested:
             client.employ(max_workers or 1, max_tasks_per_child)
 

@@ -6,8 +6,8 @@ none that can be written to, nor an entry in /etc/passwd: then both are in a pri
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import platformdirs
 
 from workerbee.errors import EmbeddedServerError
 
-_MAKESHIFT = Path("/var/tmp")  # noqa: S108 (verified in _makeshift)
+_MAKESHIFT = Path("/var/tmp")  # noqa: S108 (verified in makeshift)
 
 
 def home() -> Path:
@@ -23,8 +23,8 @@ def home() -> Path:
     named = os.environ.get("WORKERBEE_HOME")
     if named:
         return Path(os.path.expanduser(named)).resolve()  # noqa: PTH111 (which raises without a home)
-    usual = Path("/var/lib/workerbee") if os.geteuid() == 0 else platformdirs.user_data_path("workerbee")
-    return usual.resolve() if _is_usable(usual) else _makeshift()
+    usual = Path("/var/lib/workerbee") if os.geteuid() == 0 else _of_user(platformdirs.user_data_path)
+    return usual.resolve() if _is_usable(usual) else makeshift()
 
 
 def key() -> Path:
@@ -32,7 +32,7 @@ def key() -> Path:
     named = os.environ.get("WORKERBEE_KEY_FILE")
     if named:
         return Path(named)
-    usual = platformdirs.user_config_path("workerbee") / "key"
+    usual = _of_user(platformdirs.user_config_path) / "key"
     return usual if _is_usable(usual) else home() / "key"
 
 
@@ -41,29 +41,32 @@ def kept_key() -> Path:
     return home() / "key"
 
 
+def _of_user(find: Callable[[str], Path]) -> Path:
+    """The user's directory of this kind; a relative path if there is no home directory."""
+    try:
+        return find("workerbee")
+    except RuntimeError:  # older versions give a path that begins with ~
+        return Path("~")
+
+
 def _is_usable(path: Path) -> bool:
-    """Whether it is there or could be made. Without a home directory the path begins with a ``~``."""
+    """Whether it is there or could be made."""
     # Not Path.exists, which raises at a directory that is closed to us.
     nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)  # noqa: PTH110
     return path.is_absolute() and (nearest == path or os.access(nearest, os.W_OK | os.X_OK))
 
 
-def _makeshift() -> Path:
-    """A private directory for who has no home; said when it is made, as it may be cleared some day.
+def makeshift() -> Path:
+    """The private directory for who has no home. It may be cleared some day.
 
     Raises EmbeddedServerError if somebody else was there first.
     """
     directory = _MAKESHIFT / f"workerbee-{os.geteuid()}"
-    with suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-        logging.getLogger("workerbee").warning(
-            "there is no home directory to write to: the data are kept in %s; name a lasting place by WORKERBEE_HOME",
-            directory,
-        )
-    status = directory.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise EmbeddedServerError(
-            f"there is no home directory to write to, and {directory} isn't ours alone; name a place for the data "
-            "by WORKERBEE_HOME"
-        )
+    with suppress(FileNotFoundError):
+        status = directory.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise EmbeddedServerError(
+                f"there is no home directory to write to, and {directory} isn't ours alone; name a place for the data "
+                "by WORKERBEE_HOME"
+            )
     return directory

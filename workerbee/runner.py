@@ -32,7 +32,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee import codec, functions, inputs, records
+from workerbee import codec, functions, inputs, records, resources
 from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
 from workerbee.failures import encode_error
@@ -273,7 +273,7 @@ class Runner:
         return encoded
 
     def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
-        notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {socket.gethostname()}"]
+        notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
         record = encode_error(error, notes=notes, text_only=signer is None)
         mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
         self._unsettled += self._own is not None

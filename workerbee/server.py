@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from workerbee import signing
+from workerbee import places, resources, signing
 from workerbee.store import conninfo, described, has_password
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Server:
         )
         if "service" in parts or ("PGSERVICE" in os.environ and not host):
             return False
-        here = ("", "localhost", "::1", socket.gethostname())
+        here = ("", "localhost", "::1", resources.host())
         return host.startswith(("/", "127.")) or host in here
 
     def __repr__(self) -> str:
@@ -108,6 +107,11 @@ def _embedded(dbname: object, logger: logging.Logger) -> Server:
 
     signing.keep()
     handle = embedded.start()
+    if handle.made and places.home() == places.makeshift():
+        logger.warning(
+            "there is no home directory to write to: the data are kept in %s; name a lasting place by WORKERBEE_HOME",
+            places.home(),
+        )
     if handle.made and (others := embedded.other_hosts()):
         logger.warning(
             "%s is new: jobsets of earlier runs may be in that of another host, %s; to go on with one, give this "

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, lookout
+from workerbee import codec, lookout, resources
 from workerbee.breaker import Breaker
 from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task, Unusable
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
@@ -107,7 +107,7 @@ class Supervisor:
         self._log = log
         self._tell = tell
         self._incarnation = uuid4()
-        self._host = socket.gethostname()
+        self._host = resources.host()
         self._wake = Wake()
         self._crew = Crew(
             settings.workers,

@@ -20,6 +20,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from tests.users import identity, interpreter_for
 from workerbee import embedded, keeper
 from workerbee.errors import EmbeddedServerError
 from workerbee.server import resolve
@@ -596,20 +597,11 @@ def test_ordinary_user(home: Path) -> None:
     """An ordinary user's server runs as that user, and goes as any other."""
     nobody = pwd.getpwnam("nobody")
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    user = identity(nobody.pw_uid, nobody.pw_gid)
     environment = {"PYTHONPATH": f"{PROJECT}:{PACKAGES}"}
-    holder = Holder(home, python=interpreter_for(identity), env=environment, **identity)
+    holder = Holder(home, python=interpreter_for(user), env=environment, **user)
     server = holder.server()
     assert server.query("SELECT 1") == 1
     assert {Path(f"/proc/{pid}").stat().st_uid for pid in (server.postmaster, server.keeper)} == {nobody.pw_uid}
     holder.leave()
     eventually(server.is_gone, 3)
-
-
-def interpreter_for(identity: dict[str, Any]) -> str:
-    """A Python that this user can run; ours may be in root's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            subprocess.run([python, "-c", "import sys; assert sys.version_info >= (3, 10)"], check=True, **identity)
-            return python
-    pytest.skip("no interpreter that another user can run")

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import pwd
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 
+from tests.conftest import MARKER
 from tests.jobs import double
-from workerbee import WorkerbeeExecutor, embedded
+from tests.servers import Database
+from tests.users import identity, interpreter_for
+from workerbee import JobSet, WorkerbeeExecutor, embedded, resources
+
+PROJECT = Path(embedded.__file__).parents[1]
+PACKAGES = Path(psycopg2.__file__).parents[1]
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes who and where it is")
 
 #: What a shell may say to libpq about other servers.
 ABOUT_OTHER_SERVERS = {
@@ -72,3 +91,164 @@ def test_executor_beside_words_about_other_servers(monkeypatch: pytest.MonkeyPat
     with WorkerbeeExecutor(1, jobset_id="surrounded") as executor:
         assert executor.submit(double, 3).result(60) == 6
         assert [row["result"] for row in executor.results()] == [6]
+
+
+class Bee(NamedTuple):
+    """How a bee that served the jobset ``few`` to its end ended, and what it said."""
+
+    status: int
+    said: str
+
+
+def bee(database: Database, *, python: str = sys.executable, **options: Any) -> Bee:
+    """Run a bee of sixteen runners with nothing in its environment but what it needs, and ``env``."""
+    command = [python, "-m", "workerbee.bee", "few", "--workers", "16", "--dsn", database.dsn]
+    environment = {MARKER: os.environ[MARKER], "PYTHONPATH": f"{PROJECT}:{PACKAGES}"} | options.pop("env", {})
+    done = subprocess.run(
+        [*command, "--function", "builtins:dict"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        cwd="/",
+        env=environment,
+        **options,
+    )
+    return Bee(done.returncode, done.stdout)
+
+
+@pytest.fixture
+def few(database: Database) -> Database:
+    """A database with a jobset ``few``."""
+    jobset = JobSet("few", **{k: v for k, v in parse_dsn(database.dsn).items() if k != "dbname"}, dbname=database.name)
+    jobset.setup_jobset()
+    jobset.add_jobs([{"n": k} for k in range(40)])
+    return database
+
+
+def n_completed(database: Database) -> int:
+    return int(database.execute("SELECT count(*) FROM workerbee.few WHERE status = 'completed'")[0][0])
+
+
+def limited(which: int, soft: int, hard: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(which, (soft, hard))
+
+
+def test_few_open_files(few: Database) -> None:
+    """A bee has as many runners as its limit allows, and says so."""
+    done = bee(few, preexec_fn=limited(resource.RLIMIT_NOFILE, 64, 64))
+    assert "5 runners instead of 16, as only 64 files may be open here" in done.said
+    assert (done.status, n_completed(few)) == (0, 40)
+
+
+def test_limit_that_may_be_raised(few: Database) -> None:
+    """It raises its soft limit as far as it needs to."""
+    done = bee(few, preexec_fn=limited(resource.RLIMIT_NOFILE, 64, 4096))
+    assert "instead of" not in done.said
+    assert (done.status, n_completed(few)) == (0, 40)
+
+
+@only_root
+@pytest.mark.parametrize(("n_processes", "status"), [(2, 70), (5, 0)])
+def test_few_processes(few: Database, n_processes: int, status: int) -> None:
+    """Where no more can be started, a bee makes do with the runners that it has; it ends if it has none."""
+    user = identity(54321, 54321)  # who has no other process
+    limit = limited(resource.RLIMIT_NPROC, n_processes, n_processes)
+    done = bee(few, python=interpreter_for(user), preexec_fn=limit, **user)
+    assert done.status == status, done.said
+    assert re.search("no runner can be started: .*temporarily" if status else r"\d runners instead of 16", done.said)
+    assert n_completed(few) == (0 if status else 40)
+
+
+@only_root
+def test_bee_of_a_user_without_entry_and_home(few: Database) -> None:
+    """It runs the jobs that need no key, and leaves nothing behind."""
+    user = identity(54322, 54322)
+    for home in ({}, {"HOME": "/"}):
+        assert bee(few, python=interpreter_for(user), env=home, **user).status == 0
+        assert n_completed(few) == 40
+    assert not Path("/var/tmp/workerbee-54322").exists()
+
+
+@only_root
+def test_embedded_server_without_a_home() -> None:
+    """Its data are in a private directory then, which is said once; without an entry in /etc/passwd it says why not."""
+    nobody = pwd.getpwnam("nobody")
+    makeshift = Path(f"/var/tmp/workerbee-{nobody.pw_uid}")
+    if makeshift.exists():
+        pytest.skip(f"{makeshift} exists, and isn't ours to change")
+    try:
+        for uid, status, said in (
+            (nobody.pw_uid, 0, str(makeshift)),
+            (nobody.pw_uid, 0, ""),
+            (54322, 1, "/etc/passwd"),
+        ):
+            done = said_to(identity(uid, nobody.pw_gid))
+            assert (done.returncode, done.stdout) == (status, "" if status else "3\n"), done.stderr
+            assert said in done.stderr
+            assert bool(said) == bool(done.stderr)
+        assert makeshift.stat().st_mode & 0o777 == 0o700
+    finally:
+        shutil.rmtree(makeshift, ignore_errors=True)
+
+
+def said_to(user: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """What a first program says that this user starts in a home that can't be written to."""
+    script = "import workerbee as w\nwith w.WorkerbeeExecutor(1) as e: print(e.submit(abs, -3).result())"
+    return subprocess.run(
+        [interpreter_for(user), "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={MARKER: os.environ[MARKER], "PYTHONPATH": f"{PROJECT}:{PACKAGES}", "HOME": "/"},
+        **user,
+    )
+
+
+def _named_in_bytes() -> None:
+    """A host name that isn't UTF-8, for this process and its children."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x04000000) or libc.sethostname(b"bee\xff", 4):  # CLONE_NEWUTS
+        raise OSError(ctypes.get_errno(), "sethostname")
+
+
+@only_root
+def test_host_name_in_bytes(few: Database) -> None:
+    """It is shown with what stands for the bytes that no text has."""
+    try:
+        done = bee(few, preexec_fn=_named_in_bytes)
+    except subprocess.SubprocessError:
+        pytest.skip("no host name of our own to be had here")
+    assert (done.status, n_completed(few)) == (0, 40), done.said
+    show = [sys.executable, "-c", "from workerbee import resources; print(resources.host())"]
+    assert subprocess.check_output(show, preexec_fn=_named_in_bytes, text=True, cwd=PROJECT) == "bee\\xff\n"
+
+
+def test_cores_of_a_process() -> None:
+    """They are those that it may run on, not those of the machine."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert resources.cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}, 0.5),
+        ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_quota_of_a_container(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
+    """Both versions of control groups are understood."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert resources._quota_of(tmp_path) == quota

@@ -20,6 +20,7 @@ RANKS = {
     "_version": 0,
     "errors": 0,
     "logs": 0,
+    "resources": 0,
     "places": 1,
     "imports": 0.1,
     "bytecode": 0.2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workerbee import resources
 from workerbee.errors import KeyMismatchError
 from workerbee.logs import print_to_stdout
 
@@ -46,7 +46,7 @@ def evaluate(parameters: Parameters) -> float:
 
 @click.command()
 @click.option("--jobset", "jobset_id", help=f"Where the jobs are kept (default: {JOBSET}).")
-@click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default=True, help="Local runners.")
+@click.option("--workers", type=click.IntRange(0), default=resources.cores(), show_default=True, help="Local runners.")
 def demo(jobset_id: str | None, workers: int) -> None:
     """Search for a classifier's best parameters, by jobs that outlive this command.
 
