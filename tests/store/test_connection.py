@@ -293,6 +293,7 @@ def test_defaults_of_others_change_nothing(server: Server, database: Database, p
         "synchronous_commit = off",
     ):
         database.execute(f'ALTER DATABASE "{database.name}" SET {setting}')
+    database.execute("CREATE PUBLICATION everything FOR ALL TABLES")
     with pgbouncer(server) if pooled else nullcontext(server.port) as port:
         line = Connection(database.dsn.replace(f"port={server.port}", f"port={port}"))
         live(line)

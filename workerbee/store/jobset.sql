@@ -58,6 +58,8 @@ CREATE TABLE {attempt} (
     error    json
 );
 CREATE INDEX {attempt_job} ON {attempt} (job, run);
+-- It has no key, and is updated: who publishes all tables would have that refused.
+ALTER TABLE {attempt} REPLICA IDENTITY FULL;
 CREATE TABLE {part} (
     job      bigint NOT NULL,
     run      integer NOT NULL,
