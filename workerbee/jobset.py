@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -22,7 +26,7 @@ from workerbee.job import NO_FUNCTION, NewJob, Options, valid_id
 from workerbee.local import LocalBee
 from workerbee.logs import print_to_stdout
 from workerbee.runner import Runner
-from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
 
 JobFunction = Callable[[dict[str, Any]], Any]
 
@@ -78,19 +82,25 @@ class JobSet:
         self._server.close()
 
     def setup_jobset(self, ignore_existing_jobset: bool = False) -> bool:  # noqa: FBT001, FBT002 (the origin's signature)
-        """Create the jobset; True for the one process that did.
+        """Create the jobset; True for the one process that did, and is to add its first jobs.
 
-        Raises JobsetExistsError if it is there already, unless ``ignore_existing_jobset``: then False.
+        If that process is gone and nobody has added anything, it is True for one other process, which then takes its
+        place. Raises JobsetExistsError if the jobset is there already, unless ``ignore_existing_jobset``: then False.
         """
+        maker = Maker(socket.gethostname(), os.getpid(), platform.python_version())
         uuid = uuid4()  # the same for every try, so that a COMMIT whose answer was lost counts as ours
         with self._lock:
             created = self._patiently(
-                lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid)
+                lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid, maker=maker)
             )
-        if created is None and not ignore_existing_jobset:
+            taken = created is None and self._patiently(
+                lambda: self._catalogue.become_maker(self.jobset_id, maker, _age())
+            )
+        if created is None and not taken and not ignore_existing_jobset:
             raise JobsetExistsError(self.jobset_id)
-        self._logger.info("%s the jobset %s", "created" if created else "found", self.jobset_id)
-        return created is not None
+        what = "created" if created else "found" if not taken else "took over, empty as its maker has left it,"
+        self._logger.info("%s the jobset %s", what, self.jobset_id)
+        return created is not None or taken
 
     def add_job(self, input_data: dict[str, Any]) -> None:
         """Add one job. Raises as `add_jobs` does."""
@@ -228,3 +238,9 @@ class JobSet:
 
     def _patiently(self, action: Callable[[], T], *, opening: bool = False) -> T:
         return retrying(action, patience=3600.0, log=self._logger, opening=opening)
+
+
+def _age() -> float:
+    """Seconds since this process was started."""
+    fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

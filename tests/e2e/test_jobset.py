@@ -126,6 +126,45 @@ def test_one_of_many_racing_processes_creates_the_jobset(database: Database) -> 
     assert Counter(said) == {"created": 1, "found": 7}
 
 
+@pytest.mark.parametrize(
+    "end",
+    ["os._exit(9)", "os.kill(os.getpid(), 9)", "sys.exit()", "jobset.add_jobs([{'n': 1}, {'n': 1}])"],
+    ids=["exit", "kill", "end", "duplicate"],
+)
+def test_who_comes_after_a_maker_that_added_nothing_takes_its_place(database: Database, end: str) -> None:
+    """One of them does, adds the jobs, and all of them run; nobody takes the place of one that lives, or has added."""
+    program = (
+        "import os, sys\n"
+        "from workerbee import JobSet\n"
+        f"jobset = JobSet('work', **{at(database)!r})\n"
+        "made = jobset.setup_jobset(ignore_existing_jobset=True)\n"
+        "print('made' if made else 'found', file=sys.stderr, flush=True)\n"
+    )
+    life = program + "sys.stdin.readline()\nif made: jobset.add_jobs([{'n': 1}, {'n': 2}])\njobset.run(len)\n"
+
+    def start(code: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        command = [sys.executable, "-c", code]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, env=environment, text=True)
+
+    first = start(program + end)
+    assert (first.communicate(timeout=60)[1] or "").startswith("made")
+    later = [start(life) for _ in range(3)]
+    said = [process.stderr.readline().strip() for process in later if process.stderr is not None]
+    assert Counter(said) == {"made": 1, "found": 2}
+    for process in later:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in later:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in later] == [0, 0, 0]
+    assert rows(database, "input_data", "status") == [({"n": 1}, "completed"), ({"n": 2}, "completed")]
+    last = start(life)
+    assert (last.communicate("go\n", timeout=60)[1]).startswith("found")
+
+
 def test_a_setup_whose_answer_is_lost_has_created_the_jobset(database: Database) -> None:
     """The creator is told so, though its connection was cut at the COMMIT: else nobody would add the jobs."""
     with FaultProxy("127.0.0.1", database.server.port) as proxy:

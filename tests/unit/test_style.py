@@ -88,6 +88,8 @@ STEPS = {
     "late": "complete",
     "jobs": "_page",
     "make_tables": "create_jobset",
+    "note_maker": "_note_maker",
+    "vacancy": "become_maker",
     "make_view": "create_jobset",
     "mark_dropped": "drop_jobset",
     "open_after": "_candidates",

@@ -1,7 +1,7 @@
 """The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
 
 from workerbee.store.bee import BeeStore, Limits, Scope
-from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Remaining
+from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import Cancelled, ClientStore, SameCall
 from workerbee.store.connection import (
     QUERY_TIMEOUT,
@@ -44,6 +44,7 @@ __all__ = [
     "JobsetReader",
     "JobsetRow",
     "Limits",
+    "Maker",
     "Pace",
     "PatientConnection",
     "Progress",

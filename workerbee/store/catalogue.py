@@ -40,6 +40,14 @@ class Remaining(NamedTuple):
     ever_added: bool
 
 
+class Maker(NamedTuple):
+    """The process that makes a jobset and is to add its first jobs."""
+
+    host: str
+    pid: int
+    python: str
+
+
 class BeeFacts(NamedTuple):
     """What a bee says of itself with each heartbeat; ``jobset`` None: it serves them all."""
 
@@ -70,8 +78,11 @@ class Catalogue:
         speculate: bool,
         client: UUID | None = None,
         uuid: UUID | None = None,
+        maker: Maker | None = None,
     ) -> Jobset | None:
         """Create a jobset with its tables and view, in one transaction; None if it exists already.
+
+        A ``maker`` is noted with it, so that another can take its place (`become_maker`).
 
         Whoever tries again with the same ``uuid``, after a COMMIT whose answer was lost, still is its creator.
         """
@@ -93,6 +104,8 @@ class Catalogue:
                 run(make["make_tables"])
                 run("SET LOCAL lock_timeout = '1s'")
                 run(make["make_view"])
+                if maker is not None:
+                    self._note_maker(uuid, number, maker, None)
             run("COMMIT")
         except BaseException:
             self.connection.drop()  # rolls back
@@ -101,6 +114,18 @@ class Catalogue:
             return Jobset(number, jobset_id, uuid, key, speculate, client)
         found = self.find_jobset(jobset_id) if jobset_id is not None else None
         return found if found is not None and found.uuid == uuid else None
+
+    def become_maker(self, jobset_id: str, maker: Maker, age: float) -> bool:
+        """Take the place of a jobset's maker who is gone, with nothing added by anybody; True for one who asks.
+
+        ``age`` is that of the caller's process in seconds.
+        """
+        rows = self._run("vacancy", id=jobset_id, host=maker.host, pid=maker.pid, age=age)
+        return any(self._note_maker(UUID(uuid), number, maker, before) for number, uuid, before in rows)
+
+    def _note_maker(self, uuid: UUID, number: int, maker: Maker, before: str | None) -> bool:
+        facts = maker._asdict() | {"uuid": str(uuid), "number": number, "before": before}
+        return bool(self._run("note_maker", **facts, backend=self.connection.backend))
 
     def find_jobset(self, jobset_id: str) -> Jobset | None:
         return _jobset(self._run("find_jobset", id=jobset_id))

@@ -124,6 +124,35 @@ SELECT given_up,
 -- A bee that ends in order; whatever it still holds is claimable at once.
 DELETE FROM workerbee."bee$" WHERE incarnation = %(bee)s;
 
+-- name: vacancy
+-- Whether nothing was ever added to a jobset and who made it is gone: its connection has ended, or behind a pooler it
+-- was made a minute ago. Without a row of its maker (see note_maker) it is an hour. Of processes that were started
+-- together one is the maker, however soon it ends: the others wait ten seconds before they would take its place.
+SELECT j.number, j.uuid, b.xmin::text
+  FROM workerbee."jobset$" j LEFT JOIN workerbee."bee$" b ON b.incarnation = j.uuid
+ WHERE j.dropped_at IS NULL AND j.id = %(id)s
+   AND NOT EXISTS (SELECT FROM workerbee."counter$" c WHERE c.jobset = j.number AND c.added > 0)
+   AND (b.incarnation IS NULL OR (b.host, b.pid) = (%(host)s, %(pid)s)
+        OR b.seen_at < now() - make_interval(secs => LEAST(%(age)s, 10)))
+   AND CASE WHEN b.incarnation IS NULL THEN j.created_at < now() - interval '1 hour'
+            WHEN b.backend IS NULL THEN b.seen_at < now() - interval '1 minute'
+            ELSE NOT EXISTS (SELECT FROM pg_stat_activity a
+                              WHERE a.pid = b.backend
+                                -- Of other users' sessions only the superuser sees more than the pid.
+                                AND COALESCE(a.backend_start, b.backend_start) = b.backend_start) END;
+
+-- name: note_maker
+-- Who is to bring a jobset's first jobs, as a bee that never lives and has no runners, named by the jobset. Of several
+-- who find the one before gone, one takes its place.
+INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until, backend, backend_start)
+VALUES (%(uuid)s, %(number)s, %(host)s, %(pid)s, %(python)s, 0, now() - interval '1 minute', %(backend)s,
+        (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer) WHERE %(backend)s::integer IS NOT NULL))
+ON CONFLICT (incarnation) DO UPDATE
+   SET host = excluded.host, pid = excluded.pid, python = excluded.python, seen_at = now(),
+       lease_until = excluded.lease_until, backend = excluded.backend, backend_start = excluded.backend_start
+ WHERE b.xmin::text = %(before)s
+RETURNING incarnation;
+
 -- name: forget_bees
 -- Rows of bees that vanished long ago and hold nothing.
 DELETE FROM workerbee."bee$" b

@@ -20,7 +20,8 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
  ORDER BY j.number DESC LIMIT %(n)s;
 
 -- name: bees
--- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has no row.
+-- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has no row, and
+-- what has no runners has only made the jobset.
 SELECT b.incarnation::text, j.id, b.jobset IS NULL, b.host, b.pid, b.python, b.runners,
        extract(epoch FROM b.started_at)::double precision,
        extract(epoch FROM now() - b.seen_at)::double precision, b.lease_until > now(), b.resting,
@@ -28,5 +29,5 @@ SELECT b.incarnation::text, j.id, b.jobset IS NULL, b.host, b.pid, b.python, b.r
                   WHERE h.bee = b.incarnation AND h.claim IS NOT NULL
                     AND (%(number)s::integer IS NULL OR h.jobset = %(number)s)), 0)::bigint
   FROM workerbee."bee$" b LEFT JOIN workerbee."jobset$" j ON j.number = b.jobset
- WHERE %(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s
+ WHERE (%(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s) AND b.runners > 0
  ORDER BY b.seen_at DESC, b.incarnation LIMIT %(n)s;
