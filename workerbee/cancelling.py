@@ -105,7 +105,7 @@ class Cancelling:
             self._log.warning("%d calls are just being stored, and were not cancelled", len(under_way))
         if taken or under_way:
             chosen = [future for future in chosen if not (future in taken or future in under_way)]
-        return len(taken), [future for future in chosen if future.job is not None]
+        return len(taken), [future for future in chosen if future.run is not None]
 
     def detach(self, futures: Iterable[JobFuture]) -> None:
         """Cancel these futures alone, whatever their jobs do."""

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -209,18 +209,46 @@ class Flusher:
         if self._look_first:
             known = self._store.same_calls(d for d in digests if d is not None)
         new = [(p, d) for p, d in zip(batch, digests, strict=True) if d is None or d not in known]
+        untried = {p.future for p, _ in new if p.future.job is None}
         jobs = [self._new_job(p, d) for p, d in new]
         self._ledger.expect(p.future for p, _ in new)
         self._watcher.expect()
         inserted = self._add(jobs)
         self._look_first = not inserted
-        missing = [job.digest for job in jobs if job.id not in inserted and job.digest is not None]
-        if missing:
-            known |= self._store.same_calls(missing)
+        left = [(p, job) for (p, _), job in zip(new, jobs, strict=True) if job.id not in inserted]
+        strangers: list[Pending] = []
+        if left:
+            known |= self._store.same_calls(job.digest for _, job in left if job.digest is not None)
+            strangers = self._strangers(left, known, untried)
+            self._ledger.disclaim(p.future for p in strangers)
         for pending, _ in new:
             pending.future.inserted = pending.future.inserted or pending.future.job in inserted
+        if seen := self._ledger.confirm(p.future for p, _ in new if p.future.job is not None):
+            self._watcher.ask(seen)
         if known:
             self._attach(zip(batch, digests, strict=True), known)
+        if strangers:
+            self._take_new_ids(strangers)
+
+    def _strangers(
+        self, left: list[tuple[Pending, NewJob]], known: dict[bytes, SameCall], untried: set[JobFuture]
+    ) -> list[Pending]:
+        """Calls whose ids are somebody else's jobs: neither the same calls, nor stored by an earlier try."""
+        ours = self._store.signatures(job.id for p, job in left if job.digest is None and p.future not in untried)
+        return [
+            p for p, job in left if (job.digest not in known if job.digest is not None else ours.get(job.id) != job.mac)
+        ]
+
+    def _take_new_ids(self, batch: list[Pending]) -> None:
+        """A database that has lost its last commits gives ids a second time."""
+        self._log.warning(
+            "%d ids of %s were given out twice (has the database lost its last commits?): these calls get new ones",
+            len(batch),
+            self._jobset.name,
+        )
+        self._ids.clear()
+        self._store.skip_ids()
+        self._send(batch)
 
     def _add(self, jobs: list[NewJob]) -> set[int]:
         """Insert the jobs, and tell the bees, in the same transaction or soon after."""
@@ -237,7 +265,7 @@ class Flusher:
     def _new_job(self, pending: Pending, digest: bytes | None) -> NewJob:
         future, call = pending.future, pending.call
         if future.job is None:
-            future.job, future.run = self._next_id(), 1
+            future.job = self._next_id()
         number, signed_for, _ = self.registry.register(pending.function)
         mac = self._signer.sign("call", future.job, 0, call.codec, signed_for, call.data)
         return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
@@ -257,7 +285,7 @@ class Flusher:
             return None
         return codec.digest(b"call", self.registry.register(pending.function).identity, pending.call.identity)
 
-    def _attach(self, calls: zip[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
+    def _attach(self, calls: Iterable[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
         """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
         again: dict[tuple[Options, functions.Function], list[SameCall]] = {}
         moves = []

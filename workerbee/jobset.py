@@ -8,7 +8,9 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -123,13 +125,15 @@ class JobSet:
         self._refuse_repetition(given, digests, by_id=False)
         self._refuse_repetition(given, keys, by_id=True)
         with self._lock:
-            # Reserved once, so that jobs which an earlier try has stored are known by their ids.
-            first = self._patiently(lambda: self._reserve(len(given)))
-            jobs = [
-                NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
-                for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
-            ]
-            self._patiently(lambda: self._add(given, jobs))
+            added = False
+            while not added:
+                # Reserved once, so that jobs which an earlier try has stored are known by their ids.
+                first = self._patiently(lambda: self._reserve(len(given)))
+                jobs = [
+                    NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
+                    for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
+                ]
+                added = self._patiently(partial(self._add, given, jobs, count()))
         self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
 
     def _reserve(self, n: int) -> int:
@@ -138,18 +142,25 @@ class JobSet:
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
         return first
 
-    def _add(self, given: list[dict[str, Any]], jobs: list[NewJob]) -> None:
+    def _add(self, given: list[dict[str, Any]], jobs: list[NewJob], tries: Iterator[int]) -> bool:
+        """Whether they are stored now; False if their ids are somebody else's jobs."""
         store = self._bound()
+        is_first = next(tries) == 0
         if store.add(jobs, whole=True):
-            return
+            return True
         taken, taken_keys = store.taken_inputs(
             [job.digest for job in jobs if job.digest], [job.key for job in jobs if job.key]
         )
-        if all(job.id == taken.get(job.digest or b"") for job in jobs):
-            return  # the COMMIT of an earlier try, whose answer was lost, had added them
+        if not is_first and all(job.id == taken.get(job.digest or b"") for job in jobs):
+            return True  # the COMMIT of an earlier try, whose answer was lost, had added them
         for data, job in zip(given, jobs, strict=True):
             if job.digest in taken or job.key in taken_keys:
                 raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=job.digest not in taken)
+        self._logger.warning(
+            "ids of %s were given out twice (has the database lost its last commits?): taking new ones", self.jobset_id
+        )
+        store.skip_ids()
+        return False
 
     def _refuse_repetition(self, given: list[dict[str, Any]], marks: list[Any], *, by_id: bool) -> None:
         seen = set()

@@ -21,6 +21,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._futures: dict[int, list[JobFuture]] = {}
         self._reopened: set[int] = set()  # jobs of which some future waits for another run than the first
+        self._early: set[int] = set()  # ended before their ids were known to be ours
 
     def __len__(self) -> int:
         """How many jobs are waited for."""
@@ -34,18 +35,41 @@ class Ledger:
         return self._lock.locked()
 
     def expect(self, futures: Iterable[JobFuture]) -> None:
-        """Book futures under their jobs; to be called before the rows can be seen by anybody."""
+        """Book futures under their jobs; to be called before the rows can be seen by anybody.
+
+        Those without a run wait for `confirm`: the id may turn out to be somebody else's.
+        """
         with self._lock:
             for future in futures:
                 booked = self._futures.get(future.stored_job, ())
                 if future.wanted and future not in booked:
                     self._book(future)
 
+    def confirm(self, futures: Iterable[JobFuture]) -> set[int]:
+        """These futures' jobs are theirs: they wait for the first run. The jobs of which an end was seen already."""
+        with self._lock:
+            jobs = set()
+            for future in futures:
+                future.run = future.run or 1
+                jobs.add(future.stored_job)
+            seen = jobs & self._early
+            self._early -= jobs
+        return seen
+
+    def disclaim(self, futures: Iterable[JobFuture]) -> None:
+        """These futures' ids are somebody else's jobs: they have none now."""
+        with self._lock:
+            for future in futures:
+                self._remove(future)
+                self._early.discard(future.stored_job)
+                future.job = None
+
     def move(self, moves: Iterable[tuple[JobFuture, int, int]]) -> None:
         """Let futures wait for another (job, run) than they were booked under."""
         with self._lock:
             for future, job, run in moves:
                 self._remove(future)
+                self._early.discard(future.job or 0)
                 future.job, future.run = job, run
                 if future.wanted:
                     self._book(future)
@@ -65,6 +89,8 @@ class Ledger:
                 booked = self._futures.get(end.job)
                 if booked is None:
                     continue
+                if any(f.run is None for f in booked):
+                    self._early.add(end.job)
                 futures = [f for f in booked if f.run == end.run]
                 if len(futures) == len(booked):
                     del self._futures[end.job]
@@ -84,7 +110,7 @@ class Ledger:
         with self._lock:
             self._reopened &= self._futures.keys()
             first = sorted(self._futures.keys() - self._reopened if self._reopened else self._futures)
-            later = {(job, future.stored_run) for job in self._reopened for future in self._futures[job]}
+            later = {(job, future.run or 1) for job in self._reopened for future in self._futures[job]}
         return sorted([*_first_runs(first), *((job, job, run) for job, run in later)])
 
     def of(self, runs: Iterable[tuple[int, int]]) -> list[JobFuture]:
@@ -106,7 +132,7 @@ class Ledger:
 
     def _book(self, future: JobFuture) -> None:
         self._futures.setdefault(future.stored_job, []).append(future)
-        if future.run != 1:
+        if future.run not in (None, 1):
             self._reopened.add(future.stored_job)
 
     def _remove(self, future: JobFuture) -> None:

@@ -103,6 +103,23 @@ MUTANTS = [
         "ORDER BY due_at LIMIT %(headers)s FOR",
         "test_claim.py::test_many_due_jobs_hide_no_urgent_ones",
     ),
+    # Ids that are given twice
+    _python(
+        "ids: somebody else's jobs are not ours",
+        "flusher.py",
+        "def _send",
+        "strangers = self._strangers(left, known, untried)",
+        "strangers = []",
+        "e2e/test_ids_given_twice.py::test_no_other_calls_results[each by itself]",
+    ),
+    _python(
+        "ids: what was never tried can't be stored already",
+        "flusher.py",
+        "def _strangers",
+        "job.digest is None and p.future not in untried",
+        "job.digest is None",
+        "e2e/test_ids_given_twice.py::test_the_same_call_by_itself_is_not_somebody_elses",
+    ),
     # A number that comes again
     *(
         _sql(

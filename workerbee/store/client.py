@@ -174,6 +174,15 @@ class ClientStore:
             return set()
         return set(inserted)
 
+    def skip_ids(self) -> None:
+        """Have the next ids come after all that there are: somebody else has jobs under some that were to come."""
+        self._run("skip_ids")
+
+    def signatures(self, jobs: Iterable[int]) -> dict[int, bytes | None]:
+        """The signatures of these jobs' calls, of those that exist."""
+        rows = self._run("signatures", jobs=array(jobs))
+        return {job: None if mac is None else bytes(mac) for job, mac in rows}
+
     def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:
         """The jobs that calls with these digests are already, by digest."""
         rows = self._run("same_calls", digests=list(digests))

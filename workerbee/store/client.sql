@@ -112,6 +112,15 @@ SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given
        {durably}
   FROM (SELECT ARRAY(SELECT id FROM inserted) AS ids) i;
 
+-- name: skip_ids
+-- The next ids come after all that there are.
+UPDATE workerbee."jobset$" SET next_job = GREATEST(next_job, COALESCE((SELECT max(id) FROM {job}), 0) + 1)
+ WHERE number = {number} AND {here}
+RETURNING {durably};
+
+-- name: signatures
+SELECT id, mac FROM {job} WHERE id = ANY (%(jobs)s::bigint[]) AND {here};
+
 -- name: same_calls
 -- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
 SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status::text, j.function

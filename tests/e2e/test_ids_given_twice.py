@@ -1,0 +1,66 @@
+"""A failover or a restore that lacks the last commits sets the ids back: what was given out is given out again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg2.extensions
+import pytest
+
+from tests.servers import Database
+from workerbee import JobSet, WorkerbeeExecutor
+
+
+def set_back(database: Database, jobset_id: str, to: int) -> None:
+    database.execute('UPDATE workerbee."jobset$" SET next_job = %s WHERE id = %s RETURNING number', to, jobset_id)
+
+
+@pytest.fixture
+def executors(database: Database) -> Iterator[tuple[WorkerbeeExecutor, WorkerbeeExecutor]]:
+    """Two clients of one jobset; both know some ids that they may give."""
+    with (
+        WorkerbeeExecutor(1, jobset_id="failed_over", dsn=database.dsn) as one,
+        WorkerbeeExecutor(0, jobset_id="failed_over", dsn=database.dsn) as other,
+    ):
+        assert one.submit(pow, 7, 1).result(60) == 7  # has the ids from 1
+        set_back(database, "failed_over", 2)
+        assert other.submit(pow, 8, 1).result(60) == 8  # has those from 2
+        yield one, other
+
+
+@pytest.mark.parametrize("unique", [True, False], ids=["remembered", "each by itself"])
+def test_no_other_calls_results(
+    executors: tuple[WorkerbeeExecutor, WorkerbeeExecutor], caplog: pytest.LogCaptureFixture, unique: bool
+) -> None:
+    """Whoever comes second takes new ids, and says so; each call has its own result."""
+    one, other = (executor.with_options(unique=unique) for executor in executors)
+    with caplog.at_level(logging.WARNING, "workerbee"):
+        first = [other.submit(pow, n, 2) for n in range(10, 30)]
+        assert [future.result(60) for future in first] == [n**2 for n in range(10, 30)]
+        second = [one.submit(pow, n, 2) for n in range(1000, 1020)]
+        assert [future.result(60) for future in second] == [n**2 for n in range(1000, 1020)]
+    assert "given out twice" in caplog.text
+
+
+def test_the_same_call_by_itself_is_not_somebody_elses(
+    executors: tuple[WorkerbeeExecutor, WorkerbeeExecutor], database: Database
+) -> None:
+    """Equal calls that aren't remembered have equal signatures under equal ids, and are two jobs all the same."""
+    one, other = (executor.with_options(unique=False) for executor in executors)
+    [one.submit(pow, 3, 3).result(60) for _ in range(2)]
+    [other.submit(pow, 3, 3).result(60) for _ in range(3)]
+    assert database.execute("SELECT count(*) FROM workerbee.failed_over") == [(7,)]
+
+
+def test_add_jobs_takes_new_ids(database: Database) -> None:
+    """All are stored, or it is said which input is there already."""
+    with closing(JobSet("failed_over", **psycopg2.extensions.parse_dsn(database.dsn))) as jobset:
+        jobset.setup_jobset()
+        jobset.add_jobs([{"n": n} for n in range(5)])
+        set_back(database, "failed_over", 2)
+        jobset.add_jobs([{"n": n} for n in range(5, 8)])
+        assert database.execute("SELECT id, input_data->>'n' FROM workerbee.failed_over ORDER BY id") == [
+            (n + 1, str(n)) for n in range(8)
+        ]
