@@ -1,1 +1,1 @@
-"""Two actors on one jobset: every order of their steps, and every pair of statements at the same moment."""
+"""Two and three actors on one jobset: every order of their steps, and every pair of statements at the same moment."""

@@ -39,7 +39,7 @@ def meet(stage: Stage, state: str, pair: tuple[str, str], *, commits: bool) -> N
 
 
 def _overlap(stage: Stage, pair: tuple[str, str], *, commits: bool) -> None:
-    x, y = stage.actors
+    x, y, _ = stage.actors
     raised: list[BaseException] = []
 
     def second() -> None:

@@ -1,4 +1,4 @@
-"""The stage: a jobset that is quickly made anew, two actors with their steps, and a judge.
+"""The stage: a jobset that is quickly made anew, three actors with their steps, and a judge.
 
 Whatever the order, at the end a last bee finishes what is left, and then: each job's run has one outcome,
 which never changed; no batch is left; the counters are true; what was cancelled before it began never
@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 from psycopg2 import sql
@@ -172,17 +171,17 @@ class Actor:
 
 
 class Stage:
-    """One jobset with two actors. `reset` makes it new, `judge` ends a play."""
+    """One jobset with three actors. `reset` makes it new, `judge` ends a play."""
 
     def __init__(self, dsn: str) -> None:
-        self.connections = [Connection(dsn) for _ in range(3)]
+        self.connections = [Connection(dsn) for _ in range(4)]
         schema.ensure(self.connections[0])
         self.hive = Hive(self.connections[0])
         self.hive.add(len(ENDED) + len(JOBS))
         self.last = self.hive.bee("last")
         for job in ENDED:
             self.last.complete([success(job, duration=0.001)], [], hint=None)
-        self.actors = [Actor(self, host, c) for host, c in zip("xy", self.connections[1:], strict=True)]
+        self.actors = [Actor(self, host, c) for host, c in zip("xyz", self.connections[1:], strict=True)]
 
     def close(self) -> None:
         for connection in self.connections:
@@ -266,7 +265,7 @@ def stage(dsn: str) -> Iterator[Stage]:
 
 # Orders of steps
 
-SCRIPTS: dict[str, tuple[str, str]] = {
+SCRIPTS: dict[str, tuple[str, ...]] = {
     "two workers": (
         "claim start complete start fail claim start complete",
         "claim start fail start complete release claim complete",
@@ -292,16 +291,35 @@ SCRIPTS: dict[str, tuple[str, str]] = {
         "age speculate take_over rescue complete claim cancel_one fail",
     ),
 }
+#: Scripts of three: each has 1,680 orders.
+TRIOS: dict[str, tuple[str, ...]] = {
+    "a worker, who cancels, who submits again": ("claim start complete", "stop cancel stop", "reopen reopen claim"),
+    "a worker, who cancels one, a second worker": (
+        "claim start complete",
+        "cancel_one reopen stop",
+        "claim start fail",
+    ),
+    "a zombie, a rescuer, a client": ("claim fall_silent complete", "rescue claim complete", "stop reopen cancel"),
+    "two rescuers of one, and a client": ("rescue claim complete", "rescue claim fail", "cancel_one stop reopen"),
+    "a giver, a taker, a client": ("claim release claim", "claim start complete", "cancel reopen stop"),
+    "two clients and a worker": ("cancel reopen stop", "stop reopen cancel_one", "claim start complete"),
+}
 
 
-def orders(left: str, right: str) -> Iterator[list[tuple[int, str]]]:
-    """Every order of the steps of two scripts that keeps each one's own."""
-    scripts = (left.split(), right.split())
-    total = len(scripts[0]) + len(scripts[1])
-    for places in combinations(range(total), len(scripts[0])):
-        taken = set(places)
-        steps = (iter(scripts[0]), iter(scripts[1]))
-        yield [(actor, next(steps[actor])) for actor in (0 if i in taken else 1 for i in range(total))]
+def orders(*scripts: str) -> Iterator[list[tuple[int, str]]]:
+    """Every order of the steps of these scripts that keeps each one's own."""
+    steps = [script.split() for script in scripts]
+    yield from _orders(steps, [0] * len(steps))
+
+
+def _orders(steps: list[list[str]], done: list[int]) -> Iterator[list[tuple[int, str]]]:
+    if all(n == len(script) for script, n in zip(steps, done, strict=True)):
+        yield []
+    for actor, (script, n) in enumerate(zip(steps, done, strict=True)):
+        if n < len(script):
+            after = [*done[:actor], n + 1, *done[actor + 1 :]]
+            for rest in _orders(steps, after):
+                yield [(actor, script[n]), *rest]
 
 
 def play(stage: Stage, order: list[tuple[int, str]]) -> None:
@@ -313,5 +331,5 @@ def play(stage: Stage, order: list[tuple[int, str]]) -> None:
             stage.look()
         stage.judge()
     except AssertionError as error:
-        story = " ".join(f"{'xy'[actor]}.{step}" for actor, step in order)
+        story = " ".join(f"{'xyz'[actor]}.{step}" for actor, step in order)
         raise AssertionError(f"{error}\n  in the order {story}") from error

@@ -9,10 +9,11 @@ from itertools import product
 import pytest
 
 from tests.races.moments import PAIRS, STATES, meet
-from tests.races.stage import SCRIPTS, Stage, orders, play, stage
+from tests.races.stage import SCRIPTS, TRIOS, Stage, orders, play, stage
 from tests.servers import Server
 
 EACH = 84  # orders of each of the six pairs of scripts
+THREES = 25  # and of each of the six trios
 MEETINGS = 150
 
 
@@ -31,6 +32,15 @@ def test_orders_of_steps(here: Stage, name: str) -> None:
     every = list(orders(*SCRIPTS[name]))
     assert len(every) == 12_870
     for order in random.sample(every, EACH):
+        play(here, order)
+
+
+@pytest.mark.parametrize("name", TRIOS)
+def test_orders_of_three(here: Stage, name: str) -> None:
+    """The same with three actors: who cancels, who submits again, who claims, rescues and completes."""
+    every = list(orders(*TRIOS[name]))
+    assert len(every) == 1_680
+    for order in random.sample(every, THREES):
         play(here, order)
 
 
