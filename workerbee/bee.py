@@ -6,10 +6,12 @@ import io
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -197,15 +199,17 @@ def _forward(text: bytes) -> None:
 class _Printer(io.RawIOBase):
     """The bee's stdout, for itself and its jobs: written by a thread, because a bee must not wait for its reader.
 
-    What comes while the reader is more than ``LAG`` bytes behind is lost.
+    What comes while the reader is more than ``LAG`` bytes behind is lost, and a line says how much that was.
     """
 
     LAG = 64_000_000
+    #: Seconds that a reader has at the end, as long as it reads.
+    PATIENCE = 10.0
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._texts: SimpleQueue[bytes] = SimpleQueue()
-        self._n_taken = self._n_printed = 0
+        self._n_taken = self._n_printed = self._n_lost = 0
         self._thread = threading.Thread(target=self._print, daemon=True)
         self._thread.start()
 
@@ -214,21 +218,44 @@ class _Printer(io.RawIOBase):
 
     def write(self, text: Any) -> int:
         data = bytes(text)
-        if data and self._n_taken - self._n_printed < self.LAG:
-            self._n_taken += len(data)
-            self._texts.put(data)
+        if self._n_taken - self._n_printed >= self.LAG:
+            self._n_lost += len(data)
+        elif data:
+            self._say_what_is_lost()
+            self._take(data)
         return len(data)
+
+    def _take(self, data: bytes) -> None:
+        self._n_taken += len(data)
+        self._texts.put(data)
+
+    def _say_what_is_lost(self) -> None:
+        if self._n_lost:
+            self._take(f"\n[workerbee: {self._n_lost} bytes of output are missing here: they came too fast]\n".encode())
+            self._n_lost = 0
 
     def finish(self) -> None:
         """Wait a little for what isn't written yet."""
+        self._say_what_is_lost()
         self._texts.put(b"")
-        self._thread.join(1)
+        deadline = time.monotonic() + self.PATIENCE
+        n_printed = -1
+        while self._thread.is_alive() and self._n_printed > n_printed and time.monotonic() < deadline:
+            n_printed = self._n_printed
+            self._thread.join(1)
 
     def _print(self) -> None:
         for data in iter(self._texts.get, b""):
-            with suppress(OSError):
-                os.write(self._fd, data)
+            with suppress(OSError):  # nobody reads it any more
+                self._write(memoryview(data))
             self._n_printed += len(data)
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data[: 1 << 16]) :]
+            except BlockingIOError:  # whoever started us shares it with one that must not wait
+                select.select([], [self._fd], [])
 
 
 if __name__ == "__main__":

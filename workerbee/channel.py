@@ -22,6 +22,12 @@ from typing import Any
 CHUNK = 1 << 16
 
 _LENGTH = struct.Struct("!Q")
+#: Bytes that no message has.
+MOST = 1 << 34
+
+
+class GarbledError(Exception):
+    """What came over a channel is no message."""
 
 
 class Channel:
@@ -30,6 +36,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._inbox = bytearray()
+        self._heard_at = time.monotonic()
         self._outbox: list[memoryview] = []
 
     def fileno(self) -> int:
@@ -44,7 +51,7 @@ class Channel:
             self.socket.sendall(_LENGTH.pack(len(data)))
             self.socket.sendall(data)
 
-    def receive(self) -> tuple[Any, ...] | None:
+    def receive(self) -> Any:
         """The next message, or None when the other end is gone."""
         while True:
             for message in self._complete():
@@ -78,8 +85,17 @@ class Channel:
             else:
                 del self._outbox[0]
 
-    def arrived(self) -> list[tuple[Any, ...]] | None:
-        """What can be read without waiting; None when the other end is gone and all is read."""
+    @property
+    def silent(self) -> float:
+        """For how many seconds the rest of a message has been waited for; 0 between messages."""
+        return time.monotonic() - self._heard_at if self._inbox else 0.0
+
+    def arrived(self) -> list[Any] | None:
+        """What can be read without waiting; None when the other end is gone and all is read.
+
+        Where it stops making sense, the last one is a GarbledError.
+        """
+        self._heard_at = time.monotonic()
         try:
             for _ in range(64):  # a long message is read in turns, so that others are heard too
                 chunk = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
@@ -94,15 +110,23 @@ class Channel:
             return list(self._complete()) or None
         return list(self._complete())
 
-    def _complete(self) -> Iterator[tuple[Any, ...]]:
+    def _complete(self) -> Iterator[Any]:
         while len(self._inbox) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._inbox)
             end = _LENGTH.size + size
-            if len(self._inbox) < end:
+            if size <= MOST and len(self._inbox) < end:
                 return
-            message = marshal.loads(memoryview(self._inbox)[_LENGTH.size : end])  # noqa: S302 (our own child)
+            try:
+                message = self._loaded(end)
+            except (EOFError, ValueError, TypeError, MemoryError) as error:
+                message, end = GarbledError(str(error)), len(self._inbox)
             del self._inbox[:end]
             yield message
+
+    def _loaded(self, end: int) -> Any:
+        if end > MOST:
+            raise ValueError(f"a message of {end} bytes was announced")
+        return marshal.loads(memoryview(self._inbox)[_LENGTH.size : end])  # noqa: S302 (looked at in `messages`)
 
     def close(self) -> None:
         self.socket.close()
@@ -130,7 +154,8 @@ class Mark:
         return cls(fd)
 
     def prepare(self, number: int) -> None:
-        """The runner gets ready for job ``number``: it isn't in it yet, but a death now is that job's."""
+        """The runner gets ready for job ``number``: it isn't in it yet, but a death or a hang now is that job's."""
+        self._times[1] = -time.monotonic()
         self._words[0] = number
 
     def begin(self, number: int) -> bool:
@@ -146,9 +171,14 @@ class Mark:
         self._times[1] = 0.0
 
     def current(self) -> tuple[int, float]:
-        """The number of the job that the runner is in (0: none) and when it began (`time.monotonic`)."""
-        since = self._times[1]
+        """The number of the job that the runner is in or prepares (0: none), and since when (`time.monotonic`)."""
+        since = abs(self._times[1])
         return (self._words[0] if since else 0), since
+
+    @property
+    def preparing(self) -> bool:
+        """Whether it imports what the job needs, and is not in it yet."""
+        return bool(self._times[1] < 0)
 
     def last(self) -> int:
         """The number of the last job that the runner began or prepared for (0: none)."""

@@ -24,11 +24,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from workerbee.channel import Channel, Mark
+from workerbee.channel import Channel, GarbledError, Mark
 from workerbee.job import Batch, Function, Job, Jobset
+from workerbee.messages import Finished, Outdated, Unusable, parse
 from workerbee.pace import HAND_SECONDS, MOST_HELD, Key, Pace, portion
 from workerbee.store import Wake
 
+#: Seconds that an import and an initializer may take where the job's timeout is shorter.
+PREPARATION = 10.0
+#: Seconds after which the rest of a message won't come.
+HALF_A_MESSAGE = 10.0
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
 TAIL = 64 * 1024
@@ -46,6 +51,9 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.function[4])
+
+
+Message = list[Finished] | Unusable | Outdated
 
 
 @dataclass(eq=False)
@@ -81,15 +89,6 @@ class End(NamedTuple):
     mac: bytes | None
     duration: float
     evidence: str = ""
-
-
-class Unusable(NamedTuple):
-    """A function that a runner couldn't load, and why; ``error`` if its initializer raised."""
-
-    jobset: int
-    function: int
-    reason: str
-    error: bytes | None
 
 
 class Appetite(NamedTuple):
@@ -145,6 +144,7 @@ class RunnerProcess:
         self.tail = bytearray()
         self.killed: tuple[str, int] | None = None  # why, and in which job
         self.leaving = False
+        self.complaint = ""  # what it said that made no sense
         self.blocked = False  # its channel takes no more for the moment
         self.process: subprocess.Popen[bytes] | None = None
         if own is not None and own_mark is not None:
@@ -229,6 +229,7 @@ class Crew:
         self._backlog: Counter[Key] = Counter()  # jobs that were given and haven't ended, by function
         self._wary = False  # what was taken ahead was called for by others
         self._doomed: set[tuple[Held, int]] = set()
+        self._alone: set[tuple[Held, int]] = set()  # jobs that are run one by one
         self._barred: set[Key] = set()
         self._number = 0
         self._runners: list[RunnerProcess] = []
@@ -385,7 +386,7 @@ class Crew:
             return max(0.01, self._restart_at - time.monotonic())
         if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
             return STUCK / 2
-        return 3600.0
+        return 1.0 if any(r.channel.silent for r in self._runners) else 3600.0
 
     def _hire(self) -> None:
         while len(self._runners) < self._size and time.monotonic() >= self._restart_at:
@@ -430,32 +431,51 @@ class Crew:
     def _hear(self, runner: RunnerProcess) -> None:
         if runner not in self._runners:
             return
-        messages = runner.channel.arrived()
-        if messages is None:
+        arrived = runner.channel.arrived()
+        if arrived is None:
             if runner.process is None:
                 self._bury(runner)
             else:
                 self._unwatch(runner.channel.fileno())  # its process is dying: see _bury
             return
-        for message in messages:
-            self._take(runner, message)
+        self._take_all(runner, arrived)
 
-    def _take(self, runner: RunnerProcess, message: tuple[Any, ...]) -> None:
-        if message[0] == "done":
-            self._done(runner, message[1])
+    def _take_all(self, runner: RunnerProcess, arrived: list[Any]) -> None:
+        """Take what it has said, as far as that makes sense."""
+        for message in arrived:
+            if runner.complaint:
+                return
+            try:
+                self._take(runner, parse(message))
+            except GarbledError as error:
+                self._silence(runner, str(error))
+
+    def _silence(self, runner: RunnerProcess, complaint: str) -> None:
+        """A job has written into our channel, or spoilt the memory: what follows is worth nothing, and it is killed.
+
+        It was one of those that have begun and whose end hasn't come. If they are many, they are run one by one.
+        """
+        runner.complaint = f"its channel made no sense any more ({complaint}): "
+        begun = [n for n in runner.in_hand if n <= runner.mark.last()]
+        if len(begun) > 1:
+            self._alone.update((runner.in_hand[n].held, runner.in_hand[n].job.id) for n in begun)
+        runner.kill("garbled" if len(begun) > 1 else "died", begun[0] if len(begun) == 1 else 0)
+
+    def _take(self, runner: RunnerProcess, message: Message) -> None:
+        if isinstance(message, list):
+            self._done(runner, message)
             return
-        if message[0] == "outdated":
+        if isinstance(message, Outdated):
             runner.channel.queue(("quit",))
             runner.leaving = True
             return
-        unusable = Unusable(*message[1:])
-        self._barred.add((unusable.jobset, unusable.function))
-        self._ends.append(unusable)
+        self._barred.add((message.jobset, message.function))
+        self._ends.append(message)
         for task in [t for t in self._ready if _function(t) in self._barred]:
             self._ready.remove(task)
             self._return(task)
 
-    def _done(self, runner: RunnerProcess, results: list[tuple[Any, ...]]) -> None:
+    def _done(self, runner: RunnerProcess, results: list[Finished]) -> None:
         for n, kind, codec, data, mac, duration in results:
             task = runner.in_hand.pop(n, None)
             if task is None:
@@ -481,6 +501,7 @@ class Crew:
 
     def _end(self, end: End) -> None:
         self._ends.append(end)
+        self._alone.discard((end.task.held, end.task.job.id))
         self._forget([end.task])
 
     def _forget(self, tasks: Iterable[Task]) -> None:
@@ -517,10 +538,15 @@ class Crew:
         if not runner.in_hand:
             return True
         task = next(iter(runner.in_hand.values()))
+        if any(map(self._is_alone, (task, self._ready[0]))):
+            return False
         pace = self.pace.seconds(_function(task))
         _, since = runner.mark.current()
         stuck = bool(since) and time.monotonic() - since > STUCK / 2
         return pace is not None and len(runner.in_hand) * pace < HAND_SECONDS / 2 and not stuck
+
+    def _is_alone(self, task: Task) -> bool:
+        return bool(self._alone) and (task.held, task.job.id) in self._alone
 
     def _hand(self, runner: RunnerProcess) -> None:
         first = self._ready[0]
@@ -531,9 +557,10 @@ class Crew:
         calls: list[tuple[Any, ...]] = []
         while self._ready and len(calls) < n:
             task = self._ready[0]
-            if _function(task) != key:
+            if _function(task) != key or (calls and self._is_alone(task)):
                 break
             self._ready.popleft()
+            n = 1 if self._is_alone(task) else n
             self._number += 1
             runner.in_hand[self._number] = task
             job = task.job
@@ -568,11 +595,15 @@ class Crew:
         """Kill what exceeds its time, and take back what waits behind a long job."""
         now = time.monotonic()
         for runner in self._runners:
+            if runner.channel.silent > HALF_A_MESSAGE and runner.killed is None:
+                self._silence(runner, "half a message came")
             n, since = runner.mark.current()
             task = runner.in_hand.get(n)
             if task is None:
                 continue
             limit = task.held.batch.timeout
+            if limit is not None and runner.mark.preparing:
+                limit = max(limit, PREPARATION)
             if limit is not None and now - since > limit:
                 runner.kill("timeout", n)
             elif now - since > STUCK and len(runner.in_hand) > 1:
@@ -615,20 +646,20 @@ class Crew:
             return
         self._hear_last_words(runner)
         n, since = runner.mark.last(), runner.mark.current()[1]
-        how = runner.reap()
+        how = runner.complaint + runner.reap()
         last_words = runner.tail.decode(errors="replace")
         how += f"; last output:\n{last_words}" if last_words else "; it had printed nothing"
         self._runners.remove(runner)
         self._unregister(runner)
         reason, meant = runner.killed or ("orphaned" if runner.process is None else "died", n)
         # A kill may come too late for the job it was meant for; the next one is not blamed then.
-        blamed = runner.in_hand.pop(n, None) if meant == n else None
+        blamed = runner.in_hand.pop(meant, None) if meant == n or runner.complaint else None
         for number in sorted(runner.in_hand, reverse=True):
             self._ready.appendleft(runner.in_hand.pop(number))
         if blamed is not None:
             duration = time.monotonic() - since if since else 0.0
             self._end(End(blamed, reason, "", b"", None, duration, how))
-        elif not runner.leaving and runner.killed is None:
+        elif not runner.leaving and reason == "died":
             self._put_off(f"runners die before they do anything; the last one {how}")
         if self._own is not None:
             self.broken = "the caller is gone"
@@ -637,8 +668,7 @@ class Crew:
         runner.mark.close()
 
     def _hear_last_words(self, runner: RunnerProcess) -> None:
-        for message in runner.channel.arrived() or ():
-            self._take(runner, message)
+        self._take_all(runner, runner.channel.arrived() or [])
         self._overhear(runner)
 
     def _unregister(self, runner: RunnerProcess) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from workerbee.crew import DEATHS, Crew, End, Task
 from workerbee.errors import EncodingError, FunctionUnavailable, RunnerDiedError
 from workerbee.failures import encode_error
 from workerbee.holdings import Holdings
-from workerbee.job import NO_FUNCTION, Outcome
+from workerbee.job import NO_FUNCTION, READABLE, Outcome
 from workerbee.signing import Key, Signer
 from workerbee.store import Catalogue, Limits, Pace, is_unstorable, results_hint
 
 #: Attempts; the largest integer of PostgreSQL.
 UNLIMITED = 2**31 - 1
+#: Characters of a message and of an input in the log.
+SAID = 300
 
 
 class Judge:
@@ -65,6 +68,23 @@ class Judge:
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)
 
 
+class Tally:
+    """What a bee has done: jobs completed and failed, and the seconds that its runners were in them."""
+
+    def __init__(self) -> None:
+        self.n_done = self.n_failed = 0
+        self.seconds = 0.0
+
+    def note(self, *, failed: bool, seconds: float, done: bool = False) -> None:
+        """An execution has ended so."""
+        self.n_done += done
+        self.n_failed += failed
+        self.seconds += seconds
+
+    def __str__(self) -> str:
+        return f"done {self.n_done}, failed {self.n_failed}, busy {self.seconds:.0f} s"
+
+
 class Recorder:
     """Stores ends; what an outage interrupts is stored in the next round. ``n_bees`` live bees share the hints."""
 
@@ -78,6 +98,7 @@ class Recorder:
         self._judge = judge
         self._log = log
         self._level = failures
+        self.tally = Tally()
         self._ends: list[End] = []
         self._unhinted: dict[int, list[Outcome]] = {}
         self._pace = Pace()
@@ -140,6 +161,7 @@ class Recorder:
         if outcomes and not shared:
             self._unhinted.setdefault(number, []).extend(outcomes)
         for end in ends:
+            self.tally.note(failed=False, seconds=end.duration, done=True)
             end.task.held.open.pop(end.task.job.id, None)
         self._holdings.close(closed)
 
@@ -148,8 +170,11 @@ class Recorder:
             held, job = end.task
             if end.kind != "stopped" and job.id in held.open:
                 outcome, limits = self._judge.charge(end)
-                verdict = self._holdings.served[number].store.fail(held.batch, outcome, limits, _summary(outcome.data))
-                self._log.log(self._level, "job %d of %s: %s (%s)", job.id, held.jobset.name, end.kind, verdict)
+                summary = _summary(outcome.data)
+                verdict = self._holdings.served[number].store.fail(held.batch, outcome, limits, summary)
+                self.tally.note(failed=verdict == "failed", seconds=end.duration)
+                said = _said(end, json.loads(summary))
+                self._log.log(self._level, "job %d of %s: %s (%s)", job.id, held.jobset.name, said, verdict)
             held.open.pop(job.id, None)
             if end.kind != "stopped":
                 self._crew.settled()
@@ -173,6 +198,16 @@ def _portions(ends: list[End], room: int) -> list[list[End]]:
             size = len(end.data)
         portions[-1].append(end)
     return portions
+
+
+def _said(end: End, summary: dict[str, Any]) -> str:
+    """A failure in one line: what it was, and of which input, where a person can read that."""
+    job = end.task.job
+    name = str(summary.get("type") or end.kind).removeprefix("builtins.")
+    what = f"{name}: {summary.get('message') or ''}"
+    given = job.data[: SAID + 1].decode(errors="replace") if job.codec in READABLE else ""
+    line = " ".join(f"{what[:SAID]} {given if len(given) <= SAID else given[:SAID] + '…'}".split())
+    return f"{end.kind}: {line}" if end.kind in ("failed", "died", "lost") else line
 
 
 def _summary(record: bytes) -> str:

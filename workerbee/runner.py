@@ -37,6 +37,7 @@ from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
 from workerbee.failures import encode_error
 from workerbee.job import NO_FUNCTION, Function
+from workerbee.messages import Finished
 from workerbee.perform import Jobs, perform
 from workerbee.pickling import Namespaces
 from workerbee.signing import Key, Signer
@@ -55,17 +56,6 @@ class Call(NamedTuple):
     codec: str
     data: bytes
     mac: bytes | None
-
-
-class Finished(NamedTuple):
-    """One job as it goes back."""
-
-    n: int
-    kind: str
-    codec: str
-    data: bytes
-    mac: bytes | None
-    duration: float
 
 
 class Usable(NamedTuple):

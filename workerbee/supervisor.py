@@ -20,11 +20,12 @@ from uuid import uuid4
 
 from workerbee import codec, lookout, resources
 from workerbee.breaker import Breaker
-from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task, Unusable
+from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings, Served
 from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset
 from workerbee.lookout import Lookout
+from workerbee.messages import Unusable
 from workerbee.recorder import Judge, Recorder
 from workerbee.signing import Key
 from workerbee.store import (
@@ -170,6 +171,7 @@ class Supervisor:
             self._tell({"event": "crashed", "error": repr(error)})
             self._log.exception("this bee has met a fault of its own, and ends")
         finally:
+            self._log.info("bee %s ends: %s", str(self._incarnation)[:8], self._recorder.tally)
             self._crew.dismiss()
             self._connection.close()
             self._wake.close()
@@ -646,8 +648,8 @@ class Supervisor:
         rest = self._catalogue.remaining(self._facts.jobset)
         if not rest.any_batch:
             if rest.ever_added:
-                self._log.info("all jobs of %s are done", self._settings.jobset_id)
-                self._leave()
+                if self._is_all_done(self._facts.jobset):
+                    self._leave()
             elif time.monotonic() > self._started + self._settings.wait:
                 self._tell({"event": "empty"})
                 self._log.error(
@@ -666,6 +668,27 @@ class Supervisor:
             names = ", ".join(_name_of(store.get_function(number)) for number in sorted(waiting))
             self._log.warning("what remains in %s is not for this bee: the jobs of %s", store.jobset.name, names)
             self._leave()
+
+    def _is_all_done(self, number: int) -> bool:
+        """Whether nothing is open, now that no batch is there; says so.
+
+        Raises Leaving if jobs without an end stand in no batch: somebody must have deleted it.
+        """
+        counts = self._catalogue.counts(number)
+        if counts.open > 0 and self._catalogue.remaining(number).any_batch:
+            return False
+        name = self._settings.jobset_id
+        if counts.open > 0 and self._catalogue.counts(number) == counts:
+            self._log.error(
+                "%d jobs of %s have not ended, and no batch of them is left: somebody has deleted rows of the tables",
+                counts.open,
+                name,
+            )
+            raise Leaving(EXIT_CRASH)
+        if counts.open > 0:
+            return False
+        self._log.info("all jobs of %s are done: %d failed, %d cancelled", name, counts.failed, counts.cancelled)
+        return True
 
     def _should_leave(self, now: float) -> bool:
         settings = self._settings

@@ -133,6 +133,31 @@ def test_a_bee_ends_when_its_jobset_is_exhausted(bee: NewBee, client: NewClient)
     assert future.result(30) == 8
 
 
+def test_a_bee_says_what_it_did(bee: NewBee, client: NewClient) -> None:
+    """Of a failure what it was and of which input; at the end how many there were."""
+    executor = client()
+    executor.submit(int, "13 {}")
+    executor.submit(jobs.double, 1)
+    executor.flush()
+    worker = bee("work")
+    assert worker.process.wait(60) == 0
+    worker.says(r"job 1 of work: ValueError: invalid literal .*'13 \{\}' .*13 \{\}.* \(failed\)")
+    worker.says("all jobs of work are done: 1 failed, 0 cancelled")
+    worker.says(r"ends: done 1, failed 1, busy \d+ s")
+
+
+def test_jobs_whose_batch_is_gone_are_not_done(bee: NewBee, client: NewClient, database: Database) -> None:
+    """A table of ours that somebody has emptied isn't the end of the work."""
+    executor = client()
+    futures = [executor.submit(jobs.double, n) for n in range(3)]
+    executor.flush()
+    database.execute('TRUNCATE workerbee."batch$"')
+    worker = bee("work")
+    assert worker.process.wait(60) == 70
+    worker.says("3 jobs of work have not ended, and no batch of them is left")
+    executor.cancel_running(futures)
+
+
 def test_a_missing_jobset_is_named_with_those_that_exist(bee: NewBee, client: NewClient) -> None:
     """A bee for a jobset that isn't there says what there is, waits, and then fails."""
     client("existing")

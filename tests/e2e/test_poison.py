@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,40 @@ def test_jobs_that_fail_everywhere_are_no_reason_to_rest(database: Database, cli
         eventually(lambda: len(bees(database)) == 2)
         futures = [client.submit(poison.fail_everywhere, n) for n in range(300)]
         assert {type(f.exception(60)) for f in futures} == {KeyError}
+
+
+NONSENSE: dict[str, Callable[[WorkerbeeExecutor], Future[Any]]] = {
+    "text": lambda ex: ex.submit(poison.write_everywhere, b"progress: 10 %\n" * 100),
+    "zeros": lambda ex: ex.submit(poison.write_everywhere, bytes(100)),
+    "a few letters": lambda ex: ex.submit(poison.write_everywhere, b"abc"),
+    "a long way to go": lambda ex: ex.submit(poison.write_everywhere, b"\xff" * 8),
+    "nothing": lambda ex: ex.submit(poison.say, None),
+    "an unknown word": lambda ex: ex.submit(poison.say, ("hello",)),
+    "too little": lambda ex: ex.submit(poison.say, ("done",)),
+    "an unknown end": lambda ex: ex.submit(poison.say, ("done", [(1, "lost", "", b"", None, 0.0)])),
+    "no duration": lambda ex: ex.submit(poison.say, ("done", [(1, "completed", "json", b"1", None, float("nan"))])),
+    "no number": lambda ex: ex.submit(poison.say, ("done", [("1", "completed", "json", b"1", None, 0.0)])),
+    "an odd function": lambda ex: ex.submit(poison.say, ("unusable", "x", 1, "", None)),
+}
+
+
+def test_nonsense_over_a_runners_channel(executor: WorkerbeeExecutor) -> None:
+    """Its runner is killed for it, and the job blamed that wrote it; never the bee, nor the job's neighbours."""
+    for kind, submit in NONSENSE.items():
+        error = among_neighbours(executor, partial(submit, executor)).exception()
+        assert isinstance(error, RunnerDiedError), kind
+        assert "its channel made no sense" in str(error)
+
+
+def test_what_nobody_asked_for_changes_nothing(executor: WorkerbeeExecutor) -> None:
+    """The end of a job that this runner doesn't have."""
+    message = ("done", [(n, "completed", "json", b"1", None, 0.0) for n in (-1, 0, 10**30)])
+    assert among_neighbours(executor, lambda: executor.submit(poison.say, message)).result() is None
+
+
+def test_a_function_that_never_loads_can_be_cancelled(executor: WorkerbeeExecutor) -> None:
+    """Its runner is killed in the middle of the import, and others go on."""
+    future = executor.submit(poison.HangWhenLoaded())
+    eventually(future.running)
+    eventually(lambda: executor.cancel_running([future]))
+    assert executor.submit(poison.neighbour, 1).result(60) == 1

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workerbee.channel import Channel, Mark
+from workerbee.channel import Channel, GarbledError, Mark
 
 Pair = tuple[Channel, Channel]
 MESSAGES = st.lists(
@@ -234,3 +234,33 @@ def test_the_mark_is_shared_memory() -> None:
     assert int.from_bytes(other[:8], sys.byteorder) == 5
     other.close()
     mark.close()
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff" * 8, b"a line\n" * 9, bytes(8), bytes(7) + b"\x01x"])
+def test_nonsense_is_known_for_what_it_is(pair: Pair, nonsense: bytes) -> None:
+    """What came before is heard, and nothing of what comes after."""
+    ours, theirs = pair
+    theirs.send(("before",))
+    theirs.socket.sendall(nonsense)
+    before, error = ours.arrived() or []
+    assert before == ("before",)
+    assert isinstance(error, GarbledError)
+
+
+def test_half_a_message_is_waited_for(pair: Pair) -> None:
+    """And it is known for how long."""
+    ours, theirs = pair
+    assert (ours.arrived(), ours.silent) == ([], 0.0)
+    theirs.socket.sendall(frames([("x",)])[:-1])
+    assert ours.arrived() == []
+    assert ours.silent > 0
+
+
+def test_a_mark_says_what_is_prepared(mark: Mark) -> None:
+    """Since when, and that it hasn't begun."""
+    mark.prepare(7)
+    number, since = mark.current()
+    assert (number, mark.preparing) == (7, True)
+    assert since > 0
+    mark.begin(7)
+    assert (mark.current()[0], mark.preparing) == (7, False)

@@ -106,3 +106,16 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
         crew.collect()
     assert crew.appetite().jobs > 100
     assert len(jobs.noted(record)) == 1
+
+
+def test_preparing_has_a_limit(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that hangs ends as a job does that takes too long."""
+    monkeypatch.setattr("workerbee.crew.PREPARATION", 0.2)
+    held = teach(crew, poison.HangWhenLoaded())([()])
+    held.batch = held.batch._replace(timeout=0.01)
+    crew.give(held, list(held.open.values()))
+    ends = []
+    while not ends:
+        crew.serve(60, -1)
+        ends = crew.collect()
+    assert [end.kind for end in ends] == ["timeout"]

@@ -21,7 +21,8 @@ from workerbee.channel import Channel, Mark
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.failures import decode_error
 from workerbee.job import NO_FUNCTION, Function
-from workerbee.runner import Finished, Runner
+from workerbee.messages import Finished
+from workerbee.runner import Runner
 from workerbee.signing import Key, Signer
 
 JOBSET, NUMBER = UUID(int=7), 3

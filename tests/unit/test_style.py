@@ -37,6 +37,7 @@ RANKS = {
     "functions": 4,
     "signing": 3,
     "channel": 3,
+    "messages": 4,
     "perform": 4,
     "chunks": 4,
     "ends": 4,

@@ -1,0 +1,35 @@
+"""What a bee and its jobs print, when nobody reads it in time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from workerbee import bee
+
+
+def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its place, and how much it was; what is read in time is whole."""
+    monkeypatch.setattr(bee._Printer, "LAG", 200_000)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # as one may be that we have inherited
+    printer = bee._Printer(writer)
+    for _ in range(5):
+        printer.write(b"x" * 100_000)
+    printer.write(b"lost")
+    text = b""
+    while text.count(b"x") < 200_000:
+        text += os.read(reader, 1 << 16)
+    while printer._n_printed < 200_000:
+        pass
+    printer.write(b"more\n")
+    printer.finish()
+    os.close(writer)
+    while chunk := os.read(reader, 1 << 16):
+        text += chunk
+    os.close(reader)
+    head, note, rest = text.partition(b"\n[workerbee: 300004 bytes of output are missing here")
+    assert head == b"x" * 200_000
+    assert note
+    assert rest.endswith(b"]\nmore\n")
