@@ -1,4 +1,7 @@
-"""The examples that the project began with, unchanged, against a server on localhost:5432."""
+"""The examples that the project began with, unchanged, against a server on localhost:5432.
+
+Where somebody else has that port, or the files in /tmp that they make, only these are changed in them.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ N_RACERS = 16
 
 
 class Postgres(Reachable):
-    """The database ``postgres`` of the server at localhost:5432."""
+    """The database ``postgres`` of the server."""
 
-    dsn = "host=127.0.0.1 port=5432 user=postgres dbname=postgres"
+    def __init__(self, server: Server) -> None:
+        self.port = server.port
+        self.dsn = server.dsn_of("postgres")
 
     def rows(self, jobset_id: str) -> list[dict[str, Any]]:
         """What psql shows, by the columns' names."""
@@ -50,26 +55,44 @@ class Postgres(Reachable):
 
 @pytest.fixture(scope="module")
 def postgres_server(run_directory: Path) -> Iterator[Server]:
+    with servers.server(port=5432 if _is_free(5432) else None) as running:
+        yield running
+
+
+def _is_free(port: int) -> bool:
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with closing(socket.socket(family)) as probe, suppress(OSError):
-            probe.connect((address, 5432))
-            pytest.skip("another server has port 5432 of localhost")
-    with servers.server(port=5432) as running:
-        yield running
+            probe.connect((address, port))
+            return False
+    return True
 
 
 @pytest.fixture
 def postgres(postgres_server: Server) -> Iterator[Postgres]:
     """A database without any jobset."""
-    yield (found := Postgres())
+    yield (found := Postgres(postgres_server))
     found.execute("DROP SCHEMA IF EXISTS workerbee CASCADE")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def files_of_tmp(tmp_path: Path) -> Iterator[list[Path]]:
+    """The files that an example makes in /tmp, or elsewhere where these are somebody else's."""
+    files = [Path("/tmp/0"), Path("/tmp/1")]
+    if any(file.exists() or file.is_symlink() for file in files):
+        files = [tmp_path / "0", tmp_path / "1"]
+    yield files
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, postgres: Postgres, files_of_tmp: list[Path]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts an example as a script of its own."""
     for name, example in EXAMPLES.items():
-        (tmp_path / f"{name}.py").write_text(example)
+        at_server = example.replace('port="5432"', f'port="{postgres.port}"')
+        (tmp_path / f"{name}.py").write_text(at_server.replace('"/tmp/', f'"{files_of_tmp[0].parent}/'))
     started = []
 
     def start(name: str, **options: Any) -> subprocess.Popen[str]:
@@ -153,17 +176,6 @@ def test_logging(postgres: Postgres, start: Callable[..., subprocess.Popen[str]]
     assert sorted(row["n_failed_attempts"] for row in rows) == [0, 1]
     assert sorted(row["n_claims"] for row in rows) == [1, 2]
     assert all(row["time_last_completed"] is not None for row in rows)
-
-
-@pytest.fixture
-def files_of_tmp() -> Iterator[list[Path]]:
-    """The files that the example makes; they are nobody else's."""
-    files = [Path("/tmp/0"), Path("/tmp/1")]
-    if any(file.exists() for file in files):
-        pytest.skip("/tmp/0 or /tmp/1 exists, and isn't ours to change")
-    yield files
-    for file in files:
-        file.unlink(missing_ok=True)
 
 
 def test_failures(postgres: Postgres, start: Callable[..., subprocess.Popen[str]], files_of_tmp: list[Path]) -> None:
