@@ -35,6 +35,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        sock.settimeout(None)  # whatever socket.setdefaulttimeout says
         self._inbox = bytearray()
         self._heard_at = time.monotonic()
         self._outbox: list[memoryview] = []

@@ -38,6 +38,7 @@ from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, Stored
 from workerbee.ledger import Ledger
 from workerbee.local import LocalBee
+from workerbee.program import Program, hash_seed
 from workerbee.registry import Registry
 from workerbee.server import Server
 from workerbee.signing import Key, Signer
@@ -78,6 +79,8 @@ class Client:
         self._closing = self._all_stored = False
         self._said: set[tuple[str, str]] = set()
         self._bee: LocalBee | None = None
+        self._program: Program | None = None
+        self._met: set[bytes] = set()  # functions since the program was looked at
         self._bee_draining = False
         self._hiring = threading.Lock()
         self._cancel = self.cancel  # one object for all futures
@@ -133,6 +136,8 @@ class Client:
         future = JobFuture(self._cancel, self._call_later)
         try:
             self.refuse_if_closing()
+            if self._bee is not None and function.digest not in self._met:
+                self._meet(function)
             self._flusher.put(Pending(future, function, call, options, unique))
         finally:
             self._raise_if_broken()
@@ -300,12 +305,25 @@ class Client:
             "max_payload": self._max_payload,
             "reconnect_timeout": self._patience,
             "log_level": max(logging.WARNING, self.log.getEffectiveLevel()),
+            "hash_seed": hash_seed(),
         }
         self.n_local = n_workers
-        self._bee = LocalBee(facts)
+        self._program = Program.here()
+        self._bee = LocalBee(facts, self._program)
         threading.Thread(
             target=self._keep_bee, args=(self._bee, facts), name="workerbee local bee", daemon=True
         ).start()
+
+    def _meet(self, function: functions.Function) -> None:
+        """Before a new function is stored, the local bee hears of what has changed in this process since the last."""
+        if len(self._met) >= 10_000:
+            self._met.clear()
+        self._met.add(function.digest)
+        now = Program.here()
+        with self._hiring:
+            if now != self._program and self._bee is not None:
+                self._program = now
+                self._bee.be_workers_of(now)
 
     def _keep_bee(self, bee: LocalBee, facts: dict[str, Any]) -> None:
         """Hear the local bee; when it dies, another takes its place, which takes over its work."""
@@ -323,7 +341,7 @@ class Client:
                         self._break(again, None)
                         return
                     self.log.warning("the local bee has ended with status %d; another takes its place", status)
-                    bee = self._bee = LocalBee(facts)
+                    bee = self._bee = LocalBee(facts, self._program)
         except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
             self._break(error, None)
 

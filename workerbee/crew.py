@@ -9,15 +9,10 @@ number, so that a death is blamed on the job it was in and the rest goes to the 
 from __future__ import annotations
 
 import logging
-import os
 import select
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,9 +20,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from workerbee.channel import Channel, GarbledError, Mark
+from workerbee.guardian import Guardian
 from workerbee.job import Batch, Function, Job, Jobset
 from workerbee.messages import Finished, Outdated, Unusable, parse
 from workerbee.pace import HAND_SECONDS, MOST_HELD, Key, Pace, portion
+from workerbee.runner_process import Launch, Record, Records, RunnerProcess
 from workerbee.store import Wake
 
 #: Seconds that an import and an initializer may take where the job's timeout is shorter.
@@ -36,21 +33,8 @@ PREPARATION = 10.0
 HALF_A_MESSAGE = 10.0
 #: A job that takes longer than this is no reason for those behind it to wait.
 STUCK = 0.1
-TAIL = 64 * 1024
 #: Deaths of its runner that a job is allowed, and vanished bees.
 DEATHS = 3
-
-
-class Record(NamedTuple):
-    """The record of a function as runners get it, with its jobset's UUID, and when this bee got it."""
-
-    jobset: str
-    function: tuple[Any, ...]
-    since: float
-
-    @property
-    def size(self) -> int:
-        return len(self.function[4])
 
 
 Message = list[Finished] | Unusable | Outdated
@@ -105,100 +89,6 @@ class Appetite(NamedTuple):
 SATED = Appetite(0, 0.0, 0)
 
 
-class Records:
-    """The records that were used last, as far as there is room: so many, and so many bytes."""
-
-    def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
-        self._most = most
-        self._room = size
-        self._kept: OrderedDict[tuple[int, int], Record] = OrderedDict()
-
-    def get(self, key: tuple[int, int]) -> Record | None:
-        record = self._kept.get(key)
-        if record is not None:
-            self._kept.move_to_end(key)
-        return record
-
-    def keep(self, key: tuple[int, int], record: Record) -> list[tuple[int, int]]:
-        """Keep a record, in the place of one of the same key; those that had to go for it."""
-        if (former := self._kept.pop(key, None)) is not None:
-            self._room += former.size
-        self._kept[key] = record
-        self._room -= record.size
-        gone = []
-        while len(self._kept) > self._most or (self._room < 0 and len(self._kept) > 1):
-            oldest, let_go = self._kept.popitem(last=False)
-            self._room += let_go.size
-            gone.append(oldest)
-        return gone
-
-
-class RunnerProcess:
-    """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
-
-    def __init__(self, crew: Crew, own: socket.socket | None, own_mark: int | None) -> None:
-        self.in_hand: dict[int, Task] = {}
-        self.functions: Records = Records()
-        self.started_at = time.monotonic()
-        self.n_done = 0
-        self.tail = bytearray()
-        self.killed: tuple[str, int] | None = None  # why, and in which job
-        self.leaving = False
-        self.complaint = ""  # what it said that made no sense
-        self.blocked = False  # its channel takes no more for the moment
-        self.process: subprocess.Popen[bytes] | None = None
-        if own is not None and own_mark is not None:
-            self.mark = Mark(own_mark)
-            self.channel = Channel(own)
-        else:
-            self._spawn(crew)
-
-    def _spawn(self, crew: Crew) -> None:
-        self.mark = Mark.create()
-        ours, theirs = socket.socketpair()
-        for sock in (ours, theirs):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        command = [
-            sys.executable,
-            "-m",
-            "workerbee.runner",
-            str(os.getpid()),
-            str(theirs.fileno()),
-            str(self.mark.fd),
-            *crew.runner_args,
-        ]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), self.mark.fd),
-            env=crew.environment,
-            start_new_session=True,
-        )
-        theirs.close()
-        self.channel = Channel(ours)
-        self.exit_fd = _exit_fd(self.process.pid)
-
-    def kill(self, because: str, job: int = 0) -> None:
-        """Kill the runner, because of this job of its, and whatever the job has started."""
-        if self.process is not None and self.killed is None:
-            self.killed = (because, job)
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def reap(self) -> str:
-        """Wait for the dead process; what is known about its end."""
-        if self.process is None:
-            return "ended by its caller"
-        _, status, usage = os.wait4(self.process.pid, 0)
-        self.process.returncode = code = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # what its job left behind
-        return f"{how}, peak memory {usage.ru_maxrss / 1024:.0f} MB"
-
-
 class Crew:
     """The runners of one bee."""
 
@@ -206,17 +96,16 @@ class Crew:
         self,
         size: int,
         *,
-        bee: str,
         wake: Wake,
-        environment: dict[str, str],
-        max_payload: int,
-        named: tuple[str, ...] = (),
+        launch: Launch,
+        program: bytes,
         max_tasks: int | None = None,
         own: tuple[socket.socket, int] | None = None,
-        forward: Callable[[bytes], None],
+        forward: Callable[[int, bytes], None],
     ) -> None:
-        self.environment = environment
-        self.runner_args = [bee, str(max_payload), *named]
+        self._launch = launch
+        self._program = program
+        self._guardian = Guardian() if own is None else None
         self._size = 1 if own is not None else size
         self._max_tasks = max_tasks
         self._own = own
@@ -232,7 +121,7 @@ class Crew:
         self._alone: set[tuple[Held, int]] = set()  # jobs that are run one by one
         self._barred: set[Key] = set()
         self._number = 0
-        self._runners: list[RunnerProcess] = []
+        self._runners: list[RunnerProcess[Task]] = []
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}  # by descriptor
         self._early_deaths = 0
@@ -257,6 +146,10 @@ class Crew:
     def forget(self, jobset: Jobset) -> None:
         """What runners made of the functions of a jobset that is gone: its number may come again."""
         self._barred = {key for key in self._barred if key[0] != jobset.number}
+
+    def be_workers_of(self, program: bytes) -> None:
+        """What runners are to be from the next new function on."""
+        self._program = program
 
     def give(self, held: Held, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
@@ -390,18 +283,28 @@ class Crew:
 
     def _hire(self) -> None:
         while len(self._runners) < self._size and time.monotonic() >= self._restart_at:
-            own = self._own if self._own is not None else (None, None)
             try:
-                runner = RunnerProcess(self, *own)
+                runner = self._start()
             except OSError as error:  # the system's or the user's processes, open files or memory are exhausted
                 self._make_do(error)
                 return
             self._runners.append(runner)
             self._watch(runner.channel.fileno(), partial(self._hear, runner))
-            if runner.process is not None and runner.process.stdout is not None:
-                self._watch(runner.exit_fd, partial(self._bury, runner))
-                os.set_blocking(runner.process.stdout.fileno(), False)
-                self._watch(runner.process.stdout.fileno(), partial(self._overhear, runner))
+            for fd in runner.outputs:
+                self._watch(fd, partial(self._overhear, runner, fd))
+
+    def _start(self) -> RunnerProcess[Task]:
+        if self._own is not None:
+            channel, mark = self._own
+            return RunnerProcess(Channel(channel), Mark(mark), None, 1)
+        free = set(range(1, self._size + 1)) - {runner.number for runner in self._runners}
+        runner: RunnerProcess[Task] = RunnerProcess.start(self._launch, min(free))
+        assert runner.process is not None  # noqa: S101
+        assert self._guardian is not None  # noqa: S101
+        self._guardian.watch(runner.process.pid)
+        self._tell_program(runner)
+        self._watch(runner.exit_fd, partial(self._bury, runner))
+        return runner
 
     def _make_do(self, error: OSError) -> None:
         """No more runners can be started: go on with those that are there, or try again for a while."""
@@ -428,7 +331,7 @@ class Crew:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def _hear(self, runner: RunnerProcess) -> None:
+    def _hear(self, runner: RunnerProcess[Task]) -> None:
         if runner not in self._runners:
             return
         arrived = runner.channel.arrived()
@@ -440,7 +343,7 @@ class Crew:
             return
         self._take_all(runner, arrived)
 
-    def _take_all(self, runner: RunnerProcess, arrived: list[Any]) -> None:
+    def _take_all(self, runner: RunnerProcess[Task], arrived: list[Any]) -> None:
         """Take what it has said, as far as that makes sense."""
         for message in arrived:
             if runner.complaint:
@@ -450,7 +353,7 @@ class Crew:
             except GarbledError as error:
                 self._silence(runner, str(error))
 
-    def _silence(self, runner: RunnerProcess, complaint: str) -> None:
+    def _silence(self, runner: RunnerProcess[Task], complaint: str) -> None:
         """A job has written into our channel, or spoilt the memory: what follows is worth nothing, and it is killed.
 
         It was one of those that have begun and whose end hasn't come. If they are many, they are run one by one.
@@ -461,7 +364,7 @@ class Crew:
             self._alone.update((runner.in_hand[n].held, runner.in_hand[n].job.id) for n in begun)
         runner.kill("garbled" if len(begun) > 1 else "died", begun[0] if len(begun) == 1 else 0)
 
-    def _take(self, runner: RunnerProcess, message: Message) -> None:
+    def _take(self, runner: RunnerProcess[Task], message: Message) -> None:
         if isinstance(message, list):
             self._done(runner, message)
             return
@@ -475,7 +378,7 @@ class Crew:
             self._ready.remove(task)
             self._return(task)
 
-    def _done(self, runner: RunnerProcess, results: list[Finished]) -> None:
+    def _done(self, runner: RunnerProcess[Task], results: list[Finished]) -> None:
         for n, kind, codec, data, mac, duration in results:
             task = runner.in_hand.pop(n, None)
             if task is None:
@@ -489,7 +392,7 @@ class Crew:
             self._end(End(task, kind, codec, data, mac, duration))
         self._early_deaths = 0
         if not runner.in_hand:
-            self._overhear(runner)
+            self._overhear_all(runner)
             runner.tail.clear()  # what was printed before is no evidence against the next job
 
     def _return(self, task: Task) -> None:
@@ -511,19 +414,20 @@ class Crew:
             if not self._backlog[key]:
                 del self._backlog[key]
 
-    def _overhear(self, runner: RunnerProcess) -> None:
-        """Take what it has printed so far: what the pipe holds, and no more, for it may never stop."""
+    def _overhear(self, runner: RunnerProcess[Task], fd: int) -> None:
+        """Take what it has printed so far."""
         if runner not in self._runners:
             return  # its end was heard of at the same moment, and told first
-        if runner.process is None or runner.process.stdout is None:
-            return
-        with suppress(BlockingIOError):
-            text = os.read(runner.process.stdout.fileno(), 1 << 16)
-            if not text:
-                self._unwatch(runner.process.stdout.fileno())
-            runner.tail += text
-            del runner.tail[:-TAIL]
-            self._forward(text)
+        text = runner.heard(fd)
+        if text:
+            self._forward(runner.outputs[fd], text)
+        elif text is not None:
+            self._unwatch(fd)
+
+    def _overhear_all(self, runner: RunnerProcess[Task]) -> None:
+        for fd in runner.outputs:
+            if fd in self._handlers:
+                self._overhear(runner, fd)
 
     def _hand_out(self) -> None:
         if self._ready:
@@ -534,7 +438,7 @@ class Crew:
             if runner.channel.pending:
                 self._transmit(runner)
 
-    def _wants_more(self, runner: RunnerProcess) -> bool:
+    def _wants_more(self, runner: RunnerProcess[Task]) -> bool:
         if not runner.in_hand:
             return True
         task = next(iter(runner.in_hand.values()))
@@ -548,7 +452,7 @@ class Crew:
     def _is_alone(self, task: Task) -> bool:
         return bool(self._alone) and (task.held, task.job.id) in self._alone
 
-    def _hand(self, runner: RunnerProcess) -> None:
+    def _hand(self, runner: RunnerProcess[Task]) -> None:
         first = self._ready[0]
         key = _function(first)
         n = portion(len(self._ready), len(self._runners), None if self._wary else self.pace.seconds(key))
@@ -571,17 +475,23 @@ class Crew:
             runner.channel.queue(("quit",))
             runner.leaving = True
 
-    def _make_known(self, runner: RunnerProcess, key: tuple[int, int], record: Record | None) -> None:
+    def _make_known(self, runner: RunnerProcess[Task], key: tuple[int, int], record: Record | None) -> None:
         """Send a runner the record of a function that it is to run; to make room, it forgets others."""
         sent = runner.functions.get(key)
         if record is None or (sent is not None and sent.jobset == record.jobset):
             return
+        self._tell_program(runner)
         fresh = runner.started_at >= record.since
         runner.channel.queue(("function", key[0], record.jobset, key[1], record.function, fresh))
         for jobset, function in runner.functions.keep(key, record):
             runner.channel.queue(("forget", jobset, function))
 
-    def _transmit(self, runner: RunnerProcess) -> None:
+    def _tell_program(self, runner: RunnerProcess[Task]) -> None:
+        if runner.process is not None and runner.program != self._program:
+            runner.channel.queue(("program", self._program))
+            runner.program = self._program
+
+    def _transmit(self, runner: RunnerProcess[Task]) -> None:
         try:
             runner.channel.send_some()
         except OSError:
@@ -609,7 +519,7 @@ class Crew:
             elif now - since > STUCK and len(runner.in_hand) > 1:
                 self._take_from(runner)
 
-    def _take_from(self, runner: RunnerProcess) -> None:
+    def _take_from(self, runner: RunnerProcess[Task]) -> None:
         """What it has got and not begun is for whoever is free first."""
         last_begun = runner.mark.take_back(max(runner.in_hand))
         for number in sorted((k for k in runner.in_hand if k > last_begun), reverse=True):
@@ -640,13 +550,13 @@ class Crew:
             self._end(End(task, "stopped", "", b"", None, 0.0))
         return doomed
 
-    def _bury(self, runner: RunnerProcess) -> None:
+    def _bury(self, runner: RunnerProcess[Task]) -> None:
         """A runner is dead: blame the job it was in, and give the others to the next one."""
         if runner not in self._runners:
             return
         self._hear_last_words(runner)
         n, since = runner.mark.last(), runner.mark.current()[1]
-        how = runner.complaint + runner.reap()
+        how = runner.complaint + self._reap(runner)
         last_words = runner.tail.decode(errors="replace")
         how += f"; last output:\n{last_words}" if last_words else "; it had printed nothing"
         self._runners.remove(runner)
@@ -664,46 +574,32 @@ class Crew:
         if self._own is not None:
             self.broken = "the caller is gone"
             self._size = 0
-        runner.channel.close()
-        runner.mark.close()
+        runner.close()
 
-    def _hear_last_words(self, runner: RunnerProcess) -> None:
+    def _reap(self, runner: RunnerProcess[Task]) -> str:
+        if runner.process is not None and self._guardian is not None:
+            self._guardian.forget(runner.process.pid)
+        return runner.reap()
+
+    def _hear_last_words(self, runner: RunnerProcess[Task]) -> None:
         self._take_all(runner, runner.channel.arrived() or [])
-        self._overhear(runner)
+        self._overhear_all(runner)
 
-    def _unregister(self, runner: RunnerProcess) -> None:
-        self._unwatch(runner.channel.fileno())
-        if runner.process is not None and runner.process.stdout is not None:
-            self._unwatch(runner.exit_fd)
-            self._unwatch(runner.process.stdout.fileno())
-            runner.process.stdout.close()
-            os.close(runner.exit_fd)
+    def _unregister(self, runner: RunnerProcess[Task]) -> None:
+        for fd in (runner.channel.fileno(), runner.exit_fd, *runner.outputs):
+            self._unwatch(fd)
 
     def dismiss(self) -> None:
         """End all runners."""
         for runner in list(self._runners):
             runner.kill("dismissed")
             self._runners.remove(runner)
-            runner.reap()
+            self._reap(runner)
             self._unregister(runner)
-            runner.channel.close()
-            runner.mark.close()
+            runner.close()
+        if self._guardian is not None:
+            self._guardian.dismiss()
         self._epoll.close()
-
-
-def _exit_fd(pid: int) -> int:
-    """A descriptor that becomes readable when this child has ended. Not every kernel and Python has pidfds."""
-    with suppress(AttributeError, OSError):
-        return os.pidfd_open(pid)
-    ours, theirs = os.pipe()
-
-    def wait() -> None:
-        with suppress(ChildProcessError):  # it was waited for before
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        os.close(theirs)
-
-    threading.Thread(target=wait, daemon=True).start()
-    return ours
 
 
 def _function(task: Task) -> Key:

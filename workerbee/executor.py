@@ -28,6 +28,7 @@ from workerbee.errors import JobsetNotFoundError, KeyMismatchError
 from workerbee.futures import JobFuture
 from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
+from workerbee.program import is_importing
 from workerbee.reading import COLUMNS, Choice, Chosen, Reading
 from workerbee.registry import SUPERSEDED
 from workerbee.signing import Key, whereabouts
@@ -354,6 +355,11 @@ class WorkerbeeExecutor(_Submits):
         max_payload: int = codec.MAX_BYTES,
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
+        if is_importing():
+            raise RuntimeError(
+                "this process is a worker that imports the script for its functions; make executors under "
+                "if __name__ == '__main__':"
+            )
         if jobset_id is not None:
             valid_id(jobset_id)
         self._logger = logging.getLogger(logger_name)

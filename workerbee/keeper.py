@@ -53,6 +53,8 @@ def _ignore_signals() -> None:
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it never hears how the server has ended
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:
         name.write("workerbee-keep")
 

@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, cast
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
-from workerbee import classes
+from workerbee import classes, script
 from workerbee.imports import CachedFunction, by_value, importable
 
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
@@ -109,10 +110,17 @@ class _Pickler(PlainPickler):
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
         space = self.origins.setdefault(id(func.__globals__), _Globals(len(self.origins), Origin(module, {})))
+        self._bring_mentioned(func, state[1]["__globals__"])
         for name, value in state[1]["__globals__"].items():
             if name not in space.origin.brought:
                 space.origin.brought[name] = _digest(value, func.__globals__)
         return make, (code, space, *rest), state, None, None, _set_state
+
+    def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
+        """Add what cloudpickle leaves behind, though the function may look it up: `_mentioned`."""
+        for name in _mentioned(func):
+            if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name]):
+                found[name] = func.__globals__[name]
 
 
 class _DigestPickler(PlainPickler):
@@ -148,6 +156,28 @@ def _digest(value: object, known: dict[str, Any]) -> bytes:
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return os.urandom(16)
     return hashlib.blake2b(file.getbuffer(), digest_size=16).digest()
+
+
+def _mentioned(func: FunctionType) -> set[str]:
+    """Globals that a function may look up otherwise than by name: those of its annotations, and through the module."""
+    texts = [text for text in func.__annotations__.values() if isinstance(text, str)]
+    names = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
+    seen: set[str] = set()
+    codes = [func.__code__]
+    for code in codes:
+        seen.update(code.co_names)
+        seen.update(part for part in code.co_consts if isinstance(part, str))
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+    return names | seen if func.__module__ in seen else names
+
+
+def _goes_along(value: object) -> bool:
+    """Whether a value that a function may do without can be pickled."""
+    try:
+        PlainPickler(io.BytesIO()).dump(value)
+    except Exception:  # noqa: BLE001 (pickling runs user code)
+        return False
+    return True
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
@@ -204,8 +234,12 @@ class Namespaces:
         spaces = self._spaces.setdefault(module, deque(maxlen=MOST))
         space = next((space for space in reversed(spaces) if space.agrees(origin)), None)
         if space is None:
-            space = Namespace({**origin.module, **self._prepared.get(module, {})}, {})
+            found = {**origin.module, **self._prepared.get(module, {})}
+            main = script.main(found) if module == "__main__" else None
+            space = Namespace(found if main is None else vars(main), {}, main)
             spaces.append(space)
+        if space.main is not None:
+            script.use(space.main)
         space.brought.update(origin.brought)
         return space.globals
 
@@ -215,6 +249,7 @@ class Namespace(NamedTuple):
 
     globals: dict[str, Any]
     brought: dict[str, bytes]
+    main: script.Main | None  # the module that has them, if it stands as ``__main__``
 
     def agrees(self, origin: Origin) -> bool:
         """Whether functions from there would find what they have left there, or what has become of it since."""

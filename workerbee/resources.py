@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 #: Descriptors of a bee for each runner, with what starting one needs for a moment; and for itself.
-_EACH, _ITSELF = 6, 32
+_EACH, _ITSELF = 7, 32
 _CGROUPS = Path("/sys/fs/cgroup")
 
 

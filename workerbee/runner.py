@@ -7,6 +7,7 @@
 Each job is verified, decoded, performed, encoded and signed here, so that this work is spread over the
 runners. The messages:
 
+- ``("program", what it is a worker of)``
 - ``("function", jobset, uuid, number, record, fresh)``  what calls of this function need; loaded when first used;
   ``fresh``: this runner was started after its bee had got the record
 - ``("forget", jobset, number)``  that function isn't needed for now
@@ -29,17 +30,21 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee import codec, functions, inputs, records, resources
+from workerbee import codec, functions, inputs, places, records, resources, script
 from workerbee.channel import Channel, Mark
 from workerbee.errors import FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
 from workerbee.failures import encode_error
+from workerbee.footing import Footing, out_of_the_way
 from workerbee.job import NO_FUNCTION, Function
 from workerbee.messages import Finished
 from workerbee.perform import Jobs, perform
 from workerbee.pickling import Namespaces
+from workerbee.program import Program, reset_signals
 from workerbee.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
@@ -70,13 +75,17 @@ class Usable(NamedTuple):
     digest: bytes
     named: bool
     namespaces: Namespaces = Namespaces()
+    main: ModuleType | None = None
 
     def arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the call is made with. Its signature must have been seen to hold, or it is JSON."""
         if call.codec != codec.PICKLE:
             return codec.decode_call(call.codec, call.data)
         with self.namespaces.used():
-            return codec.decode_call(call.codec, call.data)
+            arguments = codec.decode_call(call.codec, call.data)
+        if self.main is not None:
+            script.use(self.main)  # they may have come with another version's
+        return arguments
 
 
 class Work:
@@ -90,7 +99,7 @@ class Work:
         self.signers: dict[int, Signer | None] = {}
         self._fresh: dict[int, bool] = {}
         self._loader = functions.Loader()
-        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces]] = {}
+        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType]] = {}
 
     def learn(self, number: int, record: Function, *, fresh: bool = True) -> None:
         """A function, as its row has it. The signature covers all of that by the digest."""
@@ -106,8 +115,8 @@ class Work:
         for known in (self.records, self.signers, self._fresh, self._loaded):
             known.pop(number, None)
 
-    def load(self, number: int) -> tuple[Callable[..., Any], Namespaces]:
-        """The callable and its namespaces, made at its first use.
+    def load(self, number: int) -> tuple[Callable[..., Any], Namespaces, ModuleType]:
+        """The callable, its namespaces and its ``__main__``, made at its first use.
 
         Raises FunctionUnavailable, or what its initializer raises.
         """
@@ -115,9 +124,10 @@ class Work:
             record = self.records[number]
             if self.signers[number] is None:
                 raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
-            self._loaded[number] = self._loader.load(
+            loaded = self._loader.load(
                 records.kind(record.codec), record.body, record.python, fresh=self._fresh[number]
             )
+            self._loaded[number] = (*loaded, sys.modules["__main__"])
         return self._loaded[number]
 
 
@@ -137,9 +147,16 @@ class Runner:
         own: Callable[..., Any] | None = None,
         named: Sequence[str] = (),
         max_payload: int = codec.MAX_BYTES,
+        number: int = 1,
+        footing: Footing | None = None,
+        key_file: Path | None = None,
     ) -> None:
         self._channel = channel
         self._mark = mark
+        self._number = number
+        self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
+        self._footing = footing  # None in the caller's own process, which is the caller's
+        self._program: Program | None = None
         self._bee = bee
         self._own = own
         self._named = named
@@ -156,9 +173,11 @@ class Runner:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
         while (message := self._channel.receive()) is not None:
             match message:
+                case ("program", described):
+                    self._become(Program.loads(described))
                 case ("function", jobset, uuid, number, record, *fresh):
                     if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
-                        self._work[jobset] = Work(UUID(uuid), Key.load())
+                        self._work[jobset] = Work(UUID(uuid), self._key())
                     self._work[jobset].learn(number, Function(*record), fresh=all(fresh))
                 case ("forget", jobset, number):
                     self._work[jobset].forget(number)
@@ -170,6 +189,13 @@ class Runner:
                     return
             if self._ending is not None and self._unsettled == 0:
                 raise self._ending
+
+    def _key(self) -> Key | None:
+        return Key.load() if self._key_file is None else Key.read(self._key_file)
+
+    def _become(self, program: Program) -> None:
+        program.adopt(self._program, self._number)
+        self._program = program
 
     def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
         self._mark.prepare(calls[0].n)
@@ -186,12 +212,18 @@ class Runner:
             reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
             self._refuse(calls, "unusable", jobset, number, reason, encode_error(error))
             return
+        if usable.main is not None:
+            script.use(usable.main)
+        if self._footing is not None:
+            self._footing.note()
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
                 self._finish(self._perform(call, usable))
             else:
                 self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
         self._mark.rest()
+        if self._footing is not None:
+            self._footing.after_jobs()
         self._send()
 
     def _usable(self, jobset: int, number: int, calls: list[Call]) -> Usable:
@@ -205,8 +237,9 @@ class Runner:
         record = work.records[number]
         signed_for = records.calls(record.codec) or record.digest
         if record.name not in self._named:
-            function, namespaces = work.load(number)
-            return Usable(function, work.signers[number], signed_for, named=False, namespaces=namespaces)
+            function, namespaces, main = work.load(number)
+            signer = work.signers[number]
+            return Usable(function, signer, signed_for, named=False, namespaces=namespaces, main=main)
         signer = work.signers[number]
         if signer is None and any(call.codec == codec.PICKLE for call in calls):
             raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
@@ -233,6 +266,8 @@ class Runner:
         end = perform(usable.function, args, kwargs)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the job has forked must not serve as a second runner
+        if self._footing is not None:
+            self._footing.after_job()
         if self._own is not None and end.status == "failed":
             self._ending = end.error
             if isinstance(end.error, (KeyboardInterrupt, SystemExit)):
@@ -277,24 +312,35 @@ class Runner:
 
     def _send(self) -> None:
         if self._done:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            self._flush()
             with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
                 self._channel.send(("done", [tuple(f) for f in self._done]))
             self._done.clear()
         self._sent = time.monotonic()
 
+    def _flush(self) -> None:
+        if self._footing is not None:
+            self._footing.flush()
+
 
 def main() -> None:
-    """Run as ``python -m workerbee.runner PARENT SOCKET MARK BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
-    parent, sock, mark_fd, bee, max_payload, *named = sys.argv[1:]
+    """Run as ``workerbee.runner PARENT SOCKET MARK NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
+    parent, sock, mark_fd, number, bee, max_payload, *named = sys.argv[1:]
     _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's to handle
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    channel, mark = Channel(socket.socket(fileno=int(sock))), Mark(int(mark_fd))
-    Runner(channel, mark, bee=bee, max_payload=int(max_payload), named=named).serve()
+    reset_signals()
+    channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Mark(int(mark_fd))
+    runner = Runner(
+        channel,
+        mark,
+        bee=bee,
+        max_payload=int(max_payload),
+        named=named,
+        number=int(number),
+        footing=Footing(),
+        key_file=places.key().absolute(),
+    )
+    runner.serve()
 
 
 def _die_with(parent: int) -> None:
@@ -302,7 +348,3 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

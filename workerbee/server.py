@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from workerbee import places, resources, signing
+from workerbee.program import occupy_standard_descriptors
 from workerbee.store import conninfo, described, has_password
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     ValueError when parts say how to reach a server that nothing names, and EmbeddedServerError when there is
     nothing to start.
     """
+    occupy_standard_descriptors()  # before anything is opened
     named = dsn is not None or parts.get("host") is not None or any(os.environ.get(v) for v in ENVIRONMENT)
     useless = [name for name in ("port", "user", "password") if parts.get(name) is not None]
     if useless and not named:

@@ -20,13 +20,15 @@ from uuid import uuid4
 
 from workerbee import codec, lookout, resources
 from workerbee.breaker import Breaker
-from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Record, Task
+from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Task
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings, Served
 from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset
 from workerbee.lookout import Lookout
 from workerbee.messages import Unusable
+from workerbee.program import hash_seed
 from workerbee.recorder import Judge, Recorder
+from workerbee.runner_process import Launch, Record
 from workerbee.signing import Key
 from workerbee.store import (
     QUERY_TIMEOUT,
@@ -81,7 +83,8 @@ class Settings:
     lifetime: float | None = None
     max_jobs: int | None = None
     reconnect_timeout: float | None = 3600.0
-    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    flags: tuple[str, ...] = ()
+    hash_seed: str = field(default_factory=hash_seed)
 
 
 class Leaving(Exception):  # noqa: N818 (it is no error)
@@ -102,21 +105,25 @@ class Supervisor:
         *,
         own: tuple[socket.socket, int] | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda _: None,
-        forward: Callable[[bytes], None] = lambda _: None,
+        forward: Callable[[int, bytes], None] = lambda _, __: None,
+        program: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self._settings = settings
         self._log = log
         self._tell = tell
+        self._program = program
         self._incarnation = uuid4()
         self._host = resources.host()
         self._wake = Wake()
         self._crew = Crew(
             settings.workers,
-            bee=str(self._incarnation)[:8],
             wake=self._wake,
-            environment=settings.environment,
-            max_payload=settings.max_payload,
-            named=settings.functions,
+            launch=Launch(
+                tuple(settings.flags),
+                settings.hash_seed,
+                (str(self._incarnation)[:8], str(settings.max_payload), *settings.functions),
+            ),
+            program=program(),
             max_tasks=settings.max_tasks_per_child,
             own=own,
             forward=forward,
@@ -632,6 +639,8 @@ class Supervisor:
                 known[function] = record
             else:
                 missing.append(function)
+        if missing:
+            self._crew.be_workers_of(self._program())  # as its client was when it stored the functions
         for start in range(0, len(missing), FETCH):
             for function, found in store.get_functions(missing[start : start + FETCH]).items():
                 known[function] = self._crew.know(store.jobset, found)

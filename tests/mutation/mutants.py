@@ -997,10 +997,10 @@ MUTANTS = [
     ),
     _python(
         "a script's bee doesn't outlive it",
-        "bee.py",
-        "def _as_child",
-        "        supervisor.drain(now=own is None)",
-        "        own is None and supervisor.drain(now=True)",
+        "child.py",
+        "def listen",
+        "            supervisor.drain(now=stops)",
+        "            stops and supervisor.drain(now=True)",
         "e2e/test_jobset.py::test_no_bee_outlives_a_script_that_is_killed_in_an_outage",
     ),
     _python(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,6 +14,8 @@ from tests import jobs, poison
 from workerbee import codec, functions
 from workerbee.crew import SATED, Crew, Held
 from workerbee.job import Batch, Function, Job, Jobset
+from workerbee.program import Program
+from workerbee.runner_process import Launch
 from workerbee.signing import Key, Signer
 from workerbee.store import Wake
 
@@ -25,7 +26,8 @@ FUNCTION = 3
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     wake = Wake()
-    crew = Crew(1, bee="b", wake=wake, environment=dict(os.environ), max_payload=1000, forward=lambda _: None)
+    launch = Launch((), "0", ("b", "1000"))
+    crew = Crew(1, wake=wake, launch=launch, program=Program.here().dumps(), forward=lambda _, __: None)
     yield crew
     crew.dismiss()
     wake.close()

@@ -6,24 +6,24 @@ import os
 
 import pytest
 
-from workerbee import bee
+from workerbee.printer import Printer
 
 
 def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """In its place, and how much it was; what is read in time is whole."""
-    monkeypatch.setattr(bee._Printer, "LAG", 200_000)
+    monkeypatch.setattr(Printer, "LAG", 200_000)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)  # as one may be that we have inherited
-    printer = bee._Printer(writer)
+    printer = Printer()
     for _ in range(5):
-        printer.write(b"x" * 100_000)
-    printer.write(b"lost")
+        printer.put(writer, b"x" * 100_000)
+    printer.put(writer, b"lost")
     text = b""
     while text.count(b"x") < 200_000:
         text += os.read(reader, 1 << 16)
     while printer._n_printed < 200_000:
         pass
-    printer.write(b"more\n")
+    printer.put(writer, b"more\n")
     printer.finish()
     os.close(writer)
     while chunk := os.read(reader, 1 << 16):

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from workerbee import codec, functions, records
+from workerbee import codec, functions, program, records
 from workerbee.channel import Channel, Mark
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.failures import decode_error
@@ -411,20 +411,9 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
 
 def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "workerbee.runner",
-            str(os.getpid()),
-            str(bee.theirs.fileno()),
-            str(bee.mark.fd),
-            "b",
-            "100",
-            "operator:neg",
-        ],
-        pass_fds=[bee.theirs.fileno(), bee.mark.fd],
-    )
+    ends = (bee.theirs.fileno(), bee.mark.fd)
+    command = program.command("workerbee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
+    process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     done = bee.ours.receive()

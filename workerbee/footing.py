@@ -1,0 +1,113 @@
+"""What a runner needs of its process for its own work, put right where a job has spoiled it.
+
+A job may leave anything behind: a closed stdout, an alarm that is still to ring, a working directory that is gone.
+As in a pool's worker, what still works stays: a file as stdout, another directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+#: Handlers that are the runner's, or its function's initializer's, and no job's.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)
+#: Below this number a job may close all descriptors.
+_HIGH = 900
+_NAMES = {1: "stdout", 2: "stderr"}
+
+
+def out_of_the_way(fd: int) -> int:
+    """Move a file to a high number, where a job that closes "everything" seldom gets to."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    floor = _HIGH if soft == resource.RLIM_INFINITY else max(3, min(_HIGH, soft - 32))
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
+    os.close(fd)
+    return high
+
+
+class Footing:
+    """The streams, signals, directory and depth of this process."""
+
+    def __init__(self) -> None:
+        self._spares = {fd: out_of_the_way(os.dup(fd)) for fd in _NAMES}
+        self._streams: dict[int, Any] = {fd: getattr(sys, name) for fd, name in _NAMES.items()}
+        self._encoding = sys.stdout.encoding
+        self._depth = sys.getrecursionlimit()
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._directory: str | None = None
+        for stream in self._streams.values():
+            stream.reconfigure(line_buffering=True)
+
+    def note(self) -> None:
+        """Before a function's jobs, and after its initializer: what is there now is to be there again."""
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._directory = _directory() or self._directory
+
+    def after_job(self) -> None:
+        """Let the next job print, and ring no alarm of this one."""
+        signal.alarm(0)
+        for fd, name in _NAMES.items():
+            if not _is_open(fd) or not _works(getattr(sys, name, None)):
+                self._repair(fd, name)
+
+    def after_jobs(self) -> None:
+        """Undo what would harm another function's jobs."""
+        for number, handler in self._handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        if self._directory is not None and _directory() is None:
+            with suppress(OSError):
+                os.chdir(self._directory)
+        if sys.getrecursionlimit() < self._depth:
+            sys.setrecursionlimit(self._depth)
+
+    def flush(self) -> None:
+        """What the jobs have printed, as far as it can be."""
+        for fd, name in _NAMES.items():
+            streams: list[Any] = [self._streams[fd], getattr(sys, name, None)]
+            for stream in streams:
+                with suppress(BaseException):  # the job's own
+                    stream.flush()
+
+    def _repair(self, fd: int, name: str) -> None:
+        if not _is_open(fd):
+            os.dup2(self._spares[fd], fd)
+        if not _works(self._streams[fd]):
+            self._streams[fd] = self._open(fd)
+        if not _works(getattr(sys, name, None)):
+            self._install(fd)
+
+    def _open(self, fd: int) -> Any:
+        return open(fd, "w", buffering=1, encoding=self._encoding, errors="backslashreplace", closefd=False)
+
+    def _install(self, fd: int) -> None:
+        setattr(sys, _NAMES[fd], self._streams[fd])
+        setattr(sys, f"__{_NAMES[fd]}__", self._streams[fd])
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def _works(stream: Any) -> bool:
+    """Whether something can be printed to whatever a job has put there."""
+    try:
+        return hasattr(stream, "write") and not getattr(stream, "closed", False)
+    except Exception:  # noqa: BLE001
+        return False
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return None

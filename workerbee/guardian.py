@@ -1,0 +1,64 @@
+"""The small process that kills a bee's runners, with all that their jobs have started, when the bee is killed.
+
+A runner can't do that itself: the kernel kills it together with the bee, it may be frozen, or in a job that holds
+the GIL. The guardian reads lines of process groups, each the whole list as it is now, until the bee's end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+_GUARD = """
+import os, sys
+groups = b""
+for line in sys.stdin.buffer:
+    groups = line
+for group in groups.split():
+    try:
+        os.killpg(int(group), 9)
+    except OSError:
+        pass
+"""
+
+
+class Guardian:
+    """Process groups that are not to outlive this process, however it ends."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        with suppress(OSError):  # where no process can be started, it does without
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _GUARD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+                bufsize=0,
+            )
+
+    def watch(self, group: int) -> None:
+        self._groups.add(group)
+        self._tell()
+
+    def forget(self, group: int) -> None:
+        """Call this before the group's leader is waited for: its number may be another's afterwards."""
+        self._groups.discard(group)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        with suppress(OSError):  # it was killed; the kernel still kills the runners themselves
+            os.write(self._process.stdin.fileno(), b"%s\n" % " ".join(map(str, sorted(self._groups))).encode())
+
+    def dismiss(self) -> None:
+        """End it; what it watches is left alone."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()

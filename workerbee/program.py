@@ -1,0 +1,217 @@
+"""The program whose jobs are run: what makes a runner a worker of it, and how processes of ours are started.
+
+Everything goes over sockets, as multiprocessing's spawn hands it to its workers, and is set before anything of the
+user's is imported. Nothing goes through PYTHONPATH, which a job's own subprocesses would inherit, and no current
+directory comes first, in which a ``select.py`` may lie.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from workerbee import script
+from workerbee.script import Script
+
+#: Packages that a child takes from where this process has them, whatever else its path leads to.
+_OURS = ("workerbee", "cloudpickle", "psycopg2", "platformdirs")
+#: What says where modules are.
+_SEARCH_FLAGS = frozenset({"-I", "-E", "-s", "-S", "-P"})
+
+_START = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib, json
+from importlib.machinery import PathFinder
+homes, path = json.loads(sys.argv[2])
+class Homes:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [homes[name]]) if name in homes else None
+sys.meta_path.insert(0, Homes)
+sys.path += [place for place in path if place not in sys.path]
+sys.argv[:3] = sys.argv[1:2]
+main = importlib.import_module(sys.argv[0]).main
+sys.meta_path.remove(Homes)
+main()
+"""
+
+
+# Starting processes
+
+
+def command(module: str, *arguments: object, flags: Iterable[str]) -> list[str]:
+    """The command that runs ``module.main()`` in another Python with these flags; its argv is MODULE ARGUMENT….
+
+    That finds the modules of the standard library and of this environment first, and then what this process finds.
+    """
+    homes: dict[str, str] = {}
+    for name in _OURS:
+        for place in getattr(sys.modules.get(name), "__path__", ()):
+            homes.setdefault(name, os.path.dirname(place))  # noqa: PTH120
+    path = [place for place in sys.path if isinstance(place, str) and place]
+    return [sys.executable, *flags, "-c", _START, module, json.dumps((homes, path)), *map(str, arguments)]
+
+
+def interpreter_flags() -> list[str]:
+    """The flags that this interpreter was started with, those of its environment included."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    for name, value in sys._xoptions.items():
+        option = name if value is True else f"{name}={value}"
+        if option not in flags:
+            flags += ["-X", option]
+    return flags
+
+
+def search_flags() -> list[str]:
+    """Those of them that say where modules are, for a process that runs nothing of the user's."""
+    return [flag for flag in interpreter_flags() if flag in _SEARCH_FLAGS]
+
+
+def hash_seed() -> str:
+    """What PYTHONHASHSEED is to be for all runners of this program."""
+    return os.environ.get("PYTHONHASHSEED") or str(secrets.randbelow(1 << 32))
+
+
+def occupy_standard_descriptors(*, inheritable: bool = False) -> None:
+    """Open the null device where stdin, stdout or stderr is closed, or a socket would get its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), inheritable)
+
+
+def reset_signals() -> None:
+    """Undo what a process may have inherited: a terminal's or shell's ignored signals, and a thread's mask."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody hears how a child has ended
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Being a worker of a program
+
+
+class Program(NamedTuple):
+    """What a worker of a program has in common with it. ``process`` are multiprocessing's facts."""
+
+    path: list[Any]
+    argv: list[str]
+    directory: str | None
+    environment: dict[str, str]
+    process: Process
+    script: Script
+
+    @classmethod
+    def here(cls) -> Program:
+        """This process as it is now."""
+        return cls(
+            [place for place in sys.path if isinstance(place, (str, bytes, PurePath))],
+            [str(argument) for argument in getattr(sys, "argv", ())],
+            _directory(),
+            dict(os.environ),
+            Process.here(),
+            Script.here(),
+        )
+
+    @classmethod
+    def loads(cls, data: bytes) -> Program:
+        """What `dumps` has made in a process that we trust as much as ourselves."""
+        return cls(*pickle.loads(data))  # noqa: S301 (it comes from who has started us)
+
+    def dumps(self) -> bytes:
+        return pickle.dumps(tuple(self), protocol=5)
+
+    def adopt(self, before: Program | None, number: int) -> None:
+        """Make this process the worker with that number; ``before``: of what it was one until now.
+
+        What a job or an initializer has changed since stays, where the program hasn't changed it as well.
+        """
+        self._adopt_environment({} if before is None else before.environment)
+        if self.directory is not None and (before is None or self.directory != before.directory):
+            with suppress(OSError):
+                os.chdir(self.directory)
+        known = sys.path if before is None else before.path
+        sys.path[:] = [*(place for place in sys.path if place not in known), *self.path]
+        importlib.invalidate_caches()
+        sys.argv[:] = self.argv
+        self.process.adopt(number, first=before is None)
+        script.adopt(self.script)
+
+    def _adopt_environment(self, before: dict[str, str]) -> None:
+        old = before or dict(os.environ)
+        zone = os.environ.get("TZ")
+        for name in old.keys() - self.environment.keys():
+            os.environ.pop(name, None)
+        for name, value in self.environment.items():
+            if old.get(name) != value:
+                os.environ[name] = value
+        if os.environ.get("TZ") != zone:
+            time.tzset()
+
+
+class Process(NamedTuple):
+    """What multiprocessing knows of a process, and hands to its children."""
+
+    pid: int
+    name: str
+    identity: tuple[int, ...]
+    authkey: bytes
+    directory: str | None
+    start_method: str | None
+
+    @classmethod
+    def here(cls) -> Process:
+        import multiprocessing  # noqa: PLC0415 (importing us is to be quick)
+        from multiprocessing import process  # noqa: PLC0415
+
+        me: Any = process.current_process()
+        return cls(
+            os.getpid(),
+            me.name,
+            me._identity,
+            bytes(me.authkey),
+            process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+            multiprocessing.get_start_method(allow_none=True),
+        )
+
+    def adopt(self, number: int, *, first: bool) -> None:
+        """Make this process look like the child with that number."""
+        import multiprocessing  # noqa: PLC0415
+        from multiprocessing import process  # noqa: PLC0415
+
+        me: Any = process.current_process()
+        me.authkey = self.authkey
+        if not first:
+            return
+        me.name = f"WorkerbeeProcess-{':'.join(map(str, (*self.identity, number)))}"
+        me._identity = (*self.identity, number)
+        module: Any = process
+        module.ORIGINAL_DIR = self.directory
+        alive, _ = os.pipe()  # nothing is ever written: we don't outlive the parent
+        module._parent_process = module._ParentProcess(self.name, self.pid, alive)
+        if self.start_method is not None:
+            multiprocessing.set_start_method(self.start_method, force=True)
+
+
+def is_importing() -> bool:
+    """Whether this process is a worker that just imports the script whose worker it is."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and getattr(process.current_process(), "_inheriting", False)
+
+
+def _directory() -> str | None:
+    with suppress(OSError):
+        return os.getcwd()  # noqa: PTH109
+    return None
