@@ -10,7 +10,7 @@ import math
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -263,6 +263,47 @@ def test_numpy_scalars_have_an_identity() -> None:
 def test_digests_tell_lists_of_parts_apart(one: list[bytes], two: list[bytes]) -> None:
     """Where one part ends and the next begins counts."""
     assert (codec.digest(*one) == codec.digest(*two)) == (one == two)
+
+
+# What is in two places
+
+
+@pytest.mark.parametrize(
+    ("value", "look"),
+    [
+        ([[0]] * 3, lambda v: v[0] is v[2]),
+        ({"a": (row := [1]), "b": row}, lambda v: v["a"] is v["b"]),
+        ([[]] * 2, lambda v: v[0] is v[1]),
+        ([{}, [one := {}, one]], lambda v: v[1][0] is v[1][1] is not v[0]),
+    ],
+    ids=["rows", "keys", "empty", "deep"],
+)
+def test_what_is_in_two_places_is_one(value: Any, look: Callable[[Any], bool]) -> None:
+    """A list or dict that is changed in one place is changed in the other."""
+    assert look(codec.decode(*codec.encode(value, "it")))
+    call = codec.encode_call((value,), {})
+    [again], _ = codec.decode_call(call.codec, call.data)
+    assert look(again)
+
+
+def test_arguments_share_too() -> None:
+    """Two arguments that are one list are one over there; and that is part of what the call is."""
+    one, other = [1], [1]
+    call = codec.encode_call((one, one), {"k": one})
+    (first, second), kwargs = codec.decode_call(call.codec, call.data)
+    assert first is second is kwargs["k"]
+    calls = [(one, one), (one, other), ([one], [one]), ([one], [other])]
+    identities = [codec.encode_call(args, {}).identity for args in calls]
+    assert None not in identities
+    assert len(set(identities)) == len(calls)
+    assert codec.encode_call(([9], [9] * 1), {}).codec == codec.JSON_CALL
+
+
+def test_a_row_in_many_places_is_sent_once() -> None:
+    """A large one, too, in its own size."""
+    row = list(range(100_000))
+    encoded = codec.encode({"rows": [row] * 300}, "it")
+    assert len(encoded.data) < 1_000_000
 
 
 # What is unpickled
