@@ -1,0 +1,285 @@
+"""What jobs leave behind in their runner, and what scripts inherit from whoever started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.bees import Bee
+from tests.servers import Database
+from tests.waiting import eventually
+from workerbee import WorkerbeeExecutor
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def executor(shared: Database) -> Iterator[WorkerbeeExecutor]:
+    """One runner, which all the jobs here have one after the other."""
+    with WorkerbeeExecutor(1, dsn=shared.dsn) as made:
+        made.submit(look).result(60)  # its processes are there before any test's
+        yield made
+
+
+# What a job leaves behind
+
+
+class Unhelpful:
+    """Whatever is asked of it, it raises; but it can be printed to."""
+
+    def write(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        raise SystemExit
+
+    @property
+    def closed(self) -> bool:
+        raise KeyError
+
+
+def remove_directory() -> None:
+    os.chdir(place := tempfile.mkdtemp())
+    shutil.rmtree(place)
+
+
+def ring_later() -> None:
+    def ring(*_: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+
+def ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+SPOILING: dict[str, Callable[[], Any]] = {
+    "stdout is None": lambda: setattr(sys, "stdout", None),
+    "stdout is closed": lambda: sys.stdout.close() or None,
+    "stdout is gone": lambda: delattr(sys, "stdout"),
+    "stdout has lost its buffer": lambda: sys.stdout.detach() and None,
+    "stdout can't be flushed": lambda: setattr(sys, "stdout", Unhelpful()),
+    "stderr is closed": lambda: sys.stderr.close() or None,
+    "descriptor 1 is closed": lambda: os.close(1),
+    "descriptors are closed": lambda: os.closerange(0, 256),
+    "the directory is gone": remove_directory,
+    "an alarm is set": lambda: signal.alarm(1) or None,
+    "an alarm that raises is set": ring_later,
+    "signals are ignored": ignore_signals,
+    "no depth is left": lambda: sys.setrecursionlimit(60),
+    "__main__ is gone": lambda: sys.modules.pop("__main__") and None,
+}
+
+
+def look() -> list[Any]:
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    os.write(1, b"to 1\n")
+    time.sleep(0.3)
+    return [
+        os.getpid(),
+        Path.cwd().exists(),
+        subprocess.run(["false"], check=False).returncode,
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
+        "__main__" in sys.modules,
+        sys.getrecursionlimit() > 500,
+    ]
+
+
+@pytest.mark.parametrize("spoil", SPOILING.values(), ids=SPOILING)
+def test_what_a_job_leaves_behind_harms_no_other(executor: WorkerbeeExecutor, spoil: Callable[[], Any]) -> None:
+    """It has succeeded, and the next job in the same runner finds what it needs."""
+    before = executor.submit(look).result(60)
+    assert executor.submit(spoil).result(60) is None
+    assert executor.submit(look).result(60) == before == [before[0], True, 1, True, True, True, True]
+
+
+def keep(path: str) -> None:
+    sys.stdout = Path(path).open("w", buffering=1)  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(Path(path).parent)
+
+
+def kept() -> list[Any]:
+    print("kept")
+    return [signal.getsignal(signal.SIGINT) is signal.SIG_IGN, str(Path.cwd())]
+
+
+def test_what_an_initializer_sets_stays(shared: Database, tmp_path: Path) -> None:
+    """Its stdout, directory and handlers are those of all jobs."""
+    log = tmp_path / "log"
+    with WorkerbeeExecutor(1, dsn=shared.dsn, initializer=keep, initargs=(str(log),)) as executor:
+        assert [executor.submit(kept).result(60) for _ in range(2)] == [[True, str(tmp_path)]] * 2
+    assert log.read_text() == "kept\nkept\n"
+
+
+# What changes in the program
+
+
+def where(module: str, name: str) -> list[Any]:
+    return [__import__(module).WHOSE, os.environ.get(name), str(Path.cwd())]
+
+
+def test_what_changes_later_reaches_new_functions(
+    executor: WorkerbeeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory added to the path, a variable, another directory: the runner that is there goes along."""
+    (tmp_path / "later.py").write_text("WHOSE = 'later'\ndef f(): return WHOSE")
+    executor.submit(look).result(60)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SET_LATER", "yes")
+    monkeypatch.chdir(tmp_path)
+    import later  # noqa: PLC0415
+
+    assert executor.submit(later.f).result(60) == "later"
+    assert executor.submit(where, "later", "SET_LATER").result(60) == ["later", "yes", str(tmp_path)]
+    monkeypatch.delenv("SET_LATER")
+    assert executor.submit(lambda: where("later", "SET_LATER")).result(60)[1] is None
+
+
+def who(seconds: float) -> tuple[Any, ...]:
+    time.sleep(seconds)
+    parent = multiprocessing.parent_process()
+    me = multiprocessing.current_process()
+    return me.name, me._identity, hash("a text"), parent and parent.pid
+
+
+def test_runners_are_numbered_and_hash_alike(shared: Database) -> None:
+    """Each has a number, which its successor takes over, and all the same seed."""
+    with WorkerbeeExecutor(2, dsn=shared.dsn, max_tasks_per_child=1) as executor:
+        found = {future.result(60) for future in [executor.submit(who, 0.5) for _ in range(4)]}
+    assert {(name, number) for name, number, _, _ in found} == {(f"WorkerbeeProcess-{n}", (n,)) for n in (1, 2)}
+    assert len({seed for _, _, seed, _ in found}) == 1
+    assert {parent for *_, parent in found} == {os.getpid()}
+
+
+# What the program was given
+
+USES = """
+import os, sys, signal, subprocess
+def job():
+    print("to stdout"); print("to stderr", file=sys.stderr)
+    return subprocess.run(["false"]).returncode, len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), sys.stdin.read()
+from workerbee import WorkerbeeExecutor
+if __name__ == "__main__":
+    import socket; socket.setdefaulttimeout(0.3)
+    with WorkerbeeExecutor(1, dsn=os.environ["DSN"]) as executor:
+        found = executor.submit(job).result(60)
+        open(sys.argv[1], "w").write(repr(found))
+"""
+
+
+@pytest.mark.parametrize("closed", ["", ">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_script_with_little(shared: Database, tmp_path: Path, closed: str) -> None:
+    """Closed streams, an ignored SIGCHLD, blocked signals, impatient sockets: jobs run, and find none of that."""
+    script, said = tmp_path / "script.py", tmp_path / "said"
+    script.write_text(USES)
+
+    def handicap() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1))
+
+    command = f'exec "{sys.executable}" "{script}" "{said}" {closed}'
+    environment = os.environ | {"DSN": shared.dsn, "PYTHONPATH": str(PROJECT)}
+    with suppress(FileNotFoundError):
+        said.unlink()
+    options: dict[str, Any] = {"env": environment, "capture_output": True, "text": True, "preexec_fn": handicap}
+    done = subprocess.run(command, shell=True, check=False, timeout=90, **options)
+    assert said.exists(), done.stderr
+    assert said.read_text() == "(1, 0, '')"
+    assert done.stdout.split("\n")[:-1] == ([] if ">&-" in closed.split() else ["to stdout"])
+    assert ("to stderr" in done.stderr) == ("2>&-" not in closed)
+
+
+SPAWNS = """
+import multiprocessing, os
+from workerbee import WorkerbeeExecutor
+def add(x): return x + 1
+def unmentioned(x): return x + 2
+def job():
+    import __main__
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.map(add, [1]) + pool.map(getattr(__main__, "un" + "mentioned"), [1])
+if __name__ == "__main__":
+    with WorkerbeeExecutor(1, dsn=os.environ["DSN"]) as executor:
+        print(executor.submit(job).result(60))
+"""
+NESTS = """
+import multiprocessing, os
+from workerbee import WorkerbeeExecutor
+def add(x): return x + 1
+def start():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply_async(add, (1,)).get(20)
+executor = WorkerbeeExecutor(1, dsn=os.environ["DSN"])
+if multiprocessing.current_process().name == "MainProcess":
+    try:
+        print(executor.submit(start).result(60))
+    except BaseException as error:
+        print(type(error).__name__)
+    executor.shutdown()
+"""
+
+
+def script(tmp_path: Path, text: str, dsn: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "script.py").write_text(text)
+    environment = os.environ | {"DSN": dsn, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_a_job_spawns_what_imports_the_script(shared: Database, tmp_path: Path) -> None:
+    """A spawned pool in a job finds the script's functions, those too that no job has brought."""
+    assert script(tmp_path, SPAWNS, shared.dsn).stdout == "[2, 3]\n"
+
+
+def test_an_unguarded_executor_is_refused_where_the_script_is_only_imported(shared: Database, tmp_path: Path) -> None:
+    """As a pool would be, with what to do, and without a tower of executors."""
+    done = script(tmp_path, NESTS, shared.dsn)
+    assert "if __name__ == '__main__'" in done.stderr
+
+
+# What a killed bee leaves behind
+
+
+def start_something(path: str) -> None:
+    child = subprocess.Popen(["sleep", "300"])
+    Path(path).write_text(str(child.pid))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(300)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_a_killed_bees_jobs_have_started_ends(shared: Database, tmp_path: Path, frozen: bool) -> None:
+    """The runner can't see to it: it is killed too, and may be frozen."""
+    path = tmp_path / "pid"
+    jobset = f"orphans_{'frozen' if frozen else 'running'}"
+    with WorkerbeeExecutor(0, dsn=shared.dsn, jobset_id=jobset) as executor:
+        executor.submit(start_something, str(path))
+        executor.flush()
+        with Bee(shared.dsn, jobset, environment={"PYTHONPATH": str(PROJECT)}) as bee:
+            eventually(lambda: path.exists() and path.read_text(), 30)
+            [runner] = bee.runners()
+            child = psutil.Process(int(path.read_text()))
+            if frozen:
+                runner.suspend()
+            os.kill(bee.process.pid, signal.SIGKILL)
+            eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 10)
+        executor.cancel()
