@@ -23,11 +23,12 @@ from workerbee.breaker import Breaker
 from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Task
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings, Served
-from workerbee.job import NO_FUNCTION, Batch, Function, Job, Jobset
+from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
 from workerbee.lookout import Lookout
 from workerbee.messages import Unusable
 from workerbee.program import hash_seed
 from workerbee.recorder import Judge, Recorder
+from workerbee.refusals import Refusals
 from workerbee.runner_process import Launch, Record
 from workerbee.signing import Key
 from workerbee.store import (
@@ -141,6 +142,9 @@ class Supervisor:
         # In a caller's own run nothing else says so.
         level = logging.WARNING if settings.only_functionless else logging.INFO
         self._recorder = Recorder(self._holdings, self._catalogue, self._crew, self._judge, log, level)
+        self._refusals = Refusals(
+            self._holdings, self._recorder, self._catalogue, own=settings.number is not None, tell=tell, log=log
+        )
         self._facts: BeeFacts | None = None
         self._avoided: dict[int, float] = {}  # jobsets in which nothing works, and until when
         self._generation = 0
@@ -354,6 +358,7 @@ class Supervisor:
     def _settle(self) -> None:
         """Tell the database what has ended here, and what is given back."""
         self._sort_out(self._crew.collect())
+        self._refusals.settle()
         self._holdings.return_booked()
         self._recorder.record()
 
@@ -380,16 +385,11 @@ class Supervisor:
     def _sort_out(self, ends: Iterable[End | Unusable]) -> None:
         for end in ends:
             if isinstance(end, Unusable):
-                self._refuse(end)
+                self._refusals.hear(end)
             elif end.task.held.jobset.number in self._holdings.served:  # else it was dropped meanwhile
                 self._sort_out_end(end)
 
     def _sort_out_end(self, end: End) -> None:
-        held = end.task.held
-        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
-        if end.kind == "recalled" and reason is not None:
-            self._recorder.keep(end._replace(kind="refused", evidence=reason))
-            return
         if end.kind == "recalled":
             self._holdings.give_back_tasks([end.task])
             return
@@ -409,53 +409,6 @@ class Supervisor:
                 self._log.warning(
                     "all that this bee tries fails: while others do well, it rests and tries one job a time"
                 )
-
-    def _refuse(self, unusable: Unusable) -> None:
-        """A function that can't be run here: its jobs are left to other bees."""
-        number, function = unusable.jobset, unusable.function
-        served = self._holdings.served.get(number)
-        if served is None or function in served.scope.refused or function in served.hopeless:
-            return
-        self._tell({"event": "unusable", "function": function, "reason": unusable.reason})
-        if unusable.error is not None:
-            self._tell({"event": "initializer", "error": unusable.error.decode()})
-        elif self._is_last_resort(number):
-            self._give_up(served, function, unusable.reason)
-            return
-        self._log.warning("this bee leaves some jobs of %s to others: %s", served.store.jobset.name, unusable.reason)
-        served.refuse(function, unusable.reason)
-        self._holdings.give_back_unstarted((number, function))
-
-    def _is_last_resort(self, number: int) -> bool:
-        """Whether this is a client's own bee, and there is no other that might do what it can't."""
-        return self._settings.number is not None and self._catalogue.live_bees(number) <= 1
-
-    def _give_up(self, served: Served, function: int, reason: str) -> None:
-        """Calls of a function that nobody can run fail, with the reason."""
-        served.hopeless[function] = reason
-        for held in self._holdings.of(served.store.jobset.number):
-            if held.batch.function == function:
-                self._fail_all(held, held.unstarted, reason)
-                held.unstarted.clear()
-
-    def _fail_all(self, held: Held, jobs: Iterable[Job], reason: str) -> None:
-        for job in jobs:
-            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
-
-    def _hopeless_in(self, held: Held) -> set[int]:
-        """The jobs of a batch whose function nobody can run, which fail."""
-        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
-        if reason is None:
-            return set()
-        self._fail_all(held, held.batch.jobs, reason)
-        return {job.id for job in held.batch.jobs}
-
-    def _reconsider(self) -> None:
-        """What this bee had left to others is hopeless when they are gone."""
-        for number, served in list(self._holdings.served.items()):
-            if served.refusals and self._is_last_resort(number):
-                for function, reason in served.readmit_all():
-                    self._give_up(served, function, reason)
 
     # Heartbeats, and what others left
 
@@ -582,7 +535,7 @@ class Supervisor:
             return True
         if idle:
             self._look_for_named()
-            self._reconsider()
+            self._refusals.reconsider()
             self._perhaps_exhausted()
         return False
 
@@ -613,11 +566,11 @@ class Supervisor:
             self._n_claimed += len(batch.jobs)
             if batch.function in known:
                 held.record = known[batch.function]
-                self._holdings.begin(held, without=self._blamed(held) | self._hopeless_in(held))
+                self._holdings.begin(held, without=self._blamed(held) | self._refusals.fail_hopeless(held))
             else:
                 reason = f"function {batch.function} isn't stored"
-                self._refuse(Unusable(store.jobset.number, batch.function, reason, None))
-                failed = self._hopeless_in(held)
+                self._refusals.hear(Unusable(store.jobset.number, batch.function, reason, None))
+                failed = self._refusals.fail_hopeless(held)
                 self._holdings.give_back(held, [job for job in batch.jobs if job.id not in failed], untouched=True)
         return batches
 

@@ -58,6 +58,7 @@ RANKS = {
     "runner": 6,
     "holdings": 7,
     "recorder": 8,
+    "refusals": 8.5,
     "supervisor": 9,
     "reading": 5,
     "changing": 5,
