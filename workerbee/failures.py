@@ -23,6 +23,7 @@ from workerbee import pickling
 from workerbee.codec import WARN_BYTES
 from workerbee.errors import RemoteError, complete, rebuilt, text_of
 from workerbee.pickling import Absent
+from workerbee.sources import with_cells
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
             error = tamed(lambda: pickle.loads(base64.b64decode(record["pickle"])))  # noqa: S301 (verified by the caller)
         except Exception:  # noqa: BLE001 (its class isn't here, or refuses)
             error = None
-    text = str(record.get("traceback") or "")
+    text = with_cells(str(record.get("traceback") or ""))
     if error is None or not _is_harmless(error):
         error = RemoteError(str(record.get("type") or "an error without a record"), str(record.get("message")), text)
     notes = [str(n) for n in record["notes"]] if isinstance(record.get("notes"), list) else []

@@ -15,7 +15,7 @@ import os
 import pickle
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FunctionType, ModuleType
@@ -26,6 +26,7 @@ from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import classes, script
 from workerbee.imports import CachedFunction, by_value, importable
+from workerbee.sources import Excerpt, excerpt, keep
 
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
 MOST = 8
@@ -58,7 +59,7 @@ def dumps(value: object) -> bytes:
     pickler = _Pickler(file)
     pickler.dump(value)
     body, origins = file.getvalue(), [space.origin for space in pickler.origins.values()]
-    return pickle.dumps(_Bundle(origins, body), protocol=5) if origins else body
+    return pickle.dumps(_Bundle(origins, body, pickler.excerpts), protocol=5) if origins else body
 
 
 class Origin(NamedTuple):
@@ -71,9 +72,11 @@ class Origin(NamedTuple):
 class _Bundle(NamedTuple):
     origins: list[Origin]
     body: bytes
+    excerpts: list[Excerpt]
 
     def __reduce__(self) -> Any:
-        return _load, tuple(self)
+        source = [self.excerpts] if self.excerpts else []
+        return _load, (self.origins, self.body, *source)
 
 
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -106,6 +109,7 @@ class _Pickler(PlainPickler):
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.origins: dict[int, _Globals] = {}
+        self.excerpts: list[Excerpt] = []
 
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
@@ -114,6 +118,8 @@ class _Pickler(PlainPickler):
         for name, value in state[1]["__globals__"].items():
             if name not in space.origin.brought:
                 space.origin.brought[name] = _digest(value, func.__globals__)
+        source = excerpt(func)
+        self.excerpts += [] if source is None else [source]
         return make, (code, space, *rest), state, None, None, _set_state
 
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
@@ -267,8 +273,12 @@ def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[s
     return before is not None and before[0] is value and before[1] == _digest(value, known)
 
 
-def _load(origins: list[Origin], body: bytes) -> Any:
-    namespaces = _used.get() or Namespaces()
+def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
+    namespaces = _used.get()
+    if namespaces is None:
+        namespaces = Namespaces()
+    else:
+        keep(excerpts)
     token = _opened.set([namespaces.find(origin) for origin in origins])
     try:
         return pickle.loads(body)  # noqa: S301 (part of a pickle that was found to be trusted)

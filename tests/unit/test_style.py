@@ -22,6 +22,7 @@ RANKS = {
     "logs": 0,
     "resources": 0,
     "places": 1,
+    "sources": 0.1,
     "imports": 0.1,
     "bytecode": 0.2,
     "identity": 0.3,
