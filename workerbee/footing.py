@@ -51,9 +51,21 @@ class Footing:
     def after_job(self) -> None:
         """Let the next job print, and ring no alarm of this one."""
         signal.alarm(0)
-        for fd, name in _NAMES.items():
-            if not _is_open(fd) or not _works(getattr(sys, name, None)):
-                self._repair(fd, name)
+        if not self._stands():
+            for fd, name in _NAMES.items():
+                if not _is_open(fd) or not _works(getattr(sys, name, None)):
+                    self._repair(fd, name)
+
+    def _stands(self) -> bool:
+        """Whether the streams are our own and work; asked after each job, hence so short."""
+        out, err = self._streams.values()
+        try:
+            fcntl.fcntl(1, fcntl.F_GETFD)
+            fcntl.fcntl(2, fcntl.F_GETFD)
+            stands = sys.stdout is out and sys.stderr is err and not (out.closed or err.closed)
+        except (OSError, AttributeError, ValueError):
+            stands = False
+        return stands
 
     def after_jobs(self) -> None:
         """Undo what would harm another function's jobs."""
