@@ -86,14 +86,18 @@ class Cancelling:
         """Cancel what hasn't started, the futures too; what isn't ours to stop goes on without us."""
         _, stored = self.withdraw(futures)
         ours = [f for f in stored if f.inserted]
-        self._cancel_stored(ours, running=False)
-        self._recall(ours, _Attempt(PAGE_PATIENCE, running=False))
+        attempt = _Attempt(PAGE_PATIENCE, running=False)
+        left = self._cancel_stored(ours, attempt)
+        self._recall(ours, attempt)
+        self._say_left([f for f in left if f.wanted and not f.ended], attempt)
         self.detach(f for f in stored if not f.inserted and not f.running())
 
     def cancel_running(self, futures: Iterable[JobFuture]) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
         n, stored = self.withdraw(futures)
-        return n + self._cancel_stored(stored, running=True)
+        attempt = _Attempt(PAGE_PATIENCE, running=True)
+        self._say_left(self._cancel_stored(stored, attempt), attempt)
+        return n + attempt.n_cancelled
 
     def withdraw(self, futures: Iterable[JobFuture]) -> tuple[int, list[JobFuture]]:
         """Cancel what is still queued: how many; and what is stored. What is just on its way may be neither."""
@@ -114,13 +118,16 @@ class Cancelling:
         for future in futures:
             future.abandon()
 
-    def _cancel_stored(self, futures: list[JobFuture], *, running: bool) -> int:
-        attempt = _Attempt(PAGE_PATIENCE, running=running)
+    def _cancel_stored(self, futures: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
+        """Cancel these, page by page; what is left of them, because it was changing or there was no time."""
         left = sorted(futures, key=attrgetter("run", "job"))
         for _ in range(TRIES):
             left = [f for page in self._pages(left, attempt) for f in self._cancel_page(page, attempt)]
             if not left or attempt.over:
                 break
+        return left
+
+    def _say_left(self, left: list[JobFuture], attempt: _Attempt) -> None:
         if left:
             self._log.warning(
                 "%d jobs of %s were cancelled, and %d were not: %s",
@@ -129,7 +136,6 @@ class Cancelling:
                 len(left),
                 attempt.trouble or "bees were just changing what they hold",
             )
-        return attempt.n_cancelled
 
     def _pages(self, futures: list[JobFuture], attempt: _Attempt) -> Iterator[list[JobFuture]]:
         """The futures in portions; each has a time of its own, unless that of one before is over."""
@@ -142,7 +148,7 @@ class Cancelling:
             yield futures[start : (start := start + self._page)]
 
     def _cancel_page(self, page: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
-        """Cancel these in one statement; what is left of them, because it was changing or there was no time."""
+        """Cancel these in one statement; what is left of them, as of `_cancel_stored`."""
         runs = list(dict.fromkeys(map(_RUN, page)))
         answer = self._within(attempt, lambda: self._cancel(runs, attempt))
         if answer is None:

@@ -154,7 +154,8 @@ def live(line: Connection) -> None:
     function = Function(0, b"digest", "f", "cloudpickle", b"body", "3.11", b"mac")
     number = client.put_function(function, b"identity")
     assert client.put_function(function, b"identity") == number
-    assert client.namesakes("f", b"other")[0].number == number
+    assert client.left_aside("f", b"other") == 0
+    assert [known.number for known in client.versions("f")] == [number]
     hive.add(9, due=1.0)
     hive.add(9)
     one, two = hive.bee("one"), hive.bee("two")
@@ -375,6 +376,36 @@ def test_too_much_for_a_statement_is_still_said(connect: Callable[[], Connection
     with pytest.raises(errors.ProgramLimitExceeded):
         line.run(query, {"v": noise})
     assert line.run(query, {"v": "small"})
+
+
+# Patience
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_server_ends_what_takes_too_long(server: Server, database: Database, pooled: bool) -> None:
+    """Whether it runs, is being prepared or waits for a lock; what comes after it has a time of its own."""
+    locked = Statement("SELECT pg_catalog.count(*) FROM public.held")
+    database.execute("CREATE TABLE held ()")
+    with pgbouncer(server) if pooled else nullcontext(server.port) as port:
+        line = Connection(extensions.make_dsn(database.dsn, port=port), application="impatient")
+        line.run(locked, {})
+        with closing(psycopg2.connect(database.dsn)) as other:
+            other.cursor().execute("LOCK TABLE held")
+            line.patience = 0.3
+            for query in ("SELECT pg_sleep(60)", locked, locked.text):
+                with pytest.raises((errors.QueryCanceled, DatabaseUnavailableError)) as raised:
+                    line.run(query, {} if query is locked else None)
+                assert is_passing(raised.value)
+                eventually(lambda: not database.execute(_ACTIVE), timeout=5)
+        line.patience = connection.QUERY_TIMEOUT
+        assert line.run("SHOW statement_timeout") == [("0",)]
+        line.close()
+
+
+_ACTIVE = """
+SELECT query FROM pg_stat_activity
+ WHERE state = 'active' AND pid <> pg_backend_pid() AND datname = current_database()
+"""
 
 
 # Where the server is

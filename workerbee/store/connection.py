@@ -37,6 +37,8 @@ Query = str | sql.Composable | Statement
 
 #: Seconds that a query may take before its connection is held to be dead.
 QUERY_TIMEOUT = 60.0
+#: The part of the patience after which the server gives up: what is left is for its saying so.
+PUNCTUAL = 0.9
 #: Seconds in which we must hear our own notification.
 PROBE = 1.0
 #: Seconds without notifications after the server's queue of them was found full.
@@ -229,10 +231,19 @@ class Connection:
 
     def _answer(self, pg: Any, text: str, deadline: float) -> list[Row]:
         cursor = pg.cursor()
-        cursor.execute(text)
+        cursor.execute(self._limit(deadline) + text)
         if not reach.drive(pg, self._wait, deadline):
             raise DatabaseUnavailableError("PostgreSQL gave no answer in time; the connection was dropped")
         return cursor.fetchall() if cursor.description else []
+
+    def _limit(self, deadline: float) -> str:
+        """What has the server end the statement behind it, a little before we would go away and leave it running.
+
+        Only where patience is short: an answer that takes long because it is large may take longer than usual.
+        """
+        if self.patience >= QUERY_TIMEOUT:
+            return ""
+        return f"SET LOCAL statement_timeout = {max(1, int((deadline - time.monotonic()) * 1000 * PUNCTUAL))}; "
 
     def statement(self, query: sql.Composable) -> Statement:
         """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""
