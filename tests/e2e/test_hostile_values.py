@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import re
 import sys
@@ -51,6 +52,7 @@ def executor(request: pytest.FixtureRequest, server: Server) -> Iterator[Workerb
         running.submit(int).result()
         yield running
     database.drop()
+    gc.collect()  # what raises when it is freed is freed here, and not in another test
 
 
 def is_unharmed(executor: WorkerbeeExecutor) -> bool:
