@@ -130,6 +130,9 @@ class Client:
             raise PayloadTooLargeError("the arguments", size, self._max_payload)
         if size > codec.WARN_BYTES and self._is_first(function, "large"):
             warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
+        if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
+            what = "the data along with the code"
+            warnings.warn(codec.too_much(what, function.name, len(function.body)), stacklevel=3)
         if unique and (call.identity is None or not function.memo):
             self._say_that_nothing_is_remembered(function)
         self.latest = function

@@ -328,7 +328,7 @@ class WorkerbeeExecutor(_Submits):
     job's own jobset has at least one, and its calls go before others (priority 1), so that jobs that wait for
     jobs don't wait for ever. ``initializer(*initargs)``
     runs once in every runner before its first job. ``max_n_retry_attempts`` is for jobs that raise
-    JobFailedError. ``max_payload`` (bytes) limits arguments and results. After ``reconnect_timeout``
+    JobFailedError. ``max_payload`` (bytes) limits functions, arguments and results. After ``reconnect_timeout``
     seconds without the database, futures end with DatabaseUnavailableError; None: they wait for ever.
 
     Raises JobsetIdError, KeyMismatchError, DatabaseUnavailableError, UnsupportedDatabaseError,
@@ -383,7 +383,7 @@ class WorkerbeeExecutor(_Submits):
         nested = jobset.uuid == Jobs.of  # and all runners may be busy with jobs that wait for theirs
         super().__init__(
             client,
-            functions.Cache(initializer, initargs),
+            functions.Cache(initializer, initargs, max_payload=max_payload),
             Options(int(nested), speculate=not jobset.temporary).but(max_n_retry_attempts=max_n_retry_attempts),
             unique=not jobset.temporary,
         )

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 
 from workerbee import blame, codec, pickling, records
 from workerbee.bytecode import MISSING, code_digest
-from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable
+from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError
 from workerbee.identity import Identity, Watched, is_compiled, name_of
 from workerbee.imports import CachedFunction, importable
 from workerbee.pickling import Namespaces
@@ -66,14 +66,25 @@ class Imported(NamedTuple):
 class Cache:
     """Describes functions for one executor, each once, and anew when something it depends on is another object."""
 
-    def __init__(self, initializer: Callable[..., Any] | None = None, initargs: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_payload: int = codec.MAX_BYTES,
+    ) -> None:
+        """``max_payload`` limits the bytes of a record, which has the initializer and its arguments in it too."""
+        self._max_payload = max_payload
         self._initializer = initializer
         self._initargs = initargs
         self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Watched], Function]] = OrderedDict()
         self._size = 0
 
     def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
-        """The record of ``fn``. Raises EncodingError if it can't be pickled, TypeError if it can't be called."""
+        """The record of ``fn``.
+
+        Raises EncodingError if it can't be pickled, PayloadTooLargeError, and TypeError if it can't be called.
+        """
         if type(fn) is FunctionType:  # of a submit's few microseconds every one counts
             known = self._known.get((version, id(fn)))
             if known is not None and _unchanged(known[1]):
@@ -118,6 +129,7 @@ class Cache:
         else:
             parts = (_dump(fn, name), self._setup, *([list(map(tuple, imported))] if imported else ()))
             kind, body = PICKLE, pickle.dumps(parts, protocol=5)
+        self._refuse_more(name, len(body))
         function = Function(
             f"partial({name})" if isinstance(fn, partial) else name,  # nobody is to take it for the function itself
             codec.digest(
@@ -132,6 +144,11 @@ class Cache:
             identity.culprit,
         )
         return recoded(function, kind), identity.watched
+
+    def _refuse_more(self, name: str, size: int) -> None:
+        if size > self._max_payload:
+            what = f"the function {name}, with what it names" + " and its initializer" * (self._initializer is not None)
+            raise PayloadTooLargeError(f"{what},", size, self._max_payload)
 
 
 def _imported(name: str, fn: Any) -> Imported:

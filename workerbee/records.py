@@ -7,7 +7,8 @@ A record's ``codec`` is ``import`` or ``pickle``, and after it what else is so, 
 - ``;counts=…``: it counts as the function with this identity, because its user has said so (`adoption`);
 - ``;calls=…``: it stands in for the function with this digest, and runs calls that are signed for that one.
 
-All of it is part of the record's digest, and signed with it.
+All of it is part of the record's digest, and signed with it. Only in its row ``;parts=`` may follow, where the code is
+too large for the row (`store.parts`).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,64 @@ def test_small_ones_come_back_as_they_were(executor: WorkerbeeExecutor, value: A
     again = executor.submit(lambda x: x, value).result(60)
     assert type(again) is type(value)
     assert repr(again) == repr(value)
+
+
+def naming(size: int) -> dict[str, Callable[..., Any]]:
+    """Functions that bring so many bytes along, each in its own way."""
+    data = np.ones(size // 8)
+    scope: dict[str, Any] = {"data": data, "__name__": "__main__"}
+    exec("def of_global(x):\n    return x + data[0]", scope)
+
+    class Model:
+        def __init__(self) -> None:
+            self.data = data
+
+        def predict(self, x: float) -> float:
+            return float(x + self.data[0])
+
+    Model.__module__ = "__main__"
+    return {
+        "a global": scope["of_global"],
+        "a closure": lambda x: x + data[0],
+        "a default": lambda x, data=data: x + data[0],
+        "a partial": partial(lambda data, x: x + data[0], data),
+        "a method": Model().predict,
+    }
+
+
+def test_functions_over_the_limit_are_refused(database: Database) -> None:
+    """In the caller's stack, with nothing stored; so is an initializer with its arguments. The executor goes on."""
+    with WorkerbeeExecutor(1, dsn=database.dsn, max_payload=1_000_000) as executor:
+        for function in naming(1_200_000).values():
+            with pytest.raises(PayloadTooLargeError, match=r"the function .* of 1 MB is over .*max_payload"):
+                executor.submit(function, 1)
+            with pytest.raises(PayloadTooLargeError):
+                executor.map(function, range(3), chunksize=2)
+        with pytest.raises(PayloadTooLargeError):
+            executor.adopt(naming(1_200_000)["a global"])
+        number = executor._client.jobset.number
+        stored = database.execute(
+            f'SELECT (SELECT count(*) FROM workerbee."function${number}"), count(*) FROM workerbee."part${number}"'
+        )
+        assert stored == [(0, 0)]
+        assert executor.submit(abs, -1).result(60) == 1
+    with (
+        WorkerbeeExecutor(
+            1, dsn=database.dsn, max_payload=1_000_000, initializer=np.sum, initargs=(np.ones(150_000),)
+        ) as executor,
+        pytest.raises(PayloadTooLargeError, match=r"the function .* its initializer, of 1 MB"),
+    ):
+        executor.submit(abs, -1)
+
+
+def test_a_large_function_passes(executor: WorkerbeeExecutor, database: Database) -> None:
+    """In parts, while the bee's lease never lapses; the caller is warned once."""
+    function = naming(30_000_000)["a global"]
+    with Leases(database) as leases, pytest.warns(UserWarning, match="of_global.* takes 30 MB") as warned:
+        results = list(executor.map(function, range(3), timeout=120))
+    assert results == [1, 2, 3]
+    assert len(warned) == 1
+    assert leases.shortest > 0
+    number = executor._client.jobset.number
+    [(largest,)] = database.execute(f'SELECT max(octet_length(body)) FROM workerbee."function${number}"')
+    assert largest < 1_000_000

@@ -13,6 +13,7 @@ from workerbee.job import Function, Options
 from workerbee.store import Connection, schema
 
 FUNCTION = Function(0, b"digest", "m:f", "import", b"", "3.11", b"mac")
+LARGE = Function(0, b"large", "m:f", "pickle", b"x" * 1_100_000, "3.11", b"mac")
 
 #: What clients and bees of the former jobset may still say.
 VERBS: dict[str, Callable[[Hive, Bee], object]] = {
@@ -21,6 +22,7 @@ VERBS: dict[str, Callable[[Hive, Bee], object]] = {
     "find the same": lambda hive, _: hive.client.same_calls([b"same"]),
     "find inputs": lambda hive, _: hive.client.taken_inputs([b"same"], []),
     "put a function": lambda hive, _: hive.client.put_function(FUNCTION, b"identity"),
+    "find a large function": lambda hive, _: hive.client.put_function(LARGE, b"identity"),
     "get functions": lambda _, bee: bee.get_functions([1]),
     "get a function": lambda hive, _: hive.client.get_function(1),
     "name functions": lambda _, bee: bee.functions_named("m:f"),
@@ -56,6 +58,7 @@ def lives(server: Server) -> Iterator[tuple[Hive, Bee, Hive]]:
     present = Hive(second, "prices")
     assert (former.jobset.number, present.jobset.number) == (1, 1)
     present.add(4)
+    present.client.put_function(LARGE, b"identity")
     other = present.bee()
     batch = other.take(3)
     other.miss(batch, 3, attempts=1)

@@ -89,12 +89,14 @@ RANKS = {
 }
 #: Queries that are steps of a verb which takes several: the method that uses each.
 STEPS = {
+    "add": "_insert",
     "dropped_jobsets": "sweep",
     "ended_badly_after": "_candidates",
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
-    "get_part": "get",
+    "get_part": "_get_all",
     "hold_jobset": "_drop_tables",
+    "functions_stored": "put_functions",
     "late": "complete",
     "jobs": "_page",
     "make_tables": "create_jobset",
@@ -103,7 +105,7 @@ STEPS = {
     "make_view": "create_jobset",
     "mark_dropped": "drop_jobset",
     "open_after": "_candidates",
-    "put_part": "put",
+    "put_part": "_put_all",
     "schema_version": "_present",
     "server_facts": "_present",
 }

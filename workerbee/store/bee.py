@@ -252,11 +252,11 @@ class BeeStore:
 
     def get_functions(self, numbers: Iterable[int]) -> dict[int, Function]:
         """The records that there are of these functions."""
-        rows = self._run("get_functions", numbers=array(numbers))
-        return {
-            number: Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
-            for number, digest, name, codec, body, python, mac in rows
-        }
+        found = {}
+        for number, digest, name, codec, body, python, mac in self._run("get_functions", numbers=array(numbers)):
+            whole = parts.get_function(self._run, codec, bytes(body))
+            found[number] = Function(number, bytes(digest), name, *whole, python, bytes(mac))
+        return found
 
     def functions_named(self, name: str) -> tuple[int, ...]:
         return tuple(row[0] for row in self._run("functions_named", name=name))

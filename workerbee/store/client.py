@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from psycopg2 import errors
 
 from workerbee.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
 from workerbee.store import parts
+from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
@@ -17,6 +18,8 @@ from workerbee.store.ration import Ration
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
 BATCH = 200
+#: Jobs, and about how many bytes, in one of the statements that insert many.
+PORTION = 20_000, 4_000_000
 #: How often a cancellation is tried where bees change the headers under its eyes.
 CANCEL_TRIES = 5
 #: Ends in one answer, and seconds that it may take.
@@ -66,28 +69,30 @@ class ClientStore:
 
     def put_functions(self, functions: Mapping[Function, bytes]) -> dict[bytes, int]:
         """Store function records with their identities, each once by content; their numbers, by digest."""
+        large = [f.digest for f in functions if len(f.body) > parts.LARGE]
+        numbers = self._numbers("functions_stored", digests=large) if large else {}
+        new = [f for f in functions if f.digest not in numbers]
+        stored = [parts.put_function(self._run, f.codec, f.body) for f in new]
         facts = {
-            "digests": [f.digest for f in functions],
-            "identities": list(functions.values()),
-            "names": [f.name for f in functions],
-            "codecs": [f.codec for f in functions],
-            "bodies": [f.body for f in functions],
-            "pythons": [f.python for f in functions],
-            "macs": [f.mac for f in functions],
+            "digests": [f.digest for f in new],
+            "identities": [functions[f] for f in new],
+            "names": [f.name for f in new],
+            "codecs": [codec for codec, _ in stored],
+            "bodies": [body for _, body in stored],
+            "pythons": [f.python for f in new],
+            "macs": [f.mac for f in new],
         }
-        numbers: dict[bytes, int] = {}
-        while len(numbers) < len(functions):  # see `put_function`
-            numbers |= {bytes(digest): number for digest, number in self._run("put_functions", **facts)}
+        # Another client may have been first, but after a statement's snapshot: the next one sees it.
+        while not all(f.digest in numbers for f in new):
+            numbers |= self._numbers("put_functions", **facts)
         return numbers
+
+    def _numbers(self, name: str, **params: Any) -> dict[bytes, int]:
+        return {bytes(digest): number for digest, number in self._run(name, **params)}
 
     def put_function(self, function: Function, identity: bytes) -> int:
         """Store a function record, once by content; its number."""
-        facts = function._asdict() | {"identity": identity}
-        del facts["number"]
-        rows: list[Row] = []
-        while not rows:  # another client was first, but after this statement's snapshot: the next one sees it
-            rows = self._run("put_function", **facts)
-        return int(rows[0][0])
+        return self.put_functions({function: identity})[function.digest]
 
     def put_adoption(self, function: Function, identity: bytes) -> None:
         """Store, in the place of what was said before, that a function counts as those with this identity."""
@@ -105,7 +110,8 @@ class ClientStore:
         if not rows:
             return None
         digest, name, codec, body, python, mac = rows[0]
-        return Function(number, bytes(digest), name, codec, bytes(body), python, bytes(mac))
+        codec, body = parts.get_function(self._run, codec, bytes(body))
+        return Function(number, bytes(digest), name, codec, body, python, bytes(mac))
 
     def waiting_functions(self, functions: Iterable[int]) -> list[int]:
         """Those of these functions of which a job waits."""
@@ -134,8 +140,38 @@ class ClientStore:
         """Insert jobs with the batches that bring them; the ids really inserted, without what was there.
 
         With ``hint`` the waiting bees are told in the same transaction. With ``whole`` it is all or
-        none: nothing is inserted, and the set is empty, if any of the jobs was there.
+        none: nothing is inserted, and the set is empty, if any of the jobs was there; and the jobs may be many.
         """
+        portions = list(_portions(jobs)) if whole else [jobs]
+        try:
+            if len(portions) == 1:
+                return self._insert(jobs, self._queries.insert, hint=hint, whole=whole)
+            return self._add_together(portions, hint=hint)
+        except errors.DivisionByZero:
+            return set()
+
+    def _add_together(self, portions: Iterable[Sequence[NewJob]], *, hint: bool) -> set[int]:
+        """Insert all of it or nothing, by several statements. Raises DivisionByZero if any of the jobs was there."""
+        inserted: set[int] = set()
+        run = self.connection.run
+        run("BEGIN")
+        try:
+            for portion in portions:
+                # Without the hope that none is there: a refusal would end the transaction.
+                inserted |= self._insert(portion, self._queries.run, hint=False, whole=True)
+            run("COMMIT")
+        except BaseException:
+            self.connection.drop()  # rolls back
+            raise
+        if hint:
+            Catalogue(self.connection).hint_work(self.jobset.number)
+        return inserted
+
+    def _insert(self, jobs: Sequence[NewJob], run: Callable[..., list[Row]], *, hint: bool, whole: bool) -> set[int]:
+        return set(run("add", self._new_rows(jobs) | {"hint": hint, "whole": whole})[0][0])
+
+    def _new_rows(self, jobs: Iterable[NewJob]) -> dict[str, Any]:
+        """The parameters of an insert: a column is one text, and lots are the batches to be."""
         lots: list[tuple[Options, int]] = []
         filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
         rows = []
@@ -159,7 +195,8 @@ class ClientStore:
             )
         names = ("id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot")
         params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
-        params |= {
+        return params | {
+            "writer": self._writer,
             "lot_function": array(function for _, function in lots),
             "lot_priority": array(o.priority for o, _ in lots),
             "lot_due": array(o.due for o, _ in lots),
@@ -167,12 +204,6 @@ class ClientStore:
             "lot_max_attempts": array(o.max_attempts for o, _ in lots),
             "lot_speculate": array(o.speculate for o, _ in lots),
         }
-        params |= {"hint": hint, "whole": whole, "writer": self._writer}
-        try:
-            [(inserted, *_)] = self._queries.insert("add", params)
-        except errors.DivisionByZero:
-            return set()
-        return set(inserted)
 
     def skip_ids(self) -> None:
         """Have the next ids come after all that there are: somebody else has jobs under some that were to come."""
@@ -192,7 +223,10 @@ class ClientStore:
         self, digests: Sequence[bytes], keys: Sequence[bytes]
     ) -> tuple[dict[bytes, int], dict[bytes, int]]:
         """Which inputs are in the jobset already: job ids by digest, and by key."""
-        rows = self._run("taken_inputs", digests=list(digests), keys=list(keys))
+        rows: set[Row] = set()
+        for start in range(0, max(len(digests), len(keys)), PORTION[0]):
+            some = slice(start, start + PORTION[0])
+            rows.update(self._run("taken_inputs", digests=list(digests[some]), keys=list(keys[some])))
         return (
             {bytes.fromhex(d): job for d, _, job in rows if d},
             {bytes.fromhex(k): job for _, k, job in rows if k},
@@ -304,6 +338,16 @@ class ClientStore:
     def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[tuple[int, int]]:
         """(job, run) of what waits or runs of these functions' jobs (None: of all), with a priority ``below`` this."""
         return [(job, run) for job, run in self._run("open_runs", functions=_numbers(functions), below=below)]
+
+
+def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    start = size = 0
+    for n, job in enumerate(jobs):
+        if n - start == PORTION[0] or size > PORTION[1]:
+            yield jobs[start:n]
+            start, size = n, 0
+        size += min(len(job.data), parts.LARGE)
+    yield jobs[start:]
 
 
 def _numbers(functions: Iterable[int] | None) -> str | None:

@@ -1,26 +1,20 @@
 -- What a client says of one jobset: functions, jobs, cancellations, and reading results.
 
--- name: put_function
--- Stored once a jobset, by content.
-WITH put AS (
-    INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
-    SELECT %(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s WHERE {here}
-    ON CONFLICT (digest) DO NOTHING RETURNING number
-)
-SELECT number FROM put UNION ALL SELECT number FROM {function} WHERE digest = %(digest)s LIMIT 1;
-
 -- name: put_functions
--- Many at once, each once a jobset, by content.
+-- Each once a jobset, by content.
 WITH given AS (
     SELECT * FROM unnest(%(digests)s::bytea[], %(identities)s::bytea[], %(names)s::text[], %(codecs)s::text[],
                          %(bodies)s::bytea[], %(pythons)s::text[], %(macs)s::bytea[])
            AS g (digest, identity, name, codec, body, python, mac)
 ), put AS (
     INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
-    SELECT digest, identity, name, codec, body, python, mac FROM given ORDER BY digest
+    SELECT digest, identity, name, codec, body, python, mac FROM given WHERE {here} ORDER BY digest
     ON CONFLICT (digest) DO NOTHING RETURNING digest, number
 )
 SELECT digest, number FROM put UNION ALL SELECT f.digest, f.number FROM {function} f JOIN given USING (digest);
+
+-- name: functions_stored
+SELECT digest, number FROM {function} WHERE digest = ANY (%(digests)s::bytea[]) AND {here};
 
 -- name: put_adoption
 -- That a function counts as those with another identity: the one row here that may change, by its user's word.

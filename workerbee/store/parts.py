@@ -1,11 +1,14 @@
 """Values too large for one statement travel in parts, ahead of the row that refers to them.
 
-So no statement takes longer than a lease on a slow link. The row then has the codec ``parts``, and as
-its payload a reference: which parts, and what codec the whole has.
+So no statement takes longer than a lease on a slow link. The row of a job or an outcome then has the codec ``parts``,
+and as its payload a reference: which parts, and what codec the whole has. The row of a function has ``;parts=`` and
+how many there are after its codec, and as its body what they are known by, a digest of what is in them: so the same
+body is stored once, and storing it again goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from uuid import UUID, uuid4
@@ -16,18 +19,35 @@ from workerbee.store.connection import Row
 #: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
 LARGE, PART = 1_000_000, 250_000
 PARTS = "parts"
+#: The functions' parts belong to no job. (The hosts of bees are kept as a part 0 of this one.)
+NO_JOB = 0
+_OF_FUNCTION = f";{PARTS}="
 
 
 def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, bytes]:
     """Store ``data`` if it is large; the codec and the bytes that go into the row."""
     if len(data) <= LARGE:
         return codec, data
-    token = str(uuid4())
+    token = uuid4()
+    n = _put_all(run, job, run_number, token, data)
+    return PARTS, json.dumps({"token": str(token), "n": n, "codec": codec}).encode()
+
+
+def put_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tuple[str, bytes]:
+    """Store a function's body if it is large; the codec and the bytes that go into the row."""
+    if len(body) <= LARGE:
+        return codec, body
+    token = hashlib.blake2b(body, digest_size=16).digest()
+    return f"{codec}{_OF_FUNCTION}{_put_all(run, NO_JOB, 0, UUID(bytes=token), body)}", token
+
+
+def _put_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, data: bytes) -> int:
+    """How many parts it were."""
     view = memoryview(data)
-    n = 0
-    for n, start in enumerate(range(0, len(data), PART), 1):
-        run("put_part", job=job, run=run_number, token=token, seq=n, data=view[start : start + PART])
-    return PARTS, json.dumps({"token": token, "n": n, "codec": codec}).encode()
+    starts = range(0, len(data), PART)
+    for n, start in enumerate(starts, 1):
+        run("put_part", job=job, run=run_number, token=str(token), seq=n, data=view[start : start + PART])
+    return len(starts)
 
 
 def written(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, str, str]:
@@ -54,10 +74,26 @@ def get(run: Callable[..., list[Row]], job: int, run_number: int, reference: byt
     """
     try:
         facts = json.loads(reference)
-        whole = bytearray()
-        for seq in range(1, facts["n"] + 1):
-            [(data,)] = run("get_part", job=job, run=run_number, token=str(UUID(facts["token"])), seq=seq)
-            whole += data
-        return str(facts["codec"]), bytes(whole)
+        return str(facts["codec"]), _get_all(run, job, run_number, UUID(facts["token"]), facts["n"])
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return PARTS, reference
+
+
+def get_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tuple[str, bytes]:
+    """The codec and the body of the function whose row has these; as they are where its parts aren't there."""
+    own, _, n = codec.partition(_OF_FUNCTION)
+    if not n:
+        return codec, body
+    try:
+        return own, _get_all(run, NO_JOB, 0, UUID(bytes=body), int(n))
+    except ValueError:
+        return codec, body
+
+
+def _get_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, n: int) -> bytes:
+    """The parts together. Raises ValueError if one isn't there."""
+    whole = bytearray()
+    for seq in range(1, n + 1):
+        [(data,)] = run("get_part", job=job, run=run_number, token=str(token), seq=seq)
+        whole += data
+    return bytes(whole)

@@ -1,0 +1,167 @@
+"""What is large goes in parts and in several statements, and is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+
+from tests.servers import Database
+from tests.store.hive import Hive
+from tests.waiting import eventually
+from workerbee import JobSet
+from workerbee.errors import UniqueInputDataConstraintError
+from workerbee.job import Function
+from workerbee.store import BeeStore, ClientStore, Connection
+
+#: Bytes that no statement needs to have.
+BOUND = 6_000_000
+
+
+class Measuring(Connection):
+    """Notes how long its longest statement is."""
+
+    longest = 0
+
+    def _answer(self, pg: Any, text: str, deadline: float) -> list[tuple[Any, ...]]:
+        self.longest = max(self.longest, len(text))
+        return super()._answer(pg, text, deadline)
+
+
+def function(body: bytes, digest: bytes = b"digest") -> Function:
+    return Function(0, digest, "f", "pickle;version=00", body, "3.12", b"mac")
+
+
+def test_functions_come_back_as_they_were(hive: Hive, shared: Database) -> None:
+    """Large and small ones, stored one by one and together, for clients and for bees, which renew their lease."""
+    large, small = function(bytes(range(256)) * 10_000, b"a"), function(b"small", b"b")
+    line = Measuring(shared.dsn)
+    store = ClientStore(line, hive.jobset, uuid4())
+    numbers = store.put_functions({large: b"i", small: b"i"})
+    assert store.put_function(large, b"i") == numbers[b"a"]
+    assert line.longest < 1_000_000
+    alive: list[None] = []
+    bee = BeeStore(line, hive.jobset, uuid4(), "host", lambda: alive.append(None))
+    for known in (store.get_function, bee.get_function):
+        assert known(numbers[b"a"]) == large._replace(number=numbers[b"a"])
+        assert known(numbers[b"b"]) == small._replace(number=numbers[b"b"])
+    assert len(alive) > 10
+    assert {row.codec.partition(";parts")[0] for row in store.versions("f")} == {"pickle;version=00"}
+    line.close()
+
+
+def test_one_body_in_two_records_is_stored_once(hive: Hive) -> None:
+    """As of a function that stands in for others: its parts are known by what is in them."""
+    body = b"x" * 2_000_000
+    hive.client.put_function(function(body, b"a"), b"i")
+    [(before,)] = hive.run("SELECT count(*) FROM {part}")
+    hive.client.put_functions({function(body, b"b"): b"i"})
+    assert hive.run("SELECT count(*) FROM {part}") == [(before,)] == [(8,)]
+    assert hive.client.get_function(2) == function(body, b"b")._replace(number=2)
+
+
+def test_rows_of_the_former_version_are_read(hive: Hive) -> None:
+    """It stored a body whole, however large it was."""
+    body = b"x" * 2_000_000
+    hive.run(
+        "INSERT INTO {function} (digest, identity, name, codec, body, python, mac)"
+        " VALUES (%(digest)s, 'i', 'f', 'pickle;version=00', %(body)s, '3.12', 'mac')",
+        digest=b"digest",
+        body=body,
+    )
+    stored = function(body)._replace(number=1)
+    assert hive.client.get_function(1) == hive.bee().get_function(1) == stored
+    assert hive.client.put_function(function(body), b"i") == 1
+
+
+@pytest.mark.parametrize("codec", ["pickle;parts=3", "pickle;parts=x", "pickle;parts=99999999999999999999", ";parts="])
+def test_a_record_without_its_parts_is_given_as_it_is(hive: Hive, codec: str) -> None:
+    """Whoever verifies its signature finds that out; nobody waits for parts that aren't there."""
+    hive.run(
+        "INSERT INTO {function} (digest, identity, name, codec, body, python, mac)"
+        " VALUES ('d', 'i', 'f', %(codec)s, %(body)s, '3.12', 'mac')",
+        codec=codec,
+        body=b"0123456789abcdef",
+    )
+    for known in (hive.client.get_function, hive.bee().get_function):
+        record = known(1)
+        assert record is not None
+        assert (record.codec, record.body) == (codec, b"0123456789abcdef")
+
+
+# Many jobs, and large ones
+
+
+@pytest.fixture
+def jobset(shared: Database) -> Any:
+    made = JobSet(f"t{uuid4().hex[:12]}", **_address(shared.dsn))
+    made.setup_jobset()
+    made._connection.close()
+    line = made._connection = Measuring(shared.dsn)
+    made._catalogue.connection = line
+    yield made
+    made.close()
+
+
+def _address(dsn: str) -> dict[str, Any]:
+    parts = psycopg2.extensions.parse_dsn(dsn)
+    return {name: parts[name] for name in ("host", "port", "user", "dbname") if name in parts}
+
+
+INPUTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "many": lambda n: {"n": n},
+    "large": lambda n: {"n": n, "text": "x" * 900_000},
+    "in parts": lambda n: {"n": n, "text": "x" * 1_500_000},
+}
+
+
+@pytest.mark.parametrize(("kind", "n"), [("many", 20_300), ("large", 8), ("in parts", 5)])
+def test_what_is_added_together_is_there_as_a_whole_or_not_at_all(jobset: JobSet, kind: str, n: int) -> None:
+    """In statements that are never long, however much it is; also if only the last one is there already."""
+    inputs = [INPUTS[kind](i) for i in range(n)]
+    jobset.add_job(inputs[-1])
+    with pytest.raises(UniqueInputDataConstraintError):
+        jobset.add_jobs(inputs)
+    catalogue = jobset._catalogue
+    found = catalogue.find_jobset(jobset.jobset_id)
+    assert found is not None
+    assert catalogue.counts(found.number).added == 1
+    jobset.add_jobs(inputs[:-1])
+    assert catalogue.counts(found.number).added == n
+    assert jobset._connection.longest < BOUND  # type: ignore[attr-defined]
+    store = ClientStore(jobset._connection, found, uuid4())
+    page = store.results(0, 5)
+    assert [json.loads(row.call.data) for row in page] == [inputs[-1], *inputs[:4]]
+    if kind == "many":
+        rows = jobset._connection.run(
+            'SELECT cardinality(jobs) FROM workerbee."batch$" WHERE jobset = %(n)s', {"n": found.number}
+        )
+        assert sorted(size for (size,) in rows) == [1, 99, *[200] * 101]
+
+
+def test_an_interrupted_addition_leaves_nothing(
+    jobset: JobSet, shared: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off between two of its statements: all is tried again, with the same ids."""
+    inputs = [INPUTS["large"](i) for i in range(9)]
+    run, calls = jobset._connection.run, []
+
+    def interrupted(query: Any, params: Any = None) -> Any:
+        if params is not None and "lot_function" in params:
+            calls.append(query)
+            if len(calls) == 2:
+                shared.execute("SELECT pg_terminate_backend(%s)", backend := jobset._connection.backend)
+                eventually(lambda: not shared.execute("SELECT FROM pg_stat_activity WHERE pid = %s", backend))
+        return run(query, params)
+
+    monkeypatch.setattr(jobset._connection, "run", interrupted)
+    jobset.add_jobs(inputs)
+    found = jobset._catalogue.find_jobset(jobset.jobset_id)
+    assert found is not None
+    store = ClientStore(jobset._connection, found, uuid4())
+    assert [row.job for row in store.results(0, 99)] == list(range(1, 10))
+    assert jobset._catalogue.counts(found.number).added == 9
