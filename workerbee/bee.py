@@ -87,7 +87,8 @@ def main(**options: Any) -> None:
 
     SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
     it all back at once. Exit status: 0 nothing left to do, or stopped; 2 usage; 69 no database; 70 no such
-    jobset, or it can't go on; 75 lifetime or number of jobs reached.
+    jobset, or it can't go on, or it ran nothing because here is no key file, another key, or not what the functions
+    are imported from; 75 lifetime or number of jobs reached.
     """
     program.occupy_standard_descriptors(inheritable=True)
     program.reset_signals()

@@ -17,6 +17,7 @@
         ├── KeyFileError                            the key file can't be used
         ├── KeyMismatchError                        another key signed this
         ├── FunctionUnavailable                     this bee can't run the function; another may
+        │   ├── FunctionUnsigned                    the key file here isn't that of who stored it
         │   └── FunctionOutdated                    this process can't any more; a new one may
         ├── ConnectionStringError (ValueError)
         ├── DatabaseUnavailableError (ConnectionError)
@@ -219,6 +220,18 @@ class KeyMismatchError(WorkerbeeError):
 
 class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee rather than an error)
     """This process can't run the function; its jobs are left to bees that can."""
+
+
+class FunctionUnsigned(FunctionUnavailable):
+    """What was stored for a function wasn't signed with the key file here, at ``path``, if there is one at all."""
+
+    def __init__(self, path: object, fingerprint: str | None) -> None:
+        other = f"it was signed with another key than {fingerprint}, which is in {path}"
+        here = f"no key file at {path}" if fingerprint is None else other
+        super().__init__(
+            f"{here}; copy the one of who submits (there, workerbee key show says where it is), or name it by "
+            "WORKERBEE_KEY_FILE"
+        )
 
 
 class FunctionOutdated(FunctionUnavailable):

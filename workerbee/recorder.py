@@ -81,6 +81,11 @@ class Tally:
         self.n_failed += failed
         self.seconds += seconds
 
+    @property
+    def ran_nothing(self) -> bool:
+        """Whether no job was executed at all."""
+        return self.n_done == 0 and self.seconds == 0.0
+
     def __str__(self) -> str:
         return f"done {self.n_done}, failed {self.n_failed}, busy {self.seconds:.0f} s"
 

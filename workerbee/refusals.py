@@ -56,12 +56,12 @@ class Refusals:
         served = self._holdings.served.get(number)
         if served is None or function in served.scope.refused or function in served.hopeless:
             return
-        hopeless = error is None and self._is_last_resort(number)
-        if error is not None:
-            self._tell({"event": "initializer", "error": error.decode()})
-        if hopeless:
+        if error is None and self._is_last_resort(number):
             self._give_up(served, function, reason)
             return
+        served.store.refuse(function, reason)
+        if error is not None:
+            self._tell({"event": "initializer", "error": error.decode()})
         self._log.warning("this bee leaves some jobs of %s to others: %s", served.store.jobset.name, reason)
         served.refuse(function, reason)
         self._holdings.give_back_unstarted((number, function))

@@ -37,7 +37,14 @@ from uuid import UUID
 
 from workerbee import codec, functions, inputs, places, records, resources, script
 from workerbee.channel import Channel, Mark
-from workerbee.errors import FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, SignatureError, text_of
+from workerbee.errors import (
+    FunctionOutdated,
+    FunctionUnavailable,
+    FunctionUnsigned,
+    PayloadTooLargeError,
+    SignatureError,
+    text_of,
+)
 from workerbee.failures import encode_error
 from workerbee.footing import Footing, out_of_the_way
 from workerbee.job import NO_FUNCTION, Function
@@ -93,6 +100,7 @@ class Work:
 
     def __init__(self, uuid: UUID, key: Key | None) -> None:
         self.uuid = uuid
+        self._fingerprint = key.fingerprint if key is not None else None
         self._signer = Signer(key, uuid) if key is not None else None
         self.records: dict[int, Function] = {}
         #: For each function the jobset's signer, if this bee has the key that its record was signed with.
@@ -115,6 +123,10 @@ class Work:
         for known in (self.records, self.signers, self._fresh, self._loaded):
             known.pop(number, None)
 
+    def unsigned(self) -> FunctionUnsigned:
+        """Why a function, or a pickled call of one, isn't to be touched."""
+        return FunctionUnsigned(places.key(), self._fingerprint)
+
     def load(self, number: int) -> tuple[Callable[..., Any], Namespaces, ModuleType]:
         """The callable, its namespaces and its ``__main__``, made at its first use.
 
@@ -123,7 +135,7 @@ class Work:
         if number not in self._loaded:
             record = self.records[number]
             if self.signers[number] is None:
-                raise FunctionUnavailable(f"the signature of {record.name} doesn't hold with this bee's key")
+                raise self.unsigned()
             loaded = self._loader.load(
                 records.kind(record.codec), record.body, record.python, fresh=self._fresh[number]
             )
@@ -242,7 +254,7 @@ class Runner:
             return Usable(function, signer, signed_for, named=False, namespaces=namespaces, main=main)
         signer = work.signers[number]
         if signer is None and any(call.codec == codec.PICKLE for call in calls):
-            raise FunctionUnavailable("its calls are pickled, and this bee doesn't have the key that signed them")
+            raise work.unsigned()
         return Usable(functions.resolve(record.name), signer, signed_for, named=True)
 
     def _refuse(self, calls: list[Call], *message: Any) -> None:

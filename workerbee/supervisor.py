@@ -620,16 +620,24 @@ class Supervisor:
                 )
                 raise Leaving(EXIT_CRASH)
             return
-        scope = self._holdings.served[self._facts.jobset].scope
+        served = self._holdings.served[self._facts.jobset]
         waiting = set(rest.functions or ())
-        runnable = waiting.difference(scope.refused)
+        runnable = waiting.difference(served.scope.refused)
         if self._settings.functions:
-            runnable.intersection_update(scope.only or ())
+            runnable.intersection_update(served.scope.only or ())
         if not self._settings.only_functionless and waiting and not rest.any_held and not runnable:
-            store = self._holdings.served[self._facts.jobset].store
-            names = ", ".join(_name_of(store.get_function(number)) for number in sorted(waiting))
-            self._log.warning("what remains in %s is not for this bee: the jobs of %s", store.jobset.name, names)
-            self._leave()
+            self._leave_the_rest(served, sorted(waiting))
+
+    def _leave_the_rest(self, served: Served, functions: list[int]) -> None:
+        """End, as what remains is for other bees. One that ran nothing for what is missing here has failed."""
+        name = served.store.jobset.name
+        names = ", ".join(_name_of(served.store.get_function(number)) for number in functions)
+        self._log.warning("what remains in %s is not for this bee: the jobs of %s", name, names)
+        reasons = [served.refusals[number] for number in functions if number in served.refusals]
+        if reasons and self._recorder.tally.ran_nothing:
+            self._log.error("this bee could run nothing of %s: %s", name, reasons[0])
+            self._leave(EXIT_CRASH)
+        self._leave()
 
     def _is_all_done(self, number: int) -> bool:
         """Whether nothing is open, now that no batch is there; says so.
@@ -677,8 +685,8 @@ class Supervisor:
         self._holdings.return_booked()
         return now > self._drain_by or (self._crew.empty and self._recorder.idle)
 
-    def _leave(self) -> None:
-        """Give back everything, say goodbye, and end."""
+    def _leave(self, status: int = EXIT_OK) -> None:
+        """Give back everything, say goodbye, and end, with this status if there is no other reason."""
         self._settle()
         self._crew.take_back(all_ready=True)
         self._holdings.give_back_all()
@@ -687,7 +695,7 @@ class Supervisor:
             with self._holdings.guard(number):
                 served.store.release_unknown(())
         self._catalogue.leave(self._incarnation)
-        raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else EXIT_OK)
+        raise Leaving(self._status if self._status == EXIT_LIFETIME or self._crew.broken else status)
 
     def _dropped(self, jobset: Jobset) -> None:
         """The jobset is gone, and what this bee held of it is forgotten."""

@@ -32,10 +32,12 @@ PATIENCE = 0.002
 IDLE = 0.25
 #: Ended jobs, ranges of jobs that are waited for, and seconds in one look; it rests for so many times what it took.
 PAGE, RANGES, LOOK, REST = 1000, 1000, 0.5, 10
+#: Functions in a warning.
+NAMED = 5
 #: Seconds between signs of life of a temporary jobset's client, and between looks at what has begun.
 TOUCH, BEGUN = 2.0, 0.1
-#: Seconds without an end after which to see whether any bee is there.
-NO_BEES = 10.0
+#: Seconds without an end after which to see whether any bee is there that does the work, and at most between looks.
+NO_BEES, SELDOM = 10.0, 60.0
 
 
 class Watcher:
@@ -67,7 +69,9 @@ class Watcher:
         self._generation = 0
         self._position = 0  # the job up to which the last look has come, if it had to stop
         self._idle_since: float | None = None
-        self._warned = self._said_deaf = self._look_soon = False
+        self._next_census = 0.0
+        self._warned: set[str] = set()  # for which reasons, "" being that there are no bees
+        self._said_deaf = self._look_soon = False
 
     def expect(self) -> None:
         """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
@@ -170,8 +174,9 @@ class Watcher:
             most = max(most, min(1.0, PATIENCE * (after - self._idle_since)), REST * (after - now))
             self._pause = min(most, self._pause * 2)
         self._next_poll = after + self._pause
-        if after > self._idle_since + NO_BEES and not self._warned:
-            self._warned = True
+        idle = after - self._idle_since
+        if idle > NO_BEES and after >= self._next_census:
+            self._next_census = after + min(SELDOM, idle)
             self._warn_if_nobody_works()
 
     def _sweep(self, deadline: float) -> int:
@@ -190,13 +195,24 @@ class Watcher:
         return found
 
     def _warn_if_nobody_works(self) -> None:
-        if self._catalogue.live_bees(self._jobset.number) == 0:
-            self._log.warning(
-                "jobs wait in %s and no bee is there to do them; start one with: %s -m workerbee.bee %s",
-                self._jobset.name,
-                sys.executable,
-                self._jobset.id or "",
-            )
+        n = self._catalogue.live_bees(self._jobset.number)
+        name = self._jobset.name
+        if n == 0:
+            start = f"{sys.executable} -m workerbee.bee {self._jobset.id or ''}"
+            self._warn("", f"jobs wait in {name} and no bee is there to do them; start one with: {start}")
+        functions: dict[tuple[int, str, str], list[str]] = {}
+        for function, refusing, host, reason in self._store.refused():
+            functions.setdefault((refusing, host, reason), []).append(function)
+        for (refusing, host, reason), names in functions.items():
+            what = ", ".join(names[:NAMED]) + (" …" if names[NAMED:] else "")
+            who = f"{refusing} of {n} bees that are there can't" if n else "the bees that were there couldn't"
+            self._warn(reason, f"jobs of {what} wait in {name}, and {who} run them: on {host}, {reason}")
+
+    def _warn(self, reason: str, message: str) -> None:
+        """Warn for each reason once."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._log.warning("%s", message)
 
     def _mark_begun(self) -> None:
         began = time.monotonic()

@@ -16,7 +16,7 @@ from tests.contract.conftest import OURS, Gate, Make, maker, new_id
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
-from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, RunnerDiedError
+from workerbee.errors import DatabaseUnavailableError, FunctionUnavailable, JobsetNotFoundError, RunnerDiedError
 
 
 @pytest.mark.parametrize("kind", ["processes", *OURS])
@@ -81,12 +81,12 @@ def test_bees_that_die_again_and_again_break_the_executor(make: Make, gate: Gate
 
 
 @pytest.mark.parametrize("kind", ["temporary"])
-def test_a_bee_without_the_key_breaks_the_executor(make: Make, environment: Path) -> None:
-    """It can't run anything, and nobody else will."""
+def test_a_bee_without_the_key_fails_the_calls(make: Make, environment: Path) -> None:
+    """It can't run anything, and nobody else will: each call says why."""
     executor = make(1, max_tasks_per_child=1)
     assert executor.submit(jobs.mul, 2, 3).result() == 6
     Path(os.environ["WORKERBEE_KEY_FILE"]).unlink()
-    with pytest.raises(BrokenExecutor, match=r"key|signature"):
+    with pytest.raises(FunctionUnavailable, match=r"no key file at .*; copy the one"):
         wait_for_the_first_error(executor)
 
 

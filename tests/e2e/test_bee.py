@@ -466,22 +466,6 @@ def test_a_bee_that_cant_load_a_function_names_it_and_leaves_its_jobs(
     assert special.result(30) == 6
 
 
-def test_a_bee_ends_when_only_jobs_remain_that_it_cant_run(
-    bee: NewBee, client: NewClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It names the function and exits 0, rather than waiting for somebody else's success."""
-    (tmp_path / "also_only_here.py").write_text("def triple(x):\n    return 3 * x\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import also_only_here  # type: ignore[import-not-found]  # noqa: PLC0415
-
-    executor = client()
-    executor.submit(also_only_here.triple, 2)
-    executor.flush()
-    helpless = bee("work")
-    assert helpless.wait() == 0
-    assert "also_only_here" in helpless.output
-
-
 def test_waiting_without_a_bee_is_warned_of_once(
     client: NewClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1054,6 +1054,31 @@ MUTANTS = [
         "pass",
         f"{OUTAGE}::test_a_claim_that_commits_after_its_connection_was_cut_is_given_back",
     ),
+    # Refusals
+    _sql(
+        "refused: those that are gone don't count beside others",
+        "client",
+        "refused",
+        "(count(t.incarnation) > 0",
+        "(true",
+        "test_refused.py::test_what_all_bees_refuse",
+    ),
+    _sql(
+        "refused: by all that are there",
+        "client",
+        "refused",
+        "count(t.incarnation) = (SELECT count(*) FROM there)",
+        "count(t.incarnation) <= (SELECT count(*) FROM there)",
+        "test_refused.py::test_what_all_bees_refuse",
+    ),
+    _python(
+        "refusals: who ran nothing for want of a key has failed",
+        "supervisor.py",
+        "def _leave_the_rest",
+        "self._leave(EXIT_CRASH)",
+        "pass",
+        "e2e/test_refusals.py::test_bees_that_are_in_the_wrong_place_have_failed",
+    ),
     # Signatures
     _python(
         "signature: compared",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
@@ -177,6 +178,10 @@ class BeeStore:
         """Keep in the jobset where this bee's results come from: the bee's own row goes with it."""
         self._run("note_host", data=self._host.encode(errors="replace"))
         self._is_noted = True
+
+    def refuse(self, function: int, reason: str) -> None:
+        """Say in the jobset why this bee can't run a function, for the clients that wait."""
+        self._run("refuse", function=function, data=json.dumps({"host": self._host, "reason": reason}).encode())
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.

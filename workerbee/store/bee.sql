@@ -127,6 +127,11 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
 -- A part of job 0, which no job is, named by the bee.
 INSERT INTO {part} (job, run, token, seq, data) VALUES (0, 0, %(bee)s, 0, %(data)s) ON CONFLICT DO NOTHING;
 
+-- name: refuse
+-- Why this bee can't run a function, for the clients that wait: as its host is kept, but by function.
+INSERT INTO {part} (job, run, token, seq, data) SELECT 0, 1, %(bee)s, %(function)s, %(data)s WHERE {here}
+ON CONFLICT DO NOTHING;
+
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
 WITH late AS (

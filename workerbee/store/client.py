@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -45,6 +46,15 @@ class Result(NamedTuple):
     function: int
     call: Stored
     end: Stored | None
+
+
+class Refused(NamedTuple):
+    """The function ``name`` that ``bees`` live bees can't run; the ``host`` of one, and its ``reason``."""
+
+    name: str
+    bees: int
+    host: str
+    reason: str
 
 
 class Cancelled(NamedTuple):
@@ -116,6 +126,10 @@ class ClientStore:
     def waiting_functions(self, functions: Iterable[int]) -> list[int]:
         """Those of these functions of which a job waits."""
         return [number for (number,) in self._run("waiting_functions", functions=array(functions))]
+
+    def refused(self) -> list[Refused]:
+        """Functions whose jobs wait in vain: all bees that are there have refused them, or those that were."""
+        return [Refused(name, bees, **json.loads(said)) for name, bees, said in self._run("refused")]
 
     def hand_over(self, stand_ins: Mapping[int, int]) -> int:
         """Have jobs that wait run by other functions; how many jobs."""

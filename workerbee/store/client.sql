@@ -240,6 +240,27 @@ WITH asked AS MATERIALIZED (
 SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job FROM outcomes) END,
        ARRAY(SELECT job FROM undecided), ARRAY(SELECT run FROM undecided), (SELECT count(*) FROM hinted), {durably};
 
+-- name: refused
+-- Functions whose jobs wait while all the bees that are there have refused them, or some have and none holds anything
+-- of this jobset; if no bee is there, those that were refused before. A refusal is a part of job 0, by function.
+WITH there AS (
+    SELECT incarnation FROM workerbee."bee$"
+     WHERE (jobset = {number} OR jobset IS NULL) AND lease_until > now() - interval '30 seconds'
+), waiting AS (
+    SELECT DISTINCT function FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND {here}
+)
+SELECT f.name, count(t.incarnation),
+       COALESCE(min(convert_from(p.data, 'UTF8')) FILTER (WHERE t.incarnation IS NOT NULL),
+                min(convert_from(p.data, 'UTF8')))
+  FROM waiting w JOIN {function} f ON f.number = w.function
+  JOIN {part} p ON p.job = 0 AND p.run = 1 AND p.seq = w.function
+  LEFT JOIN there t ON t.incarnation = p.token
+ GROUP BY f.number, f.name
+HAVING count(t.incarnation) = (SELECT count(*) FROM there)
+    OR (count(t.incarnation) > 0
+        AND NOT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL))
+ ORDER BY f.number;
+
 -- name: results
 -- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
 -- outcomes of all the pages before.

@@ -1,0 +1,32 @@
+"""What bees can't run, as the clients that wait for it hear of it."""
+
+from __future__ import annotations
+
+from tests.store.hive import Hive
+from workerbee.job import Function
+from workerbee.store.client import Refused
+
+
+def test_what_all_bees_refuse(hive: Hive) -> None:
+    """All that are there, or some where nobody does anything; of those that are gone only where nobody is left."""
+    function = hive.client.put_function(Function(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac"), b"i")
+    hive.add(1)
+    hive.add(1, function=function)
+    one, two, gone = hive.bee("a"), hive.bee("b"), hive.bee("0")
+    gone.refuse(function, "never")
+    hive.catalogue.leave(gone.incarnation)
+    assert hive.client.refused() == []
+    one.refuse(function, "no key")
+    one.refuse(function, "no key")
+    assert hive.client.refused() == [Refused("m:f", 1, "a", "no key")]
+    two.take()
+    assert hive.client.refused() == [], "the other one is at work"
+    two.refuse(function, "no such module")
+    assert hive.client.refused() == [Refused("m:f", 2, "a", "no key")]
+    hive.catalogue.leave(one.incarnation)
+    hive.catalogue.leave(two.incarnation)
+    assert [said[:2] for said in hive.client.refused()] == [("m:f", 0)]
+    three = hive.bee("c")
+    assert hive.client.refused() == []
+    three.take(2)
+    assert hive.client.refused() == []
