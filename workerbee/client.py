@@ -83,7 +83,8 @@ class Client:
         self._met: set[bytes] = set()  # functions since the program was looked at
         self._bee_draining = False
         self._hiring = threading.Lock()
-        self._cancel = self.cancel  # one object for all futures
+        self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
+        self._cancel, self._pass_on = self.cancel, self._interrupted  # one object each for all futures
         self._dispatcher = Dispatcher()
         self._call_later = self._dispatcher.put
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
@@ -136,7 +137,7 @@ class Client:
         if unique and (call.identity is None or not function.memo):
             self._say_that_nothing_is_remembered(function)
         self.latest = function
-        future = JobFuture(self._cancel, self._call_later)
+        future = JobFuture(self._cancel, self._call_later, self._pass_on)
         try:
             self.refuse_if_closing()
             if self._bee is not None and function.digest not in self._met:
@@ -155,7 +156,7 @@ class Client:
         """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
         futures = []
         for job, run in runs:
-            future = JobFuture(self._cancel, self._call_later)
+            future = JobFuture(self._cancel, self._call_later, self._pass_on)
             future.job, future.run, future.queued, future.inserted = job, run, False, ours
             futures.append(future)
         self._ledger.expect(futures)
@@ -241,6 +242,9 @@ class Client:
         for future in dict.fromkeys([*self._flusher.pending(), *self._ledger.clear()]):
             if not future.done():
                 future.resolve(None, error)
+
+    def _interrupted(self, interrupt: BaseException) -> None:
+        self.on_interrupt(interrupt)
 
     # Cancelling
 

@@ -31,6 +31,10 @@ def _call(task: Task) -> None:
     task()
 
 
+def _say_nothing(_interrupt: BaseException) -> None:
+    pass
+
+
 class _Observed:
     """An attribute that is made by the first look at it, which also notes that somebody has looked."""
 
@@ -57,14 +61,23 @@ class JobFuture(Future[Any]):
     _done_callbacks: Any = _Observed()
 
     # The superclass's __init__ would make all of these.
-    def __init__(self, cancel_job: Callable[[JobFuture], bool], call_later: Callable[[Task], None] = _call) -> None:
-        """``call_later`` runs the callbacks of a future that ends by itself."""
+    def __init__(
+        self,
+        cancel_job: Callable[[JobFuture], bool],
+        call_later: Callable[[Task], None] = _call,
+        say_what_goes_on: Callable[[BaseException], None] = _say_nothing,
+    ) -> None:
+        """``call_later`` runs the callbacks of a future that ends by itself.
+
+        ``say_what_goes_on`` is told of an interrupt of who waits for it.
+        """
         self._state = PENDING
         self._result = None
         self._exception = None
         self._observed = False
         self._cancel_job = cancel_job
         self._call_later = call_later
+        self._say_what_goes_on = say_what_goes_on
         self.job: int | None = None
         self.run: int | None = None
         self.queued = True  # not yet taken by the flusher
@@ -89,6 +102,14 @@ class JobFuture(Future[Any]):
             raise error
         finally:
             del error, self  # or the traceback would keep what has it
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the job has raised; see `concurrent.futures.Future.exception`."""
+        try:
+            return super().exception(timeout)
+        except KeyboardInterrupt as interrupt:
+            self._say_what_goes_on(interrupt)
+            raise
 
     def __repr__(self) -> str:
         state = {CANCELLED_AND_NOTIFIED: "cancelled"}.get(self._state, self._state).lower()

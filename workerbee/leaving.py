@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import weakref
+from functools import partial
 
 from workerbee.client import Client
 from workerbee.reading import Reading
@@ -18,8 +19,15 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 def see_off(client: Client) -> None:
-    """Have this client end in order when the interpreter does."""
+    """Have this client end in order when the interpreter does, and say what goes on when a session is interrupted."""
     _clients.add(client)
+    client.on_interrupt = partial(_waiter_interrupted, client)
+
+
+def _waiter_interrupted(client: Client, interrupt: BaseException) -> None:
+    """A program says it where it leaves the executor; a notebook or a REPL may do so never."""
+    if hasattr(sys, "ps1") and not client.jobset.temporary:
+        say_what_goes_on(client, interrupt)
 
 
 def interrupted(client: Client, error: BaseException) -> None:
@@ -46,8 +54,9 @@ def say_what_goes_on(client: Client, error: BaseException) -> None:
         client.log.warning("interrupted: what waits is cancelled, and what runs is stopped")
         return
     client.log.warning(
-        "interrupted: of %s %s; what runs here is finished, and the rest is left to bees elsewhere (%s). The same code "
-        "attaches to it, here or in any other process executor.cancel() stops it, and another interrupt ends at once",
+        "interrupted: of %s %s; until this executor is left it goes on with them, then it finishes what it runs and "
+        "leaves the rest to bees elsewhere (%s). The same code attaches to them, executor.cancel() stops them, here or "
+        "in any other process, and an interrupt while the executor is left ends it at once",
         client.jobset.name,
         *_state(client),
     )

@@ -127,6 +127,43 @@ def test_an_interrupt_outside_a_block_says_so_too(start: Callable[[str, str], Pr
         eventually(lambda: executor.progress() == (200, 0, 0, 0, 0), what="what ran being given back")
 
 
+#: A cell for each way to wait, interrupted in it, in a session that goes on.
+CELLS = """
+        import os, threading
+        sys.ps1 = ">>> "  # as a shell or a kernel has it
+
+        def is_waiting():
+            frame = sys._current_frames()[threading.main_thread().ident]
+            return frame.f_code.co_name == "wait" and frame.f_back.f_code.co_name == "exception"
+
+        def interrupt():
+            while not [*Path(path).parent.glob("nap.*")] or not is_waiting():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        futures = [executor.submit(nap, path, n) for n in range(200)]
+        for cell in (
+            lambda: futures[-1].result(),
+            lambda: futures[-1].exception(timeout=60),
+            lambda: list(executor.map(nap, [path] * 200, range(200))),
+        ):
+            try:
+                threading.Thread(target=interrupt).start()
+                cell()
+            except KeyboardInterrupt:
+                print("caught", flush=True)
+        executor.cancel()
+        executor.shutdown()
+"""
+
+
+def test_each_interrupt_of_a_session_says_what_goes_on(start: Callable[[str, str], Program]) -> None:
+    """Whatever waited outside a block; the executor is still there to be told to stop."""
+    said, logged = start("naps", CELLS).end(30)
+    assert said == "caught\n" * 3
+    assert len(re.findall(r"interrupted: of naps \d+ jobs wait and 1 run; .*executor\.cancel\(\)", logged)) == 3, logged
+
+
 @pytest.mark.parametrize("block", [INSIDE.format(wait=WAITS["map"], then="pass"), WAITS["map"]], ids=["in", "out"])
 def test_a_temporary_jobset_ends_with_its_interrupt(start: Callable[[str, str], Program], block: str) -> None:
     """Nobody else could have its results: what waits is cancelled, and what runs is stopped."""
