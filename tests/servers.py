@@ -66,6 +66,8 @@ if sys.platform == "linux":
 if os.getppid() != int(parent):
     sys.exit("whoever wanted this server has gone")
 kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WORKERBEE_", "LC_"))}
+if "PRELOAD_IN_SERVER" in kept:  # not here: what it shares would belong to another user
+    kept["LD_PRELOAD"] = kept.pop("PRELOAD_IN_SERVER")
 os.execve(command[0], command, {**kept, "LC_ALL": "C"})
 """
 

@@ -11,8 +11,8 @@ from workerbee.crew import End, Held, Task
 from workerbee.holdings import Holdings, Served
 from workerbee.job import Job
 from workerbee.messages import Unusable
+from workerbee.presence import Presence
 from workerbee.recorder import Recorder
-from workerbee.store import Catalogue
 
 
 class Refusals:
@@ -25,7 +25,7 @@ class Refusals:
         self,
         holdings: Holdings,
         recorder: Recorder,
-        catalogue: Catalogue,
+        presence: Presence,
         *,
         own: bool,
         tell: Callable[[dict[str, Any]], None],
@@ -33,7 +33,7 @@ class Refusals:
     ) -> None:
         self._holdings = holdings
         self._recorder = recorder
-        self._catalogue = catalogue
+        self._presence = presence
         self._own = own
         self._tell = tell
         self._log = log
@@ -68,7 +68,7 @@ class Refusals:
 
     def _is_last_resort(self, number: int) -> bool:
         """Whether this is a client's own bee, and there is no other that might do what it can't."""
-        return self._own and self._catalogue.live_bees(number) <= 1
+        return self._own and self._presence.is_alone_in(number)
 
     def _give_up(self, served: Served, function: int, reason: str) -> None:
         """Calls of a function that nobody can run fail, with the reason."""

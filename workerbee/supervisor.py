@@ -26,13 +26,13 @@ from workerbee.holdings import Holdings, Served
 from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
 from workerbee.lookout import Lookout
 from workerbee.messages import Unusable
+from workerbee.presence import BEAT, LEASE, Presence
 from workerbee.program import hash_seed
 from workerbee.recorder import Judge, Recorder
 from workerbee.refusals import Refusals
 from workerbee.runner_process import Launch, Record
 from workerbee.signing import Key
 from workerbee.store import (
-    QUERY_TIMEOUT,
     BeeFacts,
     BeeStore,
     Catalogue,
@@ -45,14 +45,10 @@ from workerbee.store import (
     schema,
 )
 
-#: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
-BEAT, LEASE = 0.5, 2.0
-#: The same for a bee in whose jobsets nothing is going on.
-IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
-#: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
-DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds for which a jobset is left alone in which nothing works.
 AVOID = 300.0
+#: No retry waits longer (seconds), but where a bee was told otherwise.
+LONGEST_PAUSE = 300.0
 #: Seconds between looks for work that no hint announced.
 POLL = (0.02, 5.0)
 #: Where hints of work are heard. Among so many bees, one does without after so many seconds with enough work, and
@@ -142,25 +138,26 @@ class Supervisor:
         # In a caller's own run nothing else says so.
         level = logging.WARNING if settings.only_functionless else logging.INFO
         self._recorder = Recorder(self._holdings, self._catalogue, self._crew, self._judge, log, level)
-        self._refusals = Refusals(
-            self._holdings, self._recorder, self._catalogue, own=settings.number is not None, tell=tell, log=log
-        )
-        self._facts: BeeFacts | None = None
         self._avoided: dict[int, float] = {}  # jobsets in which nothing works, and until when
-        self._generation = 0
         self._drain_by: float | None = None
         self._stop_now = self._said_draining = False
         self._started = time.monotonic()
         self._n_claimed = 0
-        self._next_reconcile = self._doubt_until = 0.0
-        self._next_beat = self._next_claim = self._next_look = 0.0
+        self._next_claim = self._next_look = 0.0
         self._pause = POLL[0]
         self._hungry_at = self._started
-        self._lively = True
         self._weight = 0.0  # bytes of functions that the last claim brought for each of its jobs
-        self._lease = IDLE_LEASE
-        self._n_bees = 1
         self._breaker = Breaker()
+        self._presence = Presence(
+            self._catalogue,
+            log,
+            holds=lambda: len(self._holdings) > 0,
+            rests=lambda: self._breaker.open,
+            on_given_up=self._come_back,
+            longest_pause=max(LONGEST_PAUSE, settings.max_failure_sleep),
+        )
+        is_clients = settings.number is not None
+        self._refusals = Refusals(self._holdings, self._recorder, self._presence, own=is_clients, tell=tell, log=log)
         self._lookout = Lookout(self._started)
         self._status = EXIT_CRASH
 
@@ -229,8 +226,8 @@ class Supervisor:
     def _hurry(self) -> None:
         """There may be work, here or with others that may need help soon."""
         self._next_claim = 0.0
-        self._lively = True
-        self._next_beat = min(self._next_beat, time.monotonic() + BEAT)
+        self._presence.lively = True
+        self._presence.beat_soon(BEAT)
 
     def _patiently(self, action: Callable[[], None]) -> None:
         retrying(action, patience=self._settings.reconnect_timeout, pause=self._pause_for, log=self._log)
@@ -245,7 +242,7 @@ class Supervisor:
 
     def _out_of_time(self) -> bool:
         """Whether to end without the database: drained with nothing in hand, or past the grace period."""
-        drained = self._drain_by is not None and (self._facts is None or time.monotonic() > self._drain_by)
+        drained = self._drain_by is not None and (not self._presence.has_arrived or time.monotonic() > self._drain_by)
         return self._stop_now or drained or self._over(self._settings.grace)
 
     def _over(self, grace: float = 0.0) -> bool:
@@ -258,7 +255,7 @@ class Supervisor:
         schema.ensure(self._connection)
         settings = self._settings
         jobset = self._find() if settings.jobset_id is not None or settings.number is not None else None
-        self._facts = BeeFacts(
+        facts = BeeFacts(
             self._incarnation,
             jobset and jobset.number,
             self._host,
@@ -267,8 +264,7 @@ class Supervisor:
             settings.workers,
         )
         self._connection.listen([WORK])
-        self._beat()
-        self._generation = self._connection.generation  # over none before it was anything claimed
+        self._presence.arrive(facts)
         if jobset is not None:
             self._serve(jobset)
         name = "every jobset" if jobset is None else jobset.name
@@ -314,7 +310,7 @@ class Supervisor:
                     jobset.key,
                     key.fingerprint,
                 )
-            store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._beat_if_due)
+            store = BeeStore(self._connection, jobset, self._incarnation, self._host, self._presence.beat_if_due)
             served = self._holdings.served[jobset.number] = Served(store, Scope(only=()))
             self._set_scope(served)
         return served
@@ -335,14 +331,11 @@ class Supervisor:
 
     def _round(self) -> None:
         now = time.monotonic()
-        if self._connection.generation != self._generation:
-            self._doubt_until, self._next_reconcile = now + DOUBT, now
-        if self._next_reconcile <= now < self._doubt_until:
+        if self._presence.must_reconcile(now):
             self._holdings.reconcile()
-            self._generation, self._next_reconcile = self._connection.generation, now + RECONCILE
-            self._next_beat = 0.0  # before anybody takes the end of the old connection for ours
+            self._presence.reconciled(now)
         self._settle()
-        self._beat_if_due()
+        self._presence.beat_if_due()
         if now >= self._next_look:
             self._next_look = now + BEAT
             self._holdings.stop_overtaken()
@@ -360,11 +353,12 @@ class Supervisor:
         self._sort_out(self._crew.collect())
         self._refusals.settle()
         self._holdings.return_booked()
+        self._recorder.n_bees = self._presence.n_bees
         self._recorder.record()
 
     def _sleep(self) -> float:
         now = time.monotonic()
-        timers = [self._next_beat]
+        timers = [self._presence.next_beat]
         if not self._recorder.idle:
             timers.append(now)
         if self._recorder.hints_due:
@@ -404,7 +398,7 @@ class Supervisor:
         if self._breaker.room is not None:
             self._next_claim = 0.0  # its end made room for another
         if self._breaker.open != was_open:
-            self._next_beat = 0.0
+            self._presence.beat_soon()
             if self._breaker.open:
                 self._log.warning(
                     "all that this bee tries fails: while others do well, it rests and tries one job a time"
@@ -412,31 +406,18 @@ class Supervisor:
 
     # Heartbeats, and what others left
 
-    def _beat_if_due(self) -> None:
-        if time.monotonic() >= self._next_beat:
-            self._beat()
-
-    def _beat(self) -> None:
-        assert self._facts is not None  # noqa: S101 (set by _arrive)
-        self._lively = bool(len(self._holdings)) or bool(
-            self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset)
-        )
-        beat, self._lease = (BEAT, LEASE) if self._lively else (IDLE_BEAT, IDLE_LEASE)
-        given_up, self._n_bees = self._catalogue.beat(self._facts, lease=self._lease, resting=self._breaker.open)
-        self._next_beat = time.monotonic() + beat * jitter.uniform(0.9, 1.1)
-        self._recorder.n_bees = self._n_bees
-        if given_up:
-            for number, served in list(self._holdings.served.items()):
-                with self._holdings.guard(number):
-                    served.store.came_back()
+    def _come_back(self) -> None:
+        """Others have taken this bee for dead: what they noted as lost is not."""
+        for number, served in list(self._holdings.served.items()):
+            with self._holdings.guard(number):
+                served.store.came_back()
 
     def _care(self, *, idle: bool) -> bool:
         """Put back what dead bees held; if ``idle``, help stragglers too. Whether that has brought or made work."""
-        assert self._facts is not None  # noqa: S101
-        if not self._lively:
+        if not (self._presence.lively and self._presence.may_judge()):
             return False
         made = False
-        for number in self._catalogue.held_elsewhere(self._incarnation, self._facts.jobset):
+        for number in self._presence.held_elsewhere():
             jobset = self._catalogue.find_jobset_by_number(number)
             if jobset is None or self._avoids(number):
                 continue
@@ -480,7 +461,7 @@ class Supervisor:
             self._next_claim = 0.0
             return
         if not n:
-            limit = lookout.pause(self._n_bees) if self._lively else self._settings.max_busywait_sleep
+            limit = lookout.pause(self._presence.n_bees) if self._presence.lively else self._settings.max_busywait_sleep
             self._pause = min(POLL[1], limit, self._pause * 2)
         self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
 
@@ -491,7 +472,7 @@ class Supervisor:
         does, if those listened that have enough to do.
         """
         if sated:
-            if self._n_bees >= CROWD and now > self._hungry_at + FED:
+            if self._presence.n_bees >= CROWD and now > self._hungry_at + FED:
                 self._connection.unlisten()
             return False
         self._hungry_at = now
@@ -502,9 +483,8 @@ class Supervisor:
 
     def _dampened(self, appetite: Appetite, now: float) -> Appetite:
         """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
-        assert self._facts is not None  # noqa: S101
         room = self._breaker.room
-        if room is None or (room == 0 and not self._catalogue.working_bees(self._facts)):
+        if room is None or (room == 0 and not self._presence.others_work()):
             return appetite
         held = self._holdings.n_open
         if room == 0 and (held or self._breaker.rest(now)):
@@ -529,7 +509,7 @@ class Supervisor:
 
     def _has_cared(self, now: float, *, idle: bool, sated: bool) -> bool:
         """Look after others, if it is time to; whether that has brought or made work."""
-        if not self._lookout.due(now, n_bees=self._n_bees, sated=sated):
+        if not self._lookout.due(now, n_bees=self._presence.n_bees, sated=sated):
             return False
         if self._care(idle=idle):
             return True
@@ -548,9 +528,8 @@ class Supervisor:
 
     def _offers(self) -> Iterator[Jobset]:
         """The jobsets to try, in a fair order."""
-        assert self._facts is not None  # noqa: S101
-        if self._facts.jobset is not None:
-            yield self._holdings.served[self._facts.jobset].store.jobset
+        if self._presence.jobset is not None:
+            yield self._holdings.served[self._presence.jobset].store.jobset
             return
         offers = self._catalogue.offers()
         jitter.shuffle(offers)
@@ -559,8 +538,7 @@ class Supervisor:
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
         # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
         known = self._records_of(store, batches)
-        if self._lease > LEASE:
-            self._next_beat = 0.0  # the lease of a bee without work is too long for one that has some
+        self._presence.took_work()
         for batch in batches:
             held = self._holdings.take(store.jobset, batch)
             self._n_claimed += len(batch.jobs)
@@ -604,13 +582,13 @@ class Supervisor:
     # Ending
 
     def _perhaps_exhausted(self) -> None:
-        assert self._facts is not None  # noqa: S101
-        if self._settings.busywait or self._facts.jobset is None or len(self._holdings):
+        number = self._presence.jobset
+        if self._settings.busywait or number is None or len(self._holdings):
             return
-        rest = self._catalogue.remaining(self._facts.jobset)
+        rest = self._catalogue.remaining(number)
         if not rest.any_batch:
             if rest.ever_added:
-                if self._is_all_done(self._facts.jobset):
+                if self._is_all_done(number):
                     self._leave()
             elif time.monotonic() > self._started + self._settings.wait:
                 self._tell({"event": "empty"})
@@ -620,7 +598,7 @@ class Supervisor:
                 )
                 raise Leaving(EXIT_CRASH)
             return
-        served = self._holdings.served[self._facts.jobset]
+        served = self._holdings.served[number]
         waiting = set(rest.functions or ())
         runnable = waiting.difference(served.scope.refused)
         if self._settings.functions:
@@ -702,7 +680,7 @@ class Supervisor:
         self._log.warning("%s was dropped while it was in use; its work ends here", jobset.name)
         self._crew.forget(jobset)
         self._tell({"event": "dropped", "number": jobset.number})
-        if self._facts is not None and self._facts.jobset == jobset.number:
+        if self._presence.jobset == jobset.number:
             raise Leaving(EXIT_CRASH)
 
     def _avoid(self, jobset: Jobset, error: Exception) -> None:
@@ -710,7 +688,7 @@ class Supervisor:
         reason = f"{jobset.name} is left alone: {' '.join(str(error).split()) or repr(error)}"
         self._log.error("%s", reason)
         self._avoided[jobset.number] = time.monotonic() + AVOID
-        if self._facts is not None and self._facts.jobset == jobset.number:
+        if self._presence.jobset == jobset.number:
             self._tell({"event": "broken", "error": reason})
             raise Leaving(EXIT_CRASH)
 

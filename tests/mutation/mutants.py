@@ -33,7 +33,7 @@ def _python(guard: str, file: str, within: str, old: str, new: str, *tests: str)
 
 START = "test_start_and_complete.py"
 FAIL, CANCEL, SPECULATE = "test_fail.py", "test_cancel_and_reopen.py", "test_speculate.py"
-BACK, TAKE = "test_release_and_rescue.py", "test_take_over.py"
+BACK, TAKE, CLOCK = "test_release_and_rescue.py", "test_take_over.py", "test_clock.py"
 FLUSHED = f"{START}::test_what_is_acknowledged_is_flushed_where_the_default_is_not_to[{{}}]"
 RUNNER, OUTAGE = "unit/test_runner.py", "e2e/test_outage.py"
 
@@ -51,7 +51,7 @@ MUTANTS = [
         "claim: a silent client",
         "bee",
         "claim",
-        "AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds')",
+        "AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')",
         "",
         "test_claim.py::test_jobs_of_a_silent_client_are_not_claimed",
     ),
@@ -436,9 +436,33 @@ MUTANTS = [
         "rescue: the server has been up",
         "bee",
         "rescue",
-        "AND pg_postmaster_start_time() < now() - make_interval(secs => 2 * %(lease)s)",
+        "AND pg_postmaster_start_time() NOT BETWEEN now() - make_interval(secs => 2 * %(lease)s) AND now()",
         "",
         f"{BACK}::test_nobody_judges_in_the_first_leases_of_the_server",
+    ),
+    _sql(
+        "rescue: the judge's own lease holds",
+        "bee",
+        "rescue",
+        "BETWEEN seen_at AND seen_at + (lease_until - seen_at) / 2",
+        ">= seen_at",
+        f"{CLOCK}::test_nobody_judges_after_a_step_before_it_is_served_again",
+    ),
+    _sql(
+        "rescue: the judge was seen since the clock was set back",
+        "bee",
+        "rescue",
+        "BETWEEN seen_at AND seen_at + (lease_until - seen_at) / 2",
+        "<= seen_at + (lease_until - seen_at) / 2",
+        f"{CLOCK}::test_nobody_judges_after_a_step_before_it_is_served_again",
+    ),
+    _sql(
+        "rescue: a heartbeat that lies ahead is none",
+        "bee",
+        "rescue",
+        "OR b.seen_at > now() + interval '2 seconds'",
+        "",
+        f"{CLOCK}::test_who_was_not_seen_since_the_clock_was_set_back_is_gone",
     ),
     _sql(
         "rescue: not from the living",
@@ -545,6 +569,14 @@ MUTANTS = [
         f"{BACK}::test_a_break_starts_the_service_anew",
     ),
     _sql(
+        "beat: a step of the clock starts the service anew",
+        "catalogue",
+        "beat",
+        "now() NOT BETWEEN b.seen_at AND b.lease_until",
+        "now() > b.lease_until",
+        f"{CLOCK}::test_nobody_judges_after_a_step_before_it_is_served_again",
+    ),
+    _sql(
         "beat: silence of an idle bee",
         "catalogue",
         "beat",
@@ -555,7 +587,7 @@ MUTANTS = [
     _python(
         "came back: a bee that is told says so",
         "supervisor.py",
-        "if given_up",
+        "def _come_back",
         "store.came_back()",
         "pass",
         "e2e/test_bee.py::test_a_zombies_success_changes_nothing",
@@ -677,9 +709,49 @@ MUTANTS = [
         "take over: a mark that moves",
         "bee",
         "take_over",
-        "AND COALESCE(marked_at, claimed_at) < now() - interval '200 milliseconds'",
-        "",
+        "NOT BETWEEN now() - interval '200 milliseconds' AND now() + interval '2 seconds'",
+        "IS NOT NULL",
         f"{TAKE}::test_a_mark_that_moves_is_left_in_peace",
+    ),
+    _sql(
+        "take over: a mark that lies ahead stands still",
+        "bee",
+        "take_over",
+        "NOT BETWEEN now() - interval '200 milliseconds' AND now() + interval '2 seconds'",
+        "< now() - interval '200 milliseconds'",
+        f"{CLOCK}::test_what_is_held_unbegun_since_before_the_clock_was_set_back_is_taken_over",
+    ),
+    _sql(
+        "claim: a client that was not seen since the clock was set back",
+        "bee",
+        "claim",
+        "seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds'",
+        "seen_at > now() - interval '10 seconds'",
+        f"{CLOCK}::test_nothing_is_claimed_of_a_client_that_was_not_seen_since",
+    ),
+    _sql(
+        "offers: a client that was not seen since the clock was set back",
+        "catalogue",
+        "offers",
+        "seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds'",
+        "seen_at > now() - interval '10 seconds'",
+        f"{CLOCK}::test_nothing_is_claimed_of_a_client_that_was_not_seen_since",
+    ),
+    _sql(
+        "set back: a pause that may have been begun since is left as it is",
+        "catalogue",
+        "set_back",
+        "due_at > now() + make_interval(secs => %(longest)s)",
+        "due_at > now()",
+        f"{CLOCK}::test_what_was_written_ahead_becomes_as_old_as_it_is",
+    ),
+    _sql(
+        "set back: done twice, it changes nothing",
+        "catalogue",
+        "set_back",
+        "WHERE seen_at > now() + interval '2 seconds'",
+        "WHERE true",
+        f"{CLOCK}::test_what_was_written_ahead_becomes_as_old_as_it_is",
     ),
     _sql(
         "take over: not from oneself",

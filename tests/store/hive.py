@@ -36,7 +36,7 @@ class Bee(BeeStore):
     def beat(self, *, lease: float = 60.0) -> bool:
         """A heartbeat; whether others have taken this bee for dead meanwhile."""
         facts = BeeFacts(self.incarnation, self.jobset.number, self.host, 1, "3.11", 1)
-        return Catalogue(self.connection).beat(facts, lease=lease, resting=False)[0]
+        return Catalogue(self.connection).beat(facts, lease=lease, resting=False).given_up
 
     def lapse(self) -> None:
         """Be silent until the lease is over."""

@@ -135,7 +135,15 @@ def test_a_live_bee_is_left_in_peace(hive: Hive) -> None:
     live, bee = hive.bee("a"), hive.bee("b")
     live.take()
     bee.take()
-    bee.lapse()
+    hive.run(
+        "UPDATE {bee} SET backend = -1 WHERE incarnation = %(b)s", b=str(bee.incarnation)
+    )  # by which it is suspect
+    eventually(
+        lambda: hive.run(
+            "SELECT 1 FROM {bee} WHERE incarnation = %(b)s AND seen_at < now() - interval '10 ms'",
+            b=str(bee.incarnation),
+        )
+    )
     assert bee.save() == []
 
 

@@ -53,6 +53,7 @@ RANKS = {
     "server": 6,
     "breaker": 6,
     "lookout": 6,
+    "presence": 6,
     "pace": 5,
     "runner_process": 5,
     "crew": 6,

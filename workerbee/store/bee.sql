@@ -11,7 +11,8 @@
 WITH allowed AS (
     SELECT FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL
-       AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds') AND {here}
+       AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
+       AND {here}
 ), ready AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
@@ -279,20 +280,24 @@ SELECT id, claim::text, jobs FROM workerbee."batch$"
 -- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough when
 -- the next heartbeat is overdue too) goes back: what had not started at its old place and as it was; what had started,
 -- each job alone, so that the next loss names its job. Only a bee that was itself served without a
--- break for two leases may judge, and not in the first two leases of the server. A job that takes a third
+-- break for two leases may judge, and not in the first two leases of the server. Where its clock is set, all leases
+-- look lapsed or all heartbeats lie ahead, the judge's own too: it isn't served before its next heartbeat, which starts
+-- its service anew, and until that is two leases old those that live have been heard. A job that takes a third
 -- bee on a third host with it waits a minute, in which they may come back, before anybody blames it.
 -- A header that has changed since this statement's snapshot is left for the next time: its holder lives,
 -- or somebody has just begun a copy that the snapshot doesn't show.
 WITH me AS (
     SELECT FROM workerbee."bee$"
      WHERE incarnation = %(bee)s AND served_since < now() - make_interval(secs => 2 * %(lease)s)
-       AND pg_postmaster_start_time() < now() - make_interval(secs => 2 * %(lease)s)
+       AND now() BETWEEN seen_at AND seen_at + (lease_until - seen_at) / 2
+       AND pg_postmaster_start_time() NOT BETWEEN now() - make_interval(secs => 2 * %(lease)s) AND now()
 ), silent AS MATERIALIZED (
     SELECT h.*, h.xmin AS version, COALESCE(b.host, '?') AS host,
            b.incarnation IS NOT NULL AND b.given_up_at IS NULL AS vanished
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee <> %(bee)s AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
+            OR b.seen_at > now() + interval '2 seconds'  -- before the clock was set back, and not since
             OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a
                                  WHERE a.pid = b.backend
@@ -371,7 +376,7 @@ WITH slow AS MATERIALIZED (
                    ELSE (started + cardinality(jobs)) / 2 END AS kept
       FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NOT NULL AND bee <> %(bee)s AND started < cardinality(jobs)
-       AND COALESCE(marked_at, claimed_at) < now() - interval '200 milliseconds'
+       AND COALESCE(marked_at, claimed_at) NOT BETWEEN now() - interval '200 milliseconds' AND now() + interval '2 seconds'
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
      ORDER BY COALESCE(marked_at, claimed_at) LIMIT 1 FOR UPDATE SKIP LOCKED
 ), shortened AS (

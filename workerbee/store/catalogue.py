@@ -59,6 +59,14 @@ class BeeFacts(NamedTuple):
     runners: int
 
 
+class Pulse(NamedTuple):
+    """What a bee hears at a heartbeat: if others had given it up, how many live, the server's clock (Unix seconds)."""
+
+    given_up: bool
+    n_bees: int
+    clock: float
+
+
 class Catalogue:
     """The shared tables, over one connection."""
 
@@ -210,12 +218,19 @@ class Catalogue:
 
     # Bees
 
-    def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> tuple[bool, int]:
-        """A heartbeat, good for ``lease`` seconds: whether others had given this bee up, and how many live."""
+    def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> Pulse:
+        """A heartbeat, good for ``lease`` seconds."""
         facts = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
         facts["bee"] = str(facts.pop("incarnation"))
-        [(given_up, n_bees)] = self._run("beat", **facts)
-        return bool(given_up), max(1, int(n_bees))
+        [(given_up, clock, n_bees)] = self._run("beat", **facts)
+        return Pulse(bool(given_up), max(1, int(n_bees)), clock)
+
+    def set_back(self, step: float, longest: float) -> None:
+        """Make older, by the ``step`` (seconds) that the server's clock was set back, what was written before.
+
+        A pause counts as such if it has more than the ``longest`` one to go.
+        """
+        self._run("set_back", step=step, longest=longest)
 
     def working_bees(self, bee: BeeFacts) -> int:
         """How many other bees that serve what this one does are alive and not resting."""

@@ -91,8 +91,8 @@ UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
 RETURNING next_job - %(n)s, {durably};
 
 -- name: beat
--- A heartbeat. served_since starts anew after a gap or another connection, because a bee that was cut off
--- itself can't tell who else is dead (a third of the lease is the longest that it is silent by itself). It
+-- A heartbeat. served_since starts anew after a gap, another connection or a step of the clock, because a bee that was
+-- cut off itself can't tell who else is dead (a third of the lease is the longest that it is silent by itself). It
 -- hears whether it was given up meanwhile: others may have taken its work. Bees are counted as far as a
 -- hundred, and estimated beyond: if each counted all at every heartbeat, many would do little else.
 WITH counted AS (
@@ -110,15 +110,40 @@ WITH counted AS (
            backend = excluded.backend, backend_start = excluded.backend_start,
            served_since = CASE WHEN (b.backend, b.backend_start)
                                     IS DISTINCT FROM (excluded.backend, excluded.backend_start)
-                                 OR now() > b.lease_until
+                                 OR now() NOT BETWEEN b.seen_at AND b.lease_until
                                  OR now() - b.seen_at > GREATEST(interval '2 seconds', (b.lease_until - b.seen_at) / 3)
                                THEN now() ELSE b.served_since END
     RETURNING given_up_at IS NOT NULL AS given_up, set_config('synchronous_commit', 'off', true)
 )
-SELECT given_up,
+SELECT given_up, extract(epoch FROM now())::double precision,
        CASE WHEN n < 100 THEN n ELSE GREATEST(n, (
            SELECT reltuples::bigint FROM pg_class WHERE oid = 'workerbee."bee$"'::regclass)) END AS n_bees
   FROM beat, counted;
+
+-- name: set_back
+-- The server's clock was set back by so many seconds. What lies further ahead than anything is written was written
+-- before, and becomes as old as it is; done twice, it changes nothing. What somebody has locked speaks for itself soon.
+WITH bees AS (
+    UPDATE workerbee."bee$" b
+       SET seen_at = seen_at - make_interval(secs => %(step)s), served_since = now(),
+           lease_until = lease_until - make_interval(secs => %(step)s)
+     WHERE incarnation IN (SELECT incarnation FROM workerbee."bee$" WHERE seen_at > now() + interval '2 seconds'
+                              FOR UPDATE SKIP LOCKED)
+), clients AS (
+    UPDATE workerbee."jobset$" j SET seen_at = seen_at - make_interval(secs => %(step)s)
+     WHERE number IN (SELECT number FROM workerbee."jobset$" WHERE seen_at > now() + interval '10 seconds'
+                         FOR UPDATE SKIP LOCKED)
+), pauses AS (
+    UPDATE workerbee."batch$" b SET due_at = due_at - make_interval(secs => %(step)s)
+     WHERE id IN (SELECT id FROM workerbee."batch$"
+                   WHERE claim IS NULL AND due_at > now() + make_interval(secs => %(longest)s) FOR UPDATE SKIP LOCKED)
+)
+UPDATE workerbee."batch$" b
+   SET claimed_at = CASE WHEN claimed_at > now() THEN claimed_at - make_interval(secs => %(step)s) ELSE claimed_at END,
+       marked_at = CASE WHEN marked_at > now() THEN marked_at - make_interval(secs => %(step)s) ELSE marked_at END
+ WHERE id IN (SELECT id FROM workerbee."batch$"
+               WHERE claim IS NOT NULL AND GREATEST(claimed_at, marked_at) > now() + interval '2 seconds'
+                 FOR UPDATE SKIP LOCKED);
 
 -- name: leave
 -- A bee that ends in order; whatever it still holds is claimable at once.
@@ -192,7 +217,8 @@ SELECT j.*
  CROSS JOIN LATERAL (
        SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
         WHERE number = o.jobset AND dropped_at IS NULL
-          AND (seen_at IS NULL OR seen_at > now() - interval '10 seconds') LIMIT 1) j;
+          AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
+        LIMIT 1) j;
 
 -- name: held_elsewhere
 -- Jobsets in which other bees hold work: where something may lapse, or lag. Every bee asks with each

@@ -1,0 +1,163 @@
+"""That a bee is there, as the others see it: its heartbeats and its lease, and when it may judge others by theirs.
+
+It is not to judge while it can't know. After its connection was cut, what it had sent before may still be done; and
+after the server's clock was set, everybody's lease looks lapsed, or lies ahead. That it was set, a bee knows by its own
+monotonic clock, which never is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from math import inf
+
+from workerbee.store import QUERY_TIMEOUT, BeeFacts, Catalogue, jitter
+
+#: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
+BEAT, LEASE = 0.5, 2.0
+#: The same for a bee in whose jobsets nothing is going on.
+IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
+#: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
+DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
+#: Seconds after which every bee that lives has beaten; by which two clocks may part between two heartbeats.
+ALL_HEARD, DRIFT = 10.0, 0.5
+
+
+class ServerClock:
+    """Tells a step of the server's clock, beside this process's monotonic one, from a statement under way."""
+
+    def __init__(self) -> None:
+        self._ahead: tuple[float, float] | None = None  # the least and the most that it may be
+
+    def step(self, sent: float, clock: float, received: float) -> float:
+        """Seconds by which it was surely set since the last reading, forward or (less than 0) back; 0.0: it wasn't.
+
+        It was read as ``clock``, at some time between ``sent`` and ``received`` of the monotonic clock.
+        """
+        low, high = clock - received, clock - sent
+        least, most = self._ahead or (low, high)
+        self._ahead = low, high
+        step = max(0.0, low - most) + min(0.0, high - least)
+        return step if abs(step) > DRIFT else 0.0
+
+
+class Presence:
+    """One bee's heartbeats over one connection. They say whether it rests, and are quick while work is held."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        log: logging.Logger,
+        *,
+        holds: Callable[[], bool],
+        rests: Callable[[], bool],
+        on_given_up: Callable[[], None],
+        longest_pause: float,
+    ) -> None:
+        """``on_given_up`` is called after others took this bee for dead; no retry waits the ``longest_pause``."""
+        self._catalogue = catalogue
+        self._log = log
+        self._holds, self._rests, self._on_given_up = holds, rests, on_given_up
+        self._longest_pause = longest_pause
+        self._facts: BeeFacts | None = None
+        self._clock = ServerClock()
+        self._last_step, self._to_set_back = -inf, 0.0
+        self._generation = 0
+        self._next_reconcile = self._doubt_until = 0.0
+        self._lease = IDLE_LEASE
+        self.next_beat = 0.0
+        self.n_bees = 1
+        #: Whether work is held, here or elsewhere, as far as this bee knows.
+        self.lively = True
+
+    @property
+    def has_arrived(self) -> bool:
+        return self._facts is not None
+
+    @property
+    def jobset(self) -> int | None:
+        """The number of the only jobset that the bee serves; None if it serves them all, or isn't there yet."""
+        return self._facts and self._facts.jobset
+
+    def arrive(self, facts: BeeFacts) -> None:
+        """Be there from now on."""
+        self._facts = facts
+        self.beat()
+        self._generation = self._catalogue.connection.generation  # nothing was claimed over earlier connections
+
+    # Heartbeats
+
+    def beat_if_due(self) -> None:
+        if time.monotonic() >= self.next_beat:
+            self.beat()
+
+    def beat_soon(self, seconds: float = 0.0) -> None:
+        """Let the next heartbeat come in so many seconds, if not earlier."""
+        self.next_beat = min(self.next_beat, time.monotonic() + seconds)
+
+    def beat(self) -> None:
+        self.lively = self._holds() or bool(self.held_elsewhere())
+        beat, self._lease = (BEAT, LEASE) if self.lively else (IDLE_BEAT, IDLE_LEASE)
+        sent = time.monotonic()
+        pulse = self._catalogue.beat(self._known, lease=self._lease, resting=self._rests())
+        received = time.monotonic()
+        self.next_beat = received + beat * jitter.uniform(0.9, 1.1)
+        self.n_bees = pulse.n_bees
+        if step := self._clock.step(sent, pulse.clock, received):
+            self._note_step(step)
+        if self._to_set_back:
+            self._catalogue.set_back(self._to_set_back, self._longest_pause)
+            self._to_set_back = 0.0
+        if pulse.given_up:
+            self._on_given_up()
+
+    def took_work(self) -> None:
+        """The lease of a bee without work is too long for one that has some."""
+        if self._lease > LEASE:
+            self.beat_soon()
+
+    def _note_step(self, step: float) -> None:
+        self._last_step = time.monotonic()
+        self._to_set_back = max(0.0, -step)
+        way = "back" if step < 0 else "forward (or this machine slept)"
+        self._log.warning("the server's clock was set %s by %.1f s; nothing is lost by that", way, abs(step))
+
+    @property
+    def _known(self) -> BeeFacts:
+        assert self._facts is not None  # noqa: S101 (set by arrive)
+        return self._facts
+
+    # The others
+
+    def held_elsewhere(self) -> list[int]:
+        """The jobsets in which other bees hold work."""
+        return self._catalogue.held_elsewhere(self._known.incarnation, self._known.jobset)
+
+    def others_work(self) -> bool:
+        """Whether other bees that serve what this one does are alive and not resting."""
+        return self._catalogue.working_bees(self._known) > 0
+
+    def may_judge(self) -> bool:
+        """Whether this bee beats as often as those that hold work, and has been served for two leases since a step."""
+        return self._lease <= LEASE and self._settled(2 * LEASE)
+
+    def is_alone_in(self, number: int) -> bool:
+        """Whether no other bee serves this jobset; False where some may not have been heard since a step."""
+        return self._settled(ALL_HEARD) and self._catalogue.live_bees(number) <= 1
+
+    def _settled(self, seconds: float) -> bool:
+        return time.monotonic() > self._last_step + seconds
+
+    # After a cut
+
+    def must_reconcile(self, now: float) -> bool:
+        """Whether what this bee holds may differ from what the server says, as its connection was cut lately."""
+        if self._catalogue.connection.generation != self._generation:
+            self._doubt_until, self._next_reconcile = now + DOUBT, now
+        return self._next_reconcile <= now < self._doubt_until
+
+    def reconciled(self, now: float) -> None:
+        """It was compared."""
+        self._generation, self._next_reconcile = self._catalogue.connection.generation, now + RECONCILE
+        self.beat_soon()  # before anybody takes the end of the old connection for ours
