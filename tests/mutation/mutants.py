@@ -139,7 +139,7 @@ MUTANTS = [
             ("get a function", "client", "get_function"),
             ("get functions", "bee", "get_functions"),
             ("name functions", "bee", "functions_named"),
-            ("put a part", "client", "put_part"),
+            ("put a part", "client", "put_parts"),
             ("reopen", "client", "reopen"),
             ("cancel", "client", "cancel"),
             ("look for ends", "client", "finished"),
@@ -837,7 +837,7 @@ MUTANTS = [
     _sql(
         "parts: a token for each try",
         "client",
-        "get_part",
+        "get_parts",
         "AND token = %(token)s",
         "AND %(token)s::uuid IS NOT NULL",
         "test_add.py::test_parts_of_one_try_are_not_mixed_with_another",

@@ -43,13 +43,13 @@ def test_functions_come_back_as_they_were(hive: Hive, shared: Database) -> None:
     store = ClientStore(line, hive.jobset, uuid4())
     numbers = store.put_functions({large: b"i", small: b"i"})
     assert store.put_function(large, b"i") == numbers[b"a"]
-    assert line.longest < 1_000_000
+    assert line.longest < 9_000_000
     alive: list[None] = []
     bee = BeeStore(line, hive.jobset, uuid4(), "host", lambda: alive.append(None))
     for known in (store.get_function, bee.get_function):
         assert known(numbers[b"a"]) == large._replace(number=numbers[b"a"])
         assert known(numbers[b"b"]) == small._replace(number=numbers[b"b"])
-    assert len(alive) > 10
+    assert len(alive) > 5
     assert {row.codec.partition(";parts")[0] for row in store.versions("f")} == {"pickle;version=00"}
     line.close()
 

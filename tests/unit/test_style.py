@@ -95,7 +95,7 @@ STEPS = {
     "ended_badly_after": "_candidates",
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
-    "get_part": "_get_all",
+    "get_parts": "_get_all",
     "hold_jobset": "_drop_tables",
     "functions_stored": "put_functions",
     "late": "complete",
@@ -106,7 +106,7 @@ STEPS = {
     "make_view": "create_jobset",
     "mark_dropped": "drop_jobset",
     "open_after": "_candidates",
-    "put_part": "_put_all",
+    "put_parts": "_put_all",
     "schema_version": "_present",
     "server_facts": "_present",
 }

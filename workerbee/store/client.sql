@@ -128,13 +128,21 @@ SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status::text, j.func
 SELECT encode(digest, 'hex'), encode(key, 'hex'), id FROM {job}
  WHERE (digest = ANY (%(digests)s) OR key = ANY (%(keys)s)) AND {here};
 
--- name: put_part
--- A large value travels ahead of its row in parts, so that no statement takes longer than a lease.
-INSERT INTO {part} (job, run, token, seq, data) SELECT %(job)s, %(run)s, %(token)s, %(seq)s, %(data)s WHERE {here}
+-- name: put_parts
+-- A large value travels ahead of its row in parts, as many at once as a part of a lease allows: they are cut here, all
+-- of one size, so that also who has a slower link can read them one by one.
+INSERT INTO {part} (job, run, token, seq, data)
+SELECT %(job)s, %(run)s, %(token)s, %(first)s::integer + n,
+       substring(d.data FROM n * %(size)s::integer + 1 FOR %(size)s::integer)
+  FROM (SELECT %(data)s::bytea AS data) d
+ CROSS JOIN LATERAL generate_series(0, (octet_length(d.data) - 1) / %(size)s::integer) AS n
+ WHERE {here}
 ON CONFLICT DO NOTHING;
 
--- name: get_part
-SELECT data FROM {part} WHERE job = %(job)s AND run = %(run)s AND token = %(token)s AND seq = %(seq)s;
+-- name: get_parts
+SELECT data FROM {part}
+ WHERE job = %(job)s AND run = %(run)s AND token = %(token)s AND seq BETWEEN %(first)s AND %(last)s
+ ORDER BY seq;
 
 -- name: reopen
 -- A new run of jobs that had failed or been cancelled. The primary key of (job, run) lets one of many

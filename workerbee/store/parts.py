@@ -15,9 +15,12 @@ from uuid import UUID, uuid4
 
 from workerbee.job import READABLE, TWINNED
 from workerbee.store.connection import Row
+from workerbee.store.ration import Ration
 
 #: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
 LARGE, PART = 1_000_000, 250_000
+#: Parts in one statement, as far as it takes no longer than this (seconds): a part of the lease.
+AT_ONCE, HASTE = 16, 0.5
 PARTS = "parts"
 #: The functions' parts belong to no job. (The hosts of bees are kept as a part 0 of this one.)
 NO_JOB = 0
@@ -44,10 +47,15 @@ def put_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tupl
 def _put_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, data: bytes) -> int:
     """How many parts it were."""
     view = memoryview(data)
-    starts = range(0, len(data), PART)
-    for n, start in enumerate(starts, 1):
-        run("put_part", job=job, run=run_number, token=str(token), seq=n, data=view[start : start + PART])
-    return len(starts)
+    ration = Ration(AT_ONCE, HASTE)
+    n = 0
+    while n * PART < len(data):
+        with ration.use() as moved:
+            some = view[n * PART : n * PART + ration.bytes // PART * PART]
+            run("put_parts", job=job, run=run_number, token=str(token), first=n + 1, size=PART, data=some)
+            moved.rows, moved.bytes = -(-len(some) // PART), len(some)
+        n += moved.rows
+    return n
 
 
 def written(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, str, str]:
@@ -92,8 +100,14 @@ def get_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tupl
 
 def _get_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, n: int) -> bytes:
     """The parts together. Raises ValueError if one isn't there."""
-    whole = bytearray()
-    for seq in range(1, n + 1):
-        [(data,)] = run("get_part", job=job, run=run_number, token=str(token), seq=seq)
-        whole += data
-    return bytes(whole)
+    whole: list[memoryview] = []
+    ration = Ration(AT_ONCE, HASTE)
+    while len(whole) < n:
+        with ration.use() as moved:
+            first, last = len(whole) + 1, min(n, len(whole) + ration.bytes // PART)
+            rows = run("get_parts", job=job, run=run_number, token=str(token), first=first, last=last)
+            moved.rows, moved.bytes = len(rows), sum(len(data) for (data,) in rows)
+        whole += [data for (data,) in rows]
+        if len(whole) < last:
+            raise ValueError("a part isn't there")
+    return b"".join(whole)
