@@ -140,7 +140,8 @@ class JobsetNotFoundError(WorkerbeeError, LookupError):
         if empty_for is not None:
             advice = (
                 f"has had no job in {empty_for:g} s; add jobs to it first, or wait for them "
-                "with run(..., busywait=True)"
+                "with run(..., busywait=True); where who set it up has ended before it added any, "
+                "run this program again: setup_jobset() is then True for one process, which adds them"
             )
         super().__init__(f"the jobset {jobset_id!r} {advice}")
         self.jobset_id = jobset_id
