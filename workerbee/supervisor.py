@@ -531,9 +531,9 @@ class Supervisor:
         if self._presence.jobset is not None:
             yield self._holdings.served[self._presence.jobset].store.jobset
             return
-        offers = self._catalogue.offers()
-        jitter.shuffle(offers)
-        yield from (jobset for jobset in offers if not self._avoids(jobset.number))
+        for offers in self._catalogue.offers():
+            jitter.shuffle(offers)
+            yield from (jobset for jobset in offers if not self._avoids(jobset.number))
 
     def _take(self, store: BeeStore, batches: list[Batch]) -> list[Batch]:
         # Before anything is booked: what an outage interrupts here is a claim that we don't know of.

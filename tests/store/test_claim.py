@@ -97,9 +97,9 @@ def test_jobs_of_a_silent_client_are_not_claimed(line: Connection) -> None:
     bee = hive.bee()
     hive.run("UPDATE {jobset} SET seen_at = now() - interval '11 seconds' WHERE number = {number}")
     assert bee.claim(1, 1, ANY) == []
-    assert hive.jobset.number not in [j.number for j in hive.catalogue.offers()]
+    assert hive.jobset.number not in [j.number for offers in hive.catalogue.offers() for j in offers]
     assert hive.catalogue.touch_client(hive.jobset)
-    assert hive.jobset.number in [j.number for j in hive.catalogue.offers()]
+    assert hive.jobset.number in [j.number for offers in hive.catalogue.offers() for j in offers]
     assert ids_of(bee.take(2)) == [1, 2]
 
 
@@ -150,9 +150,24 @@ def test_offers_name_each_jobset_with_work(line: Connection) -> None:
     held.bee().take()
     delayed.add(1, due=4e9)
     due.add(1, due=1.0)
-    offered = {j.number for j in waiting.catalogue.offers()}
+    offered = {j.number for offers in waiting.catalogue.offers() for j in offers}
     assert {waiting.jobset.number, due.jobset.number} <= offered
     assert not {held.jobset.number, delayed.jobset.number} & offered
+
+
+def test_offers_come_in_portions(line: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobsets have work, each is offered in its turn, waiting or due, and once in a look at all."""
+    monkeypatch.setattr("workerbee.store.catalogue.OFFERS", 3)
+    hives = [Hive(line) for _ in range(7)]
+    for n, hive in enumerate(hives):
+        hive.add(1, due=1.0 if n % 2 else None)
+    catalogue, numbers = hives[0].catalogue, {hive.jobset.number for hive in hives}
+    firsts = [{j.number for j in next(catalogue.offers())} for _ in range(40)]
+    assert all(len(first) <= 3 for first in firsts)
+    assert set.union(*firsts) >= numbers
+    offered = [j.number for offers in catalogue.offers() for j in offers]
+    assert numbers <= set(offered)
+    assert len(offered) == len(set(offered))
 
 
 def test_a_claim_that_a_crash_undoes_leads_to_one_outcome(run_directory: Path) -> None:

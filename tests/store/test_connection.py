@@ -161,7 +161,7 @@ def live(line: Connection) -> None:
     one, two = hive.bee("one"), hive.bee("two")
     assert one.functions_named("f") == (number,)
     assert one.get_function(number) is not None
-    assert [j.number for j in catalogue.offers()].count(hive.jobset.number) == 1
+    assert [j.number for offers in catalogue.offers() for j in offers].count(hive.jobset.number) == 1
     first = one.take(6, 3)
     assert one.start(first, 4)[0] == 4
     one.succeed(first, 1, 2, close=False)

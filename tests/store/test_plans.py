@@ -8,9 +8,11 @@ keeps its plans, so that those made while the tables were nearly empty have to b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
 
 from tests.servers import Server
@@ -164,7 +166,7 @@ def watch(hive: Hive, bee: Bee) -> None:
 def serve_all(hive: Hive, bee: Bee) -> None:
     bee.beat()
     catalogue = type(hive.catalogue)(bee.connection)
-    catalogue.offers()
+    list(catalogue.offers())
     catalogue.held_elsewhere(bee.incarnation, None)
     catalogue.counts(hive.jobset.number)
     catalogue.live_bees(hive.jobset.number)
@@ -187,6 +189,18 @@ def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[
             touched = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
             what = f"{node['Node Type']} {table or ''} {node.get('Index Name', '')}"
             assert touched <= MOST, f"{verbs.__name__}: {what} touches {touched} rows"
+
+
+@pytest.mark.parametrize("what", ["LIMIT 10", "ORDER BY id DESC LIMIT 10", "WHERE id = 5000"])
+def test_the_view_reads_what_is_asked_for(crowd: Crowd, what: str) -> None:
+    """By a psql that knows nothing of how we plan."""
+    hive, _, explaining = crowd
+    with closing(psycopg2.connect(explaining._dsn)) as psql, psql.cursor() as cursor:
+        cursor.execute(f'EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM workerbee."{hive.jobset.id}" {what}')
+        [[explained]] = cursor.fetchall()
+    for node in nodes(explained[0]["Plan"]):
+        touched = node["Actual Rows"] * node["Actual Loops"]
+        assert touched <= MOST, f"{node['Node Type']} {node.get('Relation Name', '')} touches {touched} rows"
 
 
 def test_a_batch_is_closed_by_its_key(crowd: Crowd) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -10,6 +11,9 @@ from psycopg2 import errors, sql
 from workerbee.job import Jobset
 from workerbee.store import queries
 from workerbee.store.connection import Connection, Row
+
+#: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
+OFFERS = 50
 
 
 class Counts(NamedTuple):
@@ -72,6 +76,7 @@ class Catalogue:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._offered = 0  # where the next look begins
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(queries.shared("catalogue.sql")[name], params)
@@ -247,9 +252,16 @@ class Catalogue:
         """The runners of the bees that serve this jobset and take work."""
         return int(self._run("live_runners", number=number)[0][0])
 
-    def offers(self) -> list[Jobset]:
-        """Jobsets with something to claim."""
-        return [_jobset([row]) for row in self._run("offers")]  # type: ignore[misc]
+    def offers(self) -> Iterator[list[Jobset]]:
+        """The jobsets with something to claim, each once, in portions, from where the last look was ended."""
+        began = self._offered
+        for start, until in ((began, 2**31 - 1), (0, began)):
+            after, more = start, start < until
+            while more:
+                rows = self._run("offers", after=after, until=until, n=OFFERS)
+                more = len(rows) == OFFERS
+                self._offered = after = rows[-1][0] if more else 0
+                yield [found for _, *row in rows if row[0] is not None and (found := _jobset([tuple(row)]))]
 
     def held_elsewhere(self, incarnation: UUID, jobset: int | None) -> list[int]:
         """Jobsets in which other bees hold work."""

@@ -201,24 +201,36 @@ SELECT count(*) FROM workerbee."bee$"
    AND (jobset IS NULL OR %(jobset)s::integer IS NULL OR jobset = %(jobset)s);
 
 -- name: offers
--- Jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset.
-WITH RECURSIVE offered AS (
-    (SELECT jobset FROM workerbee."batch$"
-      WHERE claim IS NULL AND due_at IS NULL ORDER BY jobset LIMIT 1)
+-- The next jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset. Those that
+-- nobody may serve now come without their facts, for they count as well.
+WITH RECURSIVE ready AS (
+    (SELECT jobset, 1 AS n FROM workerbee."batch$"
+      WHERE claim IS NULL AND due_at IS NULL AND jobset > %(after)s AND jobset <= %(until)s
+      ORDER BY jobset LIMIT 1)
     UNION ALL
     SELECT (SELECT jobset FROM workerbee."batch$"
-             WHERE claim IS NULL AND due_at IS NULL AND jobset > o.jobset ORDER BY jobset LIMIT 1)
-      FROM offered o WHERE o.jobset IS NOT NULL
+             WHERE claim IS NULL AND due_at IS NULL AND jobset > r.jobset AND jobset <= %(until)s
+             ORDER BY jobset LIMIT 1), n + 1
+      FROM ready r WHERE r.jobset IS NOT NULL AND n < %(n)s
 ), due AS (
-    SELECT DISTINCT jobset FROM workerbee."batch$" WHERE claim IS NULL AND due_at <= now()
+    (SELECT jobset, 1 AS n FROM workerbee."batch$"
+      WHERE claim IS NULL AND due_at <= now() AND jobset > %(after)s AND jobset <= %(until)s
+      ORDER BY jobset LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobset FROM workerbee."batch$"
+             WHERE claim IS NULL AND due_at <= now() AND jobset > d.jobset AND jobset <= %(until)s
+             ORDER BY jobset LIMIT 1), n + 1
+      FROM due d WHERE d.jobset IS NOT NULL AND n < %(n)s
 )
-SELECT j.*
-  FROM (SELECT jobset FROM offered UNION SELECT jobset FROM due) o
- CROSS JOIN LATERAL (
+SELECT o.jobset, j.*
+  FROM (SELECT jobset FROM (SELECT jobset FROM ready UNION SELECT jobset FROM due) u
+         WHERE jobset IS NOT NULL ORDER BY jobset LIMIT %(n)s) o
+  LEFT JOIN LATERAL (
        SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
         WHERE number = o.jobset AND dropped_at IS NULL
           AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
-        LIMIT 1) j;
+        LIMIT 1) j ON true
+ ORDER BY o.jobset;
 
 -- name: held_elsewhere
 -- Jobsets in which other bees hold work: where something may lapse, or lag. Every bee asks with each

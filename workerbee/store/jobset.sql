@@ -72,8 +72,9 @@ CREATE TABLE {part} (
 ALTER TABLE {part} ALTER data SET STORAGE EXTERNAL;
 
 -- name: make_view
--- What a person sees who selects from the jobset by its name: one row a job. A dropped jobset's view may
--- still be there, if somebody was reading it then.
+-- What a person sees who selects from the jobset by its name: one row a job. What belongs to a job is looked up for
+-- it, and of headers only the held ones are looked at, so that a LIMIT reads little however many jobs there are. A
+-- dropped jobset's view may still be there, if somebody was reading it then.
 DROP VIEW IF EXISTS {view};
 CREATE VIEW {view} AS
 SELECT j.id,
@@ -90,12 +91,13 @@ SELECT j.id,
             WHEN a.n_failed > 0 THEN 'retrying'
             ELSE 'waiting' END AS status
   FROM {job} j
-  LEFT JOIN (SELECT job, max(run) AS run FROM {run} GROUP BY job) r ON r.job = j.id
+  LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
   LEFT JOIN (SELECT u.job, h.run, u.n, h.bee, h.claimed_at, h.started
                FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY u (job, n)
-              WHERE h.jobset = {number} AND h.copy_of IS NULL) b
+              WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.copy_of IS NULL) b
          ON b.job = j.id AND b.run = COALESCE(r.run, 1) AND o.status IS NULL
-  LEFT JOIN (SELECT job, run, count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
-                    count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed
-               FROM {attempt} GROUP BY job, run) a ON a.job = j.id AND a.run = COALESCE(r.run, 1);
+  LEFT JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
+              count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed
+         FROM {attempt} WHERE job = j.id AND run = COALESCE(r.run, 1)) a ON true;
