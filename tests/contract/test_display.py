@@ -26,7 +26,7 @@ def shown(executor: WorkerbeeExecutor) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", OURS)
 def test_counts_and_bees_are_shown(make: Make) -> None:
-    """With the jobset's name; what never happened isn't mentioned."""
+    """The jobs by state, with the jobset's name; a state in which none is isn't mentioned."""
     executor = make(2)
     wait([executor.submit(jobs.reciprocal, n) for n in range(3)])
     eventually(lambda: shown(executor).get("completed") == "2")
@@ -34,8 +34,6 @@ def test_counts_and_bees_are_shown(make: Make) -> None:
     table.pop("server")
     assert table == {
         "jobset": executor._client.jobset.name,
-        "open": "0",
-        "added": "3",
         "completed": "2",
         "failed": "1",
         "bees": "1",
@@ -77,6 +75,6 @@ def test_a_database_that_gives_no_answer_isnt_waited_for(
     with FaultProxy("127.0.0.1", database.server.port) as proxy:
         executor = maker(kind, proxy.dsn(database.dsn))(0)
         proxy.stall()
-        assert "no answer in time" in shown(executor)["state"]
+        assert "no answer" in shown(executor)["state"]
         proxy.resume()
         executor.shutdown()
