@@ -86,7 +86,8 @@ def main(**options: Any) -> None:
     """Claim and run the jobs of JOBSET_ID, or of every jobset, until all are done.
 
     SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
-    it all back at once. Exit status: 0 nothing left to do, or stopped; 2 usage; 69 no database; 70 no such
+    it all back at once. SIGHUP (but under nohup), SIGUSR1, SIGUSR2 and SIGXCPU, by which batch systems warn: the same,
+    once. Exit status: 0 nothing left to do, or stopped; 2 usage; 69 no database; 70 no such
     jobset, or it can't go on, or it ran nothing because here is no key file, another key, or not what the functions
     are imported from; 75 lifetime or number of jobs reached.
     """
@@ -132,11 +133,22 @@ def _run(
 
 
 def _on_signals(supervisor: Supervisor) -> None:
+    warned = False
+
     def stop(_: int, __: FrameType | None) -> None:
+        nonlocal warned
+        warned = True
         supervisor.drain()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    def warn(number: int, frame: FrameType | None) -> None:
+        if not warned:  # SIGXCPU comes every second
+            stop(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, warn)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -235,6 +236,33 @@ def test_a_second_signal_gives_everything_back_at_once(
     assert statuses(database) == {"waiting": 1}
     assert not attempts(database)
     assert database.execute('SELECT FROM workerbee."bee$"') == []
+
+
+def test_a_warning_of_a_batch_system_drains_a_bee(bee: NewBee, client: NewClient, record: Path, gate: Path) -> None:
+    """It finishes what it runs, however often it is warned; under nohup a hangup means nothing."""
+    warnings = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+    bees = [bee("work", "--busywait") for _ in warnings]
+    executor = client().with_options(speculate=False)
+    futures = [executor.submit(jobs.gated, str(record), n, str(gate)) for n in range(len(bees))]
+    eventually(lambda: len(jobs.noted(record)) == len(bees))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        immune = bee("work", "--busywait")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    immune.says("serves")
+    immune.process.send_signal(signal.SIGHUP)
+    for one, warning in zip(bees, warnings, strict=True):
+        one.process.send_signal(warning)
+        one.says("claiming nothing more")
+        one.process.send_signal(warning)
+    gate.touch()
+    assert [future.result(30) for future in futures] == [0, 1, 2, 3]
+    assert [one.wait() for one in bees] == [0, 0, 0, 0]
+    assert len(jobs.noted(record)) == len(bees)
+    assert "claiming nothing more" not in immune.output
+    immune.terminate()
+    assert immune.wait() == 0
 
 
 def test_the_end_of_its_lifetime_drains_a_bee(bee: NewBee, client: NewClient, record: Path) -> None:
