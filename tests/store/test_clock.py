@@ -98,7 +98,7 @@ def test_nothing_is_claimed_of_a_client_that_was_not_seen_since(hive: Hive, line
     bee = temporary.bee()
 
     def offered() -> bool:
-        return temporary.jobset in temporary.catalogue.offers()
+        return any(temporary.jobset in offers for offers in temporary.catalogue.offers())
 
     for seconds in (3600.0, -3600.0):
         set_clock(temporary, seconds)
