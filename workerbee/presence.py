@@ -134,10 +134,6 @@ class Presence:
         """The jobsets in which other bees hold work."""
         return self._catalogue.held_elsewhere(self._known.incarnation, self._known.jobset)
 
-    def others_work(self) -> bool:
-        """Whether other bees that serve what this one does are alive and not resting."""
-        return self._catalogue.working_bees(self._known) > 0
-
     def may_judge(self) -> bool:
         """Whether this bee beats as often as those that hold work, and has been served for two leases since a step."""
         return self._lease <= LEASE and self._settled(2 * LEASE)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, lookout, resources
-from workerbee.breaker import Breaker
-from workerbee.crew import DEATHS, SATED, Appetite, Crew, End, Held, Task
+from workerbee import codec, damper, lookout, resources
+from workerbee.crew import DEATHS, Appetite, Crew, End, Held, Task
+from workerbee.damper import Damper
 from workerbee.errors import DatabaseUnavailableError, JobsetNotFoundError, WorkerbeeError
 from workerbee.holdings import Holdings, Served
 from workerbee.job import NO_FUNCTION, Batch, Function, Jobset
@@ -147,12 +147,12 @@ class Supervisor:
         self._pause = POLL[0]
         self._hungry_at = self._started
         self._weight = 0.0  # bytes of functions that the last claim brought for each of its jobs
-        self._breaker = Breaker()
+        self._damper = Damper(self._holdings, log)
         self._presence = Presence(
             self._catalogue,
             log,
             holds=lambda: len(self._holdings) > 0,
-            rests=lambda: self._breaker.open,
+            rests=lambda: self._damper.resting,
             on_given_up=self._come_back,
             longest_pause=max(LONGEST_PAUSE, settings.max_failure_sleep),
         )
@@ -352,6 +352,8 @@ class Supervisor:
         """Tell the database what has ended here, and what is given back."""
         self._sort_out(self._crew.collect())
         self._refusals.settle()
+        if self._damper.settle():
+            self._presence.beat_soon()
         self._holdings.return_booked()
         self._recorder.n_bees = self._presence.n_bees
         self._recorder.record()
@@ -388,21 +390,8 @@ class Supervisor:
             self._holdings.give_back_tasks([end.task])
             return
         self._recorder.keep(end)
-        if end.kind != "stopped":
-            self._note(end)
-
-    def _note(self, end: End) -> None:
-        """Let the breaker know, and let others know of the breaker."""
-        was_open = self._breaker.open
-        self._breaker.note((end.task.held.jobset.number, end.task.job.id), failed=end.kind != "completed")
-        if self._breaker.room is not None:
-            self._next_claim = 0.0  # its end made room for another
-        if self._breaker.open != was_open:
-            self._presence.beat_soon()
-            if self._breaker.open:
-                self._log.warning(
-                    "all that this bee tries fails: while others do well, it rests and tries one job a time"
-                )
+        if end.kind != "stopped" and self._damper.note(end):
+            self._next_claim = 0.0
 
     # Heartbeats, and what others left
 
@@ -433,11 +422,10 @@ class Supervisor:
     def _help(self, served: Served) -> bool:
         """Take over what a slow bee has not begun, or else a copy of its slowest job; whether there was any."""
         store = served.store
-        if store.take_over(served.scope):
+        scope = served.scope.without(self._damper.caps(served, time.monotonic()))
+        if store.take_over(scope):
             return True
-        if not store.jobset.speculate or self._breaker.open:
-            return False
-        copies = store.speculate(served.scope)
+        copies = store.speculate(scope) if store.jobset.speculate else []
         return bool(copies and self._take(store, copies))
 
     # Claiming
@@ -449,10 +437,9 @@ class Supervisor:
             self._listens_as_needed(now, sated=True)
         if not appetite.jobs or now < self._next_claim:
             return
-        appetite = self._dampened(appetite, now)
         if self._settings.max_jobs is not None:
             appetite = appetite.at_most(self._settings.max_jobs - self._n_claimed)
-        n, sated = self._claim_offered(appetite) if appetite.jobs else (0, False)
+        n, sated = self._claim_offered(appetite, now) if appetite.jobs else (0, False)
         if n:
             self._pause = POLL[0]
         made = self._has_cared(now, idle=not n, sated=sated)
@@ -481,25 +468,17 @@ class Supervisor:
         self._connection.listen([WORK])
         return True
 
-    def _dampened(self, appetite: Appetite, now: float) -> Appetite:
-        """The appetite of a bee whose last jobs failed: no more than it may spoil, and nothing in a rest."""
-        room = self._breaker.room
-        if room is None or (room == 0 and not self._presence.others_work()):
-            return appetite
-        held = self._holdings.n_open
-        if room == 0 and (held or self._breaker.rest(now)):
-            return SATED
-        return appetite.at_most(max(0, max(1, room) - held))
-
-    def _claim_offered(self, appetite: Appetite) -> tuple[int, bool]:
+    def _claim_offered(self, appetite: Appetite, now: float) -> tuple[int, bool]:
         """Claim from the first jobset that has work; how many jobs, and whether it had all that was asked of it."""
         for jobset in self._offers():
             with self._holdings.guard(jobset.number):
                 served = self._serve(jobset)
                 store = served.store
                 wanted = appetite.at_most(min(store.portion, max(1, int(FUNCTIONS / max(1.0, self._weight)))))
-                costs = self._crew.pace.costs(jobset.number)
-                batches = store.claim(wanted.jobs, wanted.start, served.scope, budget=wanted.runners, costs=costs)
+                caps = self._damper.caps(served, now)
+                scope = served.scope.without(f for f, n in caps.items() if not n)
+                costs = damper.costs_of(self._crew.pace.costs(jobset.number), caps, wanted.runners)
+                batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
                 if batches:
                     self._take(store, batches)
                     n = sum(len(batch.jobs) for batch in batches)

@@ -185,7 +185,7 @@ def test_a_broken_machine_spoils_no_jobset(database: Database, client: Workerbee
         assert 1 <= len(spoiled) <= 10
         assert bees(database)[broken.process.pid]
         assert sum(bees(database).values()) == 1
-        broken.says("all that this bee tries fails")
+        broken.says("all that this bee tries of .*fail_on_a_broken_machine fails")
 
 
 def test_jobs_that_fail_everywhere_are_no_reason_to_rest(database: Database, client: WorkerbeeExecutor) -> None:
@@ -193,7 +193,30 @@ def test_jobs_that_fail_everywhere_are_no_reason_to_rest(database: Database, cli
     with Bee(database.dsn), Bee(database.dsn):
         eventually(lambda: len(bees(database)) == 2)
         futures = [client.submit(poison.fail_everywhere, n) for n in range(300)]
+        well = [client.submit(poison.neighbour, n) for n in range(300)]
         assert {type(f.exception(60)) for f in futures} == {KeyError}
+        assert [f.result(60) for f in well] == list(range(300))
+
+
+def test_what_fails_holds_up_nothing_else(database: Database, client: WorkerbeeExecutor) -> None:
+    """A bee that rests from one function goes on with others, of this tenant and of another."""
+    with (
+        WorkerbeeExecutor(0, jobset_id="fails", dsn=database.dsn) as failing,
+        Bee(database.dsn) as bee,
+    ):
+        database.execute(
+            'INSERT INTO workerbee."bee$" (incarnation, host, pid, python, runners, lease_until)'
+            " VALUES ('00000000-0000-0000-0000-000000000001', 'able', 1, '3.11', 1, now() + interval '1 hour')"
+            " RETURNING 1"
+        )
+        for n in range(300):
+            failing.submit(poison.fail_everywhere, n)
+        bee.says("all that this bee tries of .*fail_everywhere fails")
+        for n in range(20):
+            assert client.submit(poison.neighbour, n).result(60) == n
+            assert failing.submit(poison.neighbour, n).result(60) == n
+        assert 5 <= failing.progress().failed <= 9, "it tries one after 2 s, 4 s, 8 s"
+        failing.cancel()
 
 
 NONSENSE: dict[str, Callable[[WorkerbeeExecutor], Future[Any]]] = {

@@ -1143,6 +1143,22 @@ MUTANTS = [
         "count(t.incarnation) <= (SELECT count(*) FROM there)",
         "test_refused.py::test_what_all_bees_refuse",
     ),
+    _sql(
+        "able: not who refuses it, nor who fails at it",
+        "bee",
+        "able_bees",
+        "p.run IN (1, 2)",
+        "p.run = 1",
+        "test_refused.py::test_who_could_do_what_fails_here",
+    ),
+    _python(
+        "breaker: what fails holds up nothing else",
+        "damper.py",
+        "def note",
+        "(held.jobset.number, held.batch.function)",
+        "(held.jobset.number, 0 * held.batch.function)",
+        "e2e/test_poison.py::test_a_broken_machine_spoils_no_jobset",
+    ),
     _python(
         "refusals: who ran nothing for want of a key has failed",
         "supervisor.py",

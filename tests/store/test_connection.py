@@ -24,7 +24,7 @@ from tests.store.hive import ANY, Hive
 from tests.waiting import eventually
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.job import Function, Options
-from workerbee.store import BeeFacts, Catalogue, ClientStore, Connection, connection, is_passing, parts, reach, schema
+from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, parts, reach, schema
 from workerbee.store.queries import FILES, load
 from workerbee.store.statement import Statement, literal
 
@@ -187,7 +187,9 @@ def live(line: Connection) -> None:
     one.lapse()
     assert two.save() == [str(one.incarnation)]
     one.came_back()
-    assert catalogue.working_bees(BeeFacts(one.incarnation, None, "h", 1, "3", 1)) >= 1
+    assert one.able_bees(1) >= 1
+    one.doubt(1)
+    one.trust(1)
     assert catalogue.live_bees(hive.jobset.number) >= 1
     assert catalogue.live_runners(hive.jobset.number) >= 1
     assert catalogue.held_elsewhere(one.incarnation, None) == []

@@ -30,3 +30,19 @@ def test_what_all_bees_refuse(hive: Hive) -> None:
     assert hive.client.refused() == []
     three.take(2)
     assert hive.client.refused() == []
+
+
+def test_who_could_do_what_fails_here(hive: Hive) -> None:
+    """Bees that are alive, serve this jobset, and have neither refused that function nor failed at it."""
+    one, two, three = hive.bee(), hive.bee(), hive.bee()
+    assert one.able_bees(7) == 2
+    two.doubt(7)
+    two.doubt(7)
+    two.doubt(8)
+    assert (one.able_bees(7), two.able_bees(7)) == (1, 2)
+    two.trust(7)
+    assert (one.able_bees(7), one.able_bees(8)) == (2, 1)
+    three.refuse(7, "no key")
+    assert one.able_bees(7) == 1
+    two.lapse()
+    assert one.able_bees(7) == 0

@@ -59,6 +59,7 @@ RANKS = {
     "crew": 6,
     "runner": 6,
     "holdings": 7,
+    "damper": 8,
     "recorder": 8,
     "refusals": 8.5,
     "supervisor": 9,

@@ -30,6 +30,10 @@ class Scope(NamedTuple):
     only: tuple[int, ...] | None = None
     refused: tuple[int, ...] = ()
 
+    def without(self, functions: Iterable[int]) -> Scope:
+        """None of these either."""
+        return self._replace(refused=(*self.refused, *functions))
+
 
 class Limits(NamedTuple):
     """When a failed attempt is the last: after so many, tried again with this backoff (seconds)."""
@@ -182,6 +186,18 @@ class BeeStore:
     def refuse(self, function: int, reason: str) -> None:
         """Say in the jobset why this bee can't run a function, for the clients that wait."""
         self._run("refuse", function=function, data=json.dumps({"host": self._host, "reason": reason}).encode())
+
+    def doubt(self, function: int) -> None:
+        """Say in the jobset that all that this bee has tried last of a function has failed."""
+        self._run("doubt", function=function)
+
+    def trust(self, function: int) -> None:
+        """Take that back."""
+        self._run("trust", function=function)
+
+    def able_bees(self, function: int) -> int:
+        """How many other bees that serve this jobset are alive and have neither refused nor doubted the function."""
+        return int(self._run("able_bees", function=function)[0][0])
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
         """Record a failed attempt.

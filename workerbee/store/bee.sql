@@ -133,6 +133,21 @@ INSERT INTO {part} (job, run, token, seq, data) VALUES (0, 0, %(bee)s, 0, %(data
 INSERT INTO {part} (job, run, token, seq, data) SELECT 0, 1, %(bee)s, %(function)s, %(data)s WHERE {here}
 ON CONFLICT DO NOTHING;
 
+-- name: doubt
+-- All that this bee has tried last of a function has failed; kept as a refusal is.
+INSERT INTO {part} (job, run, token, seq, data) SELECT 0, 2, %(bee)s, %(function)s, '' WHERE {here}
+ON CONFLICT DO NOTHING;
+
+-- name: trust
+DELETE FROM {part} WHERE job = 0 AND run = 2 AND token = %(bee)s AND seq = %(function)s AND {here};
+
+-- name: able_bees
+-- Could others do what this bee fails at? Not those that refuse it, or fail at it themselves.
+SELECT count(*) FROM workerbee."bee$" b
+ WHERE b.incarnation <> %(bee)s AND b.lease_until > now() AND (b.jobset IS NULL OR b.jobset = {number})
+   AND NOT EXISTS (SELECT FROM {part} p
+                    WHERE p.job = 0 AND p.run IN (1, 2) AND p.token = b.incarnation AND p.seq = %(function)s);
+
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
 WITH late AS (

@@ -237,10 +237,6 @@ class Catalogue:
         """
         self._run("set_back", step=step, longest=longest)
 
-    def working_bees(self, bee: BeeFacts) -> int:
-        """How many other bees that serve what this one does are alive and not resting."""
-        return int(self._run("working_bees", bee=str(bee.incarnation), jobset=bee.jobset)[0][0])
-
     def leave(self, incarnation: UUID) -> None:
         self._run("leave", bee=str(incarnation))
 

@@ -194,12 +194,6 @@ SELECT count(*) FROM workerbee."bee$"
 SELECT COALESCE(sum(runners), 0) FROM workerbee."bee$"
  WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() AND NOT resting;
 
--- name: working_bees
--- Could others do what this bee fails at? Those that rest themselves can't.
-SELECT count(*) FROM workerbee."bee$"
- WHERE incarnation <> %(bee)s AND lease_until > now() AND NOT resting
-   AND (jobset IS NULL OR %(jobset)s::integer IS NULL OR jobset = %(jobset)s);
-
 -- name: offers
 -- The next jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset. Those that
 -- nobody may serve now come without their facts, for they count as well.
