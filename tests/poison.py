@@ -107,7 +107,7 @@ def fail_everywhere(n: int) -> int:
 
 def write_everywhere(data: bytes) -> None:
     """Write to every socket that this process has, as a program does that has lost count of its descriptors."""
-    for fd in range(3, 100):
+    for fd in range(3, 1000):
         with suppress(OSError):
             socket.socket(fileno=os.dup(fd)).send(data)
 

@@ -227,7 +227,7 @@ class FunctionUnsigned(FunctionUnavailable):
     """What was stored for a function wasn't signed with the key file here, at ``path``, if there is one at all."""
 
     def __init__(self, path: object, fingerprint: str | None) -> None:
-        other = f"it was signed with another key than {fingerprint}, which is in {path}"
+        other = f"its signature doesn't hold with the key {fingerprint} in {path}: it was made with another, or forged"
         here = f"no key file at {path}" if fingerprint is None else other
         super().__init__(
             f"{here}; copy the one of who submits (there, workerbee key show says where it is), or name it by "

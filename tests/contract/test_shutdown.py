@@ -150,7 +150,7 @@ def test_an_interrupted_block(make: Make, gate: Gate, caplog: pytest.LogCaptureF
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert future.cancelled()
-    said = "The same code attaches to it" if kind == "durable" else "what runs is stopped"
+    said = "The same code attaches to them" if kind == "durable" else "what runs is stopped"
     assert said in caplog.text
 
 

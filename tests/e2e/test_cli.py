@@ -217,7 +217,8 @@ def test_unreachable_server() -> None:
         assert lines[1].startswith("can't connect to PostgreSQL at 127.0.0.1 port 1: ")
         assert lines[1].endswith("; trying again for 1 s")
         assert lines[2].startswith("PostgreSQL hasn't come back: ")
-        assert len(lines) == 3
+        assert len(lines) == 4
+        assert lines[3].endswith("ends: done 0, failed 0, busy 0 s")
 
 
 def test_a_password_on_the_command_line_is_warned_of() -> None:
@@ -239,9 +240,8 @@ def test_stopped_while_it_waits_for_a_server() -> None:
 
 def test_client_that_dies_without_having_listened() -> None:
     """A local bee ends with its client, also when it has told the client things that were never read."""
-    bee = LocalBee({"dsn": NOWHERE, "number": 1, "log_level": logging.INFO})
+    bee = LocalBee({"dsn": NOWHERE, "number": 1, "workers": 1, "log_level": logging.INFO})
     assert select.select([bee._socket], [], [], 30)[0]  # that it can't connect
-    bee._stream.close()
     bee._socket.close()
     try:
         assert bee.process.wait(20) == 69

@@ -206,7 +206,7 @@ def test_a_cut_connection_is_no_loss_of_work(hive: Hive, connect: Callable[[], C
     cut.beat()
     hive.run("SELECT pg_terminate_backend(%(pid)s)", pid=cut.connection.backend)
     next_beat = "UPDATE {bee} SET seen_at = now() + %(due)s::interval WHERE incarnation = %(bee)s"
-    hive.run(next_beat, due="1 minute", bee=str(cut.incarnation))
+    hive.run(next_beat, due="1 second", bee=str(cut.incarnation))
     assert other.save() == []
     with pytest.raises((psycopg2.Error, DatabaseUnavailableError)):
         cut.beat()

@@ -61,7 +61,9 @@ def places(environment: Path) -> dict[str, dict[str, str]]:
     other.chmod(0o600)
     return {
         f"no key file at {environment / 'none'}; copy": {"WORKERBEE_KEY_FILE": str(environment / "none")},
-        f"signed with another key than [0-9a-f]+, which is in {other}; copy": {"WORKERBEE_KEY_FILE": str(other)},
+        f"its signature doesn't hold with the key [0-9a-f]+ in {other}: it was made with another, or forged; copy": {
+            "WORKERBEE_KEY_FILE": str(other)
+        },
         "only_here:triple can't be (imported|loaded) here|it can't be loaded here: .*only_here": {},
     }
 
