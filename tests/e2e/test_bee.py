@@ -241,11 +241,12 @@ def test_a_second_signal_gives_everything_back_at_once(
 def test_a_warning_of_a_batch_system_drains_a_bee(bee: NewBee, client: NewClient, record: Path, gate: Path) -> None:
     """It finishes what it runs, however often it is warned; under nohup a hangup means nothing."""
     warnings = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
     bees = [bee("work", "--busywait") for _ in warnings]
     executor = client().with_options(speculate=False)
     futures = [executor.submit(jobs.gated, str(record), n, str(gate)) for n in range(len(bees))]
     eventually(lambda: len(jobs.noted(record)) == len(bees))
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         immune = bee("work", "--busywait")
     finally:
