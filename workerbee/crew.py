@@ -50,7 +50,6 @@ class Held:
     unstarted: deque[Job] = field(default_factory=deque)  # beyond the mark: not yet ours to run
     mark: int = 0
     record: Record | None = None
-    given_at: float = field(default_factory=time.monotonic)
 
 
 class Task(NamedTuple):
@@ -227,10 +226,6 @@ class Crew:
     def stop(self, held: Held, job: int) -> None:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
         self._doomed.add((held, job))
-
-    def stop_all(self) -> None:
-        """Kill what runs; the jobs end as ``stopped``."""
-        self._doomed.update((t.held, t.job.id) for r in self._runners for t in r.in_hand.values())
 
     def settled(self) -> None:
         """Tell the caller's own runner that the end of its job is recorded."""

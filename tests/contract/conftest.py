@@ -34,6 +34,7 @@ from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 
 Make = Callable[..., Executor]
+Open = Callable[..., WorkerbeeExecutor]
 
 OURS = ("temporary", "durable")
 KINDS = ("threads", "processes", *OURS)
@@ -61,6 +62,21 @@ def maker(kind: str, dsn: str) -> Make:
 def new_id() -> str:
     """An id that no jobset has."""
     return f"contract_{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def reopen(shared: Database) -> Iterator[Open]:
+    """Executors of one durable jobset; each call is another one, as in another process."""
+    jobset_id = new_id()
+    made: list[WorkerbeeExecutor] = []
+
+    def open_one(max_workers: int = 1, **options: Any) -> WorkerbeeExecutor:
+        made.append(WorkerbeeExecutor(max_workers, dsn=shared.dsn, jobset_id=jobset_id, **options))
+        return made[-1]
+
+    yield open_one
+    for executor in made:
+        executor.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(params=KINDS)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
 from contextlib import closing
 from pathlib import Path
@@ -21,28 +21,11 @@ import psycopg2
 import pytest
 
 from tests.contract import jobs
-from tests.contract.conftest import Gate, new_id
+from tests.contract.conftest import Gate, Open
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import JobFailedError, WorkerbeeExecutor
 from workerbee.errors import SignatureError
-
-Open = Callable[..., WorkerbeeExecutor]
-
-
-@pytest.fixture
-def reopen(shared: Database) -> Iterator[Open]:
-    """Executors of one durable jobset; each call is another one, as in another process."""
-    jobset_id = new_id()
-    made: list[WorkerbeeExecutor] = []
-
-    def open_one(max_workers: int = 1, **options: Any) -> WorkerbeeExecutor:
-        made.append(WorkerbeeExecutor(max_workers, dsn=shared.dsn, jobset_id=jobset_id, **options))
-        return made[-1]
-
-    yield open_one
-    for executor in made:
-        executor.shutdown(cancel_futures=True)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,10 @@ from typing import Any
 import pytest
 
 from tests.contract import jobs
-from tests.contract.conftest import Gate, new_id
+from tests.contract.conftest import Gate, Open
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee import WorkerbeeExecutor, records
-
-Open = Callable[..., WorkerbeeExecutor]
+from workerbee import records
 
 #: ``f`` with and without its bug; both say where they ran.
 BUGGY = """
@@ -33,21 +30,6 @@ MENDED = """
         return x
 """
 MENDED_AGAIN = MENDED.replace("new", "newer")
-
-
-@pytest.fixture
-def reopen(shared: Database) -> Iterator[Open]:
-    """Executors of one durable jobset; each call is another one, as in another process."""
-    jobset_id = new_id()
-    made: list[WorkerbeeExecutor] = []
-
-    def open_one(max_workers: int = 1, **options: Any) -> WorkerbeeExecutor:
-        made.append(WorkerbeeExecutor(max_workers, dsn=shared.dsn, jobset_id=jobset_id, **options))
-        return made[-1]
-
-    yield open_one
-    for executor in made:
-        executor.shutdown(cancel_futures=True)
 
 
 def defined(source: str) -> Any:

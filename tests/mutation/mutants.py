@@ -830,8 +830,8 @@ MUTANTS = [
         "add together: in one transaction",
         "store/client.py",
         "def _add_together",
-        'run("BEGIN")',
-        'run("SELECT 1")',
+        "with self.connection.transaction():",
+        "if True:",
         "store/test_large.py::test_what_is_added_together_is_there_as_a_whole_or_not_at_all[large-8]",
     ),
     _sql(

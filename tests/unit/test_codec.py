@@ -10,7 +10,7 @@ import math
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.bomb import Bomb
 from workerbee import codec, twins
 from workerbee.errors import EncodingError
 
@@ -307,21 +308,6 @@ def test_a_row_in_many_places_is_sent_once() -> None:
 
 
 # What is unpickled
-
-
-class Bomb:
-    """Leaves a mark where it is unpickled."""
-
-    gone_off = False
-
-    def __reduce__(self) -> Any:
-        return setattr, (Bomb, "gone_off", True)
-
-
-@pytest.fixture
-def bomb() -> Iterator[str]:
-    yield base64.b64encode(pickle.dumps(Bomb())).decode()
-    Bomb.gone_off = False
 
 
 def test_a_decoder_unpickles_only_pickles(bomb: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import builtins
 import json
-import pickle
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from io import BufferedReader, BytesIO
@@ -19,6 +17,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from tests.unit.bomb import Bomb
 from workerbee import failures
 from workerbee.errors import JobFailedError, RemoteError
 
@@ -347,21 +346,6 @@ def test_a_keyless_bee_records_text_alone() -> None:
     data = failures.encode_error(raised(ValueError("x")), text_only=True)
     assert json.loads(data)["pickle"] is None
     assert type(failures.decode_error(data, trusted=True)) is RemoteError
-
-
-class Bomb:
-    """Leaves a mark where it is unpickled."""
-
-    gone_off = False
-
-    def __reduce__(self) -> Any:
-        return setattr, (Bomb, "gone_off", True)
-
-
-@pytest.fixture
-def bomb() -> Iterator[str]:
-    yield base64.b64encode(pickle.dumps(Bomb())).decode()
-    Bomb.gone_off = False
 
 
 def test_an_untrusted_error_is_never_unpickled(bomb: str) -> None:

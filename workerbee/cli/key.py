@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.database import connected, dsn_option, found
+from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
@@ -51,11 +51,10 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
     Says what can be read without the key and what can't. Nothing is deleted: the old jobset gets another id.
     """
     from workerbee.signing import Key, whereabouts  # noqa: PLC0415 (--help does without)
-    from workerbee.store import Catalogue, Reader, schema  # noqa: PLC0415
+    from workerbee.store import Catalogue  # noqa: PLC0415
 
-    with connected(dsn) as connection:
-        schema.require(connection)
-        row, reader = found(Reader(connection), jobset_id)
+    with reading(dsn) as database:
+        row, reader = found(database, jobset_id)
         theirs, ours = row.jobset.key, Key.load()
         if theirs is None or (ours is not None and ours.fingerprint == theirs):
             click.echo(f"{jobset_id} needs no other key: this user's signs in it")
@@ -65,7 +64,7 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
         click.echo(_legible(reader, jobset_id, theirs))
         if not yes:
             click.confirm("Start it anew?", abort=True)
-        aside = _set_aside(Catalogue(connection), row.jobset, theirs)
+        aside = _set_aside(Catalogue(database.connection), row.jobset, theirs)
     click.echo(f"The old jobset is now {aside}; the next client of {jobset_id} makes a new one, with its own key.")
 
 

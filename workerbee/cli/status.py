@@ -63,8 +63,7 @@ def _show_all(rows: list[JobsetRow], *, as_json: bool) -> None:
 
 
 def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
-    from workerbee.causes import grouped  # noqa: PLC0415 (loads the driver)
-    from workerbee.outlook import outlook  # noqa: PLC0415
+    from workerbee.outlook import outlook  # noqa: PLC0415 (loads the driver)
 
     progress = reader.progress()
     view = outlook(
@@ -74,7 +73,6 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
         n_runners=row.n_runners,
         quartiles=reader.recent_durations(),
     )
-    groups = grouped(reader.failures(1000)) if progress.failed else []
     if as_json:
         facts = _numbers(row) | {
             "jobs": progress._asdict(),
@@ -95,22 +93,29 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
     for name, n in events.items():
         if n:
             click.echo(f"{n:>8,} {name}")
-    if groups:
-        terminal.table(
-            ("FAILED", "ERROR", "WHERE", "FOR EXAMPLE"),
-            (
-                (
-                    len(group.jobs),
-                    terminal.shortened(f"{group.cause.type}: {group.cause.message}", 80),
-                    group.cause.frame,
-                    f"job {group.jobs[0]}",
-                )
-                for group in groups[:GROUPS]
-            ),
-            right=[0],
-        )
+    if progress.failed:
+        _show_causes(reader)
     if view.advice is not None:
         click.echo(f"next: {view.advice}")
+
+
+def _show_causes(reader: JobsetReader) -> None:
+    """The most frequent causes of the last failures."""
+    from workerbee.causes import grouped  # noqa: PLC0415 (loads the driver)
+
+    terminal.table(
+        ("FAILED", "ERROR", "WHERE", "FOR EXAMPLE"),
+        (
+            (
+                len(group.jobs),
+                terminal.shortened(f"{group.cause.type}: {group.cause.message}", 80),
+                group.cause.frame,
+                f"job {group.jobs[0]}",
+            )
+            for group in grouped(reader.failures(1000))[:GROUPS]
+        ),
+        right=[0],
+    )
 
 
 def _numbers(row: JobsetRow) -> dict[str, Any]:

@@ -108,8 +108,7 @@ class Catalogue:
             "client": client and str(client),
         }
         run = self.connection.run
-        run("BEGIN")
-        try:
+        with self.connection.transaction():
             created = self._run("create_jobset", **facts)
             if created:
                 number = created[0][0]
@@ -119,10 +118,6 @@ class Catalogue:
                 run(make["make_view"])
                 if maker is not None:
                     self._note_maker(uuid, number, maker, None)
-            run("COMMIT")
-        except BaseException:
-            self.connection.drop()  # rolls back
-            raise
         if created:
             return Jobset(number, jobset_id, uuid, key, speculate, client)
         found = self.find_jobset(jobset_id) if jobset_id is not None else None
@@ -159,18 +154,13 @@ class Catalogue:
         """Give a jobset another id, with all that it holds; False if another jobset has it."""
         run = self.connection.run
         try:
-            run("BEGIN")
-            run("SET LOCAL lock_timeout = '1s'")
-            self._run("rename_jobset", number=jobset.number, id=jobset_id)
-            view = queries.identifiers(jobset.number, jobset.id, jobset.uuid)["view"]
-            run(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(jobset_id)))
-            run("COMMIT")
+            with self.connection.transaction():
+                run("SET LOCAL lock_timeout = '1s'")
+                self._run("rename_jobset", number=jobset.number, id=jobset_id)
+                view = queries.identifiers(jobset.number, jobset.id, jobset.uuid)["view"]
+                run(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(jobset_id)))
         except errors.UniqueViolation:
-            self.connection.drop()
             return False
-        except BaseException:
-            self.connection.drop()
-            raise
         return True
 
     def touch_client(self, jobset: Jobset) -> bool:
@@ -194,20 +184,15 @@ class Catalogue:
         run = self.connection.run
         tables = queries.identifiers(jobset.number, jobset.id, jobset.uuid)
         try:
-            run("BEGIN")
-            run("SET LOCAL lock_timeout = '1s'")
-            if self._run("hold_jobset", number=jobset.number, uuid=str(jobset.uuid)):  # else another has its number
-                # CASCADE takes the view along, whatever name it has.
-                names = sql.SQL(", ").join(tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
-                run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(names))
-                self._run("forget_jobset", number=jobset.number)
-            run("COMMIT")
+            with self.connection.transaction():
+                run("SET LOCAL lock_timeout = '1s'")
+                if self._run("hold_jobset", number=jobset.number, uuid=str(jobset.uuid)):  # else another has its number
+                    # CASCADE takes the view along, whatever name it has.
+                    names = (tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
+                    run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.SQL(", ").join(names)))
+                    self._run("forget_jobset", number=jobset.number)
         except queries.LOCKED:
-            self.connection.drop()
             return False
-        except BaseException:
-            self.connection.drop()
-            raise
         return True
 
     def reserve_jobs(self, jobset: Jobset, n: int) -> int | None:

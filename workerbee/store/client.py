@@ -167,16 +167,10 @@ class ClientStore:
     def _add_together(self, portions: Iterable[Sequence[NewJob]], *, hint: bool) -> set[int]:
         """Insert all of it or nothing, by several statements. Raises DivisionByZero if any of the jobs was there."""
         inserted: set[int] = set()
-        run = self.connection.run
-        run("BEGIN")
-        try:
+        with self.connection.transaction():
             for portion in portions:
                 # Without the hope that none is there: a refusal would end the transaction.
                 inserted |= self._insert(portion, self._queries.run, hint=False, whole=True)
-            run("COMMIT")
-        except BaseException:
-            self.connection.drop()  # rolls back
-            raise
         if hint:
             Catalogue(self.connection).hint_work(self.jobset.number)
         return inserted

@@ -16,8 +16,8 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -182,6 +182,17 @@ class Connection:
 
     def _in_transaction(self) -> bool:
         return self._pg is not None and _in_transaction(self._pg)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is run meanwhile counts as a whole, or, if something is raised, not at all."""
+        self.run("BEGIN")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            self.drop()  # rolls back
+            raise
 
     def _attempt(self, action: Callable[[Any, float], list[Row]]) -> list[Row]:
         deadline = time.monotonic() + self.patience

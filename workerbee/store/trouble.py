@@ -87,11 +87,6 @@ def is_unstorable(error: BaseException) -> bool:
     return sort(error) is Trouble.UNSTORABLE
 
 
-def is_hopeless(error: BaseException) -> bool:
-    """Whether no patience will help: a wrong password, a user or a database that isn't there."""
-    return sort(error) is Trouble.HOPELESS
-
-
 def is_forbidden(error: BaseException) -> bool:
     """Whether this user lacks a right."""
     return isinstance(error, psycopg2.Error) and error.pgcode == "42501"
