@@ -52,6 +52,11 @@ def test_the_same_call_by_itself_is_not_somebody_elses(
     [one.submit(pow, 3, 3).result(60) for _ in range(2)]
     [other.submit(pow, 3, 3).result(60) for _ in range(3)]
     assert database.execute("SELECT count(*) FROM workerbee.failed_over") == [(7,)]
+    [(last,)] = database.execute("SELECT max(id)::int FROM workerbee.failed_over")
+    set_back(database, "failed_over", last)  # so that the first id of a third client is that of such a call
+    with WorkerbeeExecutor(0, jobset_id="failed_over", dsn=database.dsn) as third:
+        assert third.with_options(unique=False).submit(pow, 3, 3).result(60) == 27
+    assert database.execute("SELECT count(*) FROM workerbee.failed_over") == [(8,)]
 
 
 def test_add_jobs_takes_new_ids(database: Database) -> None:
