@@ -168,7 +168,7 @@ class _Site:
         _refuse_other_major(data, version)
         if not data.exists():
             _require_passwd_entry()
-        _make_directories(data.parent)
+        places.make(data.parent)
         account = "-"
         if os.geteuid() == 0:
             account = _account(data)
@@ -333,15 +333,6 @@ class _Lock:
 
 
 os.register_at_fork(after_in_child=_Lock.close_all)
-
-
-def _make_directories(path: Path) -> None:
-    """Make the directory and its parents; those that are there already stay as they are."""
-    if not path.is_dir():
-        _make_directories(path.parent)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            path.chmod(0o755 if os.geteuid() == 0 else 0o700)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,21 @@ def kept_key() -> Path:
     return home() / "key"
 
 
+def make(directory: Path) -> None:
+    """Make a directory of ours and its parents; those that are there already stay as they are.
+
+    It is private; but one for root's data can be entered, as PostgreSQL, which doesn't run as root, has to get there.
+    """
+    if directory.is_dir():
+        return
+    make(directory.parent)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+        only_keys = directory == key().parent != home()
+        if os.geteuid() == 0 and not only_keys:
+            directory.chmod(0o755)
+
+
 def _of_user(find: Callable[[str], Path]) -> Path:
     """The user's directory of this kind; a relative path if there is no home directory."""
     try:

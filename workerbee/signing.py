@@ -114,7 +114,7 @@ def whereabouts(fingerprint: str) -> Path | None:
 
 def _write(path: Path, secret: str) -> None:
     """Write a key; if several processes do, the first one's stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.make(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -24,6 +24,7 @@ from tests.users import identity, interpreter_for
 from workerbee import embedded, keeper
 from workerbee.errors import EmbeddedServerError
 from workerbee.server import resolve
+from workerbee.signing import Key
 
 ROOT = os.geteuid() == 0
 PROJECT = Path(embedded.__file__).parents[1]
@@ -576,6 +577,19 @@ def test_root_loosens_nothing(home: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="can't enter"):
         embedded.start(closed / "home")
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@only_root
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["key in a place of its own", "key in the home for data"])
+def test_key_before_the_data(environment: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool) -> None:
+    """Root, who has used a shared server and so has a key, starts the embedded one for the first time."""
+    home = environment / "home"
+    monkeypatch.setenv("WORKERBEE_HOME", str(home))
+    monkeypatch.setenv("WORKERBEE_KEY_FILE", str(environment / "keys" / "key" if elsewhere else home / "key"))
+    made = Key.load_or_make()
+    with resolve() as server:
+        assert server.key().fingerprint == made.fingerprint
+        assert Key.read(home / "key") is not None
 
 
 @only_root
