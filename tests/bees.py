@@ -61,7 +61,7 @@ class Bee:
     def runners(self) -> list[psutil.Process]:
         """Its runner processes."""
         with suppress(psutil.Error):
-            return [p for p in psutil.Process(self.process.pid).children() if "workerbee.runner" in p.cmdline()]
+            return [p for p in psutil.Process(self.process.pid).children() if "workerbee.bee.runner" in p.cmdline()]
         return []
 
     def terminate(self) -> None:

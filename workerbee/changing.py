@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from uuid import uuid4
 
-from workerbee.job import Jobset, Options
 from workerbee.store import Catalogue, ClientStore, Connection
+from workerbee.wire.job import Jobset, Options
 
 #: Jobs in one statement.
 CHUNK = 2000

@@ -20,19 +20,21 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from workerbee import codec, functions, leaving, resources, server
+from workerbee import resources, server
 from workerbee.changing import Changing
-from workerbee.chunks import Chunk, unpacked, value_of
-from workerbee.client import Client
+from workerbee.client import leaving
+from workerbee.client.client import Client
+from workerbee.client.futures import JobFuture
+from workerbee.client.registry import SUPERSEDED
 from workerbee.errors import JobsetNotFoundError, KeyMismatchError
-from workerbee.futures import JobFuture
-from workerbee.job import Jobset, Options, valid_id
 from workerbee.perform import Jobs
 from workerbee.program import is_importing
 from workerbee.reading import COLUMNS, Choice, Chosen, Reading
-from workerbee.registry import SUPERSEDED
-from workerbee.signing import Key, whereabouts
 from workerbee.store import Catalogue, Connection, Counts, Progress, is_passing, retrying, schema
+from workerbee.wire import codec, functions
+from workerbee.wire.chunks import Chunk, unpacked, value_of
+from workerbee.wire.job import Jobset, Options, valid_id
+from workerbee.wire.signing import Key, whereabouts
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0

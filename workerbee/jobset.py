@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from workerbee import codec, inputs, server
-from workerbee.channel import Channel, Mark
+from workerbee import server
+from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.runner import Runner
+from workerbee.client.local_bee import LocalBee
 from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
@@ -24,11 +26,10 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
-from workerbee.job import NO_FUNCTION, NewJob, Options, valid_id
-from workerbee.local import LocalBee
 from workerbee.logs import print_to_stdout
-from workerbee.runner import Runner
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
+from workerbee.wire import codec, inputs
+from workerbee.wire.job import NO_FUNCTION, NewJob, Options, valid_id
 
 JobFunction = Callable[[dict[str, Any]], Any]
 

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple, cast
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
-from workerbee import classes, script
-from workerbee.imports import CachedFunction, by_value, importable
-from workerbee.sources import Excerpt, excerpt, keep
+from workerbee import script
+from workerbee.wire import classes
+from workerbee.wire.imports import CachedFunction, by_value, importable
+from workerbee.wire.sources import Excerpt, excerpt, keep
 
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
 MOST = 8

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from workerbee import codec, records
-from workerbee.job import NO_FUNCTION, Jobset, Stored, StoredFunction
 from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress
+from workerbee.wire import codec, records
+from workerbee.wire.job import NO_FUNCTION, Jobset, Stored, StoredFunction
 
 #: What `Reading.results` says of a job beside its input and output.
 COLUMNS = ("function", "version", "attempt", "host", "started", "finished", "duration")

@@ -26,10 +26,10 @@ from rich.table import Table
 
 from tests.benchmarks import report
 from tests.servers import Server, server
-from workerbee import lookout
-from workerbee.job import NO_FUNCTION, Jobset, NewJob, Options, Outcome
+from workerbee.bee import lookout
+from workerbee.bee.supervisor import BEAT, IDLE_BEAT, LEASE, POLL
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Scope, results_hint, schema
-from workerbee.supervisor import BEAT, IDLE_BEAT, LEASE, POLL
+from workerbee.wire.job import NO_FUNCTION, Jobset, NewJob, Options, Outcome
 
 #: Lengths of jobs (s) that bees are busy with; None: they have none.
 _JOBS = (None, 60.0, 1.0)

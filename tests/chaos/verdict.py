@@ -9,7 +9,7 @@ from typing import Any
 from tests.chaos.client import digest
 from tests.chaos.hive import BEES, Hive
 from tests.chaos.jobs import kind_of, result_of
-from workerbee import codec
+from workerbee.wire import codec
 
 CRIMES = (
     "lost jobs",

@@ -12,7 +12,7 @@ from tests.contract.conftest import OURS, new_id
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
-from workerbee.flusher import Flusher
+from workerbee.client.flusher import Flusher
 
 PATIENCE = 60
 

@@ -15,7 +15,7 @@ from tests.contract import jobs
 from tests.contract.conftest import Gate, Open
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee import records
+from workerbee.wire import records
 
 #: ``f`` with and without its bug; both say where they ran.
 BUGGY = """

@@ -22,7 +22,8 @@ from tests import jobs
 from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee import WorkerbeeExecutor, watcher
+from workerbee import WorkerbeeExecutor
+from workerbee.client import watcher
 from workerbee.errors import RunnerDiedError
 
 NewBee = Callable[..., Bee]

@@ -25,7 +25,7 @@ from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.cli.demo import GRID, N_FOLDS
-from workerbee.local import LocalBee
+from workerbee.client.local_bee import LocalBee
 
 NOWHERE = "host=127.0.0.1 port=1"
 

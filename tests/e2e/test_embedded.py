@@ -21,10 +21,9 @@ import psycopg2
 import pytest
 
 from tests.users import identity, interpreter_for
-from workerbee import embedded, keeper
 from workerbee.errors import EmbeddedServerError
-from workerbee.server import resolve
-from workerbee.signing import Key
+from workerbee.server import embedded, keeper, resolve
+from workerbee.wire.signing import Key
 
 ROOT = os.geteuid() == 0
 PROJECT = Path(embedded.__file__).parents[1]
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 HOLD = """
 import json, sys
-from workerbee import embedded
+from workerbee.server import embedded
 try:
     server = embedded.start()
 except embedded.EmbeddedServerError as error:
@@ -46,7 +45,7 @@ else:
 
 HOLD_WITH_CHILD = """
 import os, sys, time
-from workerbee import embedded
+from workerbee.server import embedded
 server = embedded.start()
 child = os.fork()
 if child == 0:
@@ -318,7 +317,7 @@ def test_coming_while_the_last_one_goes(hold: Callable[..., Holder]) -> None:
     """Who comes while the keeper stops the server waits, and gets a running one."""
     script = """
 import time, psycopg2
-from workerbee import embedded
+from workerbee.server import embedded
 for turn in range(8):
     server = embedded.start()
     psycopg2.connect(server.dsn).close()

@@ -14,7 +14,7 @@ from tests.jobs import double
 from workerbee import WorkerbeeExecutor
 from workerbee.cli import main
 from workerbee.errors import KeyMismatchError
-from workerbee.signing import Key
+from workerbee.wire.signing import Key
 
 LOST = "workerbee key renew study"
 

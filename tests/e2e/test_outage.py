@@ -29,8 +29,8 @@ from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.job import Outcome
 from workerbee.store import BeeStore, Connection
+from workerbee.wire.job import Outcome
 
 N = 200
 

@@ -27,8 +27,8 @@ from tests.store.hive import ANY, Bee, Hive, ids_of, new_job, success
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError, JobsetIdError, RemoteError, RunnerDiedError
-from workerbee.job import Options
 from workerbee.store import ClientStore, Connection, Scope, retrying
+from workerbee.wire.job import Options
 
 
 @pytest.fixture

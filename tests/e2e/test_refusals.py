@@ -19,7 +19,8 @@ from tests import jobs
 from tests.bees import PROJECT, Bee
 from tests.servers import Database, Server
 from tests.waiting import eventually
-from workerbee import JobSet, WorkerbeeExecutor, watcher
+from workerbee import JobSet, WorkerbeeExecutor
+from workerbee.client import watcher
 
 
 @pytest.fixture(scope="module")

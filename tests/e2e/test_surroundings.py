@@ -23,7 +23,8 @@ from tests.conftest import MARKER
 from tests.jobs import double
 from tests.servers import Database
 from tests.users import identity, interpreter_for
-from workerbee import JobSet, WorkerbeeExecutor, embedded, resources
+from workerbee import JobSet, WorkerbeeExecutor, resources
+from workerbee.server import embedded
 
 PROJECT = Path(embedded.__file__).parents[1]
 PACKAGES = Path(psycopg2.__file__).parents[1]

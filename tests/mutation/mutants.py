@@ -106,7 +106,7 @@ MUTANTS = [
     # Ids that are given twice
     _python(
         "ids: somebody else's jobs are not ours",
-        "flusher.py",
+        "client/flusher.py",
         "def _send",
         "strangers = self._strangers(left, known, untried)",
         "strangers = []",
@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     _python(
         "ids: what was never tried can't be stored already",
-        "flusher.py",
+        "client/flusher.py",
         "def _strangers",
         "job.digest is None and p.future not in untried",
         "job.digest is None",
@@ -586,7 +586,7 @@ MUTANTS = [
     ),
     _python(
         "came back: a bee that is told says so",
-        "supervisor.py",
+        "bee/supervisor.py",
         "def _come_back",
         "store.came_back()",
         "pass",
@@ -956,7 +956,7 @@ MUTANTS = [
     ),
     _python(
         "registry: only what is signed counts as another",
-        "registry.py",
+        "client/registry.py",
         "def _signed",
         "return record if whole else None",
         "return record",
@@ -964,7 +964,7 @@ MUTANTS = [
     ),
     _python(
         "runner: calls of who it stands in for",
-        "runner.py",
+        "bee/runner.py",
         "def _usable",
         "records.calls(record.codec) or record.digest",
         "record.digest",
@@ -1046,7 +1046,7 @@ MUTANTS = [
     # Who is to blame
     _python(
         "orphaned: a script that is killed isn't its job's failure",
-        "crew.py",
+        "bee/crew.py",
         "def _bury",
         '"orphaned" if runner.process is None else "died"',
         '"died"',
@@ -1062,7 +1062,7 @@ MUTANTS = [
     ),
     _python(
         "cancel: waits for no call but its own",
-        "flusher.py",
+        "client/flusher.py",
         "def withdraw",
         "stored = not under_way or",
         "stored =",
@@ -1070,7 +1070,7 @@ MUTANTS = [
     ),
     _python(
         "cancel: what is on its way isn't said to be cancelled",
-        "flusher.py",
+        "client/flusher.py",
         "def withdraw",
         "return taken, set() if stored else under_way",
         "return taken, set()",
@@ -1078,7 +1078,7 @@ MUTANTS = [
     ),
     _python(
         "a script's bee doesn't outlive it",
-        "child.py",
+        "bee/child.py",
         "def listen",
         "            supervisor.drain(now=stops)",
         "            stops and supervisor.drain(now=True)",
@@ -1086,7 +1086,7 @@ MUTANTS = [
     ),
     _python(
         "a runner knows its parent, also the first process",
-        "runner.py",
+        "bee/runner.py",
         "def _die_with",
         "os.getppid() != parent",
         "os.getppid() == 1",
@@ -1112,7 +1112,7 @@ MUTANTS = [
     ),
     _python(
         "outage: ends are kept until they are stored",
-        "recorder.py",
+        "bee/recorder.py",
         "def record(",
         "for end in self._ends:\n",
         "ends, self._ends = self._ends, []\n        for end in ends:\n",
@@ -1120,7 +1120,7 @@ MUTANTS = [
     ),
     _python(
         "outage: an unknown claim is given back",
-        "supervisor.py",
+        "bee/supervisor.py",
         "def _round",
         "self._holdings.reconcile()",
         "pass",
@@ -1153,7 +1153,7 @@ MUTANTS = [
     ),
     _python(
         "breaker: what fails holds up nothing else",
-        "damper.py",
+        "bee/damper.py",
         "def note",
         "(held.jobset.number, held.batch.function)",
         "(held.jobset.number, 0 * held.batch.function)",
@@ -1161,7 +1161,7 @@ MUTANTS = [
     ),
     _python(
         "refusals: who ran nothing for want of a key has failed",
-        "supervisor.py",
+        "bee/supervisor.py",
         "def _leave_the_rest",
         "self._leave(EXIT_CRASH)",
         "pass",
@@ -1170,7 +1170,7 @@ MUTANTS = [
     # Signatures
     _python(
         "signature: compared",
-        "signing.py",
+        "wire/signing.py",
         "    def verify(",
         "mac is not None and hmac.compare_digest",
         "mac is not None or hmac.compare_digest",
@@ -1178,7 +1178,7 @@ MUTANTS = [
     ),
     _python(
         "signature: bound to the jobset",
-        "signing.py",
+        "wire/signing.py",
         "class Signer",
         "jobset.bytes)",
         "bytes(16))",
@@ -1186,7 +1186,7 @@ MUTANTS = [
     ),
     _python(
         "signature: bound to job and run",
-        "signing.py",
+        "wire/signing.py",
         "    def sign(",
         "job, run, codec.encode()",
         "0, 0, codec.encode()",
@@ -1194,7 +1194,7 @@ MUTANTS = [
     ),
     _python(
         "signature: bound to the kind",
-        "signing.py",
+        "wire/signing.py",
         "class Signer",
         "kind.encode(), jobset",
         'b"", jobset',
@@ -1202,7 +1202,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of a call, before it is decoded",
-        "runner.py",
+        "bee/runner.py",
         "def _perform",
         'signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data)',
         "signer is None",
@@ -1210,7 +1210,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of a function, before it is loaded",
-        "runner.py",
+        "bee/runner.py",
         "def learn",
         "if signed and whole == record.digest",
         "if whole == record.digest",
@@ -1218,7 +1218,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of all of a function",
-        "runner.py",
+        "bee/runner.py",
         "def learn",
         "if signed and whole == record.digest",
         "if signed",
@@ -1226,7 +1226,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of a result, before it is decoded",
-        "ends.py",
+        "wire/ends.py",
         "def decode",
         "if not signed and",
         "if False and",
@@ -1234,7 +1234,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of an error, before its pickle",
-        "ends.py",
+        "wire/ends.py",
         "def decode",
         "trusted=signed",
         "trusted=True",
@@ -1242,7 +1242,7 @@ MUTANTS = [
     ),
     _python(
         "a mark: what was taken back stays so",
-        "channel.py",
+        "bee/channel.py",
         "def take_back",
         "max(last, taken)",
         "last",

@@ -16,8 +16,8 @@ from typing import Any
 from psycopg2 import sql
 
 from tests.store.hive import ANY, Hive, failure, success
-from workerbee.job import Batch, Options
 from workerbee.store import ClientStore, Connection, Limits, schema
+from workerbee.wire.job import Batch, Options
 
 #: Jobs of the play; before them some that have long ended, so that it is known how long one takes.
 ENDED, JOBS = (1, 2, 3), (4, 5, 6, 7)

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from psycopg2 import sql
 
 from tests.waiting import eventually
-from workerbee.job import Batch, Jobset, NewJob, Options, Outcome
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Limits, Scope, queries
+from workerbee.wire.job import Batch, Jobset, NewJob, Options, Outcome
 
 ANY = Scope()
 #: What a test's bees take for a lease when they judge others: the server must have run for two of them.

@@ -10,8 +10,8 @@ import pytest
 
 from tests.store.hive import ANY, Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
-from workerbee.job import Function, NewJob, Options, Outcome
 from workerbee.store import ClientStore, Connection
+from workerbee.wire.job import Function, NewJob, Options, Outcome
 
 
 def test_added_jobs_wait(hive: Hive) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from tests.servers import Database
 from tests.store.hive import ANY, Hive, ids_of, success, until_blocked, until_waiting
-from workerbee.job import Options
 from workerbee.store import ClientStore, Connection
 from workerbee.store.connection import Query, Row
+from workerbee.wire.job import Options
 
 
 class Interrupted(Connection):

@@ -12,8 +12,8 @@ from psycopg2 import extensions
 from tests.servers import Database
 from tests.store.hive import Hive
 from workerbee import JobSet
-from workerbee.job import Jobset
 from workerbee.store import Catalogue, Connection, is_passing, schema
+from workerbee.wire.job import Jobset
 
 ORIGINS = [
     "id",

@@ -23,10 +23,10 @@ from tests.servers import Database, Server
 from tests.store.hive import ANY, Hive
 from tests.waiting import eventually
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.job import Function, Options
 from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, parts, reach, schema
 from workerbee.store.queries import FILES, load
 from workerbee.store.statement import Statement, literal
+from workerbee.wire.job import Function, Options
 
 # Values
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from tests.store.hive import ANY, Bee, Hive, failure, ids_of, until_waiting
-from workerbee.job import Batch
 from workerbee.store import Connection, Limits
+from workerbee.wire.job import Batch
 
 
 def test_a_failed_job_is_retried_behind_what_waits(hive: Hive) -> None:

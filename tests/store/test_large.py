@@ -15,8 +15,8 @@ from tests.store.hive import Hive
 from tests.waiting import eventually
 from workerbee import JobSet
 from workerbee.errors import UniqueInputDataConstraintError
-from workerbee.job import Function
 from workerbee.store import BeeStore, ClientStore, Connection
+from workerbee.wire.job import Function
 
 #: Bytes that no statement needs to have.
 BOUND = 6_000_000

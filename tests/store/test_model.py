@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.servers import Database
 from tests.store.hive import ANY, Bee, Hive, ids_of, success
-from workerbee.job import Batch, Options
 from workerbee.store import Connection
+from workerbee.wire.job import Batch, Options
 
 SLOTS = st.integers(0, 2)
 DICE = st.integers(0, 10**6)

@@ -17,10 +17,10 @@ import pytest
 
 from tests.servers import Server
 from tests.store.hive import ANY, Bee, Hive, success
-from workerbee.job import Options
 from workerbee.store import ClientStore, Connection, schema
 from workerbee.store.connection import Query, Row
 from workerbee.store.statement import Statement
+from workerbee.wire.job import Options
 
 FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
 #: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.

@@ -9,8 +9,8 @@ import pytest
 
 from tests.servers import Database
 from tests.store.hive import Bee, Hive
-from workerbee.job import Options, Outcome
 from workerbee.store import Connection, JobsetReader, Limits, Reader
+from workerbee.wire.job import Options, Outcome
 
 ONCE = Limits(1, 0.0, 0.0)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.store.hive import Hive
-from workerbee.job import Function
 from workerbee.store.client import Refused
+from workerbee.wire.job import Function
 
 
 def test_what_all_bees_refuse(hive: Hive) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.store.hive import ANY, Bee, Hive, ids_of, runs_of, success
-from workerbee.job import Batch
 from workerbee.store import Connection, Scope
+from workerbee.wire.job import Batch
 
 
 def straggling(

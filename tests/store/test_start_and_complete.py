@@ -9,8 +9,8 @@ import pytest
 
 from tests.store.hive import Bee, Hive, new_job, runs_of, success
 from tests.waiting import eventually
-from workerbee.job import Batch, Options
 from workerbee.store import Connection, Wake
+from workerbee.wire.job import Batch, Options
 
 
 def test_the_mark_moves_forward_only(hive: Hive) -> None:

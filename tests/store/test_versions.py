@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.store.hive import ANY, Hive, new_job
-from workerbee.job import Function, Options
+from workerbee.wire.job import Function, Options
 
 
 def batches(hive: Hive) -> list[tuple[int, int, list[int]]]:

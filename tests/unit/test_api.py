@@ -12,8 +12,8 @@ import pytest
 
 import workerbee
 from workerbee import JobSet, WorkerbeeExecutor
+from workerbee.client.futures import JobFuture
 from workerbee.executor import OptionsView
-from workerbee.futures import JobFuture
 
 NAMES = {
     "JobFailedError",
@@ -124,8 +124,8 @@ def test_the_package_is_imported_for_next_to_nothing() -> None:
 
 def test_a_runner_loads_no_driver() -> None:
     """What every runner process imports knows nothing of the database, the client or the command line."""
-    new = set(fresh(NEW_MODULES.format("import workerbee.runner")).split())
-    assert not new & {"psycopg2", "click", "rich", "workerbee.store", "workerbee.client", "workerbee.server"}
+    new = set(fresh(NEW_MODULES.format("import workerbee.bee.runner")).split())
+    assert not new & {"psycopg2", "click", "rich", "workerbee.store", "workerbee.client.client", "workerbee.server"}
     assert not new & {"numpy", "asyncio"}
 
 

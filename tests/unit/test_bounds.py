@@ -11,12 +11,13 @@ from uuid import UUID
 import pytest
 
 from tests.unit.test_functions import define, nth
-from workerbee import functions, registry
-from workerbee.crew import Record, Records
-from workerbee.functions import Cache
-from workerbee.job import Function
-from workerbee.runner import Work
-from workerbee.signing import Key, Signer
+from workerbee.bee.crew import Record, Records
+from workerbee.bee.runner import Work
+from workerbee.client import registry
+from workerbee.wire import functions
+from workerbee.wire.functions import Cache
+from workerbee.wire.job import Function
+from workerbee.wire.signing import Key, Signer
 
 JOBSET = UUID(int=7)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workerbee.breaker import CHANCE, Breaker
+from workerbee.bee.breaker import CHANCE, Breaker
 
 
 def failed(breaker: Breaker, *jobs: int) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workerbee.channel import Channel, GarbledError, Mark
+from workerbee.bee.channel import Channel, GarbledError, Mark
 
 Pair = tuple[Channel, Channel]
 MESSAGES = st.lists(
@@ -200,7 +200,7 @@ def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
 
 RUNNER = """
 import sys
-from workerbee.channel import Mark
+from workerbee.bee.channel import Mark
 mark = Mark(int(sys.argv[1]))
 print(*[n for n in range(1, int(sys.argv[2]) + 1) if mark.begin(n)])
 """

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from workerbee import classes, pickling
-from workerbee.functions import Cache
+from workerbee import pickling
+from workerbee.wire import classes
+from workerbee.wire.functions import Cache
 
 SOURCE = """
 import abc, collections, dataclasses, enum, functools, typing
@@ -212,7 +213,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 RUNNER = """
 import pickle, sys
 from workerbee import pickling
-from workerbee.functions import Loader
+from workerbee.wire.functions import Loader
 function = Loader().load(*pickle.load(open(sys.argv[1], "rb")))[0]
 sys.stdout.buffer.write(pickling.dumps(function()))
 """
@@ -260,7 +261,7 @@ def test_in_a_runner_jobs_change_classes_and_so_does_the_client(tmp_path: Path) 
     """What a job has made of an attribute stays, until the client gives it another value."""
     child = """
         import pickle, sys
-        from workerbee.functions import Loader
+        from workerbee.wire.functions import Loader
         loader = Loader()
         for record in pickle.load(open(sys.argv[1], "rb")):
             print(loader.load(*record)[0]())

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.bomb import Bomb
-from workerbee import codec, twins
 from workerbee.errors import EncodingError
+from workerbee.wire import codec, twins
 
 EXACTLY_JSON = st.recursive(
     st.none()

@@ -11,13 +11,13 @@ from uuid import UUID
 import pytest
 
 from tests import jobs, poison
-from workerbee import codec, functions
-from workerbee.crew import SATED, Crew, Held
-from workerbee.job import Batch, Function, Job, Jobset
+from workerbee.bee.crew import SATED, Crew, Held
+from workerbee.bee.runner_process import Launch
 from workerbee.program import Program
-from workerbee.runner_process import Launch
-from workerbee.signing import Key, Signer
 from workerbee.store import Wake
+from workerbee.wire import codec, functions
+from workerbee.wire.job import Batch, Function, Job, Jobset
+from workerbee.wire.signing import Key, Signer
 
 JOBSET = Jobset(1, "jobs", UUID(int=7), None, True, None)
 FUNCTION = 3
@@ -112,7 +112,7 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
 
 def test_preparing_has_a_limit(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that hangs ends as a job does that takes too long."""
-    monkeypatch.setattr("workerbee.crew.PREPARATION", 0.2)
+    monkeypatch.setattr("workerbee.bee.crew.PREPARATION", 0.2)
     held = teach(crew, poison.HangWhenLoaded())([()])
     held.batch = held.batch._replace(timeout=0.01)
     crew.give(held, list(held.open.values()))

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from workerbee import damper
-from workerbee.crew import End
-from workerbee.damper import Damper, costs_of
-from workerbee.holdings import Holdings, Served
+from workerbee.bee import damper
+from workerbee.bee.crew import End
+from workerbee.bee.damper import Damper, costs_of
+from workerbee.bee.holdings import Holdings, Served
 
 F, G = 1, 2
 

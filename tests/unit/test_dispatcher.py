@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tests.waiting import eventually
-from workerbee.dispatcher import Dispatcher
+from workerbee.client.dispatcher import Dispatcher
 
 
 def test_tasks_are_run_in_their_order_by_one_thread() -> None:

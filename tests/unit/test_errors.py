@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import workerbee
-from workerbee import errors, failures
+from workerbee import errors
+from workerbee.wire import failures
 
 OURS = {
     name: cls

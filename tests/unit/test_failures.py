@@ -18,8 +18,8 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.unit.bomb import Bomb
-from workerbee import failures
 from workerbee.errors import JobFailedError, RemoteError
+from workerbee.wire import failures
 
 
 class OddError(Exception):
@@ -406,7 +406,7 @@ def test_an_interrupt_is_the_users() -> None:
 
 def test_errors_of_classes_of_a_script_come_back(tmp_path: Any) -> None:
     """An exception class of `__main__` travels by value, from one process to another."""
-    script = "from workerbee import failures\nclass Mine(Exception): pass\nimport sys\n"
+    script = "from workerbee.wire import failures\nclass Mine(Exception): pass\nimport sys\n"
     script += "sys.stdout.buffer.write(failures.encode_error(Mine('x')))"
     data = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     again = failures.decode_error(data, trusted=True)

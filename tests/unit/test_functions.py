@@ -21,9 +21,10 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from workerbee import functions, pickling
+from workerbee import pickling
 from workerbee.errors import EncodingError, FunctionUnavailable
-from workerbee.functions import Cache, Loader
+from workerbee.wire import functions
+from workerbee.wire.functions import Cache, Loader
 
 
 def define(source: str, /, **names: Any) -> Any:
@@ -259,7 +260,7 @@ def test_a_version_stands_for_the_code() -> None:
 
 SCRIPT = """
 import functools, sys
-from workerbee.functions import Cache
+from workerbee.wire.functions import Cache
 
 NAMES = {"b", "a", "c"}
 class Thing:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workerbee.futures import _OBSERVING, JobFuture
+from workerbee.client.futures import _OBSERVING, JobFuture
 
 N = 2000
 

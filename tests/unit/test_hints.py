@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerbee.job import Outcome, Stored
 from workerbee.store import parse_hint, results_hint
 from workerbee.store.hints import LIMIT, MOST
+from workerbee.wire.job import Outcome, Stored
 
 MAC = bytes(range(16))
 

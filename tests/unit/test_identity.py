@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.unit.test_functions import define, identity
-from workerbee import functions, imports
 from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable
-from workerbee.functions import Cache, Loader
+from workerbee.wire import functions, imports
+from workerbee.wire.functions import Cache, Loader
 
 #: Sources of a global `k`, twice; a function that names it is another one with the other.
 GLOBALS = {
@@ -423,7 +423,7 @@ def test_modules_that_are_found(thing: str) -> None:
 
 
 IMPORTLIB = """
-from workerbee import imports
+from workerbee.wire import imports
 
 def helper(x):
     return x
@@ -431,7 +431,7 @@ def helper(x):
 def test_it():
     assert not imports.importable(helper)
     from tests.unit.test_identity import load
-    from workerbee.functions import Cache
+    from workerbee.wire.functions import Cache
     assert load(Cache().describe(helper))[0](3) == 3
 """
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_codec import EXACTLY_JSON, Colour, nested
-from workerbee import codec, inputs
 from workerbee.errors import InputDataError, PayloadTooLargeError
+from workerbee.wire import codec, inputs
 
 
 @given(st.dictionaries(st.text(st.characters(max_codepoint=300, min_codepoint=1)), EXACTLY_JSON, max_size=4))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerbee.futures import JobFuture
-from workerbee.job import Stored
-from workerbee.ledger import STRIDE, Ledger
+from workerbee.client.futures import JobFuture
+from workerbee.client.ledger import STRIDE, Ledger
+from workerbee.wire.job import Stored
 
 JOBS = st.sets(st.integers(1, 2000), max_size=300) | st.builds(
     lambda first, n, gaps: set(range(first, first + n)) - gaps,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from workerbee.lookout import Lookout
+from workerbee.bee.lookout import Lookout
 
 STEP = 0.02
 

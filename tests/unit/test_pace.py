@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workerbee.pace import HOLD_SECONDS, MOST_FUNCTIONS, MOST_HELD, Pace, portion
+from workerbee.bee.pace import HOLD_SECONDS, MOST_FUNCTIONS, MOST_HELD, Pace, portion
 
 
 def learned(*seconds: float) -> Pace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workerbee.presence import ServerClock
+from workerbee.bee.presence import ServerClock
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from workerbee.printer import Printer
+from workerbee.bee.printer import Printer
 
 
 def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

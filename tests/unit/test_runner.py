@@ -16,14 +16,15 @@ from uuid import UUID
 
 import pytest
 
-from workerbee import codec, functions, program, records
-from workerbee.channel import Channel, Mark
+from workerbee import program
+from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.messages import Finished
+from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
-from workerbee.failures import decode_error
-from workerbee.job import NO_FUNCTION, Function
-from workerbee.messages import Finished
-from workerbee.runner import Runner
-from workerbee.signing import Key, Signer
+from workerbee.wire import codec, functions, records
+from workerbee.wire.failures import decode_error
+from workerbee.wire.job import NO_FUNCTION, Function
+from workerbee.wire.signing import Key, Signer
 
 JOBSET, NUMBER = UUID(int=7), 3
 HERE = f"{__name__}:"
@@ -412,7 +413,7 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
 def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
     ends = (bee.theirs.fileno(), bee.mark.fd)
-    command = program.command("workerbee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
+    command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
     process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))

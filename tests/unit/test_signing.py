@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workerbee.errors import KeyFileError
-from workerbee.signing import SIZE, Key, Signer
+from workerbee.wire.signing import SIZE, Key, Signer
 
 KEY = Key(bytes(range(32)))
 KINDS = ("call", "function", "result", "error")
@@ -188,7 +188,7 @@ def test_a_permissive_umask_opens_nothing(environment: Path) -> None:
 
 def test_processes_that_race_make_one_key(environment: Path) -> None:
     """Eight processes that all find no key end up with the same one."""
-    code = "import sys; sys.stdin.read(); from workerbee.signing import Key; print(Key.load_or_make().fingerprint)"
+    code = "import sys; sys.stdin.read(); from workerbee.wire.signing import Key; print(Key.load_or_make().fingerprint)"
     for n in range(3):
         path = environment / f"key{n}"
         gate, opened = os.pipe()

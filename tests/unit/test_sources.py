@@ -15,9 +15,9 @@ from typing import Any, cast
 import pytest
 
 from tests import jobs
-from workerbee import sources
-from workerbee.functions import Cache, Loader
-from workerbee.sources import excerpt
+from workerbee.wire import sources
+from workerbee.wire.functions import Cache, Loader
+from workerbee.wire.sources import excerpt
 
 _numbers = count()
 

@@ -11,8 +11,8 @@ from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
-    from workerbee.job import Jobset
     from workerbee.store import Catalogue, JobsetReader
+    from workerbee.wire.job import Jobset
 
 
 @click.group()
@@ -28,7 +28,7 @@ def show(*, as_json: bool) -> None:
     Exit status: 1 if there is none yet.
     """
     from workerbee import places  # noqa: PLC0415 (--help does without)
-    from workerbee.signing import Key  # noqa: PLC0415
+    from workerbee.wire.signing import Key  # noqa: PLC0415
 
     files = {str(path): made.fingerprint for path in (places.key(), places.kept_key()) if (made := Key.read(path))}
     ours = Key.load()
@@ -50,8 +50,8 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
 
     Says what can be read without the key and what can't. Nothing is deleted: the old jobset gets another id.
     """
-    from workerbee.signing import Key, whereabouts  # noqa: PLC0415 (--help does without)
     from workerbee.store import Catalogue  # noqa: PLC0415
+    from workerbee.wire.signing import Key, whereabouts  # noqa: PLC0415 (--help does without)
 
     with reading(dsn) as database:
         row, reader = found(database, jobset_id)

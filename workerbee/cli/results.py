@@ -53,8 +53,8 @@ def results(
 
 def _decoder(uuid: Any) -> Any:
     """What makes values of stored ends: with the key all that it signed, without it only what is plain JSON."""
-    from workerbee import ends  # noqa: PLC0415 (loads the driver)
-    from workerbee.signing import Key, Signer  # noqa: PLC0415
+    from workerbee.wire import ends  # noqa: PLC0415 (loads the driver)
+    from workerbee.wire.signing import Key, Signer  # noqa: PLC0415
 
     key = Key.load()
     signer = None if key is None else Signer(key, uuid)

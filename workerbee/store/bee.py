@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from workerbee.job import READABLE, Batch, Function, Job, Jobset, Outcome
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
+from workerbee.wire.job import READABLE, Batch, Function, Job, Jobset, Outcome
 
 #: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
 #: meanwhile.

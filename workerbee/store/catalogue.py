@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 from psycopg2 import errors, sql
 
-from workerbee.job import Jobset
 from workerbee.store import queries
 from workerbee.store.connection import Connection, Row
+from workerbee.wire.job import Jobset
 
 #: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
 OFFERS = 50

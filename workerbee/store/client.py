@@ -9,12 +9,12 @@ from uuid import UUID
 
 from psycopg2 import errors
 
-from workerbee.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
 from workerbee.store import parts
 from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
+from workerbee.wire.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 
-from workerbee.job import Outcome, Stored
+from workerbee.wire.job import Outcome, Stored
 
 #: Bytes; PostgreSQL takes less than 8000.
 LIMIT = 7000

@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from workerbee.job import READABLE, TWINNED
 from workerbee.store.connection import Row
 from workerbee.store.ration import Ration
+from workerbee.wire.job import READABLE, TWINNED
 
 #: Bytes of a value that travels in parts, and of one part: what a link of 125 kB/s carries within a lease.
 LARGE, PART = 1_000_000, 250_000

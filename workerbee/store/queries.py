@@ -17,9 +17,9 @@ from uuid import UUID
 
 from psycopg2 import errors, sql
 
-from workerbee.job import Jobset
 from workerbee.store.connection import Connection, Row
 from workerbee.store.statement import Statement, literal
+from workerbee.wire.job import Jobset
 
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "overview.sql", "client.sql", "bee.sql", "reader.sql", "jobset.sql")

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee.job import Jobset, StoredFunction
 from workerbee.store import queries
 from workerbee.store.catalogue import Counts
 from workerbee.store.connection import Connection
 from workerbee.store.queries import Queries, array
+from workerbee.wire.job import Jobset, StoredFunction
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
 WIDTH, PAGE = 2000, 1000

@@ -1,0 +1,128 @@
+"""A client's own bee: told what to do over a socket, whose end is the client's end. `local` is the other side."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+from workerbee import program, resources
+from workerbee.bee.printer import Printer
+from workerbee.bee.supervisor import Settings, Supervisor
+
+
+def main() -> None:
+    """Run as ``workerbee.bee.child SOCKET [CHANNEL MARK]``; the last two lead to a caller's own runner."""
+    program.occupy_standard_descriptors(inheritable=True)
+    program.reset_signals()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides
+    printer = Printer()
+    client, *own = map(int, sys.argv[1:])
+    status = _serve(Client(socket.socket(fileno=client)), own, printer)
+    printer.finish()
+    os._exit(status)  # a runner's leftovers must not keep a batch system's slot
+
+
+def _serve(client: Client, own: list[int], printer: Printer) -> int:
+    facts = client.facts()
+    logger = logging.getLogger("workerbee")
+    logger.addHandler(_Telling(client))
+    logger.setLevel(facts.pop("log_level"))
+    logger.propagate = False
+    facts["workers"] = resources.affordable(facts["workers"], logger)
+    supervisor = Supervisor(
+        Settings(**facts),
+        logger,
+        tell=client.tell,
+        forward=printer.put,
+        program=client.program,
+        own=(socket.socket(fileno=own[0]), own[1]) if own else None,
+    )
+    client.listen(supervisor, stops=not own)  # else the crew hears the end too, and knows which job the caller was in
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
+    status = supervisor.run()
+    client.tell({"event": "ended", "status": status})
+    return status
+
+
+class Client:
+    """The other end of the socket. Messages are lines of JSON both ways."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._begun = b""
+        self._program = b""
+        self._supervisor: Supervisor | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What is said first: the settings."""
+        while b"\n" not in self._begun:
+            chunk = self._socket.recv(1 << 16)
+            if not chunk:
+                sys.exit(0)
+            self._begun += chunk
+        line, _, self._begun = self._begun.partition(b"\n")
+        facts: dict[str, Any] = json.loads(line)
+        self._program = base64.b64decode(facts.pop("program", ""))
+        return facts
+
+    def tell(self, event: dict[str, Any]) -> None:
+        with self._writing, suppress(OSError):  # it is gone, which `listen` hears
+            self._socket.sendall(json.dumps(event).encode() + b"\n")
+
+    def program(self) -> bytes:
+        """The client's program as it was when whatever is in the database by now was stored."""
+        if self._supervisor is not None:  # else an order that has come already would be lost
+            with suppress(OSError):
+                self._hear()
+        return self._program
+
+    def listen(self, supervisor: Supervisor, *, stops: bool) -> None:
+        """Have the supervisor obey the client from now on; ``stops``: give all back at the client's end."""
+        self._supervisor = supervisor
+
+        def serve() -> None:
+            with suppress(OSError):  # it died with something of ours unread
+                self._hear()  # what came together with the settings
+                while self._socket.recv(1, socket.MSG_PEEK):
+                    self._hear()
+            supervisor.drain(now=stops)
+
+        threading.Thread(target=serve, daemon=True).start()
+
+    def _hear(self) -> None:
+        """Obey what has arrived."""
+        with self._reading:
+            with suppress(BlockingIOError):
+                while chunk := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
+                    self._begun += chunk
+            *lines, self._begun = self._begun.split(b"\n")
+            for line in lines:
+                self._obey(json.loads(line))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order["order"]:
+            case "program":
+                self._program = base64.b64decode(order["program"])
+            case "drain":
+                assert self._supervisor is not None  # noqa: S101 (see `program`)
+                self._supervisor.drain()
+
+
+class _Telling(logging.Handler):
+    """What a client's bee has to say is logged by the client, whose user has chosen where to."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._client.tell({"event": "log", "level": record.levelno, "message": self.format(record)})

@@ -1,0 +1,121 @@
+"""Has a bee take less of a function whose jobs fail here while others do well at it, and tells the others.
+
+Where a function fails with all bees, its jobs are at fault, and end as fast as they can. Other functions go
+on meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from workerbee.bee.breaker import Breaker
+from workerbee.bee.crew import End
+from workerbee.bee.holdings import Holdings, Served
+from workerbee.bee.pace import Key
+
+#: Functions of which this is remembered: those whose jobs have ended last.
+MOST_FUNCTIONS = 64
+#: Seconds between questions whether others can do what fails here, and after which nobody asks: nothing has been tried.
+ASK, QUIET = 1.0, 120.0
+
+
+class Damper:
+    """A circuit breaker for each function."""
+
+    def __init__(self, holdings: Holdings, log: logging.Logger) -> None:
+        self._holdings = holdings
+        self._log = log
+        self._breakers: dict[Key, Breaker] = {}
+        self._failing: dict[Key, float] = {}  # whose last job failed, and when
+        self._unsaid: set[Key] = set()
+        self._able: dict[Key, tuple[bool, float]] = {}  # whether others can, and until when that counts
+        self._last = Breaker()
+
+    @property
+    def resting(self) -> bool:
+        """Whether all that this bee has tried last has failed."""
+        return self._last.open
+
+    def note(self, end: End) -> bool:
+        """A job has ended here; whether that makes room for another of a function that fails."""
+        held, job = end.task
+        key = (held.jobset.number, held.batch.function)
+        breaker = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
+        self._breakers[key] = breaker
+        was_open = breaker.open
+        breaker.note(job.id, failed=end.kind != "completed")
+        if breaker.open != was_open:
+            self._unsaid.add(key)
+        if breaker.room is None:
+            self._failing.pop(key, None)
+            return False
+        self._failing[key] = time.monotonic()
+        self._forget_the_oldest()
+        return True
+
+    def _forget_the_oldest(self) -> None:
+        while len(self._breakers) > MOST_FUNCTIONS:
+            oldest = next(iter(self._breakers))
+            del self._breakers[oldest]
+            for kept in (self._failing, self._able):
+                kept.pop(oldest, None)
+
+    def settle(self) -> bool:
+        """Tell the others what fails here, or does no more; whether there was anything to tell."""
+        told = bool(self._unsaid)
+        while self._unsaid:
+            number, function = key = next(iter(self._unsaid))
+            breaker, served = self._breakers.get(key), self._holdings.served.get(number)
+            if breaker is not None and served is not None:
+                with self._holdings.guard(number):
+                    if breaker.open:
+                        served.store.doubt(function)
+                        self._warn(served, function)
+                    else:
+                        served.store.trust(function)
+            self._unsaid.discard(key)
+        return told
+
+    def _warn(self, served: Served, function: int) -> None:
+        record = served.store.get_function(function)
+        self._log.warning(
+            "all that this bee tries of %s fails: while others do well, it rests and tries one job a time",
+            record.name if record is not None else f"the jobs of {served.store.jobset.name}",
+        )
+
+    def caps(self, served: Served, now: float) -> dict[int, int]:
+        """How many more jobs to take of each function for which that is limited."""
+        number = served.store.jobset.number
+        failing = [function for jobset, function in self._failing if jobset == number]
+        if not failing:
+            return {}
+        n_held: Counter[int] = Counter()
+        for held in self._holdings.of(number):
+            n_held[held.batch.function] += len(held.open)
+        caps = {}
+        for function in failing:
+            breaker = self._breakers[number, function]
+            room = breaker.room or 0
+            if room or self._others_can(served, function, now):
+                rests = room == 0 and (n_held[function] or breaker.rest(now))
+                caps[function] = 0 if rests else max(0, max(1, room) - n_held[function])
+        return caps
+
+    def _others_can(self, served: Served, function: int, now: float) -> bool:
+        """Whether other bees are there that might do well at what this one fails at."""
+        key = (served.store.jobset.number, function)
+        able, until = self._able.get(key, (True, 0.0))
+        if now - self._failing[key] > QUIET:
+            return True
+        if now >= until:
+            able = served.store.able_bees(function) > 0
+            self._able[key] = able, now + ASK
+        return able
+
+
+def costs_of(costs: Mapping[int, float], caps: Mapping[int, int], runners: float) -> dict[int, float]:
+    """What jobs cost of so many runners if of some functions no more than the ``caps`` are to be had."""
+    return {**costs, **{f: max(costs.get(f, 1.0), runners / n) for f, n in caps.items() if n}}

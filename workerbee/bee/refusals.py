@@ -1,0 +1,98 @@
+"""Functions that a bee can't run: it leaves their jobs to others, and says why; where it is alone, the jobs fail."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from workerbee.bee.crew import End, Held, Task
+from workerbee.bee.holdings import Holdings, Served
+from workerbee.bee.messages import Unusable
+from workerbee.bee.presence import Presence
+from workerbee.bee.recorder import Recorder
+from workerbee.wire.job import Job
+
+
+class Refusals:
+    """Hears from the runners what they can't run. What an outage interrupts is decided in the next round.
+
+    ``own``: this bee is a client's, whose jobs nobody else might do.
+    """
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        recorder: Recorder,
+        presence: Presence,
+        *,
+        own: bool,
+        tell: Callable[[dict[str, Any]], None],
+        log: logging.Logger,
+    ) -> None:
+        self._holdings = holdings
+        self._recorder = recorder
+        self._presence = presence
+        self._own = own
+        self._tell = tell
+        self._log = log
+        self._heard: deque[Unusable] = deque()
+
+    def hear(self, unusable: Unusable) -> None:
+        """A function can't be run here; what that means is for `settle` to see."""
+        self._heard.append(unusable)
+
+    def settle(self) -> None:
+        """Leave the jobs of what was heard of to others, or fail them."""
+        while self._heard:
+            unusable = self._heard[0]
+            with self._holdings.guard(unusable.jobset):
+                self._decide(unusable)
+            self._heard.popleft()
+
+    def _decide(self, unusable: Unusable) -> None:
+        number, function, reason, error = unusable
+        served = self._holdings.served.get(number)
+        if served is None or function in served.scope.refused or function in served.hopeless:
+            return
+        if error is None and self._is_last_resort(number):
+            self._give_up(served, function, reason)
+            return
+        served.store.refuse(function, reason)
+        if error is not None:
+            self._tell({"event": "initializer", "error": error.decode()})
+        self._log.warning("this bee leaves some jobs of %s to others: %s", served.store.jobset.name, reason)
+        served.refuse(function, reason)
+        self._holdings.give_back_unstarted((number, function))
+
+    def _is_last_resort(self, number: int) -> bool:
+        """Whether this is a client's own bee, and there is no other that might do what it can't."""
+        return self._own and self._presence.is_alone_in(number)
+
+    def _give_up(self, served: Served, function: int, reason: str) -> None:
+        """Calls of a function that nobody can run fail, with the reason."""
+        served.hopeless[function] = reason
+        for held in self._holdings.of(served.store.jobset.number):
+            if held.batch.function == function:
+                self._fail_all(held, held.unstarted, reason)
+                held.unstarted.clear()
+
+    def _fail_all(self, held: Held, jobs: Iterable[Job], reason: str) -> None:
+        for job in jobs:
+            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+
+    def fail_hopeless(self, held: Held) -> set[int]:
+        """The jobs of a batch whose function nobody can run, which fail."""
+        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
+        if reason is None:
+            return set()
+        self._fail_all(held, held.batch.jobs, reason)
+        return {job.id for job in held.batch.jobs}
+
+    def reconsider(self) -> None:
+        """What this bee had left to others is hopeless when they are gone."""
+        for number, served in list(self._holdings.served.items()):
+            if served.refusals and self._is_last_resort(number):
+                for function, reason in served.readmit_all():
+                    self._give_up(served, function, reason)

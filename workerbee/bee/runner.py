@@ -1,0 +1,363 @@
+"""The child that only runs user code: it has no connection to the database, and dies with its supervisor.
+
+::
+
+    supervisor ──(function, jobs, quit)──▶ runner ──(done, unusable)──▶ supervisor
+
+Each job is verified, decoded, performed, encoded and signed here, so that this work is spread over the
+runners. The messages:
+
+- ``("program", what it is a worker of)``
+- ``("function", jobset, uuid, number, record, fresh)``  what calls of this function need; loaded when first used;
+  ``fresh``: this runner was started after its bee had got the record
+- ``("forget", jobset, number)``  that function isn't needed for now
+- ``("jobs", jobset, function, [(n, job, run, attempt, codec, data, mac), …])``  to be done in this order
+- ``("done", [(n, kind, codec, data, mac, duration), …])``  kind ``recalled``: was taken back, did not run
+- ``("unusable", jobset, function, reason, error record or None)``  its jobs can't be run here
+- ``("outdated", jobset, function)``  they can't be run in this process, but perhaps in a new one
+- ``("settled",)``  to a caller's own runner: a failure of its is recorded
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from workerbee import places, resources, script
+from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.footing import Footing, out_of_the_way
+from workerbee.bee.messages import Finished
+from workerbee.errors import (
+    FunctionOutdated,
+    FunctionUnavailable,
+    FunctionUnsigned,
+    PayloadTooLargeError,
+    SignatureError,
+    text_of,
+)
+from workerbee.perform import Jobs, perform
+from workerbee.pickling import Namespaces
+from workerbee.program import Program, reset_signals
+from workerbee.wire import codec, functions, inputs, records
+from workerbee.wire.failures import encode_error
+from workerbee.wire.job import NO_FUNCTION, Function
+from workerbee.wire.signing import Key, Signer
+
+#: Seconds that results may wait to be sent together.
+GATHER = 0.01
+
+
+class Call(NamedTuple):
+    """One job as it came from the supervisor."""
+
+    n: int
+    job: int
+    run: int
+    attempt: int
+    codec: str
+    data: bytes
+    mac: bytes | None
+
+
+class Usable(NamedTuple):
+    """A function that may be called here, by calls that are signed for the function with this ``digest``.
+
+    ``named``: by the command line or by the caller, so that JSON calls of it need no signature.
+    ``namespaces`` are for the functions that come with its calls.
+    """
+
+    function: Callable[..., Any]
+    signer: Signer | None
+    digest: bytes
+    named: bool
+    namespaces: Namespaces = Namespaces()
+    main: ModuleType | None = None
+
+    def arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the call is made with. Its signature must have been seen to hold, or it is JSON."""
+        if call.codec != codec.PICKLE:
+            return codec.decode_call(call.codec, call.data)
+        with self.namespaces.used():
+            arguments = codec.decode_call(call.codec, call.data)
+        if self.main is not None:
+            script.use(self.main)  # they may have come with another version's
+        return arguments
+
+
+class Work:
+    """The functions of one jobset as this runner has loaded them, and the signer of the jobset."""
+
+    def __init__(self, uuid: UUID, key: Key | None) -> None:
+        self.uuid = uuid
+        self._fingerprint = key.fingerprint if key is not None else None
+        self._signer = Signer(key, uuid) if key is not None else None
+        self.records: dict[int, Function] = {}
+        #: For each function the jobset's signer, if this bee has the key that its record was signed with.
+        self.signers: dict[int, Signer | None] = {}
+        self._fresh: dict[int, bool] = {}
+        self._loader = functions.Loader()
+        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType]] = {}
+
+    def learn(self, number: int, record: Function, *, fresh: bool = True) -> None:
+        """A function, as its row has it. The signature covers all of that by the digest."""
+        signed = self._signer is not None and self._signer.verify(
+            record.mac, "function", 0, 0, record.codec, record.digest, record.body
+        )
+        whole = functions.digest(record.name, record.codec, record.body, record.python)
+        self.records[number] = record
+        self.signers[number] = self._signer if signed and whole == record.digest else None
+        self._fresh[number] = fresh
+
+    def forget(self, number: int) -> None:
+        for known in (self.records, self.signers, self._fresh, self._loaded):
+            known.pop(number, None)
+
+    def unsigned(self) -> FunctionUnsigned:
+        """Why a function, or a pickled call of one, isn't to be touched."""
+        return FunctionUnsigned(places.key(), self._fingerprint)
+
+    def load(self, number: int) -> tuple[Callable[..., Any], Namespaces, ModuleType]:
+        """The callable, its namespaces and its ``__main__``, made at its first use.
+
+        Raises FunctionUnavailable, or what its initializer raises.
+        """
+        if number not in self._loaded:
+            record = self.records[number]
+            if self.signers[number] is None:
+                raise self.unsigned()
+            loaded = self._loader.load(
+                records.kind(record.codec), record.body, record.python, fresh=self._fresh[number]
+            )
+            self._loaded[number] = (*loaded, sys.modules["__main__"])
+        return self._loaded[number]
+
+
+class Runner:
+    """Performs jobs as they come over the channel, until it is told to quit or the other end is gone.
+
+    ``own`` is the caller's function, for jobs that bring none (JobSet.run); ``named`` are functions that
+    may be imported by their name, the first one also for jobs that bring none (--function).
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        mark: Mark,
+        *,
+        bee: str,
+        own: Callable[..., Any] | None = None,
+        named: Sequence[str] = (),
+        max_payload: int = codec.MAX_BYTES,
+        number: int = 1,
+        footing: Footing | None = None,
+        key_file: Path | None = None,
+    ) -> None:
+        self._channel = channel
+        self._mark = mark
+        self._number = number
+        self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
+        self._footing = footing  # None in the caller's own process, which is the caller's
+        self._program: Program | None = None
+        self._bee = bee
+        self._own = own
+        self._named = named
+        self._max_payload = max_payload
+        self._pid = os.getpid()
+        self._work: dict[int, Work] = {}
+        self._done: list[Finished] = []
+        self._sent = 0.0
+        self._warned: set[int] = set()
+        self._ending: BaseException | None = None  # what the caller's own function raised
+        self._unsettled = 0
+
+    def serve(self) -> None:
+        """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
+        while (message := self._channel.receive()) is not None:
+            match message:
+                case ("program", described):
+                    self._become(Program.loads(described))
+                case ("function", jobset, uuid, number, record, *fresh):
+                    if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
+                        self._work[jobset] = Work(UUID(uuid), self._key())
+                    self._work[jobset].learn(number, Function(*record), fresh=all(fresh))
+                case ("forget", jobset, number):
+                    self._work[jobset].forget(number)
+                case ("jobs", jobset, function, calls):
+                    self._perform_all(jobset, function, [Call(*c) for c in calls])
+                case ("settled",):
+                    self._unsettled -= 1
+                case ("quit",):
+                    return
+            if self._ending is not None and self._unsettled == 0:
+                raise self._ending
+
+    def _key(self) -> Key | None:
+        return Key.load() if self._key_file is None else Key.read(self._key_file)
+
+    def _become(self, program: Program) -> None:
+        program.adopt(self._program, self._number)
+        self._program = program
+
+    def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
+        self._mark.prepare(calls[0].n)
+        Jobs.of = self._work[jobset].uuid if jobset in self._work else None
+        try:
+            usable = self._usable(jobset, number, calls)
+        except FunctionOutdated:
+            self._refuse(calls, "outdated", jobset, number)
+            return
+        except FunctionUnavailable as error:
+            self._refuse(calls, "unusable", jobset, number, str(error), None)
+            return
+        except BaseException as error:  # noqa: BLE001 (the initializer is user code)
+            reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
+            self._refuse(calls, "unusable", jobset, number, reason, encode_error(error))
+            return
+        if usable.main is not None:
+            script.use(usable.main)
+        if self._footing is not None:
+            self._footing.note()
+        for call in calls:
+            if self._ending is None and self._mark.begin(call.n):
+                self._finish(self._perform(call, usable))
+            else:
+                self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
+        self._mark.rest()
+        if self._footing is not None:
+            self._footing.after_jobs()
+        self._send()
+
+    def _usable(self, jobset: int, number: int, calls: list[Call]) -> Usable:
+        if self._own is not None:
+            return Usable(self._own, None, b"", named=True)
+        if number == NO_FUNCTION:
+            if not self._named:
+                raise FunctionUnavailable("these jobs bring no function: run them with JobSet.run or --function")
+            return Usable(functions.resolve(self._named[0]), None, b"", named=True)
+        work = self._work[jobset]
+        record = work.records[number]
+        signed_for = records.calls(record.codec) or record.digest
+        if record.name not in self._named:
+            function, namespaces, main = work.load(number)
+            signer = work.signers[number]
+            return Usable(function, signer, signed_for, named=False, namespaces=namespaces, main=main)
+        signer = work.signers[number]
+        if signer is None and any(call.codec == codec.PICKLE for call in calls):
+            raise work.unsigned()
+        return Usable(functions.resolve(record.name), signer, signed_for, named=True)
+
+    def _refuse(self, calls: list[Call], *message: Any) -> None:
+        """Say why calls of a function aren't run, and give them back."""
+        self._channel.send(message)
+        for call in calls:
+            self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
+        self._send()
+
+    def _perform(self, call: Call, usable: Usable) -> Finished:
+        """Verify, decode, run, encode, sign: one call in, its end as a value out."""
+        signer = usable.signer
+        if signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data):
+            if not usable.named or call.codec not in (codec.JSON, codec.JSON_CALL):
+                return self._failure(call, signer, "error", SignatureError(call.job), 0.0)
+            signer = None  # what an unsigned call brings about isn't signed either
+        try:
+            args, kwargs = usable.arguments(call)
+        except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
+            return self._failure(call, signer, "error", error, 0.0)
+        end = perform(usable.function, args, kwargs)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the job has forked must not serve as a second runner
+        if self._footing is not None:
+            self._footing.after_job()
+        if self._own is not None and end.status == "failed":
+            self._ending = end.error
+            if isinstance(end.error, (KeyboardInterrupt, SystemExit)):
+                return Finished(call.n, "recalled", "", b"", None, 0.0)
+        if end.error is not None:
+            kind = "failed" if end.status == "retry" else "error"
+            return self._failure(call, signer, kind, end.error, end.duration)
+        try:
+            encoded = self._encode(end.value, usable.function, readable=signer is None)
+        except BaseException as error:  # noqa: BLE001 (pickling runs user code)
+            self._ending = error if self._own is not None else None
+            return self._failure(call, signer, "error", error, end.duration)
+        mac = signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data) if signer else None
+        return Finished(call.n, "completed", encoded.codec, encoded.data, mac, end.duration)
+
+    def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
+        if readable:
+            encoded = codec.Encoded(codec.JSON, inputs.check_output(value).encode())
+        else:
+            encoded = codec.twinned(codec.encode(value, "the result"), value)
+        size = len(encoded.data)
+        if size > self._max_payload:
+            raise PayloadTooLargeError("the result", size, self._max_payload)
+        if size > codec.WARN_BYTES and id(function) not in self._warned:
+            self._warned.add(id(function))
+            name = getattr(function, "__qualname__", type(function).__qualname__)
+            warnings.warn(codec.too_much("a result", name, size), stacklevel=1)
+        return encoded
+
+    def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
+        notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
+        record = encode_error(error, notes=notes, text_only=signer is None)
+        mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
+        self._unsettled += self._own is not None
+        return Finished(call.n, kind, "error", record, mac, duration)
+
+    def _finish(self, finished: Finished) -> None:
+        self._done.append(finished)
+        now = time.monotonic()
+        if now - self._sent > GATHER:
+            self._send()
+
+    def _send(self) -> None:
+        if self._done:
+            self._flush()
+            with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
+                self._channel.send(("done", [tuple(f) for f in self._done]))
+            self._done.clear()
+        self._sent = time.monotonic()
+
+    def _flush(self) -> None:
+        if self._footing is not None:
+            self._footing.flush()
+
+
+def main() -> None:
+    """Run as ``workerbee.bee.runner PARENT SOCKET MARK NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
+    parent, sock, mark_fd, number, bee, max_payload, *named = sys.argv[1:]
+    _die_with(int(parent))
+    faulthandler.enable()  # a crash in C says where
+    reset_signals()
+    channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Mark(int(mark_fd))
+    runner = Runner(
+        channel,
+        mark,
+        bee=bee,
+        max_payload=int(max_payload),
+        named=named,
+        number=int(number),
+        footing=Footing(),
+        key_file=places.key().absolute(),
+    )
+    runner.serve()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, which may be the first of a container."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit(0)

@@ -1,0 +1,1 @@
+"""Who brings the jobs and waits for their futures."""

@@ -1,0 +1,235 @@
+"""Cancelling: what is still queued is taken back, what is stored ends in the database, page by page.
+
+A statement that isn't answered in time ends on the server too, and before the next one begins: however often
+somebody cancels, the server works at one statement at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import TypeVar
+from uuid import UUID
+
+from workerbee.client.flusher import Flusher
+from workerbee.client.futures import JobFuture
+from workerbee.client.ledger import Ledger
+from workerbee.store import Cancelled, Catalogue, ClientStore, Connection, backoff, is_dropped, is_passing
+from workerbee.wire.job import Jobset
+
+T = TypeVar("T")
+
+#: Seconds that the database may take to cancel one future, and each page of many.
+PATIENCE, PAGE_PATIENCE = 1.0, 10.0
+#: Jobs in a page at first and at most, and the seconds that it should take.
+PAGE, PAGE_SECONDS = (2_000, 20_000), (0.1, 0.4)
+_RUN = attrgetter("job", "run")
+#: Seconds that bees have to give back what they took ahead, and after which they are asked again.
+RECALL, RECALL_AGAIN = 0.25, 1.0
+#: How often what bees were just changing is asked for again.
+TRIES = 5
+
+
+class Cancelling:
+    """Cancels futures and their jobs; any thread may use it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        jobset: Jobset,
+        writer: UUID,
+        *,
+        flusher: Flusher,
+        ledger: Ledger,
+        log: logging.Logger,
+    ) -> None:
+        self._connection = connection
+        self._store = ClientStore(connection, jobset, writer)
+        self._catalogue = Catalogue(connection)
+        self._jobset = jobset
+        self._flusher = flusher
+        self._ledger = ledger
+        self._log = log
+        self._busy = threading.Lock()  # one statement at a time
+        self._page = PAGE[0]
+        self._recalled_at = -RECALL_AGAIN
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread, maybe this one, is just asking the database."""
+        return self._busy.locked()
+
+    def cancel(self, future: JobFuture) -> bool:
+        """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
+        deadline = time.monotonic() + PATIENCE
+        taken, under_way = self._flusher.withdraw([future], deadline)
+        if taken or under_way:
+            return bool(taken)
+        self._flusher.rest(deadline)  # or another call may just be finding out that it is this job
+        if future.job is None:
+            return False
+        if self._ledger.is_shared(future) or not future.inserted:
+            if future.running():
+                return False
+            self._ledger.forget([future])
+            return True
+        attempt, left = _Attempt(PATIENCE, running=False), [future]
+        for _ in range(TRIES):
+            left = self._cancel_page(left, attempt) if left else left
+        self._recall([future], attempt)
+        return not future.wanted
+
+    def cancel_waiting(self, futures: Iterable[JobFuture]) -> None:
+        """Cancel what hasn't started, the futures too; what isn't ours to stop goes on without us."""
+        _, stored = self.withdraw(futures)
+        ours = [f for f in stored if f.inserted]
+        attempt = _Attempt(PAGE_PATIENCE, running=False)
+        left = self._cancel_stored(ours, attempt)
+        self._recall(ours, attempt)
+        self._say_left([f for f in left if f.wanted and not f.ended], attempt)
+        self.detach(f for f in stored if not f.inserted and not f.running())
+
+    def cancel_running(self, futures: Iterable[JobFuture]) -> int:
+        """End jobs as cancelled, also those that run; their runners are killed. How many."""
+        n, stored = self.withdraw(futures)
+        attempt = _Attempt(PAGE_PATIENCE, running=True)
+        self._say_left(self._cancel_stored(stored, attempt), attempt)
+        return n + attempt.n_cancelled
+
+    def withdraw(self, futures: Iterable[JobFuture]) -> tuple[int, list[JobFuture]]:
+        """Cancel what is still queued: how many; and what is stored. What is just on its way may be neither."""
+        chosen = [future for future in dict.fromkeys(futures) if not future.ended]
+        taken, under_way = self._flusher.withdraw(chosen, time.monotonic() + PAGE_PATIENCE)
+        for future in taken:
+            future.abandon()
+        if under_way:
+            self._log.warning("%d calls are just being stored, and were not cancelled", len(under_way))
+        if taken or under_way:
+            chosen = [future for future in chosen if not (future in taken or future in under_way)]
+        return len(taken), [future for future in chosen if future.run is not None]
+
+    def detach(self, futures: Iterable[JobFuture]) -> None:
+        """Cancel these futures alone, whatever their jobs do."""
+        futures = list(futures)
+        self._ledger.forget(futures)
+        for future in futures:
+            future.abandon()
+
+    def _cancel_stored(self, futures: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
+        """Cancel these, page by page; what is left of them, because it was changing or there was no time."""
+        left = sorted(futures, key=attrgetter("run", "job"))
+        for _ in range(TRIES):
+            left = [f for page in self._pages(left, attempt) for f in self._cancel_page(page, attempt)]
+            if not left or attempt.over:
+                break
+        return left
+
+    def _say_left(self, left: list[JobFuture], attempt: _Attempt) -> None:
+        if left:
+            self._log.warning(
+                "%d jobs of %s were cancelled, and %d were not: %s",
+                attempt.n_cancelled,
+                self._jobset.name,
+                len(left),
+                attempt.trouble or "bees were just changing what they hold",
+            )
+
+    def _pages(self, futures: list[JobFuture], attempt: _Attempt) -> Iterator[list[JobFuture]]:
+        """The futures in portions; each has a time of its own, unless that of one before is over."""
+        start = 0
+        while start < len(futures):
+            if attempt.over:
+                yield futures[start:]
+                return
+            attempt.goes_on()
+            yield futures[start : (start := start + self._page)]
+
+    def _cancel_page(self, page: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
+        """Cancel these in one statement; what is left of them, as of `_cancel_stored`."""
+        runs = list(dict.fromkeys(map(_RUN, page)))
+        answer = self._within(attempt, lambda: self._cancel(runs, attempt))
+        if answer is None:
+            return page
+        attempt.n_cancelled += len(runs) if answer.jobs is None else len(answer.jobs)
+        if not attempt.running:
+            self.detach(page if answer.jobs is None else _of(page, answer.jobs))
+        return _of(page, [job for job, _ in answer.undecided])
+
+    def _recall(self, futures: Iterable[JobFuture], attempt: _Attempt) -> None:
+        """Cancel what no runner has begun of what bees have taken ahead: they are asked to give it back."""
+        left = [f for f in futures if f.wanted and not f.ended]
+        now = time.monotonic()
+        if left and now > self._recalled_at + RECALL_AGAIN:
+            self._recalled_at = now
+            self._within(attempt, lambda: self._catalogue.recall(self._jobset.number))
+        until, pause = self._recalled_at + RECALL, 0.005
+        while left and not attempt.over and time.monotonic() < until:
+            time.sleep(pause)
+            pause *= 2
+            for page in self._pages(left, attempt):
+                self._cancel_page(page, attempt)
+            left = [f for f in left if f.wanted and not f.ended]
+
+    def _within(self, attempt: _Attempt, action: Callable[[], T]) -> T | None:
+        """What ``action`` gives, or None if there was no answer in time. What passes is tried again."""
+        for pause in backoff():
+            if attempt.over or not self._busy.acquire(timeout=attempt.left):
+                break
+            try:
+                self._connection.patience = max(0.05, attempt.left)
+                return action()
+            except Exception as error:
+                if not is_passing(error) and not is_dropped(error):
+                    raise
+                attempt.trouble = " ".join(str(error).split())
+                if is_dropped(error):
+                    break
+            finally:
+                self._busy.release()
+            time.sleep(min(pause, attempt.left))
+        return None
+
+    def _cancel(self, runs: list[tuple[int, int]], attempt: _Attempt) -> Cancelled:
+        began = time.monotonic()
+        answer = self._store.cancel(runs, running=attempt.running)
+        self._judge(len(runs), time.monotonic() - began)
+        return answer
+
+    def _judge(self, n: int, seconds: float) -> None:
+        """Larger pages while they are quick, smaller ones when they are slow."""
+        least, most = PAGE_SECONDS
+        if seconds > most:
+            self._page = max(PAGE[0] // 4, self._page // 2)
+        elif seconds < least and n >= self._page:
+            self._page = min(PAGE[1], self._page * 2)
+
+
+class _Attempt:
+    """How long there is still time, and what came of it so far."""
+
+    def __init__(self, patience: float, *, running: bool) -> None:
+        self._patience = patience
+        self.running = running
+        self.n_cancelled = 0
+        self.trouble = ""
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        self.deadline = time.monotonic() + self._patience
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def over(self) -> bool:
+        return self.left <= 0
+
+
+def _of(futures: list[JobFuture], jobs: list[int]) -> list[JobFuture]:
+    """Those of the futures that wait for one of these jobs."""
+    chosen = set(jobs)
+    return [future for future in futures if future.job in chosen]

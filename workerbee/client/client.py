@@ -1,0 +1,470 @@
+"""One jobset as one process uses it for futures: two threads, and what happens when one of them can't go on.
+
+::
+
+    submit ─▶ flusher ─(add)─▶ database ─(hint, or poll)─▶ watcher ─▶ futures
+                 └──────────── ledger: who waits for what ────────────┘
+
+If one of the threads breaks, every future gets the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+from workerbee.client.cancelling import Cancelling
+from workerbee.client.dispatcher import Dispatcher
+from workerbee.client.flusher import Flusher, Pending
+from workerbee.client.futures import JobFuture
+from workerbee.client.ledger import Ledger
+from workerbee.client.local_bee import LocalBee
+from workerbee.client.registry import Registry
+from workerbee.client.watcher import Watcher
+from workerbee.errors import (
+    BrokenWorkerbeeError,
+    DatabaseUnavailableError,
+    InitializerFailedError,
+    JobsetNotFoundError,
+    PayloadTooLargeError,
+)
+from workerbee.program import Program, hash_seed
+from workerbee.server import Server
+from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
+from workerbee.wire import codec, functions
+from workerbee.wire.ends import decode
+from workerbee.wire.failures import decode_error
+from workerbee.wire.job import Jobset, Options, Stored
+from workerbee.wire.signing import Key, Signer
+
+_READER = "workerbee reader"
+
+#: So many deaths of local bees within a minute are enough.
+BEE_DEATHS = 5
+
+
+class Client:
+    """Stores calls, resolves their futures, and cancels them; any thread may use it."""
+
+    def __init__(
+        self,
+        found: Server,
+        jobset: Jobset,
+        key: Key,
+        *,
+        logger: logging.Logger,
+        reconnect_timeout: float | None,
+        max_payload: int,
+    ) -> None:
+        self.jobset = jobset
+        self.ended = threading.Event()
+        self.n_local = 0  # runners of our own
+        self.interrupted = False  # its caller was told what goes on
+        self.latest: functions.Function | None = None  # what was submitted last
+        self.log = logger
+        self._patience = reconnect_timeout
+        self._max_payload = max_payload
+        self._server = found
+        self._writer = writer = uuid4()
+        self._broken: BaseException | None = None
+        self._halted = threading.Event()
+        self._closing = self._all_stored = False
+        self._said: set[tuple[str, str]] = set()
+        self._bee: LocalBee | None = None
+        self._program: Program | None = None
+        self._met: set[bytes] = set()  # functions since the program was looked at
+        self._bee_draining = False
+        self._hiring = threading.Lock()
+        self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
+        self._cancel, self._pass_on = self.cancel, self._interrupted  # one object each for all futures
+        self._dispatcher = Dispatcher()
+        self._call_later = self._dispatcher.put
+        self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
+        dsn = found.dsn
+        self._control_connection = Connection(dsn, application="workerbee control")
+        self._signer = signer = Signer(key, jobset.uuid)
+        self._ledger = Ledger()
+        self._watcher = Watcher(
+            Connection(dsn, application="workerbee watcher"),
+            jobset,
+            signer,
+            writer,
+            ledger=self._ledger,
+            dispatcher=self._dispatcher,
+            log=logger,
+        )
+        self._flusher = Flusher(
+            Connection(dsn, application="workerbee flusher"),
+            jobset,
+            signer,
+            writer,
+            ledger=self._ledger,
+            watcher=self._watcher,
+            log=logger,
+        )
+        self._cancelling = Cancelling(
+            self._control_connection, jobset, writer, flusher=self._flusher, ledger=self._ledger, log=logger
+        )
+        self._ending = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {name}", daemon=True)
+            for name, body in (("flusher", self._flush_calls), ("watcher", self._watch))
+        ]
+        self._alive = len(self._threads)
+        for thread in self._threads:
+            thread.start()
+
+    # Submitting
+
+    def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
+        """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
+        size = len(call.data)
+        if size > self._max_payload:
+            raise PayloadTooLargeError("the arguments", size, self._max_payload)
+        if size > codec.WARN_BYTES and self._is_first(function, "large"):
+            warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
+        if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
+            what = "the data along with the code"
+            warnings.warn(codec.too_much(what, function.name, len(function.body)), stacklevel=3)
+        if unique and (call.identity is None or not function.memo):
+            self._say_that_nothing_is_remembered(function)
+        self.latest = function
+        future = JobFuture(self._cancel, self._call_later, self._pass_on)
+        try:
+            self.refuse_if_closing()
+            if self._bee is not None and function.digest not in self._met:
+                self._meet(function)
+            self._flusher.put(Pending(future, function, call, options, unique))
+        finally:
+            self._raise_if_broken()
+        return future
+
+    def refuse_if_closing(self) -> None:
+        """Raises RuntimeError after the end."""
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def await_runs(self, runs: Iterable[tuple[int, int]], *, ours: bool) -> list[JobFuture]:
+        """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
+        futures = []
+        for job, run in runs:
+            future = JobFuture(self._cancel, self._call_later, self._pass_on)
+            future.job, future.run, future.queued, future.inserted = job, run, False, ours
+            futures.append(future)
+        self._ledger.expect(futures)
+        self._watcher.ask([job for job, _ in runs])
+        return futures
+
+    def _say_that_nothing_is_remembered(self, function: functions.Function) -> None:
+        if self._is_first(function, "memo"):
+            why = function.culprit
+            what = "arguments that aren't exactly JSON" if why is None else f"what can't be compared: {why}"
+            self.log.info(
+                "calls of %s have %s: each one is a job of its own, also when it is submitted again",
+                function.name,
+                what,
+            )
+
+    def _is_first(self, function: functions.Function, about: str) -> bool:
+        site = (function.name, about)
+        first = site not in self._said
+        self._said.add(site)
+        return first
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
+        stored = self._flusher.flush(timeout)
+        if not stored and timeout is None:
+            self._halted.wait()  # the flusher has ended, and why is about to be known
+        self._raise_if_broken()
+        if not stored:
+            raise TimeoutError("not everything was stored in time")
+
+    def _raise_if_broken(self) -> None:
+        if self._broken is not None:
+            raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
+
+    def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
+        """The value or the error of a stored end."""
+        return decode(end, self._signer)
+
+    # The threads
+
+    def _flush_calls(self) -> None:
+        self._flusher.run(self._patiently)
+        self._all_stored = True
+        self._watcher.wake()
+
+    def _watch(self) -> None:
+        self._watcher.run(self._patiently, self._is_needed)
+
+    def _is_needed(self) -> bool:
+        self._let_go()
+        return self._broken is None and not (self._all_stored and not self._ledger)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        retrying(action, patience=self._patience, pause=lambda seconds: not self._halted.wait(seconds), log=self.log)
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 (whatever it is, no future may hang)
+            self._break(error, None)
+        finally:
+            with self._ending:
+                self._alive -= 1
+                last = not self._alive
+            if last:
+                self._end()
+
+    def _break(self, error: BaseException, cause: BaseException | None) -> None:
+        """Nothing can be done any more: every future gets the reason."""
+        if self._broken is not None:
+            return
+        if is_dropped(error):
+            error = JobsetNotFoundError(self.jobset.name, dropped=True)
+        self._broken = error
+        self._halted.set()
+        self._flusher.close()
+        self._watcher.wake()
+        if not isinstance(error, (BrokenWorkerbeeError, DatabaseUnavailableError)):
+            cause, error = error, BrokenWorkerbeeError(f"the executor broke: {error!r}")
+        if cause is not None:
+            error.__cause__ = cause
+        for future in dict.fromkeys([*self._flusher.pending(), *self._ledger.clear()]):
+            if not future.done():
+                future.resolve(None, error)
+
+    def _interrupted(self, interrupt: BaseException) -> None:
+        self.on_interrupt(interrupt)
+
+    # Cancelling
+
+    def cancel(self, future: JobFuture) -> bool:
+        """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
+        return self._cancelling.cancel(future) or (future.job is None and self._broken is not None)
+
+    def cancel_queued(self) -> int:
+        """Cancel what isn't stored yet; how many."""
+        return self._cancelling.withdraw(self._flusher.pending())[0]
+
+    def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
+        """End jobs as cancelled, also those that run; their runners are killed. How many."""
+        return self._cancelling.cancel_running(self._awaited() if futures is None else futures)
+
+    def _awaited(self) -> list[JobFuture]:
+        """All futures that haven't ended, of calls that are stored and of those that aren't yet."""
+        return [*self._flusher.pending(), *self._ledger.futures()]
+
+    def give_up(self, futures: deque[JobFuture]) -> None:
+        """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
+
+        The garbage collector may ask for it, in any thread and with any lock held; then the watcher does it soon.
+        """
+        self._given_up.put(futures)
+        if self._ledger.locked() or self._cancelling.busy or threading.current_thread() in self._threads:
+            self._watcher.wake()
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                futures = self._given_up.get_nowait()
+                left = [future for future in futures if not future.ended]
+                futures.clear()
+                if self.jobset.temporary:
+                    self._cancelling.cancel_waiting(left)
+                else:
+                    self._cancelling.detach(left)
+                self._watcher.wake()
+
+    def registry(self, connection: Connection) -> Registry:
+        """The jobset's functions, for the caller's own thread."""
+        return Registry(ClientStore(connection, self.jobset, self._writer), self.jobset, self._signer, self.log)
+
+    def forget_functions(self) -> None:
+        """Look at functions anew: something was adopted."""
+        self._flusher.registry.forget()
+
+    def look(self) -> None:
+        """Look at once whether what is waited for has ended."""
+        self._watcher.look()
+
+    # Bees of our own
+
+    def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
+        """Have a local bee with so many runners until the end."""
+        facts = {
+            "dsn": self._server.dsn,
+            "number": self.jobset.number,
+            "workers": n_workers,
+            "busywait": True,
+            "max_tasks_per_child": max_tasks_per_child,
+            "max_payload": self._max_payload,
+            "reconnect_timeout": self._patience,
+            "log_level": max(logging.WARNING, self.log.getEffectiveLevel()),
+            "hash_seed": hash_seed(),
+        }
+        self.n_local = n_workers
+        self._program = Program.here()
+        self._bee = LocalBee(facts, self._program)
+        threading.Thread(
+            target=self._keep_bee, args=(self._bee, facts), name="workerbee local bee", daemon=True
+        ).start()
+
+    def _meet(self, function: functions.Function) -> None:
+        """Before a new function is stored, the local bee hears of what has changed in this process since the last."""
+        if len(self._met) >= 10_000:
+            self._met.clear()
+        self._met.add(function.digest)
+        now = Program.here()
+        with self._hiring:
+            if now != self._program and self._bee is not None:
+                self._program = now
+                self._bee.be_workers_of(now)
+
+    def _keep_bee(self, bee: LocalBee, facts: dict[str, Any]) -> None:
+        """Hear the local bee; when it dies, another takes its place, which takes over its work."""
+        try:
+            deaths: deque[float] = deque(maxlen=BEE_DEATHS)
+            while True:
+                bee.events(self._hear)
+                status = bee.wait()
+                deaths.append(time.monotonic())
+                with self._hiring:
+                    if self._bee_draining or self._broken is not None:
+                        return
+                    if len(deaths) == BEE_DEATHS and deaths[-1] - deaths[0] < 60:
+                        again = BrokenWorkerbeeError(f"local bees end again and again, the last with status {status}")
+                        self._break(again, None)
+                        return
+                    self.log.warning("the local bee has ended with status %d; another takes its place", status)
+                    bee = self._bee = LocalBee(facts, self._program)
+        except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
+            self._break(error, None)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "log":
+                self.log.log(event["level"], "%s", event["message"])
+            case "initializer":
+                cause = decode_error(event["error"].encode(), trusted=True)
+                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
+                self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
+            case "broken":
+                self._break(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"), None)
+            case "dropped":
+                self._break(JobsetNotFoundError(self.jobset.name, dropped=True), None)
+
+    # Reading
+
+    @contextmanager
+    def reading(self, patience: float | None = None) -> Iterator[Connection]:
+        """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.
+
+        An outage is waited out; with ``patience``, each query has so many seconds instead.
+        """
+        with self._server.again() as found:
+            connection: Connection
+            if patience is None:
+                connection = PatientConnection(found.dsn, application=_READER, patience=self._patience, log=self.log)
+            else:
+                connection = Connection(found.dsn, application=_READER)
+                connection.patience = patience
+            try:
+                yield connection
+            except Exception as error:
+                if not is_dropped(error):
+                    raise
+                raise JobsetNotFoundError(self.jobset.name, dropped=True) from None
+            finally:
+                connection.close()
+
+    def live_runners(self) -> int:
+        """How many runners could do this jobset's jobs now."""
+        with self.reading(QUERY_TIMEOUT) as connection:
+            return Catalogue(connection).live_runners(self.jobset.number)
+
+    # Ending
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take no more calls; with ``cancel`` take back what has not started; end when all the rest is done."""
+        if self.ended.is_set():
+            return
+        self._closing = True
+        if cancel:
+            self._cancelling.cancel_waiting(self._awaited())
+        self._flusher.close()
+        self._watcher.wake()
+
+    def leave(self, patience: float | None = None) -> None:
+        """End as soon as all is stored, and wait so long for that; what isn't done goes on without us."""
+        if self.ended.is_set():
+            return
+        self._closing = True
+        try:
+            self.flush(patience)
+        except TimeoutError:
+            self.log.warning("%d calls are still being stored", len(self._flusher.pending()))
+        except BrokenWorkerbeeError as error:
+            self.log.warning("not everything could be stored: %s", error)
+        finally:
+            self._cancelling.detach(self._awaited())
+            self.close()
+
+    def abandon(self) -> None:
+        """End now, and leave undone what isn't done: of a temporary jobset, whose results nobody else can have."""
+        self._closing = True
+        futures = self._awaited()
+        self._flusher.withdraw(futures, 0.0)
+        self._cancelling.detach(futures)
+        self.close()
+
+    def quit(self) -> None:
+        """End without another wait: what the local bee runs is given back."""
+        self._closing = True
+        with self._hiring:
+            self._bee_draining = True
+        if self._bee is not None:
+            self._bee.stop()
+        self.ended.set()
+
+    def wait(self) -> None:
+        """Wait for the end. Raises RuntimeError in a callback: it would wait for itself."""
+        if self._dispatcher.is_caller():
+            raise RuntimeError("a callback can't wait for the end of its executor; use shutdown(wait=False) there")
+        self.ended.wait()
+
+    def disown(self) -> None:
+        """In a forked child: all of this is the parent's, and nothing here ever ends by itself."""
+        self._broken = BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
+        self.ended = threading.Event()  # the old one's lock may be held by a thread that isn't here
+        self.ended.set()
+        if self._bee is not None:
+            self._bee.disown()
+
+    def _end(self) -> None:
+        """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
+        self._dispatcher.close()
+        with self._hiring:
+            self._bee_draining = True
+        if self._bee is not None:
+            self._bee.stop() if self._broken is not None or self.jobset.temporary else self._bee.drain()
+            self._bee.wait(30 if self.jobset.temporary else None)
+        try:
+            if self.jobset.temporary:
+                Catalogue(self._control_connection).drop_jobset(self.jobset)
+        except Exception as error:  # noqa: BLE001 (it is swept later)
+            self.log.debug("the temporary jobset is left to be swept: %s", error)
+        self._control_connection.close()
+        self._server.close()
+        self.ended.set()

@@ -1,0 +1,119 @@
+"""How a program leaves its executors: at an interrupt, at the interpreter's exit, in a fork."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from functools import partial
+
+from workerbee.client.client import Client
+from workerbee.reading import Reading
+
+#: Seconds that whoever interrupts waits for what is on its way to be stored, and for what the database says of it.
+PATIENCE, GLANCE = 1.0, 0.5
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def see_off(client: Client) -> None:
+    """Have this client end in order when the interpreter does, and say what goes on when a session is interrupted."""
+    _clients.add(client)
+    client.on_interrupt = partial(_waiter_interrupted, client)
+
+
+def _waiter_interrupted(client: Client, interrupt: BaseException) -> None:
+    """A program says it where it leaves the executor; a notebook or a REPL may do so never."""
+    if hasattr(sys, "ps1") and not client.jobset.temporary:
+        say_what_goes_on(client, interrupt)
+
+
+def interrupted(client: Client, error: BaseException) -> None:
+    """Let go of a client whose caller was interrupted, within two seconds; a second interrupt ends it at once."""
+    try:
+        say_what_goes_on(client, error)
+        if client.jobset.temporary:
+            client.abandon()
+            client.ended.wait(PATIENCE)
+        else:
+            client.leave(PATIENCE)
+    except KeyboardInterrupt:
+        _end_at_once([client])
+        raise
+
+
+def say_what_goes_on(client: Client, error: BaseException) -> None:
+    """One line for one interrupt, whoever meets it first on its way up."""
+    if _is_told(error):
+        return
+    client.interrupted = True
+    error._workerbee_told = True  # type: ignore[attr-defined]  # noqa: SLF001 (a mark on the interrupt itself)
+    if client.jobset.temporary:
+        client.log.warning("interrupted: what waits is cancelled, and what runs is stopped")
+        return
+    client.log.warning(
+        "interrupted: of %s %s; until this executor is left it goes on with them, then it finishes what it runs and "
+        "leaves the rest to bees elsewhere (%s). The same code attaches to them, executor.cancel() stops them, here or "
+        "in any other process, and an interrupt while the executor is left ends it at once",
+        client.jobset.name,
+        *_state(client),
+    )
+
+
+def _is_told(error: BaseException) -> bool:
+    return getattr(error, "_workerbee_told", False)
+
+
+def _state(client: Client) -> tuple[str, str]:
+    """What is to be said of the jobs, and of the bees; less if the database doesn't answer at once."""
+    try:
+        with client.reading(GLANCE) as connection:
+            facts = Reading(connection, client.jobset, client.decode).glance()
+    except Exception:  # noqa: BLE001 (an interrupt isn't the time for this)
+        return "all that isn't done goes on", "the database doesn't answer now"
+    n_elsewhere = max(0, facts["bees"] - bool(client.n_local))
+    return f"{facts.get('waiting', 0)} jobs wait and {facts.get('running', 0)} run", f"{n_elsewhere} now"
+
+
+def _end_at_once(clients: list[Client]) -> None:
+    for client in clients:
+        client.log.warning(
+            "interrupted again: %s ends at once; what it runs here is given back, and calls not stored yet are lost",
+            client.jobset.name,
+        )
+        client.quit()
+
+
+def _at_exit() -> None:
+    """Interpreter exit: temporary jobsets are waited for, as a process pool's work is; durable ones are left."""
+    clients = [client for client in _clients if not client.ended.is_set()]
+    cause = getattr(sys, "last_value", None)  # what has ended the program
+    try:
+        for client in clients:
+            if isinstance(cause, KeyboardInterrupt) and client.interrupted and not _is_told(cause):
+                _end_at_once([client])
+            elif isinstance(cause, KeyboardInterrupt):
+                interrupted(client, cause)
+            elif client.jobset.temporary:
+                client.close()
+            else:
+                client.leave()
+        for client in clients:
+            client.ended.wait()
+    except KeyboardInterrupt:
+        _end_at_once([client for client in clients if not client.ended.is_set()])
+
+
+def _after_fork() -> None:
+    """In a child the threads are missing: what it has inherited is its parent's."""
+    for client in list(_clients):
+        if not client.ended.is_set():
+            client.disown()
+    _clients.clear()
+
+
+# Before the interpreter joins its threads and forbids new ones, as concurrent.futures itself does.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

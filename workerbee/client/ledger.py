@@ -1,0 +1,164 @@
+"""What this process waits for: futures by job, from before their rows can be seen until they end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from workerbee.client.futures import JobFuture
+from workerbee.wire.job import Stored
+
+#: Jobs that are looked at together.
+STRIDE = 500
+#: First job, last job, run.
+Range = tuple[int, int, int]
+
+
+class Ledger:
+    """Futures by the job that they wait for; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[int, list[JobFuture]] = {}
+        self._reopened: set[int] = set()  # jobs of which some future waits for another run than the first
+        self._early: set[int] = set()  # ended before their ids were known to be ours
+
+    def __len__(self) -> int:
+        """How many jobs are waited for."""
+        return len(self._futures)
+
+    def __contains__(self, job: int) -> bool:
+        return job in self._futures
+
+    def locked(self) -> bool:
+        """Whether some thread, maybe this one, is just using it."""
+        return self._lock.locked()
+
+    def expect(self, futures: Iterable[JobFuture]) -> None:
+        """Book futures under their jobs; to be called before the rows can be seen by anybody.
+
+        Those without a run wait for `confirm`: the id may turn out to be somebody else's.
+        """
+        with self._lock:
+            for future in futures:
+                booked = self._futures.get(future.stored_job, ())
+                if future.wanted and future not in booked:
+                    self._book(future)
+
+    def confirm(self, futures: Iterable[JobFuture]) -> set[int]:
+        """These futures' jobs are theirs: they wait for the first run. The jobs of which an end was seen already."""
+        with self._lock:
+            jobs = set()
+            for future in futures:
+                future.run = future.run or 1
+                jobs.add(future.stored_job)
+            seen = jobs & self._early
+            self._early -= jobs
+        return seen
+
+    def disclaim(self, futures: Iterable[JobFuture]) -> None:
+        """These futures' ids are somebody else's jobs: they have none now."""
+        with self._lock:
+            for future in futures:
+                self._remove(future)
+                self._early.discard(future.stored_job)
+                future.job = None
+
+    def move(self, moves: Iterable[tuple[JobFuture, int, int]]) -> None:
+        """Let futures wait for another (job, run) than they were booked under."""
+        with self._lock:
+            for future, job, run in moves:
+                self._remove(future)
+                self._early.discard(future.job or 0)
+                future.job, future.run = job, run
+                if future.wanted:
+                    self._book(future)
+
+    def forget(self, futures: Iterable[JobFuture]) -> None:
+        """Wait for these futures no more."""
+        with self._lock:
+            for future in futures:
+                future.wanted = False
+                self._remove(future)
+
+    def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:
+        """The futures that these ended runs resolve; they are booked no more."""
+        taken = []
+        with self._lock:
+            for end in ends:
+                booked = self._futures.get(end.job)
+                if booked is None:
+                    continue
+                if any(f.run is None for f in booked):
+                    self._early.add(end.job)
+                futures = [f for f in booked if f.run == end.run]
+                if len(futures) == len(booked):
+                    del self._futures[end.job]
+                else:
+                    self._futures[end.job] = [f for f in booked if f.run != end.run]
+                if futures:
+                    taken.append((end, futures))
+        return taken
+
+    def is_shared(self, future: JobFuture) -> bool:
+        """Whether another future of this process waits for the same job."""
+        with self._lock:
+            return future.job is not None and len(self._futures.get(future.job, ())) > 1
+
+    def ranges(self) -> list[Range]:
+        """All that is waited for, sorted, where jobs that stand side by side are one range."""
+        with self._lock:
+            self._reopened &= self._futures.keys()
+            first = sorted(self._futures.keys() - self._reopened if self._reopened else self._futures)
+            later = {(job, future.run or 1) for job in self._reopened for future in self._futures[job]}
+        return sorted([*_first_runs(first), *((job, job, run) for job, run in later)])
+
+    def of(self, runs: Iterable[tuple[int, int]]) -> list[JobFuture]:
+        """The futures of these (job, run)."""
+        with self._lock:
+            return [f for job, run in runs for f in self._futures.get(job, ()) if f.run == run]
+
+    def futures(self) -> list[JobFuture]:
+        """All that are booked."""
+        with self._lock:
+            return [f for booked in self._futures.values() for f in booked]
+
+    def clear(self) -> list[JobFuture]:
+        """Forget all; what was booked."""
+        with self._lock:
+            futures = [f for booked in self._futures.values() for f in booked]
+            self._futures.clear()
+        return futures
+
+    def _book(self, future: JobFuture) -> None:
+        self._futures.setdefault(future.stored_job, []).append(future)
+        if future.run not in (None, 1):
+            self._reopened.add(future.stored_job)
+
+    def _remove(self, future: JobFuture) -> None:
+        job = future.job
+        booked = self._futures.get(job) if job is not None else None
+        if job is not None and booked and future in booked:
+            if len(booked) > 1:
+                booked.remove(future)
+            else:
+                del self._futures[job]
+
+
+def _first_runs(jobs: list[int]) -> list[Range]:
+    """The first runs of these sorted jobs as ranges; where there is no gap, none is looked at."""
+    ranges: list[Range] = []
+    for start in range(0, len(jobs), STRIDE):
+        some = jobs[start : start + STRIDE]
+        if some[-1] - some[0] == len(some) - 1:
+            begin = ranges.pop()[0] if ranges and ranges[-1][1] == some[0] - 1 else some[0]
+            ranges.append((begin, some[-1], 1))
+            continue
+        begin = last = some[0]
+        for job in some:
+            if job > last + 1:
+                ranges.append((begin, last, 1))
+                begin = job
+            last = job
+        ranges.append((begin, last, 1))
+    return ranges

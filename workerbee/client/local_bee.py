@@ -1,0 +1,102 @@
+"""Starting a bee as a child of this process: it drains when told to, and stops when this process dies."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from workerbee import program
+from workerbee.program import Program
+
+
+class LocalBee:
+    """A supervisor of our own; `child` is its side.
+
+    What it is to do, the database's password included, goes over a socket, never through its argv or
+    environment. The socket's end is our end: the bee then gives back what it holds and exits. ``describe`` is what
+    its runners are to be workers of.
+    """
+
+    def __init__(
+        self, facts: dict[str, Any], describe: Program | None = None, *, own: tuple[socket.socket, int] | None = None
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.settimeout(None)  # whatever socket.setdefaulttimeout says
+        inherited = (theirs.fileno(), *(() if own is None else (own[0].fileno(), own[1])))
+        self.process = subprocess.Popen(
+            program.command("workerbee.bee.child", *inherited, flags=program.search_flags()),
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            stdout=_passed_on(1),
+            stderr=_passed_on(2),
+            start_new_session=True,
+        )
+        theirs.close()
+        self._socket = ours
+        self._saying = threading.Lock()
+        self._status: int | None = None
+        if describe is not None:
+            facts = facts | {"flags": program.interpreter_flags(), "program": _text(describe)}
+        self._say(facts)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with self._saying, suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def events(self, handle: Callable[[dict[str, Any]], None]) -> None:
+        """Call ``handle`` with each event that the bee reports, until its end."""
+        with suppress(OSError, ValueError), self._socket.makefile(encoding="utf-8") as stream:
+            for line in stream:
+                event = json.loads(line)
+                if event["event"] == "ended":
+                    self._status = event["status"]
+                handle(event)
+
+    def be_workers_of(self, changed: Program) -> None:
+        """What its runners are to be from the next new function on."""
+        self._say({"order": "program", "program": _text(changed)})
+
+    def drain(self) -> None:
+        """Claim nothing more, finish what runs, then exit."""
+        self._say({"order": "drain"})
+
+    def stop(self) -> None:
+        """Give everything back and exit now."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def disown(self) -> None:
+        """In a forked child: the bee is to hear its client's end, though the child lives on."""
+        with suppress(OSError):
+            os.close(self._socket.detach())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status; it is killed if it takes longer than ``timeout`` seconds."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self._socket.close()  # not the stream: its last events may still be unread
+        return status or self._status or 0  # where SIGCHLD is ignored, the kernel keeps no status
+
+
+def _text(described: Program) -> str:
+    return base64.b64encode(described.dumps()).decode()
+
+
+def _passed_on(fd: int) -> int | None:
+    """How a child gets our stdout or stderr: not if it is closed, or if its number is by now that of another file."""
+    try:
+        return subprocess.DEVNULL if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC else None
+    except OSError:
+        return subprocess.DEVNULL

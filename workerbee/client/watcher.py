@@ -1,0 +1,249 @@
+"""The thread that resolves futures: it asks for the ids that are waited for, and for no others.
+
+A hint says which to ask for first, and may carry a small result; whatever it carries is used only if its
+signature holds. Without hints the thread polls. It runs no user code: the dispatcher does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from uuid import UUID
+
+from workerbee.client.dispatcher import HELD_UP, Dispatcher
+from workerbee.client.futures import JobFuture
+from workerbee.client.ledger import Ledger
+from workerbee.errors import JobsetNotFoundError
+from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
+from workerbee.wire import codec
+from workerbee.wire.ends import decode, holds
+from workerbee.wire.job import Jobset, Stored
+from workerbee.wire.signing import Signer
+
+#: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
+POLL, DEAF_POLL = (0.5, 1.0), (0.005, 0.1)
+#: A deaf watcher may be late by this share of the time in which nothing has ended, but by no more than a second.
+PATIENCE = 0.002
+#: Seconds that nobody needs to wake a thread that waits for nothing and hears hints.
+IDLE = 0.25
+#: Ended jobs, ranges of jobs that are waited for, and seconds in one look; it rests for so many times what it took.
+PAGE, RANGES, LOOK, REST = 1000, 1000, 0.5, 10
+#: Functions in a warning.
+NAMED = 5
+#: Seconds between signs of life of a temporary jobset's client, and between looks at what has begun.
+TOUCH, BEGUN = 2.0, 0.1
+#: Seconds without an end after which to see whether any bee is there that does the work, and at most between looks.
+NO_BEES, SELDOM = 10.0, 60.0
+
+
+class Watcher:
+    """Resolves the futures in the ledger. ``run`` is the thread's body; the others are for any thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        jobset: Jobset,
+        signer: Signer,
+        writer: UUID,
+        *,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        log: logging.Logger,
+    ) -> None:
+        self._connection = connection
+        self._catalogue = Catalogue(connection)
+        self._store = ClientStore(connection, jobset, writer)
+        self._jobset = jobset
+        self._signer = signer
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._log = log
+        self._asked: deque[int] = deque()
+        self._wake = Wake()
+        self._pause = POLL[0]
+        self._next_poll = self._next_touch = self._next_begun = 0.0
+        self._generation = 0
+        self._position = 0  # the job up to which the last look has come, if it had to stop
+        self._idle_since: float | None = None
+        self._next_census = 0.0
+        self._warned: set[str] = set()  # for which reasons, "" being that there are no bees
+        self._said_deaf = self._look_soon = False
+
+    def expect(self) -> None:
+        """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
+        if self._connection.deaf:
+            self._wake.set()
+
+    def ask(self, jobs: Iterable[int]) -> None:
+        """Look at these at once: they may have ended long ago."""
+        self._asked.extend(jobs)
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look soon at all that is waited for."""
+        self._look_soon = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look whether there is still something to do."""
+        self._wake.set()
+
+    def run(self, patiently: Callable[[Callable[[], None]], None], more: Callable[[], bool]) -> None:
+        """Watch as long as ``more()``; ``patiently`` calls again what an outage interrupts."""
+        self._connection.listen([f"workerbee$done${self._jobset.number}"])
+        hints: list[str] = []
+        try:
+            while more():
+                patiently(partial(self._look, hints))
+                hints = [payload for _, payload in self._connection.wait(self._sleep(), self._wake)]
+        finally:
+            self._connection.close()
+            self._wake.close()
+
+    def _sleep(self) -> float:
+        """Seconds until something is due; a hint or a question ends the sleep before."""
+        timers = [time.monotonic() + (3600.0 if self._connection.deaf else IDLE)]
+        if self._jobset.temporary:
+            timers.append(self._next_touch)
+        if self._asked:
+            timers.append(0.0)
+        if self._dispatcher.is_behind():
+            timers.append(time.monotonic() + HELD_UP)
+        if self._ledger:
+            timers += [self._next_poll, self._next_begun]
+        return max(0.0, min(timers) - time.monotonic())
+
+    def _look(self, hints: list[str]) -> None:
+        """One round: what hints say, what was asked for, and in turn everything that is waited for."""
+        now = time.monotonic()
+        self._dispatcher.tend()
+        if self._connection.generation != self._generation:  # hints may have been missed
+            self._generation = self._connection.generation
+            self._look_soon = True
+        if self._look_soon:
+            self._look_soon = False
+            self._next_poll = 0.0
+        if self._jobset.temporary and now >= self._next_touch:
+            if not self._catalogue.touch_client(self._jobset):
+                raise JobsetNotFoundError(self._jobset.name, dropped=True)
+            self._next_touch = now + TOUCH
+        found = self._fetch(self._wanted(hints))
+        if self._ledger and now >= self._next_poll:
+            self._poll(now, found)
+        if self._ledger and now >= self._next_begun:
+            self._mark_begun()
+        if not self._ledger:
+            self._idle_since = None
+
+    def _wanted(self, hints: list[str]) -> list[int]:
+        """The jobs to ask for: those hinted at whose result didn't come along, and those asked for."""
+        wanted: list[int] = []
+        for hint in hints:
+            jobs, ends = parse_hint(hint)
+            good = [end for end in ends if holds(end, self._signer)]
+            self._resolve(good)
+            wanted += [job for job in jobs if job in self._ledger]
+            if not jobs and not good:
+                self._next_poll = 0.0
+        while self._asked:
+            wanted.append(self._asked.popleft())
+        return wanted
+
+    def _fetch(self, jobs: list[int]) -> int:
+        found = 0
+        for ends in self._store.finished(jobs):
+            found += self._resolve(ends)
+        return found
+
+    def _poll(self, now: float, found: int) -> None:
+        """Look at what is waited for, and say when to look again."""
+        found += self._sweep(now + LOOK)
+        deaf = self._connection.deaf  # known once it has been used
+        if deaf and not self._said_deaf:
+            self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
+            self._said_deaf = True
+        after = time.monotonic()
+        first, most = DEAF_POLL if deaf else POLL
+        if found or self._idle_since is None:
+            self._idle_since, self._pause = after, first
+        elif not self._position:
+            most = max(most, min(1.0, PATIENCE * (after - self._idle_since)), REST * (after - now))
+            self._pause = min(most, self._pause * 2)
+        self._next_poll = after + self._pause
+        idle = after - self._idle_since
+        if idle > NO_BEES and after >= self._next_census:
+            self._next_census = after + min(SELDOM, idle)
+            self._warn_if_nobody_works()
+
+    def _sweep(self, deadline: float) -> int:
+        """Ask for all that is waited for, from where the last look had to stop; how many have ended."""
+        found = 0
+        left = [(max(a, self._position + 1), b, run) for a, b, run in self._ledger.ranges() if b > self._position]
+        while left and time.monotonic() < deadline:
+            ranges, left = left[:RANGES], left[RANGES:]
+            jobs = self._store.ended(ranges, PAGE)
+            found += self._fetch(jobs)
+            self._position = jobs[-1] if len(jobs) == PAGE else ranges[-1][1]
+            if len(jobs) == PAGE:
+                return found
+        if not left:
+            self._position = 0
+        return found
+
+    def _warn_if_nobody_works(self) -> None:
+        n = self._catalogue.live_bees(self._jobset.number)
+        name = self._jobset.name
+        if n == 0:
+            start = f"{sys.executable} -m workerbee.bee {self._jobset.id or ''}"
+            self._warn("", f"jobs wait in {name} and no bee is there to do them; start one with: {start}")
+        functions: dict[tuple[int, str, str], list[str]] = {}
+        for function, refusing, host, reason in self._store.refused():
+            functions.setdefault((refusing, host, reason), []).append(function)
+        for (refusing, host, reason), names in functions.items():
+            what = ", ".join(names[:NAMED]) + (" …" if names[NAMED:] else "")
+            who = f"{refusing} of {n} bees that are there can't" if n else "the bees that were there couldn't"
+            self._warn(reason, f"jobs of {what} wait in {name}, and {who} run them: on {host}, {reason}")
+
+    def _warn(self, reason: str, message: str) -> None:
+        """Warn for each reason once."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._log.warning("%s", message)
+
+    def _mark_begun(self) -> None:
+        began = time.monotonic()
+        for future in self._ledger.of(self._store.begun()):
+            future.begin()
+        now = time.monotonic()
+        self._next_begun = now + max(BEGUN, 20 * (now - began))
+
+    # What an end says
+
+    def _resolve(self, ends: Iterable[Stored]) -> int:
+        """Resolve the futures of these runs; how many runs were waited for.
+
+        What was taken from the ledger is resolved in any case: here, where nothing of a user's is called, or
+        by the dispatcher.
+        """
+        taken = deque(self._ledger.take(ends))
+        n = len(taken)
+        while taken:  # nothing is kept of what is resolved: a caller's `del` is to free it
+            end, futures = taken.popleft()
+            if end.codec == codec.JSON or end.status == "cancelled":
+                _resolve_run(end, futures, self._signer)
+            else:
+                self._dispatcher.put(partial(_resolve_run, end, futures, self._signer))
+            del end, futures
+        return n
+
+
+def _resolve_run(end: Stored, futures: list[JobFuture], signer: Signer) -> None:
+    for future in futures:
+        if end.status == "cancelled":
+            future.abandon()
+        else:
+            future.resolve(*decode(end, signer))  # each has a value of its own

@@ -1,0 +1,126 @@
+"""Which PostgreSQL: the one that arguments or libpq's environment name, else the embedded one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from workerbee import places, resources
+from workerbee.program import occupy_standard_descriptors
+from workerbee.store import conninfo, described, has_password
+from workerbee.wire import signing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Any of these in the environment names a server; nothing else does.
+ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
+
+
+class Server:
+    """A server to connect to. An embedded one runs as long as somebody holds it: `close` lets go."""
+
+    def __init__(self, dsn: str, *, embedded: Any = None) -> None:
+        self.dsn = dsn
+        self._embedded = embedded
+        self._held = True
+
+    @property
+    def local(self) -> bool:
+        """Whether it runs on this machine, as far as its address says."""
+        if self._embedded is not None:
+            return True
+        parts = described(self.dsn)
+        host = (
+            parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
+        )
+        if "service" in parts or ("PGSERVICE" in os.environ and not host):
+            return False
+        here = ("", "localhost", "::1", resources.host())
+        return host.startswith(("/", "127.")) or host in here
+
+    def __repr__(self) -> str:
+        if self._embedded is not None:
+            return f"the embedded PostgreSQL with its data in {self._embedded.data}"
+        parts = {
+            k: v
+            for k, v in described(self.dsn).items()
+            if k in ("host", "hostaddr", "port", "user", "dbname", "service")
+        }
+        return "PostgreSQL at " + (
+            " ".join(f"{k}={v}" for k, v in parts.items()) or "the address that the environment names"
+        )
+
+    def close(self) -> None:
+        self._held = False
+        if self._embedded is not None:
+            self._embedded.close()
+
+    def key(self) -> signing.Key:
+        """The user's key, made if need be. Beside an embedded server's data there is a copy of it."""
+        key = signing.Key.load_or_make()
+        if self._embedded is not None:
+            signing.keep()
+        return key
+
+    def again(self) -> Server:
+        """The same server, with a hold of its own if this one has let go of it."""
+        if self._embedded is None or self._held:
+            return Server(self.dsn)
+        return _embedded(described(self.dsn).get("dbname"), logging.getLogger("workerbee"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+
+def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **parts: object) -> Server:
+    """Find the server that ``dsn`` or ``parts`` (host, port, user, password, dbname) or the environment name.
+
+    With none of them, start or join the embedded one. The first line logged says which it is. Raises
+    ValueError when parts say how to reach a server that nothing names, and EmbeddedServerError when there is
+    nothing to start.
+    """
+    occupy_standard_descriptors()  # before anything is opened
+    named = dsn is not None or parts.get("host") is not None or any(os.environ.get(v) for v in ENVIRONMENT)
+    useless = [name for name in ("port", "user", "password") if parts.get(name) is not None]
+    if useless and not named:
+        raise ValueError(f"{' and '.join(useless)} of which server? Give host or dsn too, or set PGHOST")
+    logger = logger or logging.getLogger("workerbee")
+    server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"), logger)
+    logger.info("using %r", server)
+    return server
+
+
+def of_command(dsn: str | None) -> Server:
+    """Find the server that the ``--dsn`` of a command, or the environment, names. Raises as `resolve` does."""
+    if dsn is not None and has_password(dsn):
+        logging.getLogger("workerbee").warning(
+            "while this runs, everybody on this machine can see the password in --dsn (by ps); put it into ~/.pgpass"
+        )
+    return resolve(dsn)
+
+
+def _embedded(dbname: object, logger: logging.Logger) -> Server:
+    from workerbee.server import embedded  # noqa: PLC0415 (only who needs it pays for it)
+
+    signing.keep()
+    handle = embedded.start()
+    if handle.made and places.home() == places.makeshift():
+        logger.warning(
+            "there is no home directory to write to: the data are kept in %s; name a lasting place by WORKERBEE_HOME",
+            places.home(),
+        )
+    if handle.made and (others := embedded.other_hosts()):
+        logger.warning(
+            "%s is new: jobsets of earlier runs may be in that of another host, %s; to go on with one, give this "
+            "machine or container that host's name (docker run --hostname), or end all that uses either and move it to "
+            "the place of this one",
+            handle.data,
+            ", ".join(str(handle.data.with_name(host)) for host in others),
+        )
+    return Server(conninfo(handle.dsn, dbname=dbname), embedded=handle)

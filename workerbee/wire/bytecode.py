@@ -1,0 +1,211 @@
+"""What code is, whatever its docstrings and the lines it stands on: digests that are the same in every process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from enum import Enum
+from math import isfinite
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from workerbee.wire.imports import importable
+
+MISSING = object()
+BY_REPR = frozenset({int, float, complex, str, bytes, bytearray, range, type(...), type(NotImplemented)})
+#: What a class has that is no code and no attribute of the user's.
+CLASS_NOISE = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__name__",
+        "__qualname__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__slotnames__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__annotate__",
+        "__annotate_func__",
+        "__type_params__",
+        "__abstractmethods__",
+        "_abc_impl",
+    }
+)
+
+
+def digest(*parts: bytes) -> bytes:
+    """16 bytes that stand for these parts; no other list of parts reads the same."""
+    whole = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "big"))
+        whole.update(part)
+    return whole.digest()
+
+
+def note(*texts: str) -> bytes:
+    """Texts as one part of what is digested."""
+    return "\0".join(texts).encode("utf-8", "surrogatepass")
+
+
+def canonical(value: Any) -> bytes | None:
+    """JSON with sorted keys of a value that is exactly JSON; None for any other."""
+    if not _plain(value, 200):
+        return None
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _plain(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if value is None or kind in (bool, str):
+        return True
+    if kind is int:
+        return bool(-_LARGEST < value < _LARGEST)
+    if kind is float:
+        return isfinite(value)
+    if depth == 0:
+        return False
+    if kind is dict:
+        return all(type(key) is str and _plain(item, depth - 1) for key, item in value.items())
+    return kind is list and all(_plain(item, depth - 1) for item in value)
+
+
+_LARGEST: int = 10**3900  # Python refuses to print much longer integers
+
+
+# A code object is the same for all closures of a function, of which there may be thousands.
+
+
+@functools.lru_cache(maxsize=2048)
+def code_parts(code: CodeType) -> tuple[bytes, ...]:
+    """What a code object does, whatever its docstring and the lines it stands on."""
+    from dis import hasconst  # noqa: PLC0415 (only who compares needs it)
+
+    parts = [
+        note("code", str((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x2F))),
+        note(*code.co_varnames, "", *code.co_cellvars, "", *code.co_freevars),
+        note(getattr(code, "co_exceptiontable", b"").hex()),
+    ]
+    for step in _instructions(code):
+        constant = step.opcode in hasconst
+        parts.append(note(step.opname, "" if constant else str(step.argrepr)))
+        if constant:
+            parts += _constant_parts(step.argval)
+    return tuple(parts)
+
+
+def _constant_parts(value: Any) -> tuple[bytes, ...]:
+    if isinstance(value, CodeType):
+        return code_parts(value)
+    if isinstance(value, frozenset):
+        return _set_parts(value)
+    return (note(type(value).__name__, repr(value)),)
+
+
+def _set_parts(values: frozenset[Any]) -> tuple[bytes, ...]:
+    """Its order differs from process to process."""
+    return (note("frozenset", str(len(values))), *sorted(digest(*_item_parts(value)) for value in values))
+
+
+def _item_parts(value: Any) -> tuple[bytes, ...]:
+    plain = canonical(value)
+    if plain is not None:
+        return (b"json\0" + plain,)
+    if isinstance(value, tuple):
+        return (note("tuple", str(len(value))), *(part for item in value for part in _item_parts(item)))
+    return _set_parts(value) if isinstance(value, frozenset) else (_atom(value),)
+
+
+def _atom(value: Any) -> bytes:
+    return b"bytes\0" + value if isinstance(value, bytes) else note(type(value).__name__, repr(value))
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    """A code's instructions, without those that set a class's docstring or line number."""
+    from dis import get_instructions  # noqa: PLC0415 (only who compares needs it)
+
+    steps = list(get_instructions(code))
+    idle = {
+        n
+        for n, step in enumerate(steps)
+        if step.opname == "STORE_NAME" and step.argval in ("__doc__", "__firstlineno__")
+    }
+    return [step for n, step in enumerate(steps) if n not in idle and n + 1 not in idle]
+
+
+@functools.lru_cache(maxsize=2048)
+def global_names(code: CodeType) -> tuple[str, ...]:
+    """The global names that a function's code, and the code inside it, may look up; sorted."""
+    names = {step.argval for step in _instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return tuple(sorted(names.union(*(global_names(c) for c in code.co_consts if isinstance(c, CodeType)))))
+
+
+# Callables and classes
+
+
+def class_digest(cls: type) -> bytes:
+    """What the code of a class is: its methods', and its members if it is an enum; not the values of attributes."""
+    parts = [note("class", *(f"{c.__module__}:{c.__qualname__}" for c in (cls, type(cls), *cls.__bases__)))]
+    if issubclass(cls, Enum):
+        parts += [note("member", name, repr(member.value)) for name, member in cls.__members__.items()]
+    for name, code in _codes_of_class(cls):
+        parts += [note("named", name), *code_parts(code)]
+    return digest(*parts)
+
+
+def _codes_of_class(cls: type) -> Iterator[tuple[str, CodeType]]:
+    for name in sorted(cls.__dict__.keys() - CLASS_NOISE):
+        for part in functions_of(cls.__dict__[name]):
+            if isinstance(part, FunctionType):
+                yield name, part.__code__
+
+
+def code_digest(fn: Any) -> bytes:
+    """What the code of a callable is, with that of the functions in its closure; empty without any."""
+    parts: list[bytes] = []
+    todo, seen = [fn], set()
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, type) and (thing is fn or not importable(thing)):
+            for name, code in _codes_of_class(thing):
+                parts += [name.encode(), *code_parts(code)]
+            if thing is fn:
+                todo += thing.__bases__
+        elif isinstance(thing, FunctionType):
+            parts += code_parts(thing.__code__)
+            todo += [content(cell, "", None) for cell in thing.__closure__ or ()]
+        elif (wrapped := wrapped_by(thing)) is not None:
+            todo.append(wrapped)
+    return digest(*parts) if parts else b""
+
+
+def wrapped_by(thing: Any) -> FunctionType | None:
+    """The function behind a cache, a compiler or a decorator that is a class."""
+    for name in ("__wrapped__", "py_func"):
+        wrapped = getattr(thing, name, None)
+        if isinstance(wrapped, FunctionType):
+            return wrapped
+    return None
+
+
+def functions_of(value: Any) -> tuple[Any, ...]:
+    """What is behind a class attribute."""
+    if isinstance(value, property):
+        return value.fget, value.fset, value.fdel
+    if isinstance(value, functools.cached_property):
+        return (value.func,)
+    return (value.__func__ if isinstance(value, (staticmethod, classmethod)) else value,)
+
+
+def content(cell: CellType, _: str, missing: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return missing

@@ -1,0 +1,67 @@
+"""Some calls of one function as one job, each with an outcome of its own: none of them is harmed by another's."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, Literal
+
+from workerbee import pickling
+from workerbee.errors import EncodingError, JobFailedError
+from workerbee.wire import codec
+from workerbee.wire.failures import decode_error, encode_error, tamed
+
+#: How a call has ended: its value, or the pickle of that, or an error record.
+Outcome = tuple[Literal["value", "pickle", "error"], Any]
+
+
+class Chunk:
+    """A function of some calls, whose result is their `outcomes`, packed."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.__wrapped__ = fn  # whose code is this one's
+
+    def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[Outcome] | bytes:
+        """Raises JobFailedError if a call does: the chunk is tried again."""
+        return _packed([self._outcome(args) for args in calls])
+
+    def _outcome(self, args: tuple[Any, ...]) -> Outcome:
+        try:
+            return "value", self.__wrapped__(*args)
+        except JobFailedError:
+            raise
+        except BaseException as error:  # noqa: BLE001 (it belongs to this call alone)
+            return "error", encode_error(error)
+
+
+def _packed(outcomes: list[Outcome]) -> list[Outcome] | bytes:
+    """Outcomes as they are if that is surely well; else in one pickle if that can be loaded, or each in its own."""
+    if codec.is_simple(outcomes):
+        return outcomes
+    try:
+        data = pickling.dumps(outcomes)
+        pickle.loads(data)  # noqa: S301 (made just above)
+    except BaseException:  # noqa: BLE001 (pickling runs user code)
+        return [_alone(*outcome) for outcome in outcomes]
+    return data
+
+
+def _alone(kind: str, value: Any) -> Outcome:
+    if kind == "error" or codec.is_simple(value):
+        return kind, value  # type: ignore[return-value]
+    try:
+        return "pickle", pickling.dumps(value)
+    except BaseException as error:  # noqa: BLE001 (the user's)
+        return "error", encode_error(EncodingError("the result", error))
+
+
+def unpacked(result: list[Outcome] | bytes) -> list[Outcome]:
+    """The outcomes in a chunk's result. Raises an Exception if they can't be loaded here."""
+    return tamed(lambda: pickle.loads(result)) if isinstance(result, bytes) else result  # noqa: S301
+
+
+def value_of(kind: str, data: Any) -> Any:
+    """What a call has returned. Raises what it has raised."""
+    if kind == "error":
+        raise decode_error(data, trusted=True)
+    return tamed(lambda: pickle.loads(data)) if kind == "pickle" else data  # noqa: S301 (of a signed result)

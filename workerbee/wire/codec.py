@@ -1,0 +1,261 @@
+"""Values to bytes and back, and what makes two calls the same call.
+
+There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of the
+same type, and if no list or dict is in it twice; everything else goes as a pickle. A call's codec says how to
+read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
+from math import isfinite
+from typing import Any, NamedTuple
+
+from workerbee import pickling
+from workerbee.errors import EncodingError
+from workerbee.wire import bytecode, twins
+from workerbee.wire.job import TWINNED
+
+JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
+#: Bytes of arguments or of a result that are worth a warning, and that are too much unless one says otherwise.
+WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
+#: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
+DEPTH = 200
+DIGITS = 3900  # Python refuses to print much longer integers
+_LARGEST: int = 10**DIGITS
+_UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
+
+
+class Encoded(NamedTuple):
+    """A value in one of the codecs."""
+
+    codec: str
+    data: bytes
+
+
+class Call(NamedTuple):
+    """Arguments in one of the codecs; ``identity`` None: such a call is never the same as another."""
+
+    codec: str
+    data: bytes
+    identity: bytes | None
+
+
+def too_much(what: str, name: str, size: int) -> str:
+    """The sentence of a warning."""
+    return f"{what} of {name} takes {size / 1e6:.0f} MB; store such data in a file once and pass its path"
+
+
+# The JSON lane
+
+
+def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
+    """What `json.JSONEncoder.encode` does; that makes a C encoder for each call, which costs more than a small dict."""
+    if c_make_encoder is None:
+        return json.JSONEncoder(
+            separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=sort_keys
+        ).encode
+    refuse = json.JSONEncoder().default
+    encode = c_make_encoder(None, refuse, encode_basestring_ascii, None, ":", ",", sort_keys, False, False)  # noqa: FBT003
+    return lambda value: "".join(encode(value, 0))
+
+
+to_json, to_sorted_json = _encoder(sort_keys=False), _encoder(sort_keys=True)
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bool:
+    """Whether JSON gives the value back equal and of the same types, and two that are one as one.
+
+    ``seen`` are the lists and dicts that were met before.
+    """
+    # Submits wait for this: hence loops rather than generators, and C for what long lists are made of.
+    kind = type(value)
+    if kind is str:
+        return is_plain_text(value)
+    if kind is int:
+        return fits(value)
+    if kind is float:
+        return isfinite(value)
+    if value is None or kind is bool:
+        return True
+    if depth == 0 or (kind is not dict and kind is not list):
+        return False
+    if seen is None:
+        seen = {id(value)}
+    elif id(value) in seen:
+        return False
+    else:
+        seen.add(id(value))
+    if kind is list:
+        return _are_plain(value, depth - 1, seen)
+    for key, item in value.items():
+        if type(key) is not str or not is_plain_text(key) or not is_plain(item, depth - 1, seen):
+            return False
+    return True
+
+
+def _are_plain(items: list[Any], depth: int, seen: set[int]) -> bool:
+    kinds = set(map(type, items))
+    if kinds == {float}:
+        return all(map(isfinite, items))
+    if kinds == {int}:
+        return fits(min(items)) and fits(max(items))
+    for item in items:  # noqa: SIM110 (see above)
+        if not is_plain(item, depth, seen):
+            return False
+    return True
+
+
+def fits(number: int) -> bool:
+    return -_LARGEST < number < _LARGEST
+
+
+def is_plain_text(text: str) -> bool:
+    if text.isascii():
+        return "\0" not in text
+    return _UNFIT.search(text) is None
+
+
+_PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
+
+
+# The pickle lane
+
+_BY_COPY = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+
+
+def is_simple(value: object) -> bool:
+    """Whether a value runs no code of a user's when it is pickled and loaded."""
+    return _copies(value, set())
+
+
+def _copies(value: object, seen: set[int], depth: int = 8) -> bool:
+    """Whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
+    kind = type(value)
+    if kind in _BY_COPY or id(value) in seen:
+        return True
+    if depth == 0:
+        return False
+    if kind in (tuple, list, set, frozenset):
+        seen.add(id(value))
+        return len(value) <= 10_000 and all(_copies(v, seen, depth - 1) for v in value)  # type: ignore[arg-type, attr-defined]
+    if kind is dict:
+        seen.add(id(value))
+        return all(_copies(k, seen, depth - 1) and _copies(v, seen, depth - 1) for k, v in value.items())  # type: ignore[attr-defined]
+    return kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "hasobject", True) is False
+
+
+def _pickle(value: object, what: str) -> bytes:
+    try:
+        if is_simple(value):
+            return pickle.dumps(value, protocol=5)
+        return pickling.dumps(value)
+    except RecursionError as error:
+        raise EncodingError(what, RecursionError("it is nested too deeply")) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise EncodingError(what, error) from error
+
+
+def encode(value: object, what: str) -> Encoded:
+    """A value in the lane that fits it. Raises EncodingError, naming ``what``."""
+    if is_plain(value):
+        return Encoded(JSON, to_json(value).encode())
+    return Encoded(PICKLE, _pickle(value, what))
+
+
+def twinned(encoded: Encoded, value: object) -> Encoded:
+    """The same with a twin that can be read in the database, if it is a pickle and JSON can tell what it holds."""
+    if encoded.codec != PICKLE or len(encoded.data) > twins.LARGE:
+        return encoded
+    twin = twins.readable(value)
+    if twin is twins.NO_TWIN or not is_plain(twin):
+        return encoded
+    return Encoded(TWINNED, to_json(twin).encode() + b"\0" + encoded.data)
+
+
+def _parse(data: bytes) -> Any:
+    """JSON that PostgreSQL has found to be whole: json.loads checks much that needs no check, at twice the time."""
+    return _raw_decode(data.decode().lstrip())[0]
+
+
+def decode(codec: str, data: bytes) -> object:
+    """The value. Never call this with data that holds a pickle and whose signature doesn't hold."""
+    if codec == TWINNED:
+        codec, data = PICKLE, data[data.index(b"\0") + 1 :]
+    return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
+
+
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The arguments of a call. Raises EncodingError."""
+    if len(args) == 1 and not kwargs and type(args[0]) is dict and is_plain(args[0]):
+        return Call(JSON, to_json(args[0]).encode(), b"json" + to_sorted_json(args[0]).encode())
+    whole = {"args": list(args), "kwargs": kwargs}
+    if is_plain(whole):
+        return Call(JSON_CALL, to_json(whole).encode(), JSON_CALL.encode() + to_sorted_json(whole).encode())
+    return Call(PICKLE, _pickle((args, kwargs), "the arguments"), _identity(whole))
+
+
+def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and keyword arguments. Never call this with ``pickle`` data whose signature doesn't hold."""
+    if codec == PICKLE:
+        args, kwargs = pickle.loads(data)  # noqa: S301 (the caller has verified it)
+        return args, kwargs
+    whole = _parse(data)
+    return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])
+
+
+def _identity(whole: dict[str, Any]) -> bytes | None:
+    """What a call is that isn't exactly JSON, as far as it can be told: NumPy's numbers, and what is in two places.
+
+    NumPy scalars are told apart by their dtype; a list or dict that was met before is named by its number.
+    Anything else has no identity.
+    """
+    numpy = sys.modules.get("numpy")
+    scalar = () if numpy is None else numpy.generic
+    met: dict[int, int] = {}
+
+    def tagged(value: Any) -> object:
+        kind = type(value)
+        if issubclass(kind, scalar) and value.dtype.kind in "biuf":
+            return {"\0numpy": str(value.dtype), "value": repr(value.item())}
+        if kind is not dict and kind is not list:
+            if is_plain(value):
+                return value
+            raise TypeError
+        if id(value) in met:
+            return {"\0met": met[id(value)]}
+        met[id(value)] = len(met)
+        if kind is list:
+            return value if _is_flat(value) else [tagged(item) for item in value]
+        if all(type(key) is str and is_plain_text(key) for key in value):
+            return {key: tagged(value[key]) for key in sorted(value)}
+        raise TypeError
+
+    try:
+        return b"numpy" + to_sorted_json(tagged(whole)).encode()
+    except (TypeError, RecursionError):
+        return None
+
+
+def _is_flat(items: list[Any]) -> bool:
+    return _PLAIN_KINDS.issuperset(map(type, items)) and is_plain(items)
+
+
+# Identity
+
+
+def canonical_text(text: str) -> bytes:
+    """JSON text with its keys sorted: equal for equal data, and 1, 1.0 and true stay apart."""
+    return to_sorted_json(json.loads(text)).encode()
+
+
+#: 16 bytes that stand for these parts; no other list of parts reads the same.
+digest = bytecode.digest

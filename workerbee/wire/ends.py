@@ -1,0 +1,33 @@
+"""What the stored end of a run says: its value or its error, as far as its signature holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workerbee.errors import SignatureError
+from workerbee.wire import codec
+from workerbee.wire.failures import decode_error, tamed
+from workerbee.wire.job import Stored
+from workerbee.wire.signing import Signer
+
+
+def holds(end: Stored, signer: Signer) -> bool:
+    """Whether the signature of an end holds."""
+    kind = "result" if end.status == "completed" else "error"
+    return signer.verify(end.mac, kind, end.job, end.run, end.codec or "", b"", end.data)
+
+
+def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | None]:
+    """The value or the error of an end; only what is signed is unpickled.
+
+    Without a signer, for who only looks, JSON is taken as it is, and anything else is a SignatureError.
+    """
+    signed = signer is not None and end.status != "cancelled" and holds(end, signer)
+    if end.status != "completed":
+        return None, decode_error(end.data, trusted=signed) if end.status == "failed" else None
+    if not signed and (end.codec != codec.JSON or (end.mac is not None and signer is not None)):
+        return None, SignatureError(end.job)
+    try:
+        return tamed(lambda: codec.decode(end.codec or "", end.data)), None
+    except Exception as error:  # noqa: BLE001 (unpickling runs user code)
+        return None, error

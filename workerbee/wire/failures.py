@@ -1,0 +1,235 @@
+"""Exceptions to error records and back; whatever an exception is, it has a record, and one comes back.
+
+An exception is user code: its ``__str__``, ``__getattr__`` or ``__setattr__`` may raise, exit or never end.
+They are called here, where the job has run, and in the client no more: there its notes and its cause are set
+without them. So what is made of an exception's pickle is first tried here, as a client's program will use it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures.process import _RemoteTraceback
+from contextlib import suppress
+from types import FunctionType, MemberDescriptorType, TracebackType
+from typing import Any, TypeVar
+
+from workerbee import pickling
+from workerbee.errors import RemoteError, complete, rebuilt, text_of
+from workerbee.pickling import Absent
+from workerbee.wire.codec import WARN_BYTES
+from workerbee.wire.sources import with_cells
+
+T = TypeVar("T")
+
+#: Characters of a message and of a traceback.
+TRACEBACK = 64_000
+#: Characters that stand for something that can't be pickled.
+STAND_IN = 1000
+
+
+def encode_error(error: BaseException, *, notes: list[str] | None = None, text_only: bool = False) -> bytes:
+    """An error record: JSON with type, message, traceback, notes, and the pickled exception where it has one.
+
+    SystemExit, KeyboardInterrupt and their like have no pickle: they must not end the client too.
+    """
+    record = {
+        "type": _name(type(error)),
+        "message": _clean(text_of(error)[:TRACEBACK]),
+        "traceback": _clean(_bounded(_trace(error))),
+        "notes": [_clean(n) for n in notes or ()],
+        "pickle": None if text_only or not _is_harmless(error) else _pickled(error),
+    }
+    return json.dumps(record).encode()
+
+
+def decode_error(data: bytes, *, trusted: bool) -> BaseException:
+    """The exception of an error record, with the remote traceback as its cause and the notes added.
+
+    Only with ``trusted`` is its pickle loaded; else, or if the type can't be had here, a RemoteError.
+    """
+    record = _record(data)
+    error: BaseException | None = None
+    if trusted and record.get("pickle"):
+        try:
+            error = tamed(lambda: pickle.loads(base64.b64decode(record["pickle"])))  # noqa: S301 (verified by the caller)
+        except Exception:  # noqa: BLE001 (its class isn't here, or refuses)
+            error = None
+    text = with_cells(str(record.get("traceback") or ""))
+    if error is None or not _is_harmless(error):
+        error = RemoteError(str(record.get("type") or "an error without a record"), str(record.get("message")), text)
+    notes = [str(n) for n in record["notes"]] if isinstance(record.get("notes"), list) else []
+    return _dressed(error, text, notes)
+
+
+def tamed(action: Callable[[], T]) -> T:
+    """What user code returns. Raises an Exception, also in place of what would end the caller, such as SystemExit.
+
+    A KeyboardInterrupt is the user's own unless it comes again.
+    """
+    try:
+        return action()
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and _in_main_thread() and not _interrupts(action):
+            raise
+        raise RemoteError(_name(type(error)), text_of(error), _trace(error)) from None
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _interrupts(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except KeyboardInterrupt:
+        return True
+    except BaseException:  # noqa: BLE001 (the user's)
+        return False
+    return False
+
+
+def _record(data: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        record = None
+    return record if isinstance(record, dict) else {}  # unsigned, it may be anything
+
+
+# Texts
+
+
+def _name(kind: type) -> str:
+    try:
+        return f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
+    except BaseException:  # noqa: BLE001 (its metaclass is the user's)
+        return text_of(kind)
+
+
+def _trace(error: BaseException) -> str:
+    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:  # noqa: BLE001 (a __str__ or __cause__ of the user's)
+        frames = "".join(traceback.format_tb(trace))
+        return f"Traceback (most recent call last):\n{frames}{_name(type(error))}: {text_of(error)}\n"
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= TRACEBACK:
+        return text
+    return f"{text[: TRACEBACK // 2]}\n… {len(text) - TRACEBACK} characters left out …\n{text[-TRACEBACK // 2 :]}"
+
+
+def _clean(text: str) -> str:
+    """Without what PostgreSQL's json refuses to give out again."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+# Pickles
+
+
+def _is_harmless(error: object) -> bool:
+    """Whether it is an Exception, whatever it says of its class."""
+    return issubclass(type(error), Exception)
+
+
+def _pickled(error: BaseException) -> str | None:
+    """The pickle of an exception as its own ``__reduce__`` has it, or else of its parts; None if neither will do."""
+    for dumps in (pickling.dumps, _dump_parts):
+        try:
+            data = dumps(error)
+            if len(data) <= WARN_BYTES and _bears_use(pickle.loads(data), error):  # noqa: S301 (made just above)
+                return base64.b64encode(data).decode()
+        except BaseException:  # noqa: BLE001, S112 (the next way may do)
+            continue
+    return None
+
+
+def _bears_use(again: Any, error: BaseException) -> bool:
+    """Whether it can be used as the exception that it stands for can, with what `decode_error` adds."""
+    if type(again) is not type(error):
+        return False
+    _dressed(again, "", ["note"])
+    return all(_passes(use, again) or not _passes(use, error) for use in _USES)
+
+
+_USES: tuple[Callable[[Any], Any], ...] = (
+    str,
+    repr,
+    lambda error: hasattr(error, "no_such_attribute"),
+    lambda error: isinstance(error, int),
+    lambda error: traceback.format_exception(type(error), error, None),
+)
+
+
+def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
+    """Whether a use of an exception works. Raises what would end who uses it."""
+    try:
+        use(error)
+    except Exception:  # noqa: BLE001 (the user's own)
+        return False
+    return True
+
+
+def _dump_parts(error: BaseException) -> bytes:
+    file = io.BytesIO()
+    _PartsPickler(file).dump(error)
+    return file.getvalue()
+
+
+class _PartsPickler(pickling.PlainPickler):
+    """Takes exceptions apart, without their ``__reduce__`` and ``__init__``; what can't be pickled becomes its text."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if issubclass(type(obj), BaseException):
+            attributes = _attributes(obj)
+            members = {name: value for name, value in _members(obj).items() if name not in attributes}
+            args: tuple[Any, ...] = BaseException.__dict__["args"].__get__(obj)
+            return rebuilt, (type(obj), args, {}), (attributes, members), None, None, complete
+        try:
+            reduced = super().reducer_override(obj)
+            if reduced is NotImplemented and not issubclass(type(obj), (type, FunctionType)):
+                reduce = self.dispatch_table.get(type(obj))
+                reduced = obj.__reduce_ex__(5) if reduce is None else reduce(obj)
+        except BaseException:  # noqa: BLE001 (it can't be pickled, for whatever reason)
+            return Absent, (text_of(obj)[:STAND_IN],)
+        return reduced
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
+    return attributes
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    """What is in slots: those of the user's classes, and such as ``errno``."""
+    members = {}
+    for cls in set(type(error).__mro__) - {BaseException, object}:
+        for name, member in vars(cls).items():
+            if type(member) is MemberDescriptorType and name != "obj":  # an AttributeError's may be anything
+                with suppress(AttributeError):  # nothing is in it
+                    members[name] = member.__get__(error)
+    # An OSError doesn't take a None for nothing.
+    return {name: value for name, value in members.items() if value is not None or not issubclass(type(error), OSError)}
+
+
+def _dressed(error: BaseException, text: str, notes: list[str]) -> BaseException:
+    """The error with its cause and notes set, by none of its own methods."""
+    if hasattr(BaseException, "add_note"):
+        attributes = _attributes(error)
+        own = attributes.get("__notes__")
+        attributes["__notes__"] = [*own, *notes] if type(own) is list else notes
+    else:
+        text += "".join(f"{note}\n" for note in notes)
+    cause = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # the standard library's own way to show it
+    BaseException.__dict__["__cause__"].__set__(error, cause)
+    return error

@@ -1,0 +1,320 @@
+"""Functions to records and back.
+
+An importable function is stored as its name; any other (of ``__main__``, closures, lambdas) by value. The record
+also says what the code of the imported callables in it is, so that whoever runs it can tell whether he has that code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pickle
+import platform
+import sys
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import starmap
+from operator import attrgetter
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple, cast
+
+from workerbee import pickling
+from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError
+from workerbee.pickling import Namespaces
+from workerbee.wire import blame, codec, records
+from workerbee.wire.bytecode import MISSING, code_digest
+from workerbee.wire.identity import Identity, Watched, is_compiled, name_of
+from workerbee.wire.imports import CachedFunction, importable
+
+IMPORT, PICKLE = "import", "pickle"
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+#: Functions that a client keeps described, and bytes of their records.
+MOST, MOST_BYTES = 256, 32_000_000
+
+
+class Function(NamedTuple):
+    """A function ready to be stored.
+
+    ``memo`` False: it can't be compared, so no two calls are the same; ``culprit`` says why. ``named``: functions of
+    its name are versions of it, which is so neither for closures and lambdas nor for partials, methods and objects.
+    """
+
+    name: str
+    identity: bytes
+    memo: bool
+    digest: bytes
+    codec: str
+    body: bytes
+    python: str
+    named: bool = False
+    culprit: str | None = None
+
+
+class Imported(NamedTuple):
+    """An imported callable as the client has it: digests of its code, and of all that it is made of."""
+
+    name: str
+    code: bytes
+    whole: bytes
+
+
+# Describing
+
+
+class Cache:
+    """Describes functions for one executor, each once, and anew when something it depends on is another object."""
+
+    def __init__(
+        self,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_payload: int = codec.MAX_BYTES,
+    ) -> None:
+        """``max_payload`` limits the bytes of a record, which has the initializer and its arguments in it too."""
+        self._max_payload = max_payload
+        self._initializer = initializer
+        self._initargs = initargs
+        self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Watched], Function]] = OrderedDict()
+        self._size = 0
+
+    def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
+        """The record of ``fn``.
+
+        Raises EncodingError if it can't be pickled, PayloadTooLargeError, and TypeError if it can't be called.
+        """
+        if type(fn) is FunctionType:  # of a submit's few microseconds every one counts
+            known = self._known.get((version, id(fn)))
+            if known is not None and _unchanged(known[1]):
+                return known[2]
+        held: list[Any] = []
+        steady = _hold(fn, held)
+        # Held objects can't be replaced by others at the same address, so their ids are good for a key.
+        key = (version, *map(id, held))
+        known = self._known.get(key) if steady else None
+        if known is not None and _unchanged(known[1]):
+            return known[2]
+        function, watched = self._describe(fn, version)
+        if version is not None:
+            function = recoded(function, records.labelled(function.codec, version))
+        if steady:
+            self._keep(key, (held, watched, function))
+        return function
+
+    def _keep(self, key: tuple[Any, ...], described: tuple[list[Any], list[Watched], Function]) -> None:
+        """Keep the latest, as far as there is room."""
+        before = self._known.pop(key, None)
+        self._size += len(described[2].body) - (len(before[2].body) if before else 0)
+        self._known[key] = described
+        while len(self._known) > MOST or (self._size > MOST_BYTES and len(self._known) > 1):
+            _, (_, _, oldest) = self._known.popitem(last=False)
+            self._size -= len(oldest.body)
+
+    @functools.cached_property
+    def _setup(self) -> bytes:
+        """The initializer as it is at first, or it would run anew in each runner whenever its globals change here."""
+        return (
+            b"" if self._initializer is None else _dump((self._initializer, self._initargs), name_of(self._initializer))
+        )
+
+    def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Watched]]:
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
+        name, identity = name_of(fn), Identity(fn)
+        imported = [i for i in starmap(_imported, identity.imported.items()) if i.code]  # C has none
+        if self._initializer is None and importable(fn):
+            kind, body = IMPORT, _import_body(f"{fn.__module__}:{fn.__qualname__}", imported)
+        else:
+            parts = (_dump(fn, name), self._setup, *([list(map(tuple, imported))] if imported else ()))
+            kind, body = PICKLE, pickle.dumps(parts, protocol=5)
+        self._refuse_more(name, len(body))
+        function = Function(
+            f"partial({name})" if isinstance(fn, partial) else name,  # nobody is to take it for the function itself
+            codec.digest(
+                name.encode(), PYTHON.encode(), *(identity.parts if version is None else (b"version", version.encode()))
+            ),
+            identity.culprit is None or version is not None,
+            b"",
+            kind,
+            body,
+            PYTHON,
+            _is_named(fn),
+            identity.culprit,
+        )
+        return recoded(function, kind), identity.watched
+
+    def _refuse_more(self, name: str, size: int) -> None:
+        if size > self._max_payload:
+            what = f"the function {name}, with what it names" + " and its initializer" * (self._initializer is not None)
+            raise PayloadTooLargeError(f"{what},", size, self._max_payload)
+
+
+def _imported(name: str, fn: Any) -> Imported:
+    return Imported(name, code_digest(fn), codec.digest(*Identity(fn).parts))
+
+
+def _unchanged(watched: list[Watched]) -> bool:
+    for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
+        if read(owner, name, MISSING) is not value:
+            return False
+    return True
+
+
+_CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes, FunctionType, ModuleType, CodeType})
+
+
+def _hold(thing: Any, held: list[Any]) -> bool:
+    """Append the objects that a callable consists of; False if one of them may change in place, unseen."""
+    kind = type(thing)
+    if kind is partial:
+        held += (kind, len(thing.args), *thing.keywords)
+        return all(_hold(part, held) for part in (thing.func, *thing.args, *thing.keywords.values()))
+    if kind is MethodType:
+        held.append(kind)
+        return _hold(thing.__func__, held) and _hold(thing.__self__, held)
+    held.append(thing)
+    if kind in _CONSTANT or isinstance(thing, type):
+        return True
+    if kind in (tuple, frozenset):
+        return all(_hold(part, held) for part in thing)
+    if kind is BuiltinFunctionType:
+        return thing.__self__ is None or isinstance(thing.__self__, ModuleType)
+    if importable(thing) or is_compiled(thing):
+        return True
+    if not _is_its_attributes(thing, kind):
+        return False
+    held[-1] = reference = weakref.ref(thing)  # the same one as long as the object lives: its owner may let it go
+    if any(part is reference for part in held[:-1]):
+        return True
+    held += vars(thing)
+    return all(_hold(part, held) for part in vars(thing).values())
+
+
+def _is_its_attributes(thing: Any, kind: Any) -> bool:
+    """Whether an object's state is its ``__dict__`` and nothing else."""
+    return (
+        hasattr(thing, "__dict__")
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and kind.__basicsize__ <= _Attributes.__basicsize__
+    )
+
+
+class _Attributes:
+    pass
+
+
+def digest(name: str, kind: str, body: bytes, python: str) -> bytes:
+    """What the content of a record is known by."""
+    return codec.digest(name.encode(), kind.encode(), python.encode(), body)
+
+
+def recoded(function: Function, record_codec: str) -> Function:
+    """The same function in a record that says something else beside its code (see `records`)."""
+    whole = digest(function.name, record_codec, function.body, function.python)
+    return function._replace(codec=record_codec, digest=whole)
+
+
+def _is_named(fn: Any) -> bool:
+    plain = isinstance(fn, (FunctionType, CachedFunction)) or is_compiled(fn)
+    return plain and "<" not in fn.__qualname__
+
+
+def _import_body(name: str, imported: list[Imported]) -> bytes:
+    return "\n".join([name, *(f"{code.hex()} {whole.hex()}" for _, code, whole in imported)]).encode()
+
+
+def _dump(value: object, name: str) -> bytes:
+    try:
+        return pickling.dumps(value)
+    except Exception as error:
+        raise EncodingError(f"the function {name}", error, blame.culprit(value)) from error
+
+
+# Loading
+
+
+class Loader:
+    """Loads the functions of one jobset in the process that runs them."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[bytes, Namespaces] = {}
+
+    def load(self, kind: str, body: bytes, python: str, *, fresh: bool = True) -> tuple[Callable[..., Any], Namespaces]:
+        """The function of a record whose signature holds, and where what comes with its calls is to be loaded.
+
+        ``fresh``: this process was started after the record had been seen, so that what it imports is up to date.
+        An initializer runs before the first function that it belongs to. Raises FunctionUnavailable if the
+        function can't be had here, FunctionOutdated if a fresh process may have it, or what its initializer raises.
+        """
+        if kind == IMPORT:
+            with _unavailable():
+                name, imported = _read_import(body)
+            function = resolve(name)
+            _check(imported, python, fresh=fresh)
+            return function, self._prepared(b"")
+        if python != PYTHON:
+            raise FunctionUnavailable(f"it was stored by Python {python} by value, and this is Python {PYTHON}")
+        with _unavailable():
+            pickled, setup, *more = pickle.loads(body)  # noqa: S301 (verified by the caller)
+        _check([Imported(*parts) for parts in more[0]] if more else [], python, fresh=fresh)
+        namespaces = self._prepared(setup)
+        with _unavailable(), namespaces.used():
+            return pickle.loads(pickled), namespaces  # noqa: S301 (as above)
+
+    def _prepared(self, setup: bytes) -> Namespaces:
+        if setup not in self._namespaces:
+            self._namespaces[setup] = Namespaces(setup)
+        return self._namespaces[setup]
+
+
+def _read_import(body: bytes) -> tuple[str, list[Imported]]:
+    """The name in a record, and what the client has under it; records of older versions don't say that."""
+    name, *digests = body.decode().split("\n")
+    return name, [Imported(name, *map(bytes.fromhex, line.split())) for line in digests]
+
+
+def _check(imported: list[Imported], python: str, *, fresh: bool) -> None:
+    """See to it that imported callables are here what they are where they were submitted.
+
+    Bytecode can't be compared across Python's minor versions. What differs in values only, such as a default, may be
+    meant to: it is another in each process, or on each machine.
+    """
+    for name, code, whole in imported if python == PYTHON else ():
+        function = resolve(name)
+        if codec.digest(*Identity(function).parts) != whole:
+            if not fresh:
+                raise FunctionOutdated(name)
+            if code_digest(function) != code:
+                raise FunctionUnavailable(
+                    f"the code of {name} is another here ({_file_of(function)}) than where it was submitted; bring the "
+                    "one or the other up to date, and start what runs with the old code again"
+                )
+
+
+def _file_of(function: Any) -> str:
+    return str(getattr(sys.modules.get(function.__module__), "__file__", None) or function.__module__)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {error}") from error
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """Import the function ``module:qualname``. Never call this with a name from an unsigned row.
+
+    Raises FunctionUnavailable.
+    """
+    module, _, qualname = name.partition(":")
+    try:
+        return cast("Callable[..., Any]", attrgetter(qualname)(importlib.import_module(module)))
+    except Exception as error:
+        raise FunctionUnavailable(f"{name} can't be imported here: {type(error).__name__}: {error}") from error

@@ -1,0 +1,357 @@
+"""What makes two functions the same function: their names and their code, in every process.
+
+Code is instructions, constants, defaults and closure, and for functions that go by value, transitively, what they
+name: functions, classes, and the values of globals and attributes, as a pickle would be made from them. Docstrings
+and line numbers don't count; imported modules count by name only. Pickles never count: they differ from process to
+process for the same function. What can't be compared is named, so that calls of the function aren't remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
+from typing import Any
+
+from cloudpickle import CloudPickler
+
+from workerbee.wire.bytecode import (
+    BY_REPR,
+    CLASS_NOISE,
+    MISSING,
+    canonical,
+    code_parts,
+    content,
+    digest,
+    functions_of,
+    global_names,
+    note,
+    wrapped_by,
+)
+from workerbee.wire.imports import CachedFunction, importable
+
+
+def name_of(fn: Any) -> str:
+    """``module:qualname`` of a callable; of what a partial calls, and of an object's class."""
+    if isinstance(fn, partial):
+        return name_of(fn.func)
+    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
+    return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
+
+
+#: What an identity was made from: how to read it, of what, under which name, and what it was.
+Watched = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
+
+
+class Identity:
+    """What makes a function what it is, in ``parts``.
+
+    ``culprit`` says what can't be compared, or is None. ``watched`` are the code, defaults, cells, globals and
+    attributes that were looked at: while they are the same objects, so is the identity. ``imported`` are the
+    callables by their names whose code counts although they travel by name: whoever runs them is to have that code.
+    """
+
+    def __init__(self, *functions: Any) -> None:
+        self.parts: list[bytes] = []
+        self.culprit: str | None = None
+        self.watched: list[Watched] = []
+        self.imported: dict[str, Any] = {}
+        self._path: list[str] = []
+        self._by_name = False  # within what travels by name
+        self._seen: dict[int, tuple[int, Any]] = {}  # holds what it has seen, or an id might come again
+        for fn in functions:
+            with self._at(name_of(fn), fn):
+                self._add_callable(fn)
+
+    @property
+    def memo(self) -> bool:
+        return self.culprit is None
+
+    @contextmanager
+    def _at(self, name: str, thing: Any) -> Iterator[None]:
+        """Whatever goes wrong within is put down to what is looked at under this name."""
+        self._path.append(name)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (it may be the user's)
+            self._blame(thing, error)
+        finally:
+            self._path.pop()
+
+    def _blame(self, thing: Any, error: Exception) -> None:
+        if self.culprit is None:
+            where = " → ".join(dict.fromkeys([*self._path[:1], *self._path[-2:]]))
+            self.culprit = f"{where} ({type(thing).__qualname__}: {str(error) or type(error).__name__:.200})"
+
+    def _note(self, *texts: str) -> None:
+        self.parts.append(note(*texts))
+
+    def _watch(self, read: Callable[[Any, Any, Any], Any], owner: Any, name: Any) -> Any:
+        value = read(owner, name, MISSING)
+        self.watched.append((read, owner, name, value))
+        return value
+
+    def _is_new(self, thing: Any) -> bool:
+        known = self._seen.get(id(thing))
+        if known is not None:
+            self._note("again", str(known[0]))
+            return False
+        self._seen[id(thing)] = len(self._seen), thing
+        return True
+
+    # Callables
+
+    def _add_callable(self, fn: Any) -> None:
+        """The code that a call of ``fn`` runs, also where it is imported, and what belongs to it."""
+        if isinstance(fn, (FunctionType, CachedFunction, type)) and importable(fn):
+            self.imported[name_of(fn)] = fn
+        if isinstance(fn, FunctionType):
+            self._add_function(fn)
+        elif isinstance(fn, CachedFunction):
+            self._add_callable(fn.__wrapped__)
+        elif isinstance(fn, MethodType):
+            self._note("method")
+            self._add_callable(fn.__func__)
+            self._add(fn.__self__)
+        elif isinstance(fn, partial):
+            self._note("partial")
+            self._add_callable(fn.func)
+            self._add(list(fn.args))
+            self._add(fn.keywords)
+        elif isinstance(fn, type):
+            self._add_class(fn, anywhere=True)
+        else:
+            self._add_object(fn)
+
+    def _add_object(self, fn: Any) -> None:
+        """An object that is called: the code of its class, or of the function that it wraps, and its state."""
+        if isinstance(call := type(fn).__call__, FunctionType):
+            self._add_function(call)
+        wrapped = wrapped_by(fn)
+        if wrapped is not None:
+            named = importable(fn)
+            if named:
+                self.imported[name_of(fn)] = fn
+            with self._travelling(by_name=named):
+                self._add_callable(wrapped)
+        self._add(fn)
+
+    def _add_function(self, fn: FunctionType) -> None:
+        if not self._is_new(fn):
+            return
+        self._note("function", fn.__qualname__)
+        self.parts += code_parts(self._watch(getattr, fn, "__code__"))
+        self._add(self._watch(getattr, fn, "__defaults__"))
+        self._add(self._watch(getattr, fn, "__kwdefaults__"))
+        named = importable(fn)
+        with self._travelling(by_name=named):
+            for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+                self._add_cell(name, cell)
+        if not named:
+            for name in global_names(fn.__code__):
+                value = self._watch(dict.get, fn.__globals__, name)
+                if value is not MISSING:
+                    self._add_named(name, value)
+            self._add_attributes(fn)
+
+    @contextmanager
+    def _travelling(self, *, by_name: bool) -> Iterator[None]:
+        before = self._by_name
+        self._by_name = before or by_name
+        try:
+            yield
+        finally:
+            self._by_name = before
+
+    def _add_cell(self, name: str, cell: types.CellType) -> None:
+        value = self._watch(content, cell, "")
+        with self._at(name, value):
+            self._add("an empty cell" if value is MISSING else value)
+
+    def _add_attributes(self, fn: FunctionType) -> None:
+        attributes = {name: value for name, value in self._watch_attributes(fn).items() if name != "__wrapped__"}
+        if attributes:
+            self._note("attributes")
+        for name in sorted(attributes):
+            self._add_named(name, attributes[name])
+
+    def _watch_attributes(self, thing: Any) -> dict[str, Any]:
+        """The attributes of an object, of which each is watched."""
+        attributes: dict[str, Any] = vars(thing)
+        was = tuple(attributes.items())
+        self.watched.append((_same_attributes if was else _no_attributes, thing, was, was))
+        return attributes
+
+    # Anything else
+
+    def _add_named(self, name: str, value: Any) -> None:
+        """A global or an attribute; of those that travel by name only code and plain data count."""
+        self._note("named", name)
+        if not self._by_name or isinstance(value, _CODE) or _is_data(value, set()):
+            with self._at(name, value):
+                self._add(value)
+
+    def _add(self, thing: Any) -> None:
+        """Anything that belongs to a function."""
+        plain = canonical(thing)
+        if plain is not None:
+            self.parts.append(b"json\0" + plain)
+        elif isinstance(thing, type):
+            self._add_class(thing)
+        elif isinstance(thing, ModuleType):
+            self._note("module", thing.__name__)
+        elif importable(thing):
+            self._note("name", name_of(thing))
+        elif isinstance(thing, (FunctionType, MethodType, partial, CachedFunction)):
+            self._add_callable(thing)
+        elif isinstance(thing, (bytes, bytearray)):
+            self.parts.append(type(thing).__name__.encode() + b"\0" + thing)
+        elif type(thing) in BY_REPR:
+            self._note(type(thing).__name__, repr(thing))
+        elif self._is_new(thing):
+            self._add_contents(thing)
+
+    def _add_contents(self, thing: Any) -> None:
+        if type(thing) in (list, tuple, dict):
+            self._add_sequence(thing)
+        elif type(thing) in (set, frozenset):
+            self._add_set(thing)
+        elif is_compiled(thing):
+            self._add_compiled(thing)
+        else:
+            self._add_instance(thing)
+
+    def _add_sequence(self, thing: Any) -> None:
+        self._note(type(thing).__name__, str(len(thing)))
+        for item in thing.items() if isinstance(thing, dict) else thing:
+            self._add(item)
+
+    def _add_set(self, thing: Any) -> None:
+        """Its order differs from process to process."""
+        items = []
+        for item in thing:
+            inner = Identity()
+            inner._path = self._path
+            inner._add(item)
+            items.append(digest(*inner.parts))
+            self.culprit = self.culprit or inner.culprit
+        self._note(type(thing).__name__, str(len(items)))
+        self.parts += sorted(items)
+
+    def _add_compiled(self, thing: Any) -> None:
+        """Numba's functions: their pickles hold a number that is another one in each process."""
+        self._note("compiled", name_of(type(thing)))
+        self._add_function(thing.py_func)
+        self._add({name: value for name, value in thing.targetoptions.items() if canonical(value) is not None})
+
+    def _add_instance(self, thing: Any) -> None:
+        """What a pickle would be made from."""
+        reduce = CloudPickler.dispatch_table.get(type(thing))
+        made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
+        if isinstance(made, str):
+            self._note("name", name_of(type(thing)), made)
+            return
+        if len(self._path) > 1 and type(getattr(thing, "__dict__", None)) is dict:
+            self._watch_attributes(thing)  # what the callable itself holds is looked at by its own cache
+        self._note("object", str(len(made)))
+        for n, part in enumerate(made[:3]):
+            self._add(_without_noise(part) if n == 2 else part)
+        for items in made[3:5]:
+            self._add(None if items is None else list(items))
+
+    # Classes
+
+    def _add_class(self, cls: type, *, anywhere: bool = False) -> None:
+        self._note("class", name_of(cls))
+        if (importable(cls) and not anywhere) or cls.__module__ == "builtins" or not self._is_new(cls):
+            return
+        for base in cls.__bases__:
+            self._add_class(base, anywhere=anywhere)
+        members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
+        for name, member in members.items():
+            self._note("member", name)
+            self._add(member.value)
+        for name in sorted(cls.__dict__.keys() - CLASS_NOISE - members.keys()):
+            value = self._watch(MappingProxyType.get, cls.__dict__, name)
+            if isinstance(value, _DESCRIPTORS):
+                self._note(type(value).__name__)
+            for part in functions_of(value):
+                if anywhere and importable(cls) and isinstance(part, FunctionType):
+                    self._note("named", name)
+                    self._add_function(part)
+                elif _counts(cls, name, part):
+                    self._add_named(name, part)
+                else:
+                    self._note("named", name)
+
+
+def _counts(cls: type, name: str, value: Any) -> bool:
+    """Whether a class attribute is the user's, and not what Python and its libraries note in a class."""
+    if isinstance(value, _CODE):
+        return True
+    if isinstance(value, _MADE) or importable(cls):
+        return False
+    if name in _ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
+        return _is_data(value, set())
+    return True
+
+
+def is_compiled(thing: Any) -> bool:
+    return type(thing).__module__.startswith("numba.") and isinstance(getattr(thing, "py_func", None), FunctionType)
+
+
+def _without_noise(state: Any) -> Any:
+    """The state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
+    if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
+        return {name: value for name, value in state.items() if name not in CLASS_NOISE}
+    return state
+
+
+def _no_attributes(thing: Any, was: tuple[()], missing: Any) -> Any:
+    return missing if thing.__dict__ else was
+
+
+def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) -> Any:
+    """What the attributes were, if they are still the same objects."""
+    attributes = vars(thing)
+    if len(attributes) != len(was):
+        return missing
+    for name, value in was:
+        if attributes.get(name, missing) is not value:
+            return missing
+    return was
+
+
+_CODE = (FunctionType, CachedFunction, type, ModuleType)
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
+#: Descriptors that a class has of its own: slots, and what C defines.
+_MADE = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType, types.BuiltinFunctionType)
+_ENUM_NOISE = frozenset(
+    {
+        "_member_names_",
+        "_member_map_",
+        "_member_type_",
+        "_value2member_map_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_hashable_values_",
+        "_new_member_",
+        "_use_args_",
+        "_value_repr_",
+        "_generate_next_value_",
+    }
+)
+
+
+def _is_data(value: Any, seen: set[int]) -> bool:
+    """Whether a value is plain data, through and through."""
+    if canonical(value) is not None or type(value) in BY_REPR or id(value) in seen:
+        return True
+    seen.add(id(value))
+    if type(value) is dict:
+        return all(_is_data(k, seen) and _is_data(v, seen) for k, v in value.items())
+    return type(value) in (list, tuple, set, frozenset) and all(_is_data(item, seen) for item in value)

@@ -1,0 +1,85 @@
+"""What ``add_job(s)`` takes and ``JobSet.run`` returns: what JSON can hold, or an error that says where it can't."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import Any
+
+from workerbee.errors import InputDataError, PayloadTooLargeError
+from workerbee.wire import codec
+
+
+def check_input(input_data: object) -> str:
+    """JSON text of a job's dict, as ``json.dumps(allow_nan=False)`` makes it.
+
+    Raises InputDataError with the path, or PayloadTooLargeError.
+    """
+    if not isinstance(input_data, dict):
+        raise InputDataError("input_data", "input_data", f"is a {type(input_data).__name__}, and must be a dict")
+    text = _checked(input_data, "input_data")
+    if len(text) > codec.MAX_BYTES:
+        raise PayloadTooLargeError("input_data", len(text), codec.MAX_BYTES)
+    return text
+
+
+def check_output(value: object) -> str:
+    """JSON text of a job's result. Raises InputDataError with the path."""
+    return _checked(value, "the result")
+
+
+def id_identity(text: str) -> bytes | None:
+    """Canonical bytes of ``input_data['id']``, or None without one."""
+    data = json.loads(text)
+    return codec.to_sorted_json(data["id"]).encode() if "id" in data else None
+
+
+def _checked(value: object, what: str) -> str:
+    if not codec.is_plain(value):
+        _find_fault(value, what, what, codec.DEPTH, set())
+    try:
+        return codec.to_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputDataError(what, what, f"can't be encoded: {error}") from error
+
+
+def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int]) -> None:
+    """Raise for the first thing that JSON in PostgreSQL can't hold."""
+    if isinstance(value, str):
+        if not codec.is_plain_text(value):
+            raise InputDataError(what, path, "has a NUL character or a lone surrogate")
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise InputDataError(what, path, f"is {value!r}, which JSON has no word for; use None or a string")
+    elif isinstance(value, int):
+        if not codec.fits(value):
+            raise InputDataError(what, path, f"is an integer of more than {codec.DIGITS} digits; use a string")
+    elif isinstance(value, (dict, list, tuple)):
+        if id(value) in seen:
+            return  # JSON writes it once more
+        if depth == 0:
+            raise InputDataError(what, path[:100] + "…", f"is nested deeper than {codec.DEPTH} levels")
+        if isinstance(value, dict):
+            _check_keys(value, what, path)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            _find_fault(item, what, f"{path}[{key!r}]", depth - 1, seen)
+        seen.add(id(value))
+    elif value is not None:
+        raise InputDataError(
+            what, path, f"is a {type(value).__module__}.{type(value).__qualname__}, which JSON can't hold"
+        )
+
+
+def _check_keys(value: dict[Any, Any], what: str, path: str) -> None:
+    for key in value:
+        if key is not None and not isinstance(key, (str, int, float)):
+            raise InputDataError(what, path, f"has the key {key!r}; JSON's keys are strings")
+        if isinstance(key, str) and not codec.is_plain_text(key):
+            raise InputDataError(what, path, f"has the key {key!r} with a NUL character or a lone surrogate")
+        if isinstance(key, float) and not isfinite(key):
+            raise InputDataError(what, path, f"has the key {key!r}")
+    if not all(isinstance(k, str) for k in value):
+        texts = [next(iter(json.loads(codec.to_json({k: 0})))) for k in value]
+        if len(set(texts)) < len(texts):
+            raise InputDataError(what, path, "has two keys that are the same string in JSON")
