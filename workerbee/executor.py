@@ -33,6 +33,7 @@ from workerbee.reading import COLUMNS, Choice, Chosen, Reading
 from workerbee.store import Catalogue, Connection, Counts, Progress, is_passing, retrying, schema
 from workerbee.wire import codec, functions
 from workerbee.wire.chunks import Chunk, unpacked, value_of
+from workerbee.wire.imports import Bound
 from workerbee.wire.job import Jobset, Options, valid_id
 from workerbee.wire.signing import Key, whereabouts
 
@@ -40,7 +41,7 @@ from workerbee.wire.signing import Key, whereabouts
 GLANCE = 1.0
 
 
-class _Submits(Executor):
+class _Submits(Bound, Executor):
     """What an executor and its option views share: turning calls into jobs, and what is to be had of those."""
 
     def __init__(
@@ -161,8 +162,9 @@ class _Submits(Executor):
             version=self._version if version is None else version,
         )
 
-    def __reduce__(self) -> Any:
-        raise TypeError("an executor can't be pickled; inside a job, make one with the same jobset_id")
+    def _stands_for(self) -> tuple[str, str]:
+        advice = "inside a job, make another one" + " with the same jobset_id" * (not self._client.jobset.temporary)
+        return f"an executor of {self._client.jobset.name}", advice
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored and will survive this process; else TimeoutError."""

@@ -29,6 +29,7 @@ from workerbee.errors import (
 from workerbee.logs import print_to_stdout
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
 from workerbee.wire import codec, inputs
+from workerbee.wire.imports import Bound
 from workerbee.wire.job import NO_FUNCTION, NewJob, Options, valid_id
 
 JobFunction = Callable[[dict[str, Any]], Any]
@@ -39,7 +40,7 @@ T = TypeVar("T")
 EMPTY = 60.0
 
 
-class JobSet:
+class JobSet(Bound):
     """A durable set of jobs, each a dict; every machine's script sets it up, adds to it and runs it.
 
     Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used; then ``port``,
@@ -75,6 +76,9 @@ class JobSet:
         except BaseException:
             self.close()
             raise
+
+    def _stands_for(self) -> tuple[str, str]:
+        return f"JobSet({self.jobset_id!r})", "inside a job, make one with the same id"
 
     def __repr__(self) -> str:
         return f"JobSet({self.jobset_id!r}) on {self._server!r}"

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
 import cloudpickle
@@ -26,7 +26,7 @@ from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import script
 from workerbee.wire import classes
-from workerbee.wire.imports import CachedFunction, by_value, importable
+from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
 from workerbee.wire.sources import Excerpt, excerpt, keep
 
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
@@ -49,6 +49,37 @@ class Absent(str):
 
     def __reduce__(self) -> Any:
         return Absent, (str(self),)
+
+
+class Stub:
+    """Stands for a thing that is of use only in the process that made it; whoever uses it is told so."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self.what = what
+        self.advice = advice
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(self._refusal(f"has no {name} here"))
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        raise TypeError(self._refusal("can't be called here"))
+
+    def __enter__(self) -> Any:
+        raise TypeError(self._refusal("can't be entered here"))
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is entered."""
+
+    def _refusal(self, what_not: str) -> str:
+        return f"{self.what} stayed in the process that made it, and {what_not}: {self.advice}"
+
+    def __repr__(self) -> str:
+        return f"<stub of {self.what}>"
+
+    def __reduce__(self) -> Any:
+        return Stub, (self.what, self.advice)
 
 
 # Dumping
@@ -87,6 +118,11 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         super().__init__(file, protocol=5)
 
     def reducer_override(self, obj: Any) -> Any:
+        if issubclass(type(obj), Bound):
+            return Stub, stands_for(obj)
+        if type(obj) is MethodType and isinstance(obj.__self__, Bound):
+            what, advice = stands_for(obj.__self__)
+            return Stub, (f"{obj.__func__.__name__} of {what}", advice)
         if isinstance(obj, CachedFunction) and not importable(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, functools.cached_property):

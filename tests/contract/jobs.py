@@ -23,6 +23,15 @@ def capture(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return args, kwargs
 
 
+def refusal(thing: Any, attribute: str) -> str:
+    """What is raised by the use of a thing's attribute."""
+    try:
+        getattr(thing, attribute)()
+    except (AttributeError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def call(function: Any, *args: Any) -> Any:
     return function(*args)
 

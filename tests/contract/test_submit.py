@@ -200,9 +200,29 @@ def test_an_executor_is_not_pickled(pool: Executor) -> None:
 
 
 @pytest.mark.parametrize("kind", OURS)
-def test_an_executor_in_a_job_is_refused_at_submit(pool: WorkerbeeExecutor) -> None:
-    """Neither as an argument nor copied."""
-    with pytest.raises(EncodingError, match="executor"):
-        pool.submit(jobs.capture, pool)
-    with pytest.raises(TypeError, match="jobset_id"):
-        copy.copy(pool)
+def test_what_belongs_to_this_process_is_a_stub_in_a_job(pool: WorkerbeeExecutor) -> None:
+    """An executor, a view, a future and a method, wherever they are: a stub says what it is, and what to do."""
+    future = pool.submit(jobs.mul, 2, 3)
+
+    class Holder:
+        held = pool
+
+        def use(self) -> tuple[str, str]:
+            return repr(self.held), jobs.refusal(self.held, "submit")
+
+    for given in (pool, pool.with_options(priority=1)):
+        assert pool.submit(jobs.refusal, given, "map").result().startswith("AttributeError: an executor of ")
+    assert "pass its result()" in pool.submit(jobs.refusal, future, "result").result()
+    assert "can't be called here" in pool.submit(jobs.refusal, pool.submit, "__call__").result()
+    assert pool.submit(lambda: (repr(future), jobs.refusal(pool, "__enter__")[:9])).result() == (
+        "<stub of the future of a job>",
+        "TypeError",
+    )
+    seen, refusal = pool.submit(Holder().use).result()
+    assert seen.startswith("<stub of an executor of ")
+    assert "has no submit here: inside a job, make another one" in refusal
+    (held,), _ = pool.submit(jobs.capture, [{"a": future}]).result()
+    assert repr(held) == "[{'a': <stub of the future of a job>}]"
+    for mine in (pool, future, pool.with_options(priority=1)):
+        with pytest.raises(TypeError, match="can't be pickled; "):
+            copy.copy(mine)

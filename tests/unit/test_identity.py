@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from tests.unit.test_functions import define, identity
+from workerbee.client.futures import JobFuture
 from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable
 from workerbee.wire import functions, imports
 from workerbee.wire.functions import Cache, Loader
+from workerbee.wire.identity import Identity
 
 #: Sources of a global `k`, twice; a function that names it is another one with the other.
 GLOBALS = {
@@ -226,6 +228,18 @@ def test_what_can_not_be_pickled_is_named(source: str, where: str) -> None:
     with pytest.raises(EncodingError, match="can't be pickled") as caught:
         Cache().describe(define(source))
     assert where in str(caught.value)
+
+
+def test_what_a_stub_stands_for_does_not_prevent_memory() -> None:
+    """A function that names a future of ours is the same function with another one."""
+
+    def made() -> bytes:
+        fn = define("def f(x): return k")
+        fn.__globals__["k"] = [JobFuture(lambda _: False)]
+        assert Identity(fn).memo
+        return identity(fn)
+
+    assert made() == made()
 
 
 def test_slot_names_that_pickling_notes_do_not_count() -> None:

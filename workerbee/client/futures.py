@@ -11,6 +11,8 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from contextlib import suppress
 from typing import Any
 
+from workerbee.wire.imports import Bound
+
 # Held to make what others wait on, and to end a future that nobody has looked at: one or the other is first.
 # A thread may hold it twice: a signal's handler and a finalizer look at futures wherever they interrupt.
 _OBSERVING = threading.RLock()
@@ -48,7 +50,7 @@ class _Observed:
         return vars(future)[self._name]
 
 
-class JobFuture(Future[Any]):
+class JobFuture(Bound, Future[Any]):
     """Resolves from the job's row. ``job`` and ``run`` name it once it is stored.
 
     What a `Future` needs for those who wait for it (its condition and lists, a dozen objects) is made when
@@ -83,6 +85,9 @@ class JobFuture(Future[Any]):
         self.queued = True  # not yet taken by the flusher
         self.wanted = True  # somebody may still wait for it
         self.inserted = False  # this process brought the job, rather than found it
+
+    def _stands_for(self) -> tuple[str, str]:
+        return "the future of a job", "pass its result(), and submit what needs it when it is there"
 
     def observe(self) -> None:
         """Make what somebody can wait on."""

@@ -32,7 +32,7 @@ from workerbee.wire.bytecode import (
     note,
     wrapped_by,
 )
-from workerbee.wire.imports import CachedFunction, importable
+from workerbee.wire.imports import Bound, CachedFunction, importable
 
 
 def name_of(fn: Any) -> str:
@@ -206,6 +206,8 @@ class Identity:
             self._note("module", thing.__name__)
         elif importable(thing):
             self._note("name", name_of(thing))
+        elif issubclass(type(thing), Bound):
+            self._note("bound", name_of(type(thing)))
         elif isinstance(thing, (FunctionType, MethodType, partial, CachedFunction)):
             self._add_callable(thing)
         elif isinstance(thing, (bytes, bytearray)):

@@ -13,6 +13,25 @@ import cloudpickle
 #: What `functools.cache` and `lru_cache` make.
 CachedFunction: type[Any] = type(functools.cache(len))
 
+
+class Bound:
+    """Is of use only in the process that made it; elsewhere a `pickling.Stub` stands for it."""
+
+    __slots__ = ()
+
+    def _stands_for(self) -> tuple[str, str]:
+        """What it is, and what to do elsewhere."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> Any:
+        raise TypeError("{} can't be pickled; {}".format(*self._stands_for()))
+
+
+def stands_for(thing: Bound) -> tuple[str, str]:
+    """What a thing is, and what to do where it isn't."""
+    return thing._stands_for()  # noqa: SLF001 (public, it would be a method of every executor and future)
+
+
 #: For each module that was looked for: the module itself, where was looked, and whether it is found there.
 _looked: dict[str, tuple[ModuleType, list[str], bool]] = {}
 
