@@ -290,7 +290,7 @@ class _Submits(Bound, Executor):
         return n
 
     def _reader(self, connection: Connection) -> Reading:
-        return Reading(connection, self._client.jobset, self._client.decode)
+        return Reading(connection, self._client.jobset, self._client.signer)
 
     @contextmanager
     def _reading(self, patience: float | None = None) -> Iterator[Reading]:

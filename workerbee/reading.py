@@ -1,4 +1,4 @@
-"""Reading a jobset: over one connection, without a thread, and nothing is written.
+"""Reading a jobset: over one connection, and nothing is written.
 
 Jobs are chosen by function and version. A *version* of a function is all that counts as the same code: what has one
 identity.
@@ -6,20 +6,26 @@ identity.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress
-from workerbee.wire import codec, records
-from workerbee.wire.job import NO_FUNCTION, Jobset, Stored, StoredFunction
+from workerbee.rows import flat_rows
+from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress, Result, RunFacts
+from workerbee.wire import records
+from workerbee.wire.job import NO_FUNCTION, Jobset, StoredFunction
+from workerbee.wire.signing import Signer
 
 #: What `Reading.results` says of a job beside its input and output.
 COLUMNS = ("function", "version", "attempt", "host", "started", "finished", "duration")
-#: Jobs in one page.
-PAGE = 500
+
+
+T = TypeVar("T")
 
 
 class Choice(NamedTuple):
@@ -48,20 +54,23 @@ class Chosen(NamedTuple):
         return None if self.functions is None else [row.number for row in self.functions]
 
 
-class Reading:
-    """What is stored of one jobset. ``decode`` makes values of the ends of runs (`ends.Ends.decode`)."""
+class Page(NamedTuple):
+    """Some jobs, and what else is asked for of those that have ended."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        jobset: Jobset,
-        decode: Callable[[Stored], tuple[Any, BaseException | None]],
-    ) -> None:
+    jobs: list[Result]
+    ended: list[Result]
+    facts: dict[int, RunFacts]
+
+
+class Reading:
+    """What is stored of one jobset. Without a ``signer`` only what is plain JSON can be read, and isn't verified."""
+
+    def __init__(self, connection: Connection, jobset: Jobset, signer: Signer | None) -> None:
         self._catalogue = Catalogue(connection)
         self._store = JobsetReader(connection, jobset)
         self._pages = ClientStore(connection, jobset, uuid4())
         self._jobset = jobset
-        self._decode = decode
+        self._signer = signer
 
     def progress(self) -> Progress:
         """How many jobs are in which state."""
@@ -101,19 +110,42 @@ class Reading:
         self, chosen: Chosen, *, with_failed: bool = False, columns: Collection[str] = ()
     ) -> Iterator[dict[str, Any]]:
         """One flat dict for each chosen job that is completed, or has ended, in the order of submission."""
-        after = 0
         by_number = {row.number: row for row in self._store.functions()} if columns else {}
-        while page := self._pages.results(after, PAGE, chosen.numbers):
-            after = page[-1].job
-            ended = [p for p in page if p.end is not None and (p.end.status == "completed" or with_failed)]
-            facts = self._store.run_facts([p.job for p in ended]) if set(columns) - {"function", "version"} else {}
-            for p in ended:
-                assert p.end is not None  # noqa: S101
-                row: dict[Any, Any] = {"job_id": p.job, "status": p.end.status}
-                if columns:
-                    told = _told(by_number.get(p.function, _NONE), facts.get(p.job))
-                    row |= {column: told.get(column) for column in columns}
-                yield _flat(row, p.call, p.end, *self._decode(p.end))
+        next_page = partial(self._page, chosen.numbers, with_failed=with_failed, columns=set(columns))
+        take = partial(next_page, after=0)
+        while (page := take()).jobs:
+            take = partial(next_page, after=page.jobs[-1].job)
+            if all(job.is_whole for job in page.ended):
+                take = _ahead(take)  # else the connection is needed for parts
+            told = partial(_told, by_number, page.facts, columns) if columns else None
+            yield from flat_rows(page.ended, self._pages, self._signer, told)
+
+    def _page(self, functions: list[int] | None, *, after: int, with_failed: bool, columns: AbstractSet[str]) -> Page:
+        jobs = self._pages.results(after, functions)
+        ended = [job for job in jobs if job.status == "completed" or (with_failed and job.status is not None)]
+        asked = columns - {"function", "version"}
+        return Page(jobs, ended, self._store.run_facts([job.job for job in ended]) if asked else {})
+
+
+def _ahead(action: Callable[[], T]) -> Callable[[], T]:
+    """Begin an action in a thread of its own; what comes back waits for its value, or raises what it has raised.
+
+    Nobody has to wait: the thread keeps no interpreter from its end. Where there can be no more threads, the action
+    is done by who waits.
+    """
+    future: Future[T] = Future()
+
+    def act() -> None:
+        try:
+            future.set_result(action())
+        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=act, name="workerbee reader", daemon=True).start()
+    except RuntimeError:
+        return action
+    return future.result
 
 
 _NONE = StoredFunction(NO_FUNCTION, b"", b"", "", "", "")
@@ -135,32 +167,14 @@ def version(function: StoredFunction) -> str:
     return records.label(function.codec) or function.identity.hex()[:8]
 
 
-def _told(function: StoredFunction, facts: Any) -> dict[str, Any]:
-    """The columns that can be asked for."""
+def _told(
+    functions: Mapping[int, StoredFunction], all_facts: Mapping[int, RunFacts], columns: Collection[str], result: Result
+) -> dict[str, Any]:
+    """The columns that are asked for."""
+    function, facts = functions.get(result.function, _NONE), all_facts.get(result.job)
     told: dict[str, Any] = {"function": function.name or None, "version": version(function) or None}
     if facts is not None:
         finished = datetime.fromtimestamp(facts.finished, timezone.utc)
         started = None if facts.duration is None else finished - timedelta(seconds=facts.duration)
         told |= facts._asdict() | {"started": started, "finished": finished}
-    return told
-
-
-def _flat(row: dict[Any, Any], call: Stored, end: Stored, value: Any, error: BaseException | None) -> dict[str, Any]:
-    """The row with the input and the output side by side."""
-    if call.codec != codec.PICKLE:
-        _put(row, json.loads(call.data), "input_")
-    if end.status != "completed" or error is not None:
-        value = {"error": error}
-    elif not isinstance(value, dict):
-        value = {"result": value}
-    _put(row, value, "output_")
-    return row
-
-
-def _put(row: dict[Any, Any], items: dict[Any, Any], prefix: str) -> None:
-    """Add items to a row, each under a key that it doesn't have yet."""
-    for key, value in items.items():
-        free = key
-        while free in row:
-            free = f"{prefix}{free}"
-        row[free] = value
+    return {column: told.get(column) for column in columns}

@@ -134,8 +134,8 @@ def test_what_is_added_together_is_there_as_a_whole_or_not_at_all(jobset: JobSet
     assert catalogue.counts(found.number).added == n
     assert jobset._connection.longest < BOUND  # type: ignore[attr-defined]
     store = ClientStore(jobset._connection, found, uuid4())
-    page = store.results(0, 5)
-    assert [json.loads(row.call.data) for row in page] == [inputs[-1], *inputs[:4]]
+    page = store.results(0, n=5)
+    assert [json.loads(store.call_of(row)[1]) for row in page] == [inputs[-1], *inputs[:4]]
     if kind == "many":
         rows = jobset._connection.run(
             'SELECT cardinality(jobs) FROM workerbee."batch$" WHERE jobset = %(n)s', {"n": found.number}
@@ -163,5 +163,5 @@ def test_an_interrupted_addition_leaves_nothing(
     found = jobset._catalogue.find_jobset(jobset.jobset_id)
     assert found is not None
     store = ClientStore(jobset._connection, found, uuid4())
-    assert [row.job for row in store.results(0, 99)] == list(range(1, 10))
+    assert [row.job for row in store.results(0)] == list(range(1, 10))
     assert jobset._catalogue.counts(found.number).added == 9

@@ -31,7 +31,7 @@ VERBS: dict[str, Callable[[Hive, Bee], object]] = {
     "cancel": lambda hive, _: hive.client.cancel_waiting([(2, 1)]),
     "stop": lambda hive, _: hive.client.cancel_running([(1, 1), (2, 1)]),
     "look for ends": lambda hive, _: list(hive.client.finished([3])),
-    "read results": lambda hive, _: hive.client.results(0, 9),
+    "read results": lambda hive, _: hive.client.results(0),
     "look for failures": lambda hive, _: hive.client.ended_badly(),
     "look for what is open": lambda hive, _: hive.client.open_runs(),
     "claim": lambda _, bee: bee.claim(9, 9, ANY),

@@ -160,7 +160,7 @@ def watch(hive: Hive, bee: Bee) -> None:
     client.begun()
     client.reopen([(n, 1) for n in range(500, 700)], Options())
     client.same_calls([n.to_bytes(8, "big") for n in range(500, 700)])
-    client.results(5000, 100)
+    client.results(5000, n=100)
 
 
 def serve_all(hive: Hive, bee: Bee) -> None:

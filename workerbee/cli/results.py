@@ -44,21 +44,19 @@ def results(
 
     with reading(dsn) as reader:
         row, _ = found(reader, jobset_id)
-        stored = Reading(reader.connection, row.jobset, _decoder(row.jobset.uuid))
+        stored = Reading(reader.connection, row.jobset, _signer(row.jobset.uuid))
         chosen = stored.choose(Choice(name=function, every=every))
         rows = map(_named, stored.results(chosen, with_failed=failed))
         with _opened(output) as file:
             (_write_csv if form == "csv" else _write_jsonl)(file, rows)
 
 
-def _decoder(uuid: Any) -> Any:
-    """What makes values of stored ends: with the key all that it signed, without it only what is plain JSON."""
-    from workerbee.wire import ends  # noqa: PLC0415 (loads the driver)
-    from workerbee.wire.signing import Key, Signer  # noqa: PLC0415
+def _signer(uuid: Any) -> Any:
+    """What verifies values; None without the key."""
+    from workerbee.wire.signing import Key, Signer  # noqa: PLC0415 (loads the driver)
 
     key = Key.load()
-    signer = None if key is None else Signer(key, uuid)
-    return lambda end: ends.decode(end, signer)
+    return None if key is None else Signer(key, uuid)
 
 
 @contextmanager

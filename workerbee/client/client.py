@@ -40,9 +40,8 @@ from workerbee.program import Program, hash_seed
 from workerbee.server import Server
 from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
 from workerbee.wire import codec, functions
-from workerbee.wire.ends import decode
 from workerbee.wire.failures import decode_error
-from workerbee.wire.job import Jobset, Options, Stored
+from workerbee.wire.job import Jobset, Options
 from workerbee.wire.signing import Key, Signer
 
 _READER = "workerbee reader"
@@ -90,7 +89,7 @@ class Client:
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
         dsn = found.dsn
         self._control_connection = Connection(dsn, application="workerbee control")
-        self._signer = signer = Signer(key, jobset.uuid)
+        self.signer = signer = Signer(key, jobset.uuid)
         self._ledger = Ledger()
         self._watcher = Watcher(
             Connection(dsn, application="workerbee watcher"),
@@ -192,10 +191,6 @@ class Client:
         if self._broken is not None:
             raise BrokenWorkerbeeError(f"the executor is broken: {self._broken}") from self._broken
 
-    def decode(self, end: Stored) -> tuple[Any, BaseException | None]:
-        """The value or the error of a stored end."""
-        return decode(end, self._signer)
-
     # The threads
 
     def _flush_calls(self) -> None:
@@ -289,7 +284,7 @@ class Client:
 
     def registry(self, connection: Connection) -> Registry:
         """The jobset's functions, for the caller's own thread."""
-        return Registry(ClientStore(connection, self.jobset, self._writer), self.jobset, self._signer, self.log)
+        return Registry(ClientStore(connection, self.jobset, self._writer), self.jobset, self.signer, self.log)
 
     def forget_functions(self) -> None:
         """Look at functions anew: something was adopted."""

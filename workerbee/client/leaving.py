@@ -70,7 +70,7 @@ def _state(client: Client) -> tuple[str, str]:
     """What is to be said of the jobs, and of the bees; less if the database doesn't answer at once."""
     try:
         with client.reading(GLANCE) as connection:
-            facts = Reading(connection, client.jobset, client.decode).glance()
+            facts = Reading(connection, client.jobset, client.signer).glance()
     except Exception:  # noqa: BLE001 (an interrupt isn't the time for this)
         return "all that isn't done goes on", "the database doesn't answer now"
     n_elsewhere = max(0, facts["bees"] - bool(client.n_local))

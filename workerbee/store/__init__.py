@@ -2,7 +2,7 @@
 
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
-from workerbee.store.client import Cancelled, ClientStore, SameCall
+from workerbee.store.client import Cancelled, ClientStore, Result, SameCall
 from workerbee.store.connection import (
     QUERY_TIMEOUT,
     Connection,
@@ -24,6 +24,7 @@ from workerbee.store.reader import (
     JobsetRow,
     Progress,
     Reader,
+    RunFacts,
 )
 from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_unstorable
 
@@ -50,6 +51,8 @@ __all__ = [
     "Progress",
     "Reader",
     "Remaining",
+    "Result",
+    "RunFacts",
     "SameCall",
     "Scope",
     "Wake",

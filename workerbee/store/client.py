@@ -25,6 +25,8 @@ PORTION = 20_000, 4_000_000
 CANCEL_TRIES = 5
 #: Ends in one answer, and seconds that it may take.
 ANSWER = 1000, 1.0
+#: Jobs in one page of results, and seconds that it may take.
+PAGE = 4000, 0.5
 
 
 Run = tuple[int, int]  # (job, run)
@@ -40,12 +42,28 @@ class SameCall(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A job with its call, and the end of its latest run; None: that has not ended."""
+    """A job's row, and that of the end of its latest run; ``status`` None: that has not ended.
+
+    Each has its readable text, or other bytes, or both; large ones are references (`ClientStore.end_of`, `call_of`).
+    ``mac`` is in hexadecimal.
+    """
 
     job: int
     function: int
-    call: Stored
-    end: Stored | None
+    codec: str
+    input: str | None
+    payload: memoryview | None
+    run: int
+    status: str | None
+    end_codec: str | None
+    output: str | None
+    end_payload: memoryview | None
+    mac: str | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it is elsewhere."""
+        return parts.PARTS not in (self.codec, self.end_codec)
 
 
 class Refused(NamedTuple):
@@ -73,6 +91,7 @@ class ClientStore:
         self._writer = str(writer)
         self._queries = Queries(connection, jobset, "client.sql")
         self._ends = Ration(*ANSWER)
+        self._pages = Ration(*PAGE)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
@@ -317,27 +336,24 @@ class ClientStore:
         [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer})
         return Cancelled(done, sorted(zip(jobs, numbers, strict=True)))
 
-    def results(self, after: int, n: int, functions: Iterable[int] | None = None) -> list[Result]:
+    def results(self, after: int, functions: Iterable[int] | None = None, *, n: int = PAGE[0]) -> list[Result]:
         """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
-        page = []
-        for (
-            job,
-            codec,
-            text,
-            payload,
-            mac,
-            run,
-            status,
-            ocodec,
-            output,
-            opayload,
-            omac,
-            function,
-        ) in self._run("results", after=after, n=n, functions=_numbers(functions)):
-            call = self._stored(job, 0, "call", codec, text, payload, mac)
-            end = self._stored(job, run, status, ocodec, output, opayload, omac) if status else None
-            page.append(Result(job, function, call, end))
+        limits = {"n": min(n, self._pages.rows), "bytes": self._pages.bytes}
+        with self._pages.use() as moved:
+            page = list(map(Result._make, self._run("results", after=after, functions=_numbers(functions), **limits)))
+            moved.rows, moved.bytes = len(page), sum(len(r.input or "") + len(r.output or "") for r in page)
         return page
+
+    def end_of(self, result: Result) -> Stored:
+        """The end of a job's latest run, as a whole."""
+        mac = None if result.mac is None else bytes.fromhex(result.mac)
+        facts = result.job, result.run, str(result.status), result.end_codec, result.output, result.end_payload, mac
+        return self._stored(*facts)
+
+    def call_of(self, result: Result) -> tuple[str, bytes]:
+        """The codec and the bytes of a job's call, as a whole."""
+        call = self._stored(result.job, 0, "call", result.codec, result.input, result.payload, None)
+        return str(call.codec), call.data
 
     def ended_badly(self, functions: Iterable[int] | None = None) -> list[tuple[int, int]]:
         """(job, run) of the latest runs that failed or were cancelled, of these functions' jobs (None: of all)."""

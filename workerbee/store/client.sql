@@ -270,15 +270,22 @@ HAVING count(t.incarnation) = (SELECT count(*) FROM there)
  ORDER BY f.number;
 
 -- name: results
--- A page of what is stored, in the order of submission. The LIMIT within keeps the plan from reading the
--- outcomes of all the pages before.
-SELECT j.id, j.codec, j.input::text, j.payload, j.mac, o.run, o.status::text, o.codec, o.output::text,
-       o.payload, o.mac, j.function
-  FROM {job} j
-  LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
-  LEFT JOIN LATERAL (SELECT * FROM {outcome} WHERE job = j.id AND run = COALESCE(r.run, 1) LIMIT 1) o ON true
- WHERE j.id > %(after)s AND {here} AND (%(functions)s::integer[] IS NULL OR j.function = ANY (%(functions)s))
- ORDER BY j.id LIMIT %(n)s;
+-- A page of what is stored, in the order of submission, of about so many bytes (of a compressed value, those that it
+-- takes). Jobs, outcomes and runs are read side by side, all from the same id on.
+SELECT id, function, codec, input::text, payload, run, status, end_codec, output::text, end_payload, mac
+  FROM (SELECT p.*, sum(COALESCE(pg_column_size(input), 0) + COALESCE(pg_column_size(payload), 0)
+                        + COALESCE(pg_column_size(output), 0) + COALESCE(pg_column_size(end_payload), 0))
+                    OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+          FROM (SELECT j.id, j.function, j.codec, j.input, j.payload, o.run, o.status::text AS status,
+                       o.codec AS end_codec, o.output, o.payload AS end_payload, encode(o.mac, 'hex') AS mac
+                  FROM {job} j
+                  LEFT JOIN {outcome} o ON o.job = j.id AND o.job > %(after)s
+                       AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.job > %(after)s AND r.run > o.run)
+                 WHERE j.id > %(after)s AND {here}
+                   AND (%(functions)s::integer[] IS NULL OR j.function = ANY (%(functions)s))
+                 ORDER BY j.id LIMIT %(n)s) p) page
+ WHERE before IS NULL OR before < %(bytes)s
+ ORDER BY id;
 
 -- name: ended_badly
 -- The latest runs that failed or were cancelled, of these functions' jobs: what a retry starts anew.

@@ -1,0 +1,109 @@
+"""Stored jobs as flat rows, input and output side by side.
+
+Most of what is stored is JSON: a page of it is parsed, and its signatures are compared, all at once. What can't be had
+in this way, one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
+from typing import Any
+
+from workerbee.store import ClientStore, Result
+from workerbee.wire import codec, ends
+from workerbee.wire.signing import Signer
+
+#: Stands for what is decoded by itself.
+_APART = object()
+
+
+def flat_rows(
+    page: Sequence[Result],
+    store: ClientStore,
+    signer: Signer | None,
+    told: Callable[[Result], Mapping[str, Any]] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row for each of these jobs, which have ended; with what is ``told`` of it ahead of its input."""
+    for result, given, value in zip(page, _inputs(page), _outputs(page, signer), strict=True):
+        row = {"job_id": result.job, "status": result.status}
+        if told is not None:
+            row |= told(result)
+        if given is _APART:
+            given = _decoded_input(*store.call_of(result))  # noqa: PLW2901
+        output = _output(store, result, signer) if value is _APART else _named(value)
+        yield _joined(row, given, output)
+
+
+def _inputs(page: Sequence[Result]) -> Sequence[Any]:
+    """The input of each that is a dict in JSON."""
+    texts = [result.input if result.codec in _JSON_CALLS else "0" for result in page]
+    return [value if type(value) is dict else _APART for value in _parsed(texts)]
+
+
+_JSON_CALLS = frozenset({codec.JSON, codec.JSON_CALL})
+
+
+def _outputs(page: Sequence[Result], signer: Signer | None) -> Sequence[Any]:
+    """The value of each that is JSON, if all signatures hold that there are."""
+    plain = [result.end_codec == codec.JSON and result.status == "completed" for result in page]
+    if signer is not None and not _hold(list(compress(page, plain)), signer):
+        return [_APART] * len(page)
+    texts = [result.output if is_plain else "0" for result, is_plain in zip(page, plain, strict=True)]
+    return [value if is_plain else _APART for value, is_plain in zip(_parsed(texts), plain, strict=True)]
+
+
+def _hold(results: Sequence[Result], signer: Signer) -> bool:
+    macs = [result.mac for result in results if result.mac is not None]
+    values = [(result.job, result.run, str(result.output).encode()) for result in results if result.mac is not None]
+    return signer.verify_all(macs, "result", codec.JSON, values)
+
+
+def _parsed(texts: Sequence[str | None]) -> list[Any]:
+    """The values of JSON texts that PostgreSQL has found to be whole; none of them if one is beyond Python."""
+    try:
+        values = json.loads(f"[{','.join(map(str, texts))}]")
+    except (ValueError, RecursionError):
+        return [_APART] * len(texts)
+    return values if len(values) == len(texts) else [_APART] * len(texts)
+
+
+def _decoded_input(name: str, data: bytes) -> dict[Any, Any]:
+    """The input by its keys; what isn't a dict, or can't be parsed, as it is. A pickle stays one."""
+    if name not in _JSON_CALLS:
+        return {}
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = data.decode()
+    return value if isinstance(value, dict) else {"input": value}
+
+
+def _output(store: ClientStore, result: Result, signer: Signer | None) -> dict[Any, Any]:
+    """The output by its keys, or the error."""
+    value, error = ends.decode(store.end_of(result), signer)
+    return {"error": error} if result.status != "completed" or error is not None else _named(value)
+
+
+def _named(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {"result": value}
+
+
+def _joined(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) -> dict[Any, Any]:
+    """The row with the input's and the output's items, each under a key that it doesn't have yet."""
+    n = len(row) + len(given) + len(output)
+    together = {**row, **given, **output}
+    if len(together) == n:
+        return together
+    _put(row, given, "input_")
+    _put(row, output, "output_")
+    return row
+
+
+def _put(row: dict[Any, Any], items: dict[Any, Any], prefix: str) -> None:
+    for key, value in items.items():
+        free = key
+        while free in row:
+            free = f"{prefix}{free}"
+        row[free] = value
