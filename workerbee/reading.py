@@ -112,7 +112,7 @@ class Reading:
         """One flat dict for each chosen job that is completed, or has ended, in the order of submission."""
         by_number = {row.number: row for row in self._store.functions()} if columns else {}
         next_page = partial(self._page, chosen.numbers, with_failed=with_failed, columns=set(columns))
-        take = partial(next_page, after=0)
+        take: Callable[[], Page] = partial(next_page, after=0)
         while (page := take()).jobs:
             take = partial(next_page, after=page.jobs[-1].job)
             if all(job.is_whole for job in page.ended):

@@ -166,3 +166,46 @@ def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: Worker
         executor.submit(jobs.double, 9).result(20)
         eventually(lambda: lax.execute('SELECT FROM workerbee."batch$" WHERE copy_of IS NOT NULL'), 20, "a copy")
         assert (holder.process.poll(), bee.process.poll()) == (None, None), holder.output + bee.output
+
+
+OUTCOMES = {
+    "another value": "output = '99'",
+    "nothing": "output = NULL",
+    "deep": "output = (repeat('[', 3000) || repeat(']', 3000))::json",
+    "a long number": "output = repeat('9', 6000)::json",
+    "another job's signature": "mac = (SELECT mac FROM {outcome} WHERE job = 1)",
+    "no such signature": "mac = 'x'",
+    "a long signature": "mac = decode(repeat('00', 100000), 'hex')",
+    "a pickle": "codec = 'pickle', output = NULL, payload = 'x'",
+    "no codec": "codec = NULL",
+    "failed": "status = 'failed'",
+    "cancelled": "status = 'cancelled'",
+    "parts of nothing": parts(n=10**12).replace("input", "output"),
+}
+
+
+def test_results_of_rows_that_make_no_sense_are_errors(lax: Database, client: Callable[..., WorkerbeeExecutor]) -> None:
+    """Each by itself: what stands around it in a page is what it was, and so is the order."""
+    executor, n = client("read"), 60
+    executor.map(jobs.double, range(n))
+    executor.flush()
+    with Bee(lax.dsn, "read") as bee:
+        assert bee.process.wait(30) == 0, bee.output
+    whole = list(executor.results())
+    assert whole == [
+        {"job_id": i + 1, "status": "completed", "args": [i], "kwargs": {}, "result": 2 * i} for i in range(n)
+    ]
+    for number, update in enumerate(JOBS.values(), 2):
+        change(lax, f"UPDATE {{job}} SET {update} WHERE id = {number}")
+    rows = list(executor.results())
+    assert [(row["job_id"], row["result"]) for row in rows] == [(i + 1, 2 * i) for i in range(n)]
+    assert rows[len(JOBS) + 1 :] == whole[len(JOBS) + 1 :]
+    first = n - len(OUTCOMES) + 1
+    for number, update in enumerate(OUTCOMES.values(), first):
+        change(lax, f"UPDATE {{outcome}} SET {update} WHERE job = {number}")
+    assert list(executor.results())[: first - 1] == rows[: first - 1]
+    ends = {row["job_id"]: row for row in executor.results(on_error="return")}
+    for number, kind in enumerate(OUTCOMES, first):
+        assert ("error" in ends[number], "result" in ends[number]) == (True, False), kind
+    change(lax, "UPDATE {outcome} SET mac = NULL WHERE job < 10")
+    assert list(executor.results())[: first - 1] == rows[: first - 1]  # what is plain JSON needs no signature

@@ -150,6 +150,37 @@ def test_constructors_and_readers_wait_as_well(mortal: Server) -> None:
     database.drop()
 
 
+def readers() -> list[threading.Thread]:
+    """What reads ahead for somebody."""
+    return [thread for thread in threading.enumerate() if thread.name == "workerbee reader"]
+
+
+def test_who_leaves_results_in_an_outage_leaves(mortal: Server) -> None:
+    """Nobody waits for the page that was to come, and nobody goes on asking for it."""
+    database = mortal.new_database()
+    with WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn) as executor:
+        line = Connection(database.dsn)
+        [executor.submit(jobs.double, n) for n in range(200)]
+        executor.flush()
+        ends = [Outcome(n, 1, "completed", "json", b"%d" % n, None, 0.1) for n in range(1, 201)]
+        BeeStore(line, executor._client.jobset, uuid4(), "here").complete(ends, [], hint=None)
+        line.close()
+        rows = executor.results(all=True)
+        assert next(rows)["job_id"] == 1
+        eventually(lambda: not readers(), 10, "the second page")
+        mortal.stop("immediate")
+        try:
+            assert [next(rows)["job_id"] for _ in range(149)] == list(range(2, 151))
+            assert readers()
+            left = time.monotonic()
+            rows.close()
+            assert time.monotonic() - left < 1
+            eventually(lambda: not readers(), 10)
+        finally:
+            mortal.start()
+    database.drop()
+
+
 @contextmanager
 def restarting(mortal: Server) -> Iterator[None]:
     """A server that is stopped before the block, and comes back a little later."""

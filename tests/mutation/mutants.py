@@ -120,6 +120,32 @@ MUTANTS = [
         "job.digest is None",
         "e2e/test_ids_given_twice.py::test_the_same_call_by_itself_is_not_somebody_elses",
     ),
+    # Reading
+    _sql(
+        "results: a page is bounded",
+        "client",
+        "results",
+        "before IS NULL OR before < %(bytes)s",
+        "before IS NULL OR before < %(bytes)s + 1e9",
+        "test_large.py::test_a_page_of_results_is_bounded",
+    ),
+    _python(
+        "results: who leaves is waited for by nobody",
+        "store/connection.py",
+        "def _patiently",
+        "if self._closed",
+        "if False",
+        "e2e/test_outage.py::test_who_leaves_results_in_an_outage_leaves",
+    ),
+    _python(
+        "results: signatures of a page",
+        "rows.py",
+        "def _outputs",
+        "not _hold(",
+        "_hold([], signer) and not (",
+        "e2e/test_hostile_rows.py::test_results_of_rows_that_make_no_sense_are_errors",
+        "e2e/test_forged_rows.py",
+    ),
     # A number that comes again
     *(
         _sql(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import psycopg2
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import Hive
+from tests.store.hive import ANY, Hive, success
 from tests.waiting import eventually
 from workerbee import JobSet
 from workerbee.errors import UniqueInputDataConstraintError
@@ -165,3 +166,18 @@ def test_an_interrupted_addition_leaves_nothing(
     store = ClientStore(jobset._connection, found, uuid4())
     assert [row.job for row in store.results(0)] == list(range(1, 10))
     assert jobset._catalogue.counts(found.number).added == 9
+
+
+def test_a_page_of_results_is_bounded(hive: Hive) -> None:
+    """By what its values take, before anybody knows what they take; and it is never empty."""
+    value = json.dumps(secrets.token_hex(400_000)).encode()
+    hive.add(8)
+    bee = hive.bee("a")
+    for batch in bee.claim(8, 8, ANY):
+        bee.complete([success(job.id)._replace(data=value) for job in batch.jobs], [batch], hint=None)
+    got: list[int] = []
+    while page := hive.client.results(got[-1] if got else 0):
+        assert sum(len(row.output or "") for row in page) < BOUND
+        got += [row.job for row in page]
+    assert len(got) == 8
+    assert len(hive.client.results(0)) < 8

@@ -374,6 +374,7 @@ class PatientConnection(Connection):
         super().__init__(dsn, application=application)
         self._outage = patience
         self._log = log
+        self._closed = False
 
     def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
         """As `Connection.run`, tried again for as long as there is patience."""
@@ -382,8 +383,21 @@ class PatientConnection(Connection):
     def statement(self, query: sql.Composable) -> Statement:
         return self._patiently(lambda: super(PatientConnection, self).statement(query))
 
+    def close(self) -> None:
+        """Close it for good, also while another thread waits for an answer, which then waits for no other one."""
+        self._closed = True
+        self.drop()
+
     def _patiently(self, action: Callable[[], T]) -> T:
-        return retrying(action, patience=self._outage, log=self._log)
+        def attempt() -> T:
+            try:
+                return action()
+            except (psycopg2.Error, DatabaseUnavailableError) as error:
+                if self._closed:
+                    raise DatabaseUnavailableError("the connection was closed", hopeless=True) from error
+                raise
+
+        return retrying(attempt, patience=self._outage, log=self._log)
 
 
 def _as_text(pg: Any, query: str | sql.Composable) -> str:
