@@ -9,13 +9,16 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import select
 import signal
 import sys
 from contextlib import suppress
 from typing import Any
 
-#: Handlers that are the runner's, or its function's initializer's, and no job's.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)
+#: Handlers that are the runner's, or its function's initializer's, and no job's. As plain numbers, and asked for
+#: without making enums of the answers, as this is asked before and after any few jobs.
+_SIGNALS = tuple(map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)))
+_handler_of = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 #: Below this number a job may close all descriptors.
 _HIGH = 900
 _NAMES = {1: "stdout", 2: "stderr"}
@@ -38,14 +41,16 @@ class Footing:
         self._streams: dict[int, Any] = {fd: getattr(sys, name) for fd, name in _NAMES.items()}
         self._encoding = sys.stdout.encoding
         self._depth = sys.getrecursionlimit()
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._handlers: list[Any] = []
         self._directory: str | None = None
-        for stream in self._streams.values():
+        self._closed = select.poll()  # which asks for nothing, and so tells only of what is closed or broken
+        for fd, stream in self._streams.items():
+            self._closed.register(fd, 0)
             stream.reconfigure(line_buffering=True)
 
     def note(self) -> None:
         """Before a function's jobs, and after its initializer: what is there now is to be there again."""
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._handlers = [_handler_of(number) for number in _SIGNALS]
         self._directory = _directory() or self._directory
 
     def after_job(self) -> None:
@@ -57,20 +62,18 @@ class Footing:
                     self._repair(fd, name)
 
     def _stands(self) -> bool:
-        """Whether the streams are our own and work; asked after each job, hence so short."""
+        """Whether the streams are our own and work; asked after each job, hence in so few steps."""
         out, err = self._streams.values()
         try:
-            fcntl.fcntl(1, fcntl.F_GETFD)
-            fcntl.fcntl(2, fcntl.F_GETFD)
-            stands = sys.stdout is out and sys.stderr is err and not (out.closed or err.closed)
-        except (OSError, AttributeError, ValueError):
-            stands = False
-        return stands
+            ours = sys.stdout is out and sys.stderr is err and not (out.closed or err.closed)
+        except (AttributeError, ValueError):
+            return False
+        return ours and not self._closed.poll(0)
 
     def after_jobs(self) -> None:
         """Undo what would harm another function's jobs."""
-        for number, handler in self._handlers.items():
-            if handler is not None and signal.getsignal(number) is not handler:
+        for number, handler in zip(_SIGNALS, self._handlers, strict=False):
+            if handler is not None and _handler_of(number) is not handler:
                 signal.signal(number, handler)
         if self._directory is not None and _directory() is None:
             with suppress(OSError):
@@ -81,10 +84,10 @@ class Footing:
     def flush(self) -> None:
         """What the jobs have printed, as far as it can be."""
         for fd, name in _NAMES.items():
-            streams: list[Any] = [self._streams[fd], getattr(sys, name, None)]
-            for stream in streams:
-                with suppress(BaseException):  # the job's own
-                    stream.flush()
+            ours, theirs = self._streams[fd], getattr(sys, name, None)
+            _flush(ours)
+            if theirs is not ours:
+                _flush(theirs)
 
     def _repair(self, fd: int, name: str) -> None:
         if not _is_open(fd):
@@ -116,6 +119,13 @@ def _works(stream: Any) -> bool:
         return hasattr(stream, "write") and not getattr(stream, "closed", False)
     except Exception:  # noqa: BLE001
         return False
+
+
+def _flush(stream: Any) -> None:
+    try:  # noqa: SIM105
+        stream.flush()
+    except BaseException:  # noqa: BLE001, S110 (the job's own; and `suppress` takes longer)
+        pass
 
 
 def _directory() -> str | None:
