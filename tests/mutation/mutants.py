@@ -35,6 +35,7 @@ START = "test_start_and_complete.py"
 FAIL, CANCEL, SPECULATE = "test_fail.py", "test_cancel_and_reopen.py", "test_speculate.py"
 BACK, TAKE, CLOCK = "test_release_and_rescue.py", "test_take_over.py", "test_clock.py"
 FLUSHED = f"{START}::test_what_is_acknowledged_is_flushed_where_the_default_is_not_to[{{}}]"
+SNAPSHOT = "test_old_snapshot.py"
 RUNNER, OUTAGE = "unit/test_runner.py", "e2e/test_outage.py"
 
 MUTANTS = [
@@ -43,8 +44,8 @@ MUTANTS = [
         "claim: skip what is locked",
         "bee",
         "claim",
-        "LIMIT %(headers)s FOR UPDATE SKIP LOCKED",
-        "LIMIT %(headers)s",
+        "(SELECT count(*) FROM level) FOR UPDATE SKIP LOCKED",
+        "(SELECT count(*) FROM level)",
         "test_claim.py::test_a_locked_header_is_passed_over",
     ),
     _sql(
@@ -102,6 +103,94 @@ MUTANTS = [
         "ORDER BY due_at LIMIT 1000 FOR",
         "ORDER BY due_at LIMIT %(headers)s FOR",
         "test_claim.py::test_many_due_jobs_hide_no_urgent_ones",
+    ),
+    _sql(
+        "claim: skip what is locked at the front",
+        "bee",
+        "claim",
+        "ORDER BY place LIMIT %(headers)s FOR UPDATE SKIP LOCKED",
+        "ORDER BY place LIMIT %(headers)s",
+        f"{SNAPSHOT}::test_bees_that_begin_at_one_front_pass_over_each_others_locks",
+    ),
+    _sql(
+        "claim: the next begins no later than what was looked at",
+        "bee",
+        "claim",
+        "(SELECT priority, place FROM (TABLE level UNION ALL TABLE lower) q",
+        "(SELECT priority, place FROM (TABLE level UNION ALL TABLE lower) q WHERE false",
+        f"{SNAPSHOT}::test_a_claim_passes_over_little_of_what_was_claimed",
+    ),
+    _sql(
+        "claim: from the front on",
+        "bee",
+        "claim",
+        "AND place >= %(place)s::bigint",
+        "AND %(place)s::bigint IS NOT NULL",
+        f"{SNAPSHOT}::test_a_claim_passes_over_little_of_what_was_claimed",
+    ),
+    _sql(
+        "claim: what came due since",
+        "bee",
+        "claim",
+        "AND due_at >= to_timestamp(%(since)s)",
+        "AND %(since)s::double precision IS NOT NULL",
+        f"{SNAPSHOT}::test_a_claim_passes_over_little_of_what_was_claimed",
+    ),
+    _python(
+        "claim: what comes before the front",
+        "store/front.py",
+        "BUSY, IDLE",
+        "20.0, 4.0",
+        "1e9, 4.0",
+        f"store/{SNAPSHOT}::test_what_comes_before_the_front_is_found_soon",
+    ),
+    _python(
+        "claim: what comes before the front where nothing else is",
+        "store/bee.py",
+        "def claim",
+        "if not batches and position != WHOLE",
+        "if False and position != WHOLE",
+        f"store/{SNAPSHOT}::test_what_comes_before_the_front_is_found_where_nothing_else_is",
+    ),
+    _python(
+        "claim: what was taken back by oneself",
+        "store/bee.py",
+        "def rescue",
+        "if bees:",
+        "if False:",
+        f"store/{SNAPSHOT}::test_what_a_bee_takes_from_others_it_finds_at_once",
+    ),
+    _python(
+        "claim: what was taken over by oneself",
+        "store/bee.py",
+        "def take_over",
+        "if taken:",
+        "if False:",
+        f"store/{SNAPSHOT}::test_what_a_bee_takes_from_others_it_finds_at_once",
+    ),
+    _sql(
+        "fail: who was never copied is alone",
+        "bee",
+        "fail",
+        "AND EXISTS (SELECT FROM {attempt} WHERE job = %(job)s AND kind = 'copy')",
+        "",
+        f"{SNAPSHOT}::test_a_claim_passes_over_little_of_what_was_claimed",
+    ),
+    _sql(
+        "fail: copies are members",
+        "bee",
+        "fail",
+        "AND kind = 'copy')",
+        "AND kind = 'none')",
+        f"{FAIL}::test_the_last_copy_decides",
+    ),
+    _sql(
+        "release: copies are members",
+        "bee",
+        "release",
+        "AND kind = 'copy')",
+        "AND kind = 'none')",
+        f"{BACK}::test_copies_given_back_leave_one_batch",
     ),
     # Ids that are given twice
     _python(

@@ -7,19 +7,17 @@ keeps its plans, so that those made while the tables were nearly empty have to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 from uuid import uuid4
 
 import psycopg2
 import pytest
 
 from tests.servers import Server
+from tests.store.explaining import Explaining, nodes
 from tests.store.hive import ANY, Bee, Hive, success
 from workerbee.store import ClientStore, Connection, schema
-from workerbee.store.connection import Query, Row
-from workerbee.store.statement import Statement
 from workerbee.wire.job import Options
 
 FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
@@ -39,33 +37,6 @@ SELECT {number}, 0, 1, ARRAY[n, n + 1] FROM generate_series(%(finished)s + 1, %(
 INSERT INTO {jobset} (id, uuid, speculate) SELECT 'other_' || n, md5(n::text)::uuid, true
   FROM generate_series(1, %(jobsets)s) n;
 """
-
-
-class Explaining(Connection):
-    """A connection that notes the plans of the statements it runs, with the counts of their execution."""
-
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn)
-        self.plans: list[dict[str, Any]] = []
-        self._named: set[str] = set()
-
-    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
-        if isinstance(query, Statement) and params is not None:
-            self._explain(query, params)
-            return super().run(query.text, params)
-        return super().run(query, params)
-
-    def _explain(self, query: Statement, params: Mapping[str, Any]) -> None:
-        if query.name not in self._named:
-            self._named.add(query.name)
-            super().run(query.prepare)
-        super().run("BEGIN")
-        execute = query.execute.as_string(self._pg)
-        try:
-            [(explained,)] = super().run("EXPLAIN (ANALYZE, FORMAT JSON) " + execute, params)
-        finally:
-            super().run("ROLLBACK")
-        self.plans.append(explained[0]["Plan"])
 
 
 Crowd = tuple[Hive, Bee, Explaining]
@@ -105,12 +76,6 @@ def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
     plain.close()
     explaining.close()
     database.drop()
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
 
 
 def claim_all_at_hand(hive: Hive, bee: Bee) -> None:

@@ -30,6 +30,7 @@ RANKS = {"_version": -1} | {room: n for n, rooms in enumerate(ROOMS) for room in
 #: Queries that are steps of a verb which takes several: the method that uses each.
 STEPS = {
     "add": "_insert",
+    "claim": "_claim_from",
     "dropped_jobsets": "sweep",
     "ended_badly_after": "_candidates",
     "forget_bees": "sweep",

@@ -452,7 +452,8 @@ class Supervisor:
         if not n:
             limit = lookout.pause(self._presence.n_bees) if self._presence.lively else self._settings.max_busywait_sleep
             self._pause = min(POLL[1], limit, self._pause * 2)
-        self._next_claim = time.monotonic() + self._pause * jitter.uniform(0.8, 1.2)
+        unseen = [s.store.unseen for s in self._holdings.served.values() if s.store.unseen]
+        self._next_claim = time.monotonic() + min([self._pause * jitter.uniform(0.8, 1.2), *unseen])
 
     def _listens_as_needed(self, now: float, *, sated: bool) -> bool:
         """Listen for hints, or stop; whether they are heard again from now on: what was said before is to be sought.

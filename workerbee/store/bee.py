@@ -11,8 +11,10 @@ from uuid import UUID, uuid4
 
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
+from workerbee.store.front import WHOLE, Front, Position
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
+from workerbee.store.writer import Writer
 from workerbee.wire.job import READABLE, Batch, Function, Job, Jobset, Outcome
 
 #: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
@@ -66,16 +68,22 @@ class BeeStore:
         self._alive = alive
         self.jobset = jobset
         self._bee = str(incarnation)
+        self._writer = Writer(incarnation)
         self._host = host
         self._is_noted = False  # the host, in the jobset
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
+        self._front = Front()
         self._claims = Ration(MOST_IN_CLAIM, HASTE)
         self._results = Ration(MOST_IN_CLAIM, HASTE)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         self._alive()
         return self._queries.run(name, params | {"bee": self._bee})
+
+    def _count(self, name: str, /, **params: Any) -> list[Row]:
+        """The same of a query that counts something."""
+        return self._run(name, writer=self._writer.name(), **params)
 
     # Taking work
 
@@ -97,22 +105,37 @@ class BeeStore:
         All together they cost no more than the ``budget``, in which a job costs what ``costs`` says of its
         function, else 1.
         """
-        claim = uuid4()
         n = min(n, self.portion)
-        cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values())}
         headers = min(n, self._headers)
-        with self._claims.use() as moved:
-            rows = self._run("claim", claim=str(claim), n=n, start=start, headers=headers, **cost, **_scope(scope))
-            batches = self._batches(rows, claim)
-            moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
+        cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values())}
+        facts = {"n": n, "start": start, "headers": headers, **cost, **_scope(scope)}
+        position = self._front.position()
+        batches = self._claim_from(position, facts)
+        if not batches and position != WHOLE and not self.unseen:
+            batches = self._claim_from(WHOLE, facts)
         small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2
         self._headers = min(2 * self._headers, HEADERS[1]) if small else HEADERS[0]
+        return batches
+
+    @property
+    def unseen(self) -> float:
+        """Seconds until the next claim looks at the whole queue, if the last one didn't; else 0."""
+        return max(0.0, self._front.rest)
+
+    def _claim_from(self, position: Position, facts: Mapping[str, Any]) -> list[Batch]:
+        claim = uuid4()
+        with self._claims.use() as moved:
+            rows = self._run("claim", claim=str(claim), **facts, **position._asdict())
+            batches = self._batches(rows, claim)
+            moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
+        for seconds, priority, place, now, _ in [row[-5:] for row in rows[:1]]:
+            self._front.note(position, seconds, None if place is None else (priority, place), now)
         return batches
 
     def speculate(self, scope: Scope) -> list[Batch]:
         """Take one copy of the worst straggler, if there is one."""
         claim = uuid4()
-        rows = self._run("speculate", claim=str(claim), host=self._host, **_scope(scope))
+        rows = self._count("speculate", claim=str(claim), host=self._host, **_scope(scope))
         return [b._replace(copy=True) for b in self._batches(rows, claim)]
 
     def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
@@ -132,8 +155,10 @@ class BeeStore:
             mac,
             attempts,
             vanished,
-            _,
+            *_,
         ) in rows:
+            if batch is None:
+                continue
             if batch not in batches:
                 batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, 0, [])
             if job is None:
@@ -170,13 +195,15 @@ class BeeStore:
         params = dict(zip(names, columns, strict=True))
         more = {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed), "hint": hint}
         self._alive()
+        by = {"bee": self._bee, "writer": self._writer.name()}
         with self._results.use() as moved:
-            [(stored, _, _)] = self._queries.insert("complete", params | more | {"bee": self._bee})
+            [(stored, _, _)] = self._queries.insert("complete", params | more | by)
             moved.rows, moved.bytes = len(outcomes), sum(len(o.data) for o in outcomes)
         if not self._is_noted and not self.jobset.temporary:
             self.note_host()
         if stored < len(outcomes):
-            self._run("late", jobs=array(o.job for o in outcomes), runs=array(o.run for o in outcomes), host=self._host)
+            runs = {"jobs": array(o.job for o in outcomes), "runs": array(o.run for o in outcomes)}
+            self._count("late", host=self._host, **runs)
 
     def note_host(self) -> None:
         """Keep in the jobset where this bee's results come from: the bee's own row goes with it."""
@@ -225,7 +252,7 @@ class BeeStore:
         }
         verdict = "stale"
         while verdict == "stale":
-            [(verdict, _, _)] = self._run("fail", **params)
+            [(verdict, _, _)] = self._count("fail", **params)
         return str(verdict)
 
     def release(self, batch: Batch | Claim, jobs: Sequence[int], *, untouched: bool) -> None:
@@ -251,16 +278,21 @@ class BeeStore:
 
     def rescue(self, lease: float) -> list[str]:
         """Put back the work of bees that are gone; their incarnations."""
-        [(_, bees)] = self._run("rescue", lease=lease)
+        [(_, bees)] = self._count("rescue", lease=lease)
+        if bees:
+            self._front.forget()
         return bees or []
 
     def take_over(self, scope: Scope) -> int:
         """Make claimable what a slow bee holds and has not begun: half of it, or all if it is stuck; how many."""
-        return sum(row[0] for row in self._run("take_over", **_scope(scope)))
+        taken = sum(int(row[0]) for row in self._run("take_over", **_scope(scope)))
+        if taken:
+            self._front.forget()
+        return taken
 
     def came_back(self) -> None:
         """Withdraw the losses of this bee's work within the last minute: it had not vanished."""
-        self._run("came_back")
+        self._count("came_back")
 
     def overtaken(self, runs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Which of these (job, run) have ended elsewhere."""

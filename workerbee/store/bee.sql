@@ -8,33 +8,47 @@
 -- meeting the next free header. The locks are taken in CTEs of their own, because a locking LIMIT inside an UPDATE
 -- may touch more rows than it says. A claim may commit asynchronously: if a crash undoes it, the jobs are just
 -- claimable again.
-WITH allowed AS (
-    SELECT FROM workerbee."jobset$"
+-- It looks from a position of the queue on, and at what came due `since` then. While somebody holds an old snapshot,
+-- all that was claimed since stays in the indexes before that position, and would be passed over by every claim.
+WITH allowed AS MATERIALIZED (
+    SELECT clock_timestamp() AS began FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL
        AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
        AND {here}
-), ready AS MATERIALIZED (
+), level AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
+       AND priority = %(priority)s::integer AND place >= %(place)s::bigint
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
-     ORDER BY priority DESC, place LIMIT %(headers)s FOR UPDATE SKIP LOCKED
+     ORDER BY place LIMIT %(headers)s FOR UPDATE SKIP LOCKED
+), lower AS MATERIALIZED (
+    SELECT id, function, jobs, priority, place FROM workerbee."batch$"
+     WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL AND priority < %(priority)s::integer
+       AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
+       AND EXISTS (SELECT FROM allowed)
+     ORDER BY priority DESC, place LIMIT %(headers)s - (SELECT count(*) FROM level) FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
-     WHERE jobset = {number} AND claim IS NULL AND due_at <= now()
+     WHERE jobset = {number} AND claim IS NULL AND due_at <= now() AND due_at >= to_timestamp(%(since)s)
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
      ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED
+), looked AS MATERIALIZED (
+    SELECT extract(epoch FROM clock_timestamp() - began)::double precision AS seconds
+      FROM allowed, (SELECT count(*) FROM lower) l, (SELECT count(*) FROM due) d
+), found AS (
+    TABLE level UNION ALL TABLE lower UNION ALL TABLE due
 ), offered AS (
     SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, 1) AS cost
-      FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
+      FROM (SELECT * FROM found
              ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
       LEFT JOIN unnest(%(functions)s::integer[], %(costs)s::double precision[]) AS k (function, cost) USING (function)
 ), ahead AS (
     SELECT o.*, sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
       FROM offered o WINDOW w AS (ORDER BY priority DESC, place, id)
 ), front AS (
-    SELECT id, jobs, size, before,
+    SELECT id, priority, place, jobs, size, before,
            GREATEST(0, LEAST(size, %(n)s - before,
                              ceil((%(budget)s::double precision - spent) / cost - 1e-6)))::integer AS room
       FROM ahead
@@ -62,11 +76,24 @@ WITH allowed AS (
     RETURNING *
 ), held AS (
     TABLE taken UNION ALL TABLE part
+), rest AS (
+    -- Where the next claim may begin: at the first that is left of what was found, but not behind the last that was
+    -- found in the queue, for what comes after it wasn't looked at.
+    SELECT priority, place
+      FROM ((SELECT priority, place FROM found WHERE id NOT IN (SELECT id FROM front WHERE room = size)
+              ORDER BY priority DESC, place LIMIT 1)
+            UNION ALL
+            (SELECT priority, place FROM (TABLE level UNION ALL TABLE lower) q
+              ORDER BY priority, place DESC LIMIT 1)) r
+     ORDER BY priority DESC, place LIMIT 1
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.started,
        j.id, j.codec, j.input, j.payload, j.mac,
-       j.past[1], j.past[2], (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
-  FROM held h
+       j.past[1], j.past[2], l.seconds, l.priority, l.place, l.now,
+       (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
+  FROM (SELECT seconds, (SELECT priority FROM rest), (SELECT place FROM rest),
+               extract(epoch FROM now())::double precision AS now FROM looked) AS l (seconds, priority, place, now)
+  LEFT JOIN held h ON true
   LEFT JOIN LATERAL (
       SELECT u.n, d.*,
              CASE WHEN h.again THEN (
@@ -113,7 +140,7 @@ WITH given AS (
     {or_nothing} RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, completed)
-    SELECT {number}, %(bee)s, count(*) FROM stored HAVING count(*) > 0
+    SELECT {number}, %(writer)s, count(*) FROM stored HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET completed = c.completed + excluded.completed
 )
 -- Results ride along only if all of them are really the recorded ones.
@@ -157,7 +184,7 @@ WITH late AS (
     INSERT INTO {attempt} (job, run, kind, bee, host) SELECT job, run, 'late', %(bee)s, %(host)s FROM late
 )
 INSERT INTO workerbee."counter$" AS c (jobset, writer, late)
-SELECT {number}, %(bee)s, count(*) FROM late HAVING count(*) > 0
+SELECT {number}, %(writer)s, count(*) FROM late HAVING count(*) > 0
 ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 
 -- name: fail
@@ -167,10 +194,17 @@ ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 -- ends as failed.
 -- While another live copy of the job runs, it is an attempt and nothing more: the last copy decides.
 -- All copies are locked in one order, and this statement's snapshot must show them as they are locked:
--- else it would judge by a past in which a copy, its failure or the attempts before are missing.
-WITH family AS MATERIALIZED (
+-- else it would judge by a past in which a copy, its failure or the attempts before are missing. Where no copy was
+-- ever made, which an attempt would say, nobody looks for one: all that was held lately may still be in the index.
+WITH members AS MATERIALIZED (
+    SELECT %(batch)s::bigint AS id
+    UNION
+    SELECT id FROM workerbee."batch$"
+     WHERE jobset = {number} AND claim IS NOT NULL AND %(job)s = ANY (jobs)
+       AND EXISTS (SELECT FROM {attempt} WHERE job = %(job)s AND kind = 'copy')
+), family AS MATERIALIZED (
     SELECT c.*, c.xmin AS version FROM workerbee."batch$" c
-     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND %(job)s = ANY (c.jobs)
+     WHERE c.id = ANY (ARRAY(SELECT id FROM members)) AND c.jobset = {number} AND %(job)s = ANY (c.jobs)
      ORDER BY c.id FOR UPDATE
 ), stale AS (
     SELECT FROM family f
@@ -225,7 +259,7 @@ WITH family AS MATERIALIZED (
       FROM held h WHERE b.id = h.id
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, failed, retried, lost)
-    SELECT {number}, %(bee)s, (SELECT count(*) FROM ended),
+    SELECT {number}, %(writer)s, (SELECT count(*) FROM ended),
            CASE WHEN %(kind)s <> 'lost' THEN n ELSE 0 END, CASE WHEN %(kind)s = 'lost' THEN n ELSE 0 END
       FROM open, (SELECT count(*) AS n FROM requeued) r
     ON CONFLICT (jobset, writer)
@@ -245,9 +279,15 @@ SELECT CASE WHEN EXISTS (SELECT FROM stale) THEN 'stale'
 -- Give back what has not run, uncharged, to its old place; what another copy still has is left to that, and
 -- what has ended meanwhile (it was cancelled, or another was first) is just let go.
 -- Locked and looked at as in `fail`.
-WITH family AS MATERIALIZED (
+WITH members AS MATERIALIZED (
+    SELECT %(batch)s::bigint AS id
+    UNION
+    SELECT id FROM workerbee."batch$"
+     WHERE jobset = {number} AND claim IS NOT NULL AND jobs && %(jobs)s::bigint[]
+       AND EXISTS (SELECT FROM {attempt} WHERE job = ANY (%(jobs)s::bigint[]) AND kind = 'copy')
+), family AS MATERIALIZED (
     SELECT c.*, c.xmin AS version FROM workerbee."batch$" c
-     WHERE c.jobset = {number} AND c.claim IS NOT NULL AND (c.id = %(batch)s OR c.jobs && %(jobs)s::bigint[])
+     WHERE c.id = ANY (ARRAY(SELECT id FROM members)) AND c.jobset = {number}
      ORDER BY c.id FOR UPDATE
 ), stale AS (
     SELECT FROM family f
@@ -371,7 +411,7 @@ WITH me AS (
     RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, lost)
-    SELECT {number}, %(bee)s, count(*) FROM noted HAVING count(*) > 0
+    SELECT {number}, %(writer)s, count(*) FROM noted HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET lost = c.lost + excluded.lost
 ), given_up AS (
     UPDATE workerbee."bee$" SET given_up_at = clock_timestamp()
@@ -412,7 +452,7 @@ WITH excused AS (
     RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, lost)
-    SELECT {number}, %(bee)s, -count(*) FROM excused HAVING count(*) > 0
+    SELECT {number}, %(writer)s, -count(*) FROM excused HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET lost = c.lost + excluded.lost
 )
 UPDATE workerbee."bee$" b SET given_up_at = NULL
@@ -470,7 +510,7 @@ WITH pace AS MATERIALIZED (
     SELECT c.jobs[1], c.run, 'copy', %(bee)s, %(host)s FROM copy c
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, speculative)
-    SELECT {number}, %(bee)s, 1 FROM copy
+    SELECT {number}, %(writer)s, 1 FROM copy
     ON CONFLICT (jobset, writer) DO UPDATE SET speculative = c.speculative + 1
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,

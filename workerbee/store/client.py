@@ -14,6 +14,7 @@ from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
+from workerbee.store.writer import Writer
 from workerbee.wire.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
@@ -88,7 +89,7 @@ class ClientStore:
     def __init__(self, connection: Connection, jobset: Jobset, writer: UUID) -> None:
         self.connection = connection
         self.jobset = jobset
-        self._writer = str(writer)
+        self._writer = Writer(writer)
         self._queries = Queries(connection, jobset, "client.sql")
         self._ends = Ration(*ANSWER)
         self._pages = Ration(*PAGE)
@@ -223,7 +224,7 @@ class ClientStore:
         names = ("id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot")
         params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
         return params | {
-            "writer": self._writer,
+            "writer": self._writer.name(),
             "lot_function": array(function for _, function in lots),
             "lot_priority": array(o.priority for o, _ in lots),
             "lot_due": array(o.due for o, _ in lots),
@@ -268,7 +269,7 @@ class ClientStore:
         """
         facts = options._asdict() | {"calls": array(stand_ins or ()), "stand_ins": array((stand_ins or {}).values())}
         facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH}
-        rows = self._run("reopen", writer=self._writer, **facts)
+        rows = self._run("reopen", writer=self._writer.name(), **facts)
         return int(rows[0][0])
 
     def ended(self, ranges: Sequence[tuple[int, int, int]], n: int) -> list[int]:
@@ -333,7 +334,7 @@ class ClientStore:
             "n": len(runs),
             "running": running,
         }
-        [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer})
+        [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer.name()})
         return Cancelled(done, sorted(zip(jobs, numbers, strict=True)))
 
     def results(self, after: int, functions: Iterable[int] | None = None, *, n: int = PAGE[0]) -> list[Result]:
