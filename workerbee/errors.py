@@ -37,6 +37,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from types import MemberDescriptorType
 from typing import Any
 
 
@@ -66,6 +67,31 @@ def complete(error: BaseException, state: tuple[dict[str, Any], dict[str, Any]])
     for name, value in members.items():
         with suppress(AttributeError, TypeError):  # what can't be set, `__new__` has made
             BaseException.__setattr__(error, name, value)
+
+
+def taken_apart(error: BaseException) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]:
+    """The attributes of an exception, what else is in its slots, and its arguments, by none of its own methods."""
+    attributes = attributes_of(error)
+    members = {name: value for name, value in _members(error).items() if name not in attributes}
+    return attributes, members, BaseException.__dict__["args"].__get__(error)
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """The ``__dict__`` of an exception, whatever it says of that."""
+    attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
+    return attributes
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    """What is in slots: those of the user's classes, and such as ``errno``."""
+    members = {}
+    for cls in set(type(error).__mro__) - {BaseException, object}:
+        for name, member in vars(cls).items():
+            if type(member) is MemberDescriptorType and name != "obj":  # an AttributeError's may be anything
+                with suppress(AttributeError):  # nothing is in it
+                    members[name] = member.__get__(error)
+    # An OSError doesn't take a None for nothing.
+    return {name: value for name, value in members.items() if value is not None or not issubclass(type(error), OSError)}
 
 
 def _builtin_base(kind: type[BaseException]) -> type[BaseException]:

@@ -30,18 +30,26 @@ class Performed(NamedTuple):
     duration: float
 
 
-def perform(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Performed:
-    """Call the function once. Even SystemExit and KeyboardInterrupt end the call and not the caller."""
-    began = time.perf_counter()
+def perform(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Performed:
+    """Call the function once. Even SystemExit and KeyboardInterrupt end the call and not the caller.
+
+    ``clock`` is bound here because jobs freeze or replace those of the module.
+    """
+    began = clock()
     try:
         value = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 (that is the point)
-        duration = time.perf_counter() - began
+        duration = clock() - began
         trace = sys.exc_info()[2]
         # It begins in the user's code. What the exception says of itself, or refuses to have set, doesn't count.
         BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
         return Performed("retry" if issubclass(type(error), JobFailedError) else "failed", None, error, duration)
-    return Performed("completed", value, None, time.perf_counter() - began)
+    return Performed("completed", value, None, clock() - began)
 
 
 def catch_all_exceptions(job_function: Callable[P, R]) -> Callable[P, R]:

@@ -25,7 +25,9 @@ import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import script
+from workerbee.errors import complete, rebuilt, taken_apart
 from workerbee.wire import classes
+from workerbee.wire.bytecode import is_dispatcher
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
 from workerbee.wire.sources import Excerpt, excerpt, keep
 
@@ -127,6 +129,13 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, functools.cached_property):
             return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
+        if isinstance(obj, memoryview) and obj.format in _NATIVE:
+            return _viewed, (obj.tobytes(), obj.format, obj.shape)
+        if is_dispatcher(obj) and not importable(obj):
+            return _dispatcher, (), (dict(obj.registry), _own_attributes(obj)), None, None, _fill_dispatcher
+        if _wants_other_arguments(type(obj)):
+            attributes, members, args = taken_apart(obj)
+            return rebuilt, (type(obj), args, {}), (attributes, members), None, None, complete
         if isinstance(obj, CodeType):
             make, parts = self.dispatch_table[CodeType](obj)
             # cloudpickle leaves the file out; a traceback is to show where a job has failed.
@@ -221,6 +230,45 @@ def _goes_along(value: object) -> bool:
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return False
     return True
+
+
+def _wants_other_arguments(kind: type) -> bool:
+    """Whether an exception's class may not take what it keeps as ``args``, and has no say in how it is pickled."""
+    return (
+        issubclass(kind, BaseException)
+        and isinstance(kind.__init__, FunctionType)
+        and not any(isinstance(how, FunctionType) for how in (kind.__reduce__, kind.__reduce_ex__, kind.__setstate__))
+    )
+
+
+#: Formats of the items of a memoryview that another one can be cast to.
+_NATIVE = frozenset("cbB?hHiIlLqQnNfd")
+
+
+def _viewed(data: bytes, item: str, shape: tuple[int, ...]) -> memoryview:
+    view: memoryview = memoryview(data).cast(item, shape)  # type: ignore[call-overload]
+    return view
+
+
+def _own_attributes(dispatcher: Any) -> dict[str, Any]:
+    made = vars(functools.singledispatch(_undispatched))
+    return {name: value for name, value in vars(dispatcher).items() if name not in made}
+
+
+def _undispatched(*_: object) -> None:
+    """Stands in a dispatcher until it has its functions."""
+
+
+def _dispatcher() -> Any:
+    return functools.singledispatch(_undispatched)
+
+
+def _fill_dispatcher(made: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
+    functions, attributes = state
+    for kind, function in functions.items():
+        made.register(kind, function)
+    functools.update_wrapper(made, functions[object])
+    vars(made).update(attributes)
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:

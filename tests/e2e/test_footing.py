@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,26 @@ def test_what_a_job_leaves_behind_harms_no_other(executor: WorkerbeeExecutor, sp
     before = executor.submit(look).result(60)
     assert executor.submit(spoil).result(60) is None
     assert executor.submit(look).result(60) == before == [before[0], True, 1, True, True, True, True]
+
+
+def change_modules() -> int:
+    """As a job that freezes time, or leaves a patch behind."""
+    warnings.simplefilter("error")
+    os.getpid = lambda: 1
+    for name in ("time", "monotonic", "perf_counter"):
+        setattr(time, name, int)
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(640)
+    return 10**700
+
+
+def test_what_a_job_does_to_modules_harms_no_result(shared: Database) -> None:
+    """Clocks that stand still, warnings that are errors, a process without its number: its end is told all the same."""
+    with WorkerbeeExecutor(1, dsn=shared.dsn) as executor:
+        pid = executor.submit(os.getpid).result(60)
+        assert executor.submit(change_modules).result(60) == 10**700
+        assert len(executor.submit(bytes, 11_000_000).result(60)) == 11_000_000
+        assert executor.submit(os.path.realpath, "/proc/self").result(60) == f"/proc/{pid}"
 
 
 def keep(path: str) -> None:

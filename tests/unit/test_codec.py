@@ -101,8 +101,9 @@ class Colour(enum.IntEnum):
         "\udfff and more",
         {"\0": 1},
         {"\udc00": 1},
-        10**4200,
+        10**640,
         [1, -(10**4200)],
+        -(10**640),
         Colour.RED,
         [Colour.RED],
         OrderedDict(a=1),
@@ -121,6 +122,22 @@ def test_what_json_would_change_is_pickled(value: Any) -> None:
     again = codec.decode(*encoded)
     assert type(again) is type(value)
     assert alike(again, value)
+
+
+def test_integers_in_json_are_printed_by_any_python() -> None:
+    """Those of 640 digits, the lowest limit that a process may have, and no longer ones."""
+    assert codec.encode(10**640 - 1, "it").codec == codec.JSON
+    assert codec.encode([1, 10**640], "it").codec == codec.PICKLE
+
+
+@pytest.mark.parametrize(
+    "view", [memoryview(b"abc"), memoryview(np.arange(6.0).reshape(2, 3)), memoryview(bytearray(4)).cast("i")], ids=repr
+)
+def test_a_view_of_memory_comes_back_as_one(view: memoryview) -> None:
+    """Of its own items and shape, in a copy of the memory."""
+    again = codec.decode(*codec.encode([view], "it"))[0]
+    assert isinstance(again, memoryview)
+    assert (again.format, again.shape, again.tolist()) == (view.format, view.shape, view.tolist())
 
 
 def nested(levels: int) -> list[Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import json
+import pickle
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from email.message import Message
 from io import BufferedReader, BytesIO
@@ -18,6 +20,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.unit.bomb import Bomb
+from workerbee import pickling
 from workerbee.errors import JobFailedError, RemoteError
 from workerbee.wire import failures
 
@@ -39,6 +42,31 @@ class NewlyOddError(Exception):
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__()
+
+
+class SlottedError(Exception):
+    __slots__ = ("a",)
+
+    def __init__(self, *, a: int) -> None:
+        self.a = a
+
+
+class GoneError(OSError):
+    """Its signature isn't an OSError's."""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(2, "gone", name)
+        self.mine = name
+
+
+class OddGroup(getattr(builtins, "ExceptionGroup", OddError)):  # type: ignore[misc]
+    """A group of its own signature, where there are groups."""
+
+    def __new__(cls, message: str, errors: list[Exception]) -> Any:
+        return super().__new__(cls, message, errors)
+
+    def __init__(self, message: str, errors: list[Exception]) -> None:
+        self.mine = message
 
 
 class SilentError(Exception):
@@ -412,3 +440,46 @@ def test_errors_of_classes_of_a_script_come_back(tmp_path: Any) -> None:
     again = failures.decode_error(data, trusted=True)
     assert type(again).__name__ == "Mine"
     assert again.args == ("x",)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        "x" * 12_000_000,
+        bytes(12_000_000),
+        [*map(bytes, range(4_000_000, 4_000_003)), ValueError("inner")],
+        Future[int](),
+        (Future[int](),),
+    ],
+    ids=["a long text", "bytes", "a list", "a future", "a future in a tuple"],
+)
+def test_an_exception_with_too_much_in_it_keeps_its_type(held: Any) -> None:
+    """What is large, or of no use elsewhere, becomes its text."""
+    error = HolderError("m", held)
+    vars(error)["held"] = held
+    again = there_and_back(error)
+    assert isinstance(again, HolderError)
+    assert again.args[0] == "m"
+    assert str(again.args[1])[:8] == str(held)[:8]
+    assert len(failures.encode_error(error)) < 300_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OddError(3, detail="d"),
+        NewlyOddError(1, 2),
+        SlottedError(a=1),
+        GoneError(name="f"),
+        OddGroup("g", [ValueError()]),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_exception_is_a_value_too(error: Exception) -> None:
+    """As what a call returns or is given, whatever its signature."""
+    [again] = pickle.loads(pickling.dumps([error]))
+    assert type(again) is type(error)
+    assert (str(again), repr(again.args), vars(again)) == (str(error), repr(error.args), vars(error))
+    assert [getattr(again, n, None) for n in ("a", "errno", "filename")] == [
+        getattr(error, n, None) for n in ("a", "errno", "filename")
+    ]

@@ -159,6 +159,14 @@ DIFFERENT = {
         "import functools\n@functools.cache\ndef f(x): return 1",
         "import functools\n@functools.cache\ndef f(x): return 2",
     ),
+    "one of a dispatcher's functions": (
+        "import functools\n@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: int): return 1",
+        "import functools\n@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: int): return 2",
+    ),
+    "the type of one of a dispatcher's functions": (
+        "import functools\n@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: int): return 2",
+        "import functools\n@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: str): return 2",
+    ),
     "a decorated function": (
         "def d(g):\n  def w(x): return g(x)\n  return w\n@d\ndef f(x): return 1",
         "def d(g):\n  def w(x): return g(x)\n  return w\n@d\ndef f(x): return 2",
@@ -472,6 +480,23 @@ ROUND_TRIPS: dict[str, Any] = {
     ),
     "cached": define("import functools\n@functools.lru_cache(maxsize=7)\ndef f(n, x): return n, x"),
     "cached recursion": define("import functools\n@functools.cache\ndef f(n, x): return f(n - 1, x) if n else x"),
+    "dispatcher": define(
+        """
+        import functools
+        @functools.singledispatch
+        def of(x): return "anything"
+        @of.register
+        def _(x: int): return "int", of([x])
+        @of.register
+        def _(x: list): return [of("")] * len(x)
+        class A:
+            @functools.singledispatchmethod
+            def m(self, x): return "anything"
+            @m.register
+            def _(self, x: int): return "int"
+        def f(n, x): return of(n), of.__name__, of.__wrapped__(n), of.dispatch(bool)(1), A().m(x), A().m("")
+        """
+    ),
     "method": define("class A:\n  k = 5\n  def m(self, n, x): return self.k, n, x\nf = A().m"),
     "classmethod": define("class A:\n  k = 5\n  @classmethod\n  def m(c, n, x): return c.k, n, x\nf = A.m"),
     "partial": functools.partial(define("def f(k, n, x): return k, n, x"), 1),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_functions import define, identity
+from tests.unit.test_functions import define, identity, loaded
 from workerbee.client.futures import JobFuture
 from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable
 from workerbee.wire import functions, imports
@@ -154,16 +154,28 @@ def test_what_has_names_may_be_changed_in_place() -> None:
     assert len({record.identity for record in seen}) == 4
 
 
+def test_a_dispatcher_may_be_told_of_another_type() -> None:
+    """What is registered later is noticed in the same process too."""
+    fn = define("import functools\n@functools.singledispatch\ndef f(x): return 0")
+    cache = Cache()
+    before = cache.describe(fn)
+    assert before.memo
+    assert cache.describe(fn) is before
+    fn.register(int, define("def f(x): return 1"))
+    assert loaded(cache.describe(fn))(2) == 1
+
+
 @pytest.mark.parametrize(
     "source",
     [
         "def f(n): return n * f(n - 1) if n else 1",
         "def g(n): return f(n - 1)\ndef f(n): return n and g(n)",
         "import functools\n@functools.cache\ndef f(n): return n and f(n - 1)",
+        "import functools\n@functools.singledispatch\ndef f(n): return 0\n@f.register\ndef _(n: list): return f(1)",
         "class A:\n  def m(self): return A()\ndef f(n): return A().m()",
         "def m():\n  def f(n): return n and f(n - 1)\n  return f\nf = m()",
     ],
-    ids=["itself", "each other", "behind a cache", "a class that names itself", "in a cell"],
+    ids=["itself", "each other", "behind a cache", "by its types", "a class that names itself", "in a cell"],
 )
 def test_recursion_is_compared(source: str) -> None:
     """A function that names itself is remembered, and is the same in the next process."""

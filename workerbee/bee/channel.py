@@ -147,6 +147,7 @@ class Mark:
         self._words = memoryview(self._map).cast("Q")  # [current, (since), skip after, skip up to]
         self._times = memoryview(self._map).cast("d")
         self._barrier = threading.Lock()
+        self._now = time.monotonic  # bound before any job freezes or replaces it
 
     @classmethod
     def create(cls) -> Mark:
@@ -156,12 +157,12 @@ class Mark:
 
     def prepare(self, number: int) -> None:
         """The runner gets ready for job ``number``: it isn't in it yet, but a death or a hang now is that job's."""
-        self._times[1] = -time.monotonic()
+        self._times[1] = -self._now()
         self._words[0] = number
 
     def begin(self, number: int) -> bool:
         """The runner enters job ``number``; False if it was taken back."""
-        self._times[1] = time.monotonic()
+        self._times[1] = self._now()
         self._words[0] = number
         with self._barrier:
             pass

@@ -174,6 +174,7 @@ class Runner:
         self._own = own
         self._named = named
         self._max_payload = max_payload
+        self._getpid = os.getpid  # bound before any job replaces it
         self._pid = os.getpid()
         self._work: dict[int, Work] = {}
         self._done: list[Finished] = []
@@ -277,7 +278,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, "error", error, 0.0)
         end = perform(usable.function, args, kwargs)
-        if os.getpid() != self._pid:
+        if self._getpid() != self._pid:
             os._exit(0)  # a child that the job has forked must not serve as a second runner
         if self._footing is not None:
             self._footing.after_job()
@@ -307,7 +308,7 @@ class Runner:
         if size > codec.WARN_BYTES and id(function) not in self._warned:
             self._warned.add(id(function))
             name = getattr(function, "__qualname__", type(function).__qualname__)
-            warnings.warn(codec.too_much("a result", name, size), stacklevel=1)
+            _warn(codec.too_much("a result", name, size))
         return encoded
 
     def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
@@ -334,6 +335,15 @@ class Runner:
     def _flush(self) -> None:
         if self._footing is not None:
             self._footing.flush()
+
+
+def _warn(text: str) -> None:
+    """A warning, which is no error, whatever a job has made of warnings and of the stream for them."""
+    with suppress(Exception):
+        try:
+            warnings.warn(text, stacklevel=1)
+        except UserWarning:
+            sys.stderr.write(f"UserWarning: {text}\n")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from math import isfinite
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 from workerbee.wire.imports import importable
 
@@ -64,7 +64,7 @@ def _plain(value: Any, depth: int) -> bool:
     if value is None or kind in (bool, str):
         return True
     if kind is int:
-        return bool(-_LARGEST < value < _LARGEST)
+        return bool(-LARGEST < value < LARGEST)
     if kind is float:
         return isfinite(value)
     if depth == 0:
@@ -74,7 +74,8 @@ def _plain(value: Any, depth: int) -> bool:
     return kind is list and all(_plain(item, depth - 1) for item in value)
 
 
-_LARGEST: int = 10**3900  # Python refuses to print much longer integers
+#: Integers from here on have more digits than any Python is sure to print: its limit can be set, but not lower.
+LARGEST: int = 10**640
 
 
 # A code object is the same for all closures of a function, of which there may be thousands.
@@ -193,6 +194,14 @@ def wrapped_by(thing: Any) -> FunctionType | None:
         if isinstance(wrapped, FunctionType):
             return wrapped
     return None
+
+
+def is_dispatcher(thing: Any) -> bool:
+    """Whether it is what `functools.singledispatch` makes."""
+    return isinstance(thing, FunctionType) and thing.__code__ is _DISPATCHER
+
+
+_DISPATCHER = cast("FunctionType", functools.singledispatch(len)).__code__
 
 
 def functions_of(value: Any) -> tuple[Any, ...]:

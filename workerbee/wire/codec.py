@@ -26,8 +26,6 @@ JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
 WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 #: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
 DEPTH = 200
-DIGITS = 3900  # Python refuses to print much longer integers
-_LARGEST: int = 10**DIGITS
 _UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
 
 
@@ -113,7 +111,7 @@ def _are_plain(items: list[Any], depth: int, seen: set[int]) -> bool:
 
 
 def fits(number: int) -> bool:
-    return -_LARGEST < number < _LARGEST
+    return -bytecode.LARGEST < number < bytecode.LARGEST
 
 
 def is_plain_text(text: str) -> bool:

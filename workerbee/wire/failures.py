@@ -15,14 +15,13 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures.process import _RemoteTraceback
-from contextlib import suppress
-from types import FunctionType, MemberDescriptorType, TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, TypeVar
 
 from workerbee import pickling
-from workerbee.errors import RemoteError, complete, rebuilt, text_of
+from workerbee.errors import RemoteError, attributes_of, complete, rebuilt, taken_apart, text_of
 from workerbee.pickling import Absent
-from workerbee.wire.codec import WARN_BYTES
+from workerbee.wire.codec import WARN_BYTES, is_simple
 from workerbee.wire.sources import with_cells
 
 T = TypeVar("T")
@@ -143,8 +142,8 @@ def _is_harmless(error: object) -> bool:
 
 
 def _pickled(error: BaseException) -> str | None:
-    """The pickle of an exception as its own ``__reduce__`` has it, or else of its parts; None if neither will do."""
-    for dumps in (pickling.dumps, _dump_parts):
+    """The pickle of an exception as its own ``__reduce__`` has it, or of its parts, or of their texts; else None."""
+    for dumps in (pickling.dumps, _dump_parts, _dump_texts):
         try:
             data = dumps(error)
             if len(data) <= WARN_BYTES and _bears_use(pickle.loads(data), error):  # noqa: S301 (made just above)
@@ -181,8 +180,16 @@ def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
 
 
 def _dump_parts(error: BaseException) -> bytes:
+    return _dumped(_PartsPickler, error)
+
+
+def _dump_texts(error: BaseException) -> bytes:
+    return _dumped(_TextsPickler, error)
+
+
+def _dumped(pickler: type[_PartsPickler], error: BaseException) -> bytes:
     file = io.BytesIO()
-    _PartsPickler(file).dump(error)
+    pickler(file).dump(error)
     return file.getvalue()
 
 
@@ -191,10 +198,9 @@ class _PartsPickler(pickling.PlainPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if issubclass(type(obj), BaseException):
-            attributes = _attributes(obj)
-            members = {name: value for name, value in _members(obj).items() if name not in attributes}
-            args: tuple[Any, ...] = BaseException.__dict__["args"].__get__(obj)
-            return rebuilt, (type(obj), args, {}), (attributes, members), None, None, complete
+            attributes, members, args = taken_apart(obj)
+            state = self._kept_all(attributes), self._kept_all(members)
+            return rebuilt, (type(obj), tuple(map(self._kept, args)), {}), state, None, None, complete
         try:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented and not issubclass(type(obj), (type, FunctionType)):
@@ -204,28 +210,32 @@ class _PartsPickler(pickling.PlainPickler):
             return Absent, (text_of(obj)[:STAND_IN],)
         return reduced
 
+    def _kept_all(self, named: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._kept(value) for name, value in named.items()}
 
-def _attributes(error: BaseException) -> dict[str, Any]:
-    attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
-    return attributes
+    def _kept(self, value: Any) -> Any:
+        """What stands for an argument or attribute of an exception."""
+        return value
 
 
-def _members(error: BaseException) -> dict[str, Any]:
-    """What is in slots: those of the user's classes, and such as ``errno``."""
-    members = {}
-    for cls in set(type(error).__mro__) - {BaseException, object}:
-        for name, member in vars(cls).items():
-            if type(member) is MemberDescriptorType and name != "obj":  # an AttributeError's may be anything
-                with suppress(AttributeError):  # nothing is in it
-                    members[name] = member.__get__(error)
-    # An OSError doesn't take a None for nothing.
-    return {name: value for name, value in members.items() if value is not None or not issubclass(type(error), OSError)}
+class _TextsPickler(_PartsPickler):
+    """Keeps short plain data and other exceptions; the rest of what an exception holds becomes its text."""
+
+    def _kept(self, value: Any) -> Any:
+        if issubclass(type(value), BaseException):
+            return value
+        if type(value) in (list, tuple) and len(value) <= STAND_IN:
+            return type(value)(map(self._kept, value))
+        if is_simple(value) and len(pickle.dumps(value)) <= TRACEBACK:
+            return value
+        text = text_of(value)
+        return Absent(text if len(text) <= STAND_IN else f"{text[:STAND_IN]}…")
 
 
 def _dressed(error: BaseException, text: str, notes: list[str]) -> BaseException:
     """The error with its cause and notes set, by none of its own methods."""
     if hasattr(BaseException, "add_note"):
-        attributes = _attributes(error)
+        attributes = attributes_of(error)
         own = attributes.get("__notes__")
         attributes["__notes__"] = [*own, *notes] if type(own) is list else notes
     else:

@@ -29,6 +29,7 @@ from workerbee.wire.bytecode import (
     digest,
     functions_of,
     global_names,
+    is_dispatcher,
     note,
     wrapped_by,
 )
@@ -109,7 +110,9 @@ class Identity:
         """The code that a call of ``fn`` runs, also where it is imported, and what belongs to it."""
         if isinstance(fn, (FunctionType, CachedFunction, type)) and importable(fn):
             self.imported[name_of(fn)] = fn
-        if isinstance(fn, FunctionType):
+        if is_dispatcher(fn):
+            self._add_dispatcher(fn)
+        elif isinstance(fn, FunctionType):
             self._add_function(fn)
         elif isinstance(fn, CachedFunction):
             self._add_callable(fn.__wrapped__)
@@ -126,6 +129,16 @@ class Identity:
             self._add_class(fn, anywhere=True)
         else:
             self._add_object(fn)
+
+    def _add_dispatcher(self, fn: Any) -> None:
+        """A function of functions, one for each type that is registered."""
+        if not self._is_new(fn):
+            return
+        functions = tuple(fn.registry.items())
+        self.watched.append((_same_registry, fn, functions, functions))
+        for kind, function in functions:
+            self._note("for", name_of(kind))
+            self._add_callable(function)
 
     def _add_object(self, fn: Any) -> None:
         """An object that is called: the code of its class, or of the function that it wraps, and its state."""
@@ -326,6 +339,10 @@ def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any)
         if attributes.get(name, missing) is not value:
             return missing
     return was
+
+
+def _same_registry(dispatcher: Any, was: tuple[Any, ...], missing: Any) -> Any:
+    return was if tuple(dispatcher.registry.items()) == was else missing
 
 
 _CODE = (FunctionType, CachedFunction, type, ModuleType)

@@ -9,6 +9,9 @@ from typing import Any
 from workerbee.errors import InputDataError, PayloadTooLargeError
 from workerbee.wire import codec
 
+#: Digits of an integer; Python refuses to print much longer ones.
+DIGITS = 3900
+
 
 def check_input(input_data: object) -> str:
     """JSON text of a job's dict, as ``json.dumps(allow_nan=False)`` makes it.
@@ -52,8 +55,8 @@ def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int])
         if not isfinite(value):
             raise InputDataError(what, path, f"is {value!r}, which JSON has no word for; use None or a string")
     elif isinstance(value, int):
-        if not codec.fits(value):
-            raise InputDataError(what, path, f"is an integer of more than {codec.DIGITS} digits; use a string")
+        if not -(10**DIGITS) < value < 10**DIGITS:
+            raise InputDataError(what, path, f"is an integer of more than {DIGITS} digits; use a string")
     elif isinstance(value, (dict, list, tuple)):
         if id(value) in seen:
             return  # JSON writes it once more
