@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.costs``: what many bees cost one PostgreSQL.
+"""``python -m tests.benchmarks.costs``: what many bees cost one PostgreSQL, and what looking at much takes.
 
 One process issues, over a few connections, the very statements of bees for many incarnations. First each
 kind of statement alone and as fast as it goes, with few and with all bees there: its rate, the server's
@@ -24,7 +24,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import report
+from tests.benchmarks import looks, report
+from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
 from workerbee.bee.supervisor import BEAT, IDLE_BEAT, LEASE, POLL
@@ -200,8 +201,10 @@ def _paced(rates: dict[str, float], n: int, seconds: float) -> Iterator[str]:
         yield kind
 
 
-def measure(bees: int, connections: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """The costs with few and with all bees, what follows, and the check."""
+def measure(
+    bees: int, connections: int, seconds: float, looked_at: tuple[int, int], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The costs with few and with all bees, what follows, the check, and what looking takes (`looks.measure`)."""
     found: dict[str, Any] = {"machine": report.machine(), "bees": bees, "costs": {}}
     place = server(fsync=True, strict=False, shared_buffers="128MB")
     with place as running, closing(Fleet(running, connections)) as fleet:
@@ -220,6 +223,7 @@ def measure(bees: int, connections: int, seconds: float, say: Callable[[str], No
             busy["job"] = fleet.cost(Desk.job, seconds)
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
         found["check"] = {"got_through": share} | check._asdict()
+        found["looks"] = [bar._asdict() for bar in looks.measure(running, *looked_at, say)]
         found["needs"] = {_name(job): _needs(busy if job else idle, bees, job) for job in _JOBS}
     return found
 
@@ -261,18 +265,22 @@ def show(found: dict[str, Any], console: Console) -> None:
         f"idle bees at their pace: {check['got_through']:.0%} got through, {per_s:,.0f} statements/s, "
         f"{per_s * check['cpu_s']:.2f} cores, {per_s * check['wal_bytes'] / 2**20:.2f} MB of WAL a second"
     )
+    for bar in found["looks"]:
+        console.print(report.verdict(Bar(**bar)))
 
 
 @click.command()
 @click.option("--bees", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--connections", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="For each statement.")
+@click.option("--jobs", type=click.IntRange(10), default=1_000_000, show_default=True, help="To look at.")
+@click.option("--jobsets", type=click.IntRange(1), default=11_000, show_default=True, help="To look at.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to store everything.")
-def main(bees: int, connections: int, seconds: float, json_file: Path | None) -> None:
+def main(bees: int, connections: int, seconds: float, jobs: int, jobsets: int, json_file: Path | None) -> None:
     """What many bees cost one PostgreSQL."""
     console = Console(width=120)
     with console.status("…") as status:
-        found = measure(bees, connections, seconds, status.update)
+        found = measure(bees, connections, seconds, (jobs, jobsets), status.update)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n")
     show(found, console)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import readme, results
+from tests.benchmarks import looks, readme, report, results
 from tests.benchmarks.stage import ROOT
+from tests.servers import Server
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,10 @@ def test_a_bar_of_pairs_is_missed_only_by_the_whole_interval() -> None:
     narrow = results.interval([0.90, 0.91, 0.91, 0.92])
     assert results.at_least("ratio", wide.median, 0.95, ratio=wide).met
     assert not results.at_least("ratio", narrow.median, 0.95, ratio=narrow).met
+
+
+def test_looks_are_measured(server: Server) -> None:
+    """At something: each bar has its figure."""
+    bars = looks.measure(server, 250, 5, lambda _: None)
+    assert [bar.sign for bar in bars] == ["≥", "≤", "≤"]
+    assert all(0 < bar.value < 1e6 and report.verdict(bar) for bar in bars)
