@@ -24,8 +24,8 @@ INSERT INTO {batch} (jobset, function, run, jobs)
 SELECT {number}, 0, 1, ARRAY[n] FROM generate_series(1, %(n)s::bigint) n;
 """
 PAST = """
-INSERT INTO {batch} (jobset, function, run, due_at, jobs)
-SELECT {number}, 0, 1, CASE WHEN n %% 2 = 0 THEN now() - interval '1 minute' END, ARRAY[-n]
+INSERT INTO {batch} (jobset, function, run, place, due_at, jobs)
+SELECT {number}, 0, 1, -n, CASE WHEN n %% 2 = 0 THEN now() - interval '1 minute' END, ARRAY[-n]
   FROM generate_series(1, %(n)s::bigint) n;
 UPDATE {batch} SET bee = %(bee)s, claim = %(bee)s, claimed_at = now(), due_at = NULL
  WHERE jobset = {number} AND jobs[1] < 0;
@@ -116,7 +116,8 @@ def test_what_a_bee_takes_from_others_it_finds_at_once(hive: Hive, monkeypatch: 
     assert bee.unseen
     dead.lapse()
     assert bee.save()
-    assert [ids_of(b) for b in bee.claim(2, 2, ANY)] == [[job] for job in ids_of(first)]
+    claimed = [job for batch in bee.claim(9, 9, ANY) for job in ids_of(batch)]
+    assert set(claimed) >= set(ids_of(first))
     assert bee.take_over(ANY)
     assert ids_of(bee.take(2)) == ids_of(second)
 

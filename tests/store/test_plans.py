@@ -137,7 +137,17 @@ def serve_all(hive: Hive, bee: Bee) -> None:
     catalogue.live_bees(hive.jobset.number)
 
 
-VERBS = [claim_all_at_hand, start, complete, fail, release, look_after_others, add, watch, serve_all]
+def cancel_elsewhere(hive: Hive, bee: Bee) -> None:
+    """Few jobs of another jobset: what this one has is none of its business."""
+    other = Hive(hive.connection)
+    other.add(3)
+    other.add(3, due=4e9)
+    other.bee().take(1)
+    client = ClientStore(bee.connection, other.jobset, uuid4())
+    assert client.cancel([(2, 1), (3, 1), (5, 1)], running=False).jobs is None
+
+
+VERBS = [cancel_elsewhere, claim_all_at_hand, start, complete, fail, release, look_after_others, add, watch, serve_all]
 
 
 @pytest.mark.parametrize("verbs", VERBS, ids=lambda verbs: verbs.__name__)
@@ -152,8 +162,9 @@ def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[
             table = node.get("Relation Name")
             assert node["Node Type"] != "Seq Scan" or table in SMALL, f"{verbs.__name__} scans {table}"
             touched = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+            most = 10 if verbs is cancel_elsewhere else MOST
             what = f"{node['Node Type']} {table or ''} {node.get('Index Name', '')}"
-            assert touched <= MOST, f"{verbs.__name__}: {what} touches {touched} rows"
+            assert touched <= most, f"{verbs.__name__}: {what} touches {touched} rows"
 
 
 @pytest.mark.parametrize("what", ["LIMIT 10", "ORDER BY id DESC LIMIT 10", "WHERE id = 5000"])

@@ -15,7 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from workerbee.client.flusher import Flusher
-from workerbee.client.futures import JobFuture
+from workerbee.client.futures import JobFuture, abandon_all, not_ended
 from workerbee.client.ledger import Ledger
 from workerbee.store import Cancelled, Catalogue, ClientStore, Connection, backoff, is_dropped, is_passing
 from workerbee.wire.job import Jobset
@@ -26,7 +26,7 @@ T = TypeVar("T")
 PATIENCE, PAGE_PATIENCE = 1.0, 10.0
 #: Jobs in a page at first and at most, and the seconds that it should take.
 PAGE, PAGE_SECONDS = (2_000, 20_000), (0.1, 0.4)
-_RUN = attrgetter("job", "run")
+_JOB, _RUN, _BOTH = attrgetter("job"), attrgetter("run"), attrgetter("job", "run")
 #: Seconds that bees have to give back what they took ahead, and after which they are asked again.
 RECALL, RECALL_AGAIN = 0.25, 1.0
 #: How often what bees were just changing is asked for again.
@@ -101,10 +101,9 @@ class Cancelling:
 
     def withdraw(self, futures: Iterable[JobFuture]) -> tuple[int, list[JobFuture]]:
         """Cancel what is still queued: how many; and what is stored. What is just on its way may be neither."""
-        chosen = [future for future in dict.fromkeys(futures) if not future.ended]
+        chosen = not_ended(futures)
         taken, under_way = self._flusher.withdraw(chosen, time.monotonic() + PAGE_PATIENCE)
-        for future in taken:
-            future.abandon()
+        abandon_all(taken)
         if under_way:
             self._log.warning("%d calls are just being stored, and were not cancelled", len(under_way))
         if taken or under_way:
@@ -115,12 +114,11 @@ class Cancelling:
         """Cancel these futures alone, whatever their jobs do."""
         futures = list(futures)
         self._ledger.forget(futures)
-        for future in futures:
-            future.abandon()
+        abandon_all(futures)
 
     def _cancel_stored(self, futures: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
         """Cancel these, page by page; what is left of them, because it was changing or there was no time."""
-        left = sorted(futures, key=attrgetter("run", "job"))
+        left = sorted(sorted(futures, key=_JOB), key=_RUN)  # by one number at a time, of which most are in order
         for _ in range(TRIES):
             left = [f for page in self._pages(left, attempt) for f in self._cancel_page(page, attempt)]
             if not left or attempt.over:
@@ -149,11 +147,11 @@ class Cancelling:
 
     def _cancel_page(self, page: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
         """Cancel these in one statement; what is left of them, as of `_cancel_stored`."""
-        runs = list(dict.fromkeys(map(_RUN, page)))
+        runs = list(map(_BOTH, page))
         answer = self._within(attempt, lambda: self._cancel(runs, attempt))
         if answer is None:
             return page
-        attempt.n_cancelled += len(runs) if answer.jobs is None else len(answer.jobs)
+        attempt.n_cancelled += answer.n
         if not attempt.running:
             self.detach(page if answer.jobs is None else _of(page, answer.jobs))
         return _of(page, [job for job, _ in answer.undecided])

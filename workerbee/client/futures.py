@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
@@ -219,6 +219,24 @@ class JobFuture(Bound, Future[Any]):
 
     def _call_all_back(self) -> None:
         self._call_back()
+
+
+def not_ended(futures: Iterable[JobFuture]) -> list[JobFuture]:
+    """Those that haven't ended, each once."""
+    return [future for future in dict.fromkeys(futures) if future._state not in _ENDED]  # noqa: SLF001 (our own)
+
+
+def abandon_all(futures: Iterable[JobFuture]) -> None:
+    """Cancel these futures alone, whatever their jobs do; there may be a million that nobody has looked at."""
+    observed = []
+    with _OBSERVING:
+        for future in futures:
+            if future._observed:  # noqa: SLF001 (our own)
+                observed.append(future)
+            elif future._state not in _ENDED:  # noqa: SLF001
+                future._state = CANCELLED_AND_NOTIFIED  # noqa: SLF001
+    for future in observed:
+        future.abandon()
 
 
 def _tell(future: JobFuture, error: BaseException) -> None:

@@ -79,7 +79,12 @@ class Ledger:
         with self._lock:
             for future in futures:
                 future.wanted = False
-                self._remove(future)
+                job = future.job or 0
+                booked = self._futures.get(job)
+                if booked is not None and len(booked) == 1 and booked[0] is future:  # as nearly all are
+                    del self._futures[job]
+                else:
+                    self._remove(future)
 
     def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:
         """The futures that these ended runs resolve; they are booked no more."""

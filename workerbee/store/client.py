@@ -77,8 +77,9 @@ class Refused(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """What came of a cancellation: the jobs that are cancelled by it (None: all of them), and what is undecided."""
+    """What came of a cancellation: ``n`` jobs are cancelled by it, which (None: all), and what is undecided."""
 
+    n: int
     jobs: list[int] | None
     undecided: list[Run]
 
@@ -313,7 +314,7 @@ class ClientStore:
         asked, cancelled = sorted(set(runs)), set[int]()
         for _ in range(CANCEL_TRIES):
             if asked:
-                jobs, undecided = self.cancel(asked, running=running)
+                _, jobs, undecided = self.cancel(asked, running=running)
                 cancelled.update(jobs if jobs is not None else (job for job, _ in asked))
                 asked = undecided
         return cancelled
@@ -322,20 +323,22 @@ class ClientStore:
         """Cancel in one statement those of these (job, run) that haven't started, and with ``running`` the others.
 
         Undecided, and to be asked for again, are those whose headers bees were just changing. What has ended, or runs
-        and may, is in neither list. Each is asked for once; neighbours that stand side by side are quickest.
+        and may, is in neither list. Neighbours that stand side by side are quickest.
         """
         ranges = _ranges(runs)
+        n = sum(last - first + 1 for first, last, _ in ranges)
         params = {
             "firsts": array(first for first, _, _ in ranges),
             "lasts": array(last for _, last, _ in ranges),
             "runs": array(run for *_, run in ranges),
             "first": min(first for first, _, _ in ranges),
             "last": max(last for _, last, _ in ranges),
-            "n": len(runs),
+            "n": n,
             "running": running,
         }
         [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer.name()})
-        return Cancelled(done, sorted(zip(jobs, numbers, strict=True)))
+        undecided = sorted(zip(jobs, numbers, strict=True))
+        return Cancelled(n if done is None else len(done), done, undecided)
 
     def results(self, after: int, functions: Iterable[int] | None = None, *, n: int = PAGE[0]) -> list[Result]:
         """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
@@ -380,12 +383,16 @@ def _numbers(functions: Iterable[int] | None) -> str | None:
 
 
 def _ranges(runs: Iterable[Run]) -> list[tuple[int, int, int]]:
-    """The same as (first job, last job, run), where neighbours that stand side by side are one range."""
+    """The same as (first job, last job, run), where neighbours that stand side by side are one range.
+
+    One that follows itself counts once.
+    """
     ranges: list[tuple[int, int, int]] = []
     first = last = number = 0
     for job, run in runs:
-        if job != last + 1 or run != number:
+        if job == last + 1 and run == number:
+            last = job
+        elif job != last or run != number:
             ranges.append((first, last, number))
-            first, number = job, run
-        last = job
+            first, last, number = job, job, run
     return [*ranges[1:], (first, last, number)]

@@ -200,13 +200,20 @@ SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1
 -- are undecided, and to be asked for again. Headers are locked before outcomes are written, and both in order.
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS a (first, last, run)
+), near AS MATERIALIZED (
+    -- Of this jobset alone, by each of its indexes: others may have millions of headers.
+    SELECT n.id
+      FROM (SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
+            UNION ALL
+            SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL
+            UNION ALL
+            SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) n
+     -- The jobs of a header are in the order of their ids.
+     WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s AND {here}
+       AND EXISTS (SELECT FROM asked a WHERE n.jobs[1] <= a.last AND n.jobs[cardinality(n.jobs)] >= a.first)
 ), hit AS MATERIALIZED (
     SELECT h.*, h.xmin AS version FROM workerbee."batch$" h
-     WHERE h.jobset = {number} AND h.copy_of IS NULL AND {here}
-       -- The jobs of a header are in the order of their ids.
-       AND h.jobs[1] <= %(last)s AND h.jobs[cardinality(h.jobs)] >= %(first)s
-       AND EXISTS (SELECT FROM asked a
-                    WHERE h.jobs[1] <= a.last AND h.jobs[cardinality(h.jobs)] >= a.first)
+     WHERE h.id = ANY (ARRAY(SELECT id FROM near)) AND h.copy_of IS NULL
      ORDER BY h.id FOR UPDATE
 ), fresh AS MATERIALIZED (
     SELECT h.* FROM hit h JOIN workerbee."batch$" s ON s.id = h.id AND s.xmin = h.version
