@@ -28,7 +28,8 @@ from tests.benchmarks import looks, report
 from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
-from workerbee.bee.supervisor import BEAT, IDLE_BEAT, LEASE, POLL
+from workerbee.bee.hunger import MAX_PAUSE_SECONDS
+from workerbee.bee.presence import BEAT, IDLE_BEAT, LEASE
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Scope, results_hint, schema
 from workerbee.wire.job import NO_FUNCTION, Jobset, NewJob, Options, Outcome
 
@@ -179,7 +180,7 @@ def _job(i: int) -> NewJob:
 def _per_second(job: float | None, bees: int) -> dict[str, float]:
     """What one of so many bees says: as `supervisor` has it."""
     if job is None:
-        return {"held_elsewhere": 1 / IDLE_BEAT, "beat": 1 / IDLE_BEAT, "claim": 1 / POLL[1]}
+        return {"held_elsewhere": 1 / IDLE_BEAT, "beat": 1 / IDLE_BEAT, "claim": 1 / MAX_PAUSE_SECONDS}
     look = 1 / max(job, lookout.pause(bees, sated=True))  # after a claim
     return {"beat": 1 / BEAT, "overtaken": 1 / BEAT, "job": 1 / job, "held_elsewhere": look, "rescue": look}
 

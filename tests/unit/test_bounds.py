@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from tests.unit.test_functions import define, nth
-from workerbee.bee.crew import Record, Records
 from workerbee.bee.runner import Work
+from workerbee.bee.runner_process import Record, Records
 from workerbee.client import registry
 from workerbee.wire import functions
 from workerbee.wire.functions import Cache

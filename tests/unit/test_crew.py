@@ -11,72 +11,69 @@ from uuid import UUID
 import pytest
 
 from tests import jobs, poison
-from workerbee.bee.crew import SATED, Crew, Held
+from workerbee.bee.crew import Crew
+from workerbee.bee.pace import SATED
 from workerbee.bee.runner_process import Launch
+from workerbee.bee.tasks import Lot
 from workerbee.program import Program
-from workerbee.store import Wake
 from workerbee.wire import codec, functions
-from workerbee.wire.job import Batch, Function, Job, Jobset
+from workerbee.wire.job import Function, Job, Jobset
 from workerbee.wire.signing import Key, Signer
 
 JOBSET = Jobset(1, "jobs", UUID(int=7), None, True, None)
-FUNCTION = 3
+NUMBER = 3
+FUNCTION = (JOBSET.number, NUMBER)
 
 
 @pytest.fixture
 def crew() -> Iterator[Crew]:
-    wake = Wake()
     launch = Launch((), "0", ("b", "1000"))
-    crew = Crew(1, wake=wake, launch=launch, program=Program.here().dumps(), forward=lambda _, __: None)
+    crew = Crew(1, launch=launch, program=Program.here().dumps(), forward=lambda _, __: None)
     yield crew
     crew.dismiss()
-    wake.close()
 
 
-def teach(crew: Crew, function: Callable[..., object]) -> Callable[[list[tuple[object, ...]]], Held]:
-    """Have the crew know the function; what makes a held batch of calls with these arguments."""
+def teach(
+    crew: Crew, function: Callable[..., object], timeout: float | None = None
+) -> Callable[[list[tuple[object, ...]]], None]:
+    """Have the crew know the function; what gives it calls with these arguments, as jobs 1, 2, …."""
     signer = Signer(Key.load_or_make(), JOBSET.uuid)
     made = functions.Cache().describe(function)
     mac = signer.sign("function", 0, 0, made.codec, made.digest, made.body)
-    crew.know(JOBSET, Function(FUNCTION, made.digest, made.name, made.codec, made.body, made.python, mac))
+    record = crew.know(JOBSET, Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac))
     numbers = count(1)
 
-    def hold(calls: list[tuple[object, ...]]) -> Held:
+    def give(calls: list[tuple[object, ...]]) -> None:
         batch = []
         for n, args in zip(numbers, calls, strict=False):
             call = codec.encode_call(args, {})
             mac = signer.sign("call", n, 0, call.codec, made.digest, call.data)
             batch.append(Job(n, 1, call.codec, call.data, mac))
-        held = Batch(batch[0].id, UUID(int=1), FUNCTION, 1, None, None, False, len(batch), batch)
-        return Held(JOBSET, held, {job.id: job for job in batch})
+        crew.give(Lot(FUNCTION, timeout, record), batch)
 
-    return hold
+    return give
 
 
 def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     """Else a bee on which all fails at once would claim much in the moment before it hears of the first failure."""
-    held = teach(crew, poison.fail_everywhere)([(1,)])
-    [job] = held.open.values()
-
-    crew.give(held, [job])
+    teach(crew, poison.fail_everywhere)([(1,)])
     assert crew.appetite() == SATED
-    while not crew.idle:
+    while not crew.n_idle:
         crew.serve(60, -1)
     assert crew.pace.costs(JOBSET.number) == {}
-    assert crew.room_for((JOBSET.number, FUNCTION)) == 1
+    assert crew.room_for(FUNCTION) == 1
     assert [end.kind for end in crew.collect()] == ["error"]
-    assert crew.room_for((JOBSET.number, FUNCTION)) > 100
+    assert crew.room_for(FUNCTION) > 100
 
 
 def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> None:
     """It is taken back, again and again while the ends of the jobs before are still to come, and given out anew."""
     record = tmp_path / "record"
-    hold = teach(crew, jobs.slowly)
+    give = teach(crew, jobs.slowly)
 
     def work(seconds: list[float]) -> None:
-        held = hold([(str(record), n, s) for n, s in enumerate(seconds)])
-        crew.give(held, list(held.open.values()))
-        while not crew.empty:
+        give([(str(record), n, s) for n, s in enumerate(seconds)])
+        while not crew.is_empty:
             crew.serve(60, -1)
             crew.collect()
 
@@ -89,21 +86,19 @@ def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> N
 def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path: Path) -> None:
     """Also what a runner has got already; and none is taken ahead then, until a job has ended."""
     record, gate = tmp_path / "record", tmp_path / "gate"
-    hold = teach(crew, jobs.gated)
-    function = (JOBSET.number, FUNCTION)
+    give = teach(crew, jobs.gated)
     for _ in range(100):  # all known to be quick
-        crew.pace.learn(function, 1e-4)
+        crew.pace.learn(FUNCTION, 1e-4)
     crew.pace.judge()
-    held = hold([(str(record), n, str(gate)) for n in range(100)])
-    crew.give(held, list(held.open.values()))
+    give([(str(record), n, str(gate)) for n in range(100)])
     while not jobs.noted(record):
         crew.serve(0.05, -1)
     assert crew.appetite().jobs > 100
     assert crew.recall(JOBSET.number + 1) == []
     assert sorted(task.job.id for task in crew.recall(JOBSET.number)) == list(range(2, 101))
-    assert (crew.appetite(), crew.room_for(function)) == (SATED, 1)
+    assert (crew.appetite(), crew.room_for(FUNCTION)) == (SATED, 1)
     gate.touch()
-    while not crew.empty:
+    while not crew.is_empty:
         crew.serve(60, -1)
         crew.collect()
     assert crew.appetite().jobs > 100
@@ -113,9 +108,7 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
 def test_preparing_has_a_limit(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that hangs ends as a job does that takes too long."""
     monkeypatch.setattr("workerbee.bee.crew.PREPARATION", 0.2)
-    held = teach(crew, poison.HangWhenLoaded())([()])
-    held.batch = held.batch._replace(timeout=0.01)
-    crew.give(held, list(held.open.values()))
+    teach(crew, poison.HangWhenLoaded(), timeout=0.01)([()])
     ends = []
     while not ends:
         crew.serve(60, -1)

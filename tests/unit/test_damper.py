@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from workerbee.bee import damper
-from workerbee.bee.crew import End
 from workerbee.bee.damper import Damper, costs_of
 from workerbee.bee.holdings import Holdings, Served
+from workerbee.bee.tasks import End, Lot, Task
+from workerbee.wire.job import Job
 
 F, G = 1, 2
 
@@ -24,8 +25,8 @@ class Bee:
         self.now = 100.0
         self.held: list[Any] = []
         monkeypatch.setattr(damper, "time", SimpleNamespace(monotonic=lambda: self.now))
-        jobset = SimpleNamespace(number=9)
-        self.served = cast("Served", SimpleNamespace(store=SimpleNamespace(jobset=jobset, able_bees=self._able)))
+        jobset, store = SimpleNamespace(number=9), SimpleNamespace(able_bees=self._able)
+        self.served = cast("Served", SimpleNamespace(jobset=jobset, store=store))
         holdings = SimpleNamespace(of=lambda number: self.held, served={9: self.served})
         self.damper = Damper(cast("Holdings", holdings), cast("Any", None))
 
@@ -35,11 +36,11 @@ class Bee:
 
     def ends(self, function: int, *jobs: int, kind: str = "error") -> None:
         for job in jobs:
-            held = SimpleNamespace(jobset=SimpleNamespace(number=9), batch=SimpleNamespace(function=function))
-            self.damper.note(End(cast("Any", (held, SimpleNamespace(id=job))), kind, "", b"", None, 0.0))
+            task = Task(Lot((9, function), None, None), Job(job, 1, "", b"", None))
+            self.damper.note(End(task, kind, "", b"", None, 0.0))
 
     def holds(self, function: int, n: int) -> None:
-        self.held = [SimpleNamespace(batch=SimpleNamespace(function=function), open=range(n))]
+        self.held = [SimpleNamespace(function=(9, function), open=range(n))]
 
     def caps(self) -> dict[int, int]:
         return self.damper.caps(self.served, self.now)

@@ -13,9 +13,10 @@ import click
 
 from workerbee import program, resources, server
 from workerbee.bee.printer import Printer
-from workerbee.bee.supervisor import EXIT_DATABASE, EXIT_USAGE, Settings, Supervisor
+from workerbee.bee.supervisor import Supervisor
 from workerbee.errors import WorkerbeeError
 from workerbee.logs import print_to_stdout
+from workerbee.orders import Orders, Status
 from workerbee.program import Program
 from workerbee.script import Script
 from workerbee.wire import codec
@@ -100,7 +101,7 @@ def main(**options: Any) -> None:
         status = _run(printer, **options)
     except WorkerbeeError as error:
         click.echo(f"workerbee: {error}", err=True)
-        status = EXIT_DATABASE if isinstance(error, OSError) else EXIT_USAGE
+        status = Status.NO_DATABASE if isinstance(error, OSError) else Status.USAGE
     printer.finish()
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 
@@ -118,7 +119,7 @@ def _run(
     if jobset_id is not None:
         valid_id(jobset_id)
     with server.of_command(dsn) as found:
-        settings = Settings(
+        orders = Orders(
             found.dsn,
             jobset_id=jobset_id,
             workers=resources.affordable(workers or resources.cores(), log),
@@ -128,7 +129,7 @@ def _run(
         )
         # Of the arguments, among which may be a password, jobs see none.
         here = Program.here()._replace(argv=sys.argv[:1], script=Script(None, None)).dumps()
-        supervisor = Supervisor(settings, log, forward=printer.put, program=lambda: here)
+        supervisor = Supervisor(orders, log, forward=printer.put, program=lambda: here)
         _on_signals(supervisor)
         return supervisor.run()
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from workerbee import program, resources
 from workerbee.bee.printer import Printer
-from workerbee.bee.supervisor import Settings, Supervisor
+from workerbee.bee.supervisor import Supervisor
+from workerbee.orders import Orders
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def _serve(client: Client, own: list[int], printer: Printer) -> int:
     logger.propagate = False
     facts["workers"] = resources.affordable(facts["workers"], logger)
     supervisor = Supervisor(
-        Settings(**facts),
+        Orders(**facts),
         logger,
         tell=client.tell,
         forward=printer.put,
@@ -48,7 +49,7 @@ def _serve(client: Client, own: list[int], printer: Printer) -> int:
     client.listen(supervisor, stops=not own)  # else the crew hears the end too, and knows which job the caller was in
     signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
     status = supervisor.run()
-    client.tell({"event": "ended", "status": status})
+    client.tell({"event": "ended", "status": int(status)})
     return status
 
 

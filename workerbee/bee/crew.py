@@ -15,17 +15,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from workerbee.bee.channel import Channel, GarbledError, Mark
 from workerbee.bee.guardian import Guardian
 from workerbee.bee.messages import Finished, Outdated, Unusable, parse
-from workerbee.bee.pace import HAND_SECONDS, MOST_HELD, Key, Pace, portion
+from workerbee.bee.pace import HAND_SECONDS, MOST_HELD, SATED, Appetite, Key, Pace, portion
 from workerbee.bee.runner_process import Launch, Record, Records, RunnerProcess
+from workerbee.bee.tasks import End, Lot, Task
 from workerbee.store import Wake
-from workerbee.wire.job import Batch, Function, Job, Jobset
+from workerbee.wire.job import Function, Job, Jobset
 
 #: Seconds that an import and an initializer may take where the job's timeout is shorter.
 PREPARATION = 10.0
@@ -40,54 +40,6 @@ DEATHS = 3
 Message = list[Finished] | Unusable | Outdated
 
 
-@dataclass(eq=False)
-class Held:
-    """A claimed batch while this bee works on it. ``open`` are the jobs whose end isn't recorded yet."""
-
-    jobset: Jobset
-    batch: Batch
-    open: dict[int, Job]
-    unstarted: deque[Job] = field(default_factory=deque)  # beyond the mark: not yet ours to run
-    mark: int = 0
-    record: Record | None = None
-
-
-class Task(NamedTuple):
-    """One job of a held batch."""
-
-    held: Held
-    job: Job
-
-
-class End(NamedTuple):
-    """How a task ended in a runner; kind as in `Outcome`, or ``timeout``, or ``died`` with evidence.
-
-    ``orphaned`` is what a caller of its own runner was in when it ended.
-    """
-
-    task: Task
-    kind: str
-    codec: str
-    data: bytes
-    mac: bytes | None
-    duration: float
-    evidence: str = ""
-
-
-class Appetite(NamedTuple):
-    """How much to claim: at most so many ``jobs``, for so many ``runners`` (see `pace`); how many start at once."""
-
-    jobs: int
-    runners: float
-    start: int
-
-    def at_most(self, n: int) -> Appetite:
-        return self._replace(jobs=min(n, self.jobs), start=min(n, self.start))
-
-
-SATED = Appetite(0, 0.0, 0)
-
-
 class Crew:
     """The runners of one bee."""
 
@@ -95,7 +47,6 @@ class Crew:
         self,
         size: int,
         *,
-        wake: Wake,
         launch: Launch,
         program: bytes,
         max_tasks: int | None = None,
@@ -109,15 +60,15 @@ class Crew:
         self._max_tasks = max_tasks
         self._own = own
         self._forward = forward
-        self._wake = wake
+        self._wake = Wake()
         self._ready: deque[Task] = deque()
         self._ends: list[End | Unusable] = []
         self._records = Records()
         self.pace = Pace()
         self._backlog: Counter[Key] = Counter()  # jobs that were given and haven't ended, by function
         self._wary = False  # what was taken ahead was called for by others
-        self._doomed: set[tuple[Held, int]] = set()
-        self._alone: set[tuple[Held, int]] = set()  # jobs that are run one by one
+        self._doomed: set[tuple[Lot, int]] = set()
+        self._alone: set[tuple[Lot, int]] = set()  # jobs that are run one by one
         self._barred: set[Key] = set()
         self._number = 0
         self._runners: list[RunnerProcess[Task]] = []
@@ -127,7 +78,7 @@ class Crew:
         self._restart_at = 0.0
         self.broken: str | None = None
         self._news = False
-        self._watch(wake.fileno(), wake.clear)
+        self._watch(self._wake.fileno(), self._wake.clear)
 
     # What the supervisor's thread calls
 
@@ -150,12 +101,11 @@ class Crew:
         """What runners are to be from the next new function on."""
         self._program = program
 
-    def give(self, held: Held, jobs: Iterable[Job]) -> None:
+    def give(self, lot: Lot, jobs: Iterable[Job]) -> None:
         """Jobs that are started, to be run as soon as a runner is free."""
-        held.record = held.record or self.known(held.jobset, held.batch.function)
-        tasks = [Task(held, job) for job in jobs]
+        tasks = [Task(lot, job) for job in jobs]
         if tasks:
-            self._backlog[_function(tasks[0])] += len(tasks)
+            self._backlog[lot.function] += len(tasks)
             self._ready.extend(tasks)
         self._hand_out()
 
@@ -187,12 +137,12 @@ class Crew:
         return sum(n * self.pace.cost(function) for function, n in self._backlog.items())
 
     @property
-    def idle(self) -> int:
+    def n_idle(self) -> int:
         """Runners with nothing to do."""
         return max(0, self._size - len(self._ready) - sum(1 for r in self._runners if r.in_hand))
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Nothing is held here any more, and every end has been collected."""
         return not (self._ready or self._ends or any(r.in_hand for r in self._runners))
 
@@ -202,8 +152,8 @@ class Crew:
         for runner in self._runners:
             if len(runner.in_hand) > 1:
                 self._take_from(runner)
-        taken = [task for task in self._ready if task.held.jobset.number == jobset]
-        self._ready = deque(task for task in self._ready if task.held.jobset.number != jobset)
+        taken = [task for task in self._ready if task.lot.function[0] == jobset]
+        self._ready = deque(task for task in self._ready if task.lot.function[0] != jobset)
         self._forget(taken)
         return taken
 
@@ -223,9 +173,9 @@ class Crew:
         marks = [(runner, *runner.mark.current()) for runner in self._runners]
         return [r.in_hand[n] for r, n, since in marks if n in r.in_hand and now - since > seconds]
 
-    def stop(self, held: Held, job: int) -> None:
+    def stop(self, lot: Lot, job: int) -> None:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
-        self._doomed.add((held, job))
+        self._doomed.add((lot, job))
 
     def settled(self) -> None:
         """Tell the caller's own runner that the end of its job is recorded."""
@@ -235,6 +185,10 @@ class Crew:
                 self._transmit(runner)
 
     # Waiting
+
+    def wake(self) -> None:
+        """End the wait in `serve`; for other threads and signal handlers."""
+        self._wake.set()
 
     def serve(self, timeout: float, fd: int, *, writing: bool = False, only: bool = False) -> bool:
         """Serve the runners until ``fd`` is ready, or for ``timeout`` seconds; whether it is ready.
@@ -272,7 +226,7 @@ class Crew:
         """Seconds until something has to be looked at again."""
         if len(self._runners) < self._size:
             return max(0.01, self._restart_at - time.monotonic())
-        if any(len(r.in_hand) > 1 or any(t.held.batch.timeout for t in r.in_hand.values()) for r in self._runners):
+        if any(len(r.in_hand) > 1 or any(t.lot.timeout for t in r.in_hand.values()) for r in self._runners):
             return STUCK / 2
         return 1.0 if any(r.channel.silent for r in self._runners) else 3600.0
 
@@ -356,7 +310,7 @@ class Crew:
         runner.complaint = f"its channel made no sense any more ({complaint}): "
         begun = [n for n in runner.in_hand if n <= runner.mark.last()]
         if len(begun) > 1:
-            self._alone.update((runner.in_hand[n].held, runner.in_hand[n].job.id) for n in begun)
+            self._alone.update((runner.in_hand[n].lot, runner.in_hand[n].job.id) for n in begun)
         runner.kill("garbled" if len(begun) > 1 else "died", begun[0] if len(begun) == 1 else 0)
 
     def _take(self, runner: RunnerProcess[Task], message: Message) -> None:
@@ -369,7 +323,7 @@ class Crew:
             return
         self._barred.add((message.jobset, message.function))
         self._ends.append(message)
-        for task in [t for t in self._ready if _function(t) in self._barred]:
+        for task in [t for t in self._ready if t.lot.function in self._barred]:
             self._ready.remove(task)
             self._return(task)
 
@@ -383,7 +337,7 @@ class Crew:
                 continue
             runner.n_done += 1
             self._wary = False
-            self.pace.learn(_function(task), duration)
+            self.pace.learn(task.lot.function, duration)
             self._end(End(task, kind, codec, data, mac, duration))
         self._early_deaths = 0
         if not runner.in_hand:
@@ -392,19 +346,19 @@ class Crew:
 
     def _return(self, task: Task) -> None:
         """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
-        if _function(task) in self._barred:
+        if task.lot.function in self._barred:
             self._end(End(task, "recalled", "", b"", None, 0.0))
         else:
             self._ready.appendleft(task)
 
     def _end(self, end: End) -> None:
         self._ends.append(end)
-        self._alone.discard((end.task.held, end.task.job.id))
+        self._alone.discard((end.task.lot, end.task.job.id))
         self._forget([end.task])
 
     def _forget(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            key = _function(task)
+            key = task.lot.function
             self._backlog[key] -= 1
             if not self._backlog[key]:
                 del self._backlog[key]
@@ -439,24 +393,24 @@ class Crew:
         task = next(iter(runner.in_hand.values()))
         if any(map(self._is_alone, (task, self._ready[0]))):
             return False
-        pace = self.pace.seconds(_function(task))
+        pace = self.pace.seconds(task.lot.function)
         _, since = runner.mark.current()
         stuck = bool(since) and time.monotonic() - since > STUCK / 2
         return pace is not None and len(runner.in_hand) * pace < HAND_SECONDS / 2 and not stuck
 
     def _is_alone(self, task: Task) -> bool:
-        return bool(self._alone) and (task.held, task.job.id) in self._alone
+        return bool(self._alone) and (task.lot, task.job.id) in self._alone
 
     def _hand(self, runner: RunnerProcess[Task]) -> None:
         first = self._ready[0]
-        key = _function(first)
+        key = first.lot.function
         n = portion(len(self._ready), len(self._runners), None if self._wary else self.pace.seconds(key))
         if self._max_tasks is not None:
             n = min(n, self._max_tasks - runner.n_done - len(runner.in_hand))
         calls: list[tuple[Any, ...]] = []
         while self._ready and len(calls) < n:
             task = self._ready[0]
-            if _function(task) != key or (calls and self._is_alone(task)):
+            if task.lot.function != key or (calls and self._is_alone(task)):
                 break
             self._ready.popleft()
             n = 1 if self._is_alone(task) else n
@@ -464,7 +418,7 @@ class Crew:
             runner.in_hand[self._number] = task
             job = task.job
             calls.append((self._number, job.id, job.run, job.attempts + 1, job.codec, job.data, job.mac))
-        self._make_known(runner, key, first.held.record)
+        self._make_known(runner, key, first.lot.record)
         runner.channel.queue(("jobs", *key, calls))
         if self._max_tasks is not None and runner.n_done + len(runner.in_hand) >= self._max_tasks:
             runner.channel.queue(("quit",))
@@ -506,7 +460,7 @@ class Crew:
             task = runner.in_hand.get(n)
             if task is None:
                 continue
-            limit = task.held.batch.timeout
+            limit = task.lot.timeout
             if limit is not None and runner.mark.preparing:
                 limit = max(limit, PREPARATION)
             if limit is not None and now - since > limit:
@@ -533,14 +487,14 @@ class Crew:
         for runner in self._runners:
             n, _ = runner.mark.current()
             for number, task in runner.in_hand.items():
-                if number == n and (task.held, task.job.id) in self._doomed:
+                if number == n and (task.lot, task.job.id) in self._doomed:
                     runner.kill("stopped", n)
         self._doomed = {
-            (t.held, t.job.id) for r in self._runners for t in r.in_hand.values() if (t.held, t.job.id) in self._doomed
+            (t.lot, t.job.id) for r in self._runners for t in r.in_hand.values() if (t.lot, t.job.id) in self._doomed
         }
 
     def _drop(self, task: Task) -> bool:
-        doomed = (task.held, task.job.id) in self._doomed
+        doomed = (task.lot, task.job.id) in self._doomed
         if doomed:
             self._end(End(task, "stopped", "", b"", None, 0.0))
         return doomed
@@ -595,7 +549,4 @@ class Crew:
         if self._guardian is not None:
             self._guardian.dismiss()
         self._epoll.close()
-
-
-def _function(task: Task) -> Key:
-    return task.held.jobset.number, task.held.batch.function
+        self._wake.close()

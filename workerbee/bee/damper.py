@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from workerbee.bee.breaker import Breaker
-from workerbee.bee.crew import End
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.pace import Key
+from workerbee.bee.tasks import End
 
 #: Functions of which this is remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
@@ -41,8 +41,8 @@ class Damper:
 
     def note(self, end: End) -> bool:
         """A job has ended here; whether that makes room for another of a function that fails."""
-        held, job = end.task
-        key = (held.jobset.number, held.batch.function)
+        lot, job = end.task
+        key = lot.function
         breaker = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
         self._breakers[key] = breaker
         was_open = breaker.open
@@ -83,18 +83,18 @@ class Damper:
         record = served.store.get_function(function)
         self._log.warning(
             "all that this bee tries of %s fails: while others do well, it rests and tries one job a time",
-            record.name if record is not None else f"the jobs of {served.store.jobset.name}",
+            record.name if record is not None else f"the jobs of {served.jobset.name}",
         )
 
     def caps(self, served: Served, now: float) -> dict[int, int]:
         """How many more jobs to take of each function for which that is limited."""
-        number = served.store.jobset.number
+        number = served.jobset.number
         failing = [function for jobset, function in self._failing if jobset == number]
         if not failing:
             return {}
         n_held: Counter[int] = Counter()
         for held in self._holdings.of(number):
-            n_held[held.batch.function] += len(held.open)
+            n_held[held.function[1]] += len(held.open)
         caps = {}
         for function in failing:
             breaker = self._breakers[number, function]
@@ -106,7 +106,7 @@ class Damper:
 
     def _others_can(self, served: Served, function: int, now: float) -> bool:
         """Whether other bees are there that might do well at what this one fails at."""
-        key = (served.store.jobset.number, function)
+        key = (served.jobset.number, function)
         able, until = self._able.get(key, (True, 0.0))
         if now - self._failing[key] > QUIET:
             return True

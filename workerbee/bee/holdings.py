@@ -10,19 +10,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import cast
 
-from workerbee.bee.crew import Crew, Held, Task
+from workerbee.bee.crew import Crew
+from workerbee.bee.pace import Key
+from workerbee.bee.runner_process import Record
+from workerbee.bee.tasks import End, Lot, Task
 from workerbee.errors import WorkerbeeError
 from workerbee.store import BeeStore, Scope, is_dropped, is_passing
 from workerbee.wire.job import Batch, Job, Jobset
 
 OnTrouble = Callable[[Jobset, Exception], None]
 
-#: Seconds that a job has run before anybody asks whether it still has to.
-LONG = 0.3
+#: Seconds that a job has run before anybody asks whether it still has to, and between two such questions.
+LONG_SECONDS, ASK_SECONDS = 0.3, 0.5
 
 
-@dataclass
+@dataclass(eq=False)
 class Served:
     """A jobset that this bee serves: over its store, and of its functions those in scope.
 
@@ -33,6 +37,10 @@ class Served:
     scope: Scope
     refusals: dict[int, str] = field(default_factory=dict)
     hopeless: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def jobset(self) -> Jobset:
+        return self.store.jobset
 
     def refuse(self, function: int, reason: str) -> None:
         """Leave the function's jobs to others."""
@@ -47,6 +55,26 @@ class Served:
         return readmitted
 
 
+@dataclass(eq=False)
+class Held(Lot):
+    """A claimed batch while this bee works on it.
+
+    ``open`` are the jobs whose end isn't recorded yet. The first ``mark`` jobs are agreed to be started; the
+    ``unstarted`` ones beyond it aren't ours to run yet.
+    """
+
+    served: Served
+    batch: Batch
+    open: dict[int, Job]
+    unstarted: deque[Job] = field(default_factory=deque)
+    mark: int = 0
+
+
+def held_of(task: Task) -> Held:
+    """The batch that a job came from: all that runners get is held here, or was."""
+    return cast("Held", task.lot)
+
+
 class Holdings:
     """The jobsets that a bee serves, by number, and the batches that it holds of them."""
 
@@ -55,8 +83,9 @@ class Holdings:
         self._crew = crew
         self._on_dropped = on_dropped
         self._on_trouble = on_trouble
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, Held] = {}  # by the batch's id
         self._returning: deque[tuple[Held, list[Job], bool]] = deque()
+        self._ask_at = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -66,16 +95,17 @@ class Holdings:
 
     def of(self, number: int) -> list[Held]:
         """What is held of this jobset."""
-        return [held for held in self._held.values() if held.jobset.number == number]
+        return [held for held in self._held.values() if held.function[0] == number]
 
     def jobsets(self) -> set[int]:
         """The numbers of the jobsets of which something is held."""
-        return {held.jobset.number for held in self._held.values()}
+        return {held.function[0] for held in self._held.values()}
 
-    @property
-    def n_open(self) -> int:
-        """Jobs whose end isn't recorded yet."""
-        return sum(len(held.open) for held in self._held.values())
+    def has_unstarted(self) -> bool:
+        """Whether there are jobs that aren't ours to run yet."""
+        return any(held.unstarted for held in self._held.values())
+
+    # Jobsets
 
     @contextmanager
     def guard(self, number: int) -> Iterator[None]:
@@ -90,28 +120,39 @@ class Holdings:
             elif served := self._forget(number):
                 with suppress(Exception):
                     served.store.release_unknown(())
-                self._on_trouble(served.store.jobset, error)
+                self._on_trouble(served.jobset, error)
             else:
                 raise
+
+    def each_served(self) -> Iterator[Served]:
+        """Every jobset that is served, each to be used under its `guard`."""
+        yield from list(self.served.values())
+
+    def still_serves(self, held: Held) -> bool:
+        """Whether the jobset of a batch is still there. Another may have its number now."""
+        return self.served.get(held.function[0]) is held.served
 
     def drop(self, number: int) -> None:
         """End the work on this jobset: it is gone, also if another has its number now."""
         if served := self._forget(number):
-            self._on_dropped(served.store.jobset)
+            self._on_dropped(served.jobset)
 
     def _forget(self, number: int) -> Served | None:
         for held in self.of(number):
             for job in held.open:
                 self._crew.stop(held, job)
             held.open.clear()
+            held.unstarted.clear()
             del self._held[held.batch.id]
         return self.served.pop(number, None)
 
     # Taking
 
-    def take(self, jobset: Jobset, batch: Batch) -> Held:
-        """Book a claimed batch."""
-        held = self._held[batch.id] = Held(jobset, batch, {job.id: job for job in batch.jobs})
+    def take(self, served: Served, batch: Batch, record: Record | None) -> Held:
+        """Book a claimed batch of a function with this record."""
+        function = served.jobset.number, batch.function
+        held = Held(function, batch.timeout, record, served, batch, {job.id: job for job in batch.jobs})
+        self._held[batch.id] = held
         return held
 
     def begin(self, held: Held, *, without: set[int]) -> None:
@@ -124,12 +165,12 @@ class Holdings:
     def start_more(self) -> None:
         """Move the mark of batches while a runner has nothing to do."""
         for held in self:
-            if held.unstarted and self._crew.idle:
-                with self.guard(held.jobset.number):
-                    self._start(held, held.mark + self._crew.room_for((held.jobset.number, held.batch.function)))
+            if held.unstarted and self._crew.n_idle:
+                with self.guard(held.function[0]):
+                    self._start(held, held.mark + self._crew.room_for(held.function))
 
     def _start(self, held: Held, n: int) -> None:
-        held.mark, jobs = self.served[held.jobset.number].store.start(held.batch, n)
+        held.mark, jobs = held.served.store.start(held.batch, n)
         mine, others = set(jobs[: held.mark]), set(jobs[held.mark :])
         ready = [job for job in held.unstarted if job.id in mine]
         for job in held.unstarted:
@@ -138,12 +179,25 @@ class Holdings:
         held.unstarted = deque(job for job in held.unstarted if job.id in others)
         self._crew.give(held, ready)
 
-    # Letting go
+    # Striking off
 
-    def close(self, batches: Iterable[Batch]) -> None:
+    def emptied_by(self, number: int, ends: Iterable[End]) -> list[Held]:
+        """The batches of this jobset in which nothing is open once these ends are recorded."""
+        ended: dict[Lot, set[int]] = {}
+        for (lot, job), *_ in ends:
+            ended.setdefault(lot, set()).add(job.id)
+        return [held for held in self.of(number) if held.open.keys() <= ended.get(held, set())]
+
+    def strike_off(self, task: Task) -> bool:
+        """The job's end is recorded, or of no interest; whether it was open."""
+        return held_of(task).open.pop(task.job.id, None) is not None
+
+    def close(self, batches: Iterable[Held]) -> None:
         """Nothing of these is open any more, and the database knows."""
-        for batch in batches:
-            self._held.pop(batch.id, None)
+        for held in batches:
+            self._held.pop(held.batch.id, None)
+
+    # Letting go
 
     def give_back(self, held: Held, jobs: Iterable[Job], *, untouched: bool) -> None:
         """Book jobs to be given back uncharged; ``untouched``: they have surely not run."""
@@ -154,15 +208,15 @@ class Holdings:
     def give_back_tasks(self, tasks: Iterable[Task]) -> None:
         """Book started jobs that no runner has got."""
         by_held: dict[Held, list[Job]] = {}
-        for held, job in tasks:
-            by_held.setdefault(held, []).append(job)
+        for task in tasks:
+            by_held.setdefault(held_of(task), []).append(task.job)
         for held, jobs in by_held.items():
             self.give_back(held, jobs, untouched=False)
 
-    def give_back_unstarted(self, function: tuple[int, int] | None = None) -> None:
-        """Book all that is unstarted, or what is unstarted of one (jobset, function)."""
+    def give_back_unstarted(self, function: Key | None = None) -> None:
+        """Book all that is unstarted, or what is unstarted of one function."""
         for held in self:
-            if function in (None, (held.jobset.number, held.batch.function)):
+            if function in (None, held.function):
                 self.give_back(held, held.unstarted, untouched=True)
 
     def give_back_all(self) -> None:
@@ -176,8 +230,8 @@ class Holdings:
             held, jobs, untouched = self._returning[0]
             ids = [job.id for job in jobs if job.id in held.open]
             if ids:
-                with self.guard(held.jobset.number):
-                    self.served[held.jobset.number].store.release(held.batch, ids, untouched=untouched)
+                with self.guard(held.function[0]):
+                    held.served.store.release(held.batch, ids, untouched=untouched)
             for job in ids:
                 held.open.pop(job, None)
             held.unstarted = deque(job for job in held.unstarted if job.id in held.open)
@@ -185,7 +239,8 @@ class Holdings:
 
     def reconcile(self) -> None:
         """After a cut connection: what was claimed without our knowing goes back, what was taken is dropped."""
-        for number, served in list(self.served.items()):
+        for served in self.each_served():
+            number = served.jobset.number
             with self.guard(number):
                 served.store.release_unknown(held.batch.claim for held in self)
                 still = served.store.held_claims()
@@ -196,20 +251,27 @@ class Holdings:
                             held.open.pop(job.id, None)
                         held.unstarted.clear()
 
-    def stop_overtaken(self) -> None:
-        """Stop what has run here for a while, and in vain, because its run has ended elsewhere.
+    def come_back(self) -> None:
+        """Others have taken this bee for dead: what they noted as lost is not."""
+        for served in self.each_served():
+            with self.guard(served.jobset.number):
+                served.store.came_back()
+
+    def stop_overtaken(self, now: float) -> None:
+        """Stop what has run here for a while, and in vain, because its run has ended elsewhere: asked now and then.
 
         Nothing of it is open any more, whenever it stops: a caller's own runner can't be made to.
         """
-        by_jobset: dict[int, list[Task]] = {}
-        for task in self._crew.running(LONG):
-            by_jobset.setdefault(task.held.jobset.number, []).append(task)
-        for number, tasks in by_jobset.items():
-            if number not in self.served:
-                continue  # dropped: it is being stopped
-            with self.guard(number):
-                ended = self.served[number].store.overtaken([(job.id, job.run) for _, job in tasks])
-                for held, job in tasks:
-                    if (job.id, job.run) in ended and job.id in held.open:
-                        self._crew.stop(held, job.id)
-                        del held.open[job.id]
+        if now < self._ask_at:
+            return
+        self._ask_at = now + ASK_SECONDS
+        by_served: dict[Served, list[Task]] = {}
+        for task in self._crew.running(LONG_SECONDS):
+            if self.still_serves(held_of(task)):  # else it is being stopped
+                by_served.setdefault(held_of(task).served, []).append(task)
+        for served, tasks in by_served.items():
+            with self.guard(served.jobset.number):
+                ended = served.store.overtaken([(job.id, job.run) for _, job in tasks])
+                for task in tasks:
+                    if (task.job.id, task.job.run) in ended and self.strike_off(task):
+                        self._crew.stop(task.lot, task.job.id)

@@ -6,6 +6,8 @@ shorter ones share it, so many that they keep it busy for ``HOLD_SECONDS``.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 #: Seconds of work that a bee holds for each runner, sent to a runner at once, and jobs of any length.
 HOLD_SECONDS, HAND_SECONDS, MOST_IN_HAND = 0.15, 0.025, 250
 MOST_HELD = 2 * MOST_IN_HAND
@@ -16,6 +18,20 @@ MOST_FUNCTIONS = 64
 
 #: A jobset's number and a function's.
 Key = tuple[int, int]
+
+
+class Appetite(NamedTuple):
+    """How much to claim: at most so many ``jobs``, for so many ``runners``; how many of them ``start`` at once."""
+
+    jobs: int
+    runners: float
+    start: int
+
+    def at_most(self, n: int) -> Appetite:
+        return self._replace(jobs=min(n, self.jobs), start=min(n, self.start))
+
+
+SATED = Appetite(0, 0.0, 0)
 
 
 class Pace:

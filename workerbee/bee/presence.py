@@ -8,10 +8,14 @@ monotonic clock, which never is.
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import time
 from collections.abc import Callable
 from math import inf
+from uuid import UUID
 
+from workerbee import resources
 from workerbee.store import QUERY_TIMEOUT, BeeFacts, Catalogue, jitter
 
 #: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
@@ -48,19 +52,24 @@ class Presence:
     def __init__(
         self,
         catalogue: Catalogue,
+        incarnation: UUID,
         log: logging.Logger,
         *,
+        n_runners: int,
         holds: Callable[[], bool],
         rests: Callable[[], bool],
         on_given_up: Callable[[], None],
-        longest_pause: float,
+        max_pause: float,
     ) -> None:
-        """``on_given_up`` is called after others took this bee for dead; no retry waits the ``longest_pause``."""
+        """``on_given_up`` is called after others took this bee for dead; no retry waits longer than ``max_pause``."""
         self._catalogue = catalogue
+        self.incarnation = incarnation
+        self.host = resources.host()
         self._log = log
+        self._n_runners = n_runners
         self._holds, self._rests, self._on_given_up = holds, rests, on_given_up
-        self._longest_pause = longest_pause
-        self._facts: BeeFacts | None = None
+        self._max_pause = max_pause
+        self._known: BeeFacts | None = None
         self._clock = ServerClock()
         self._last_step, self._to_set_back = -inf, 0.0
         self._generation = 0
@@ -72,19 +81,30 @@ class Presence:
         self.lively = True
 
     @property
+    def name(self) -> str:
+        """What to call the bee in messages."""
+        return str(self.incarnation)[:8]
+
+    @property
     def has_arrived(self) -> bool:
-        return self._facts is not None
+        return self._known is not None
 
     @property
     def jobset(self) -> int | None:
         """The number of the only jobset that the bee serves; None if it serves them all, or isn't there yet."""
-        return self._facts and self._facts.jobset
+        return self._known and self._known.jobset
 
-    def arrive(self, facts: BeeFacts) -> None:
-        """Be there from now on."""
-        self._facts = facts
+    def arrive(self, jobset: int | None) -> None:
+        """Be there from now on, for the jobset of this number, or for all."""
+        self._known = BeeFacts(
+            self.incarnation, jobset, self.host, os.getpid(), platform.python_version(), self._n_runners
+        )
         self.beat()
         self._generation = self._catalogue.connection.generation  # nothing was claimed over earlier connections
+
+    def leave(self) -> None:
+        """Be there no more."""
+        self._catalogue.leave(self.incarnation)
 
     # Heartbeats
 
@@ -100,14 +120,14 @@ class Presence:
         self.lively = self._holds() or bool(self.held_elsewhere())
         beat, self._lease = (BEAT, LEASE) if self.lively else (IDLE_BEAT, IDLE_LEASE)
         sent = time.monotonic()
-        pulse = self._catalogue.beat(self._known, lease=self._lease, resting=self._rests())
+        pulse = self._catalogue.beat(self._arrived(), lease=self._lease, resting=self._rests())
         received = time.monotonic()
         self.next_beat = received + beat * jitter.uniform(0.9, 1.1)
         self.n_bees = pulse.n_bees
         if step := self._clock.step(sent, pulse.clock, received):
             self._note_step(step)
         if self._to_set_back:
-            self._catalogue.set_back(self._to_set_back, self._longest_pause)
+            self._catalogue.set_back(self._to_set_back, self._max_pause)
             self._to_set_back = 0.0
         if pulse.given_up:
             self._on_given_up()
@@ -123,16 +143,15 @@ class Presence:
         way = "back" if step < 0 else "forward (or this machine slept)"
         self._log.warning("the server's clock was set %s by %.1f s; nothing is lost by that", way, abs(step))
 
-    @property
-    def _known(self) -> BeeFacts:
-        assert self._facts is not None  # noqa: S101 (set by arrive)
-        return self._facts
+    def _arrived(self) -> BeeFacts:
+        assert self._known is not None  # noqa: S101 (set by arrive)
+        return self._known
 
     # The others
 
     def held_elsewhere(self) -> list[int]:
         """The jobsets in which other bees hold work."""
-        return self._catalogue.held_elsewhere(self._known.incarnation, self._known.jobset)
+        return self._catalogue.held_elsewhere(self.incarnation, self.jobset)
 
     def may_judge(self) -> bool:
         """Whether this bee beats as often as those that hold work, and has been served for two leases since a step."""

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from workerbee.bee.crew import End, Held, Task
-from workerbee.bee.holdings import Holdings, Served
+from workerbee.bee.holdings import Held, Holdings, Served
 from workerbee.bee.messages import Unusable
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
+from workerbee.bee.tasks import End, Task
 from workerbee.wire.job import Job
 
 
@@ -62,7 +62,7 @@ class Refusals:
         served.store.refuse(function, reason)
         if error is not None:
             self._tell({"event": "initializer", "error": error.decode()})
-        self._log.warning("this bee leaves some jobs of %s to others: %s", served.store.jobset.name, reason)
+        self._log.warning("this bee leaves some jobs of %s to others: %s", served.jobset.name, reason)
         served.refuse(function, reason)
         self._holdings.give_back_unstarted((number, function))
 
@@ -73,7 +73,7 @@ class Refusals:
     def _give_up(self, served: Served, function: int, reason: str) -> None:
         """Calls of a function that nobody can run fail, with the reason."""
         served.hopeless[function] = reason
-        for held in self._holdings.of(served.store.jobset.number):
+        for held in self._holdings.of(served.jobset.number):
             if held.batch.function == function:
                 self._fail_all(held, held.unstarted, reason)
                 held.unstarted.clear()
@@ -84,7 +84,7 @@ class Refusals:
 
     def fail_hopeless(self, held: Held) -> set[int]:
         """The jobs of a batch whose function nobody can run, which fail."""
-        reason = self._holdings.served[held.jobset.number].hopeless.get(held.batch.function)
+        reason = held.served.hopeless.get(held.batch.function)
         if reason is None:
             return set()
         self._fail_all(held, held.batch.jobs, reason)
@@ -92,7 +92,7 @@ class Refusals:
 
     def reconsider(self) -> None:
         """What this bee had left to others is hopeless when they are gone."""
-        for number, served in list(self._holdings.served.items()):
-            if served.refusals and self._is_last_resort(number):
+        for served in self._holdings.each_served():
+            if served.refusals and self._is_last_resort(served.jobset.number):
                 for function, reason in served.readmit_all():
                     self._give_up(served, function, reason)

@@ -1,0 +1,83 @@
+"""When a bee is to end, and with which exit status. Nothing here looks at a clock: it is told the time, in seconds."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from math import inf
+
+from workerbee.orders import Status
+
+
+class Phase(Enum):
+    """How far a bee is on its way out."""
+
+    WORKING = auto()
+    STOPPING = auto()  # draining, from now on
+    DRAINING = auto()  # claims nothing more, and finishes what runs
+    OVER = auto()  # gives back all that it has
+
+
+class Leaving(Exception):  # noqa: N818 (it is no error)
+    """Ends a bee's rounds, for this reason."""
+
+    def __init__(self, reason: Status) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Departure:
+    """A bee ends after its ``lifetime``, after ``max_jobs`` jobs, or when it is stopped.
+
+    What runs then has ``grace`` seconds to finish. A second stop gives all of it back at once.
+    """
+
+    def __init__(self, now: float, *, grace: float, lifetime: float | None = None, max_jobs: int | None = None) -> None:
+        self._grace = grace
+        self._ends_at = inf if lifetime is None else now + lifetime
+        self._max_jobs = max_jobs
+        self._drain_by: float | None = None
+        self._is_at_once = self._is_announced = self._is_time_up = False
+
+    def stop(self, now: float, *, at_once: bool = False) -> None:
+        """Somebody wants the bee to end. Signal handlers and other threads may say so at any moment."""
+        if at_once or self._drain_by is not None:
+            self._is_at_once = True
+        else:
+            self._drain_by = now + self._grace
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is to be claimed."""
+        return self._is_at_once or self._drain_by is not None
+
+    @property
+    def next_change(self) -> float:
+        """When the phase changes if nothing else happens."""
+        return self._ends_at if self._drain_by is None else self._drain_by
+
+    def phase(self, now: float, *, n_taken: int, n_held: int) -> Phase:
+        """Where the bee is, which has taken so many jobs in all, and holds so many batches."""
+        is_full = self._max_jobs is not None and n_taken >= self._max_jobs and not n_held
+        if self._drain_by is None and (is_full or self.has_outlived(now)):
+            self._is_time_up = True
+            self._drain_by = now + self._grace
+        if self._is_at_once or (self._drain_by is not None and now > self._drain_by):
+            return Phase.OVER
+        if self._drain_by is None:
+            return Phase.WORKING
+        was_announced, self._is_announced = self._is_announced, True
+        return Phase.DRAINING if was_announced else Phase.STOPPING
+
+    def has_outlived(self, now: float, seconds: float = 0.0) -> bool:
+        """Whether the lifetime is over, by more than so many seconds."""
+        return now > self._ends_at + seconds
+
+    def is_out_of_time(self, now: float, *, has_arrived: bool) -> bool:
+        """Whether to end in an outage, without the database: what runs has had its grace, or there is nothing yet."""
+        is_drained = self._drain_by is not None and (not has_arrived or now > self._drain_by)
+        return self._is_at_once or is_drained or self.has_outlived(now, self._grace)
+
+    def status(self, reason: Status, now: float) -> Status:
+        """The exit status of a bee that ends for this reason: that its time is up explains that nothing is left."""
+        is_up = reason is Status.OK and self._is_time_up
+        return Status.TIME_IS_UP if is_up or (reason is Status.NO_DATABASE and self.has_outlived(now)) else reason

@@ -1,0 +1,63 @@
+"""What an end is recorded as: whose failure it was, and whether it is the last of its kind."""
+
+from __future__ import annotations
+
+from workerbee.bee.crew import DEATHS
+from workerbee.bee.holdings import held_of
+from workerbee.bee.tasks import End, Task
+from workerbee.errors import EncodingError, FunctionUnavailable, RunnerDiedError
+from workerbee.store import Limits
+from workerbee.wire.failures import encode_error
+from workerbee.wire.job import NO_FUNCTION, Outcome
+from workerbee.wire.signing import Key, Signer
+
+#: Attempts; the largest integer of PostgreSQL.
+UNLIMITED = 2**31 - 1
+
+
+class Judge:
+    """What an end is recorded as: whose failure it was, and whether it is the last of its kind.
+
+    ``key`` signs what it has to say itself.
+    """
+
+    def __init__(self, *, bee: str, host: str, limits: Limits) -> None:
+        self._bee = bee
+        self._host = host
+        self.key: Key | None = None
+        self._limits = limits
+
+    def charge(self, end: End) -> tuple[Outcome, Limits]:
+        """A failed attempt as it is to be recorded, and how many of its kind make the last one."""
+        job = end.task.job
+        if end.kind in ("failed", "error"):
+            limits = self._limits if end.kind == "failed" else Limits(1)
+            return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
+        if end.kind == "timeout":
+            timeout = f"its timeout of {end.task.lot.timeout:g} s"
+            error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
+            return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
+        if end.kind == "refused":
+            return self._own_outcome(end.task, "error", FunctionUnavailable(end.evidence), 0.0), Limits(1)
+        if end.kind == "orphaned":
+            # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
+            error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")
+            return self._own_outcome(end.task, "lost", error, end.duration), Limits(UNLIMITED)
+        what = "ended its runner" if end.kind == "died" else "was lost with its bee"
+        error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
+        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
+
+    def unstored(self, end: End, refusal: Exception) -> End:
+        """The failure of a job whose result PostgreSQL refuses."""
+        outcome = self._own_outcome(end.task, "error", EncodingError("the result", refusal), end.duration)
+        return end._replace(kind="error", codec=outcome.codec, data=outcome.data, mac=outcome.mac)
+
+    def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
+        """An outcome with an error of ours, signed as a runner signs its own."""
+        job = task.job
+        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {self._bee}, host {self._host}"]
+        record = encode_error(error, notes=notes, text_only=self.key is None)
+        mac, held = None, held_of(task)
+        if self.key is not None and held.batch.function != NO_FUNCTION:
+            mac = Signer(self.key, held.served.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
+        return Outcome(job.id, job.run, kind, "error", record, mac, duration)
