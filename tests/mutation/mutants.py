@@ -1161,9 +1161,9 @@ MUTANTS = [
     # Who is to blame
     _python(
         "orphaned: a script that is killed isn't its job's failure",
-        "bee/crew.py",
-        "def _bury",
-        '"orphaned" if runner.process is None else "died"',
+        "bee/runner_process.py",
+        "def blame",
+        '"orphaned" if self.process is None else "died"',
         '"died"',
         "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[1]",
     ),

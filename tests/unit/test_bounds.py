@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.test_functions import define, nth
 from workerbee.bee.runner import Work
-from workerbee.bee.runner_process import Record, Records
+from workerbee.bee.tasks import Record, Records
 from workerbee.client import registry
 from workerbee.wire import functions
 from workerbee.wire.functions import Cache

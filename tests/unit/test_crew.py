@@ -14,7 +14,7 @@ from tests import jobs, poison
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import SATED
 from workerbee.bee.runner_process import Launch
-from workerbee.bee.tasks import Lot
+from workerbee.bee.tasks import Lot, Record
 from workerbee.program import Program
 from workerbee.wire import codec, functions
 from workerbee.wire.job import Function, Job, Jobset
@@ -34,13 +34,14 @@ def crew() -> Iterator[Crew]:
 
 
 def teach(
-    crew: Crew, function: Callable[..., object], timeout: float | None = None
+    crew: Crew, fn: Callable[..., object], timeout: float | None = None
 ) -> Callable[[list[tuple[object, ...]]], None]:
     """Have the crew know the function; what gives it calls with these arguments, as jobs 1, 2, …."""
     signer = Signer(Key.load_or_make(), JOBSET.uuid)
-    made = functions.Cache().describe(function)
+    made = functions.Cache().describe(fn)
     mac = signer.sign("function", 0, 0, made.codec, made.digest, made.body)
-    record = crew.know(JOBSET, Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac))
+    function = Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
+    record = Record(str(JOBSET.uuid), tuple(function), 0.0)
     numbers = count(1)
 
     def give(calls: list[tuple[object, ...]]) -> None:
@@ -60,7 +61,7 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     assert crew.appetite() == SATED
     while not crew.n_idle:
         crew.serve(60, -1)
-    assert crew.pace.costs(JOBSET.number) == {}
+    assert crew.costs(JOBSET.number) == {}
     assert crew.room_for(FUNCTION) == 1
     assert [end.kind for end in crew.collect()] == ["error"]
     assert crew.room_for(FUNCTION) > 100
@@ -88,8 +89,8 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
     record, gate = tmp_path / "record", tmp_path / "gate"
     give = teach(crew, jobs.gated)
     for _ in range(100):  # all known to be quick
-        crew.pace.learn(FUNCTION, 1e-4)
-    crew.pace.judge()
+        crew._backlog.pace.learn(FUNCTION, 1e-4)
+    crew._backlog.pace.judge()
     give([(str(record), n, str(gate)) for n in range(100)])
     while not jobs.noted(record):
         crew.serve(0.05, -1)
@@ -107,7 +108,7 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
 
 def test_preparing_has_a_limit(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that hangs ends as a job does that takes too long."""
-    monkeypatch.setattr("workerbee.bee.crew.PREPARATION", 0.2)
+    monkeypatch.setattr("workerbee.bee.runner_process.PREPARATION_SECONDS", 0.2)
     teach(crew, poison.HangWhenLoaded(), timeout=0.01)([()])
     ends = []
     while not ends:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
@@ -17,10 +18,9 @@ from workerbee.bee.pace import Appetite
 from workerbee.bee.presence import LEASE, Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
-from workerbee.bee.runner_process import Record
 from workerbee.bee.service import Service
-from workerbee.bee.tasks import End, Task
-from workerbee.wire.job import NO_FUNCTION, Batch
+from workerbee.bee.tasks import End, Record, Records, Task
+from workerbee.wire.job import NO_FUNCTION, Batch, Function, Jobset
 
 #: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
 MOST_FETCHED, MOST_FUNCTION_BYTES = 16, 16_000_000
@@ -57,6 +57,7 @@ class Claiming:
         self._damper = damper
         self._refusals = refusals
         self._recorder = recorder
+        self._records = Records()
         self._lookout = Lookout(now)
         self._program = program
         self._only_functionless = only_functionless
@@ -80,7 +81,7 @@ class Claiming:
         wanted = appetite.at_most(min(store.portion, max(1, int(MOST_FUNCTION_BYTES / max(1.0, self._bytes_a_job)))))
         caps = self._damper.caps(served, now)
         scope = served.scope.without(f for f, n in caps.items() if not n)
-        costs = damper.costs_of(self._crew.pace.costs(served.jobset.number), caps, wanted.runners)
+        costs = damper.costs_of(self._crew.costs(served.jobset.number), caps, wanted.runners)
         batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
         if not batches:
             return Taken(0, is_sated=False)
@@ -159,7 +160,7 @@ class Claiming:
         known: dict[int, Record | None] = {}
         missing = []
         for function in dict.fromkeys(batch.function for batch in batches):
-            record = self._crew.known(served.jobset, function)
+            record = self._known(served.jobset, function)
             if function == NO_FUNCTION or self._only_functionless or record is not None:
                 known[function] = record
             else:
@@ -168,7 +169,17 @@ class Claiming:
             self._crew.be_workers_of(self._program())  # as its client was when it stored the functions
         for start in range(0, len(missing), MOST_FETCHED):
             for function, found in served.store.get_functions(missing[start : start + MOST_FETCHED]).items():
-                known[function] = self._crew.know(served.jobset, found)
+                known[function] = self._know(served.jobset, found)
         fetched = sum(record.size for function in missing if (record := known.get(function)) is not None)
         self._bytes_a_job = fetched / max(1, sum(len(batch.jobs) for batch in batches))
         return known
+
+    def _know(self, jobset: Jobset, function: Function) -> Record:
+        record = Record(str(jobset.uuid), tuple(function), time.monotonic())
+        self._records.keep((jobset.number, function.number), record)
+        return record
+
+    def _known(self, jobset: Jobset, function: int) -> Record | None:
+        """The record of a function, if it is here still."""
+        record = self._records.get((jobset.number, function))
+        return record if record is not None and record.jobset == str(jobset.uuid) else None

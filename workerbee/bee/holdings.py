@@ -14,8 +14,7 @@ from typing import cast
 
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import Key
-from workerbee.bee.runner_process import Record
-from workerbee.bee.tasks import End, Lot, Task
+from workerbee.bee.tasks import End, Lot, Record, Task
 from workerbee.errors import WorkerbeeError
 from workerbee.store import BeeStore, Scope, is_dropped, is_passing
 from workerbee.wire.job import Batch, Job, Jobset

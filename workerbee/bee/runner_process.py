@@ -8,17 +8,23 @@ import socket
 import subprocess
 import threading
 import time
-from collections import OrderedDict
 from contextlib import suppress
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from workerbee import program
 from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.ears import Ears
+from workerbee.bee.pace import Key
+from workerbee.bee.tasks import Record, Records, Task
 
+#: Seconds that an import and an initializer may take where the job's timeout is shorter.
+PREPARATION_SECONDS = 10.0
+#: A job that takes longer than this is no reason for those behind it to wait.
+STUCK_SECONDS = 0.1
+#: Seconds between looks at a runner that says by itself when it is through.
+IDLE_SECONDS = 3600.0
 #: Bytes of what it printed last, for the report of a crash.
 TAIL = 64 * 1024
-
-Task = TypeVar("Task")
 
 
 class Launch(NamedTuple):
@@ -29,47 +35,7 @@ class Launch(NamedTuple):
     arguments: tuple[str, ...]
 
 
-class Record(NamedTuple):
-    """The record of a function as runners get it, with its jobset's UUID, and when this bee got it."""
-
-    jobset: str
-    function: tuple[Any, ...]
-    since: float
-
-    @property
-    def size(self) -> int:
-        return len(self.function[4])
-
-
-class Records:
-    """The records that were used last, as far as there is room: so many, and so many bytes."""
-
-    def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
-        self._most = most
-        self._room = size
-        self._kept: OrderedDict[tuple[int, int], Record] = OrderedDict()
-
-    def get(self, key: tuple[int, int]) -> Record | None:
-        record = self._kept.get(key)
-        if record is not None:
-            self._kept.move_to_end(key)
-        return record
-
-    def keep(self, key: tuple[int, int], record: Record) -> list[tuple[int, int]]:
-        """Keep a record, in the place of one of the same key; those that had to go for it."""
-        if (former := self._kept.pop(key, None)) is not None:
-            self._room += former.size
-        self._kept[key] = record
-        self._room -= record.size
-        gone = []
-        while len(self._kept) > self._most or (self._room < 0 and len(self._kept) > 1):
-            oldest, let_go = self._kept.popitem(last=False)
-            self._room += let_go.size
-            gone.append(oldest)
-        return gone
-
-
-class RunnerProcess(Generic[Task]):
+class RunnerProcess:
     """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
 
     def __init__(self, channel: Channel, mark: Mark, process: subprocess.Popen[bytes] | None, number: int) -> None:
@@ -86,11 +52,11 @@ class RunnerProcess(Generic[Task]):
         self.killed: tuple[str, int] | None = None  # why, and in which job
         self.leaving = False
         self.complaint = ""  # what it said that made no sense
-        self.blocked = False  # its channel takes no more for the moment
+        self.is_blocked = False  # its channel takes no more for the moment
         self.exit_fd = -1 if process is None else _exit_fd(process.pid)
 
     @classmethod
-    def start(cls, launch: Launch, number: int) -> RunnerProcess[Task]:
+    def start(cls, launch: Launch, number: int) -> RunnerProcess:
         """Start a runner that is the bee's worker with that number."""
         mark = Mark.create()
         ours, theirs = socket.socketpair()
@@ -111,6 +77,76 @@ class RunnerProcess(Generic[Task]):
             os.set_blocking(fd, False)
         return runner
 
+    # Told
+
+    def tell_program(self, program: bytes) -> None:
+        """What it is to be a worker of; JobSet.run's own runner is the program itself."""
+        if self.process is not None and self.program != program:
+            self.channel.queue(("program", program))
+            self.program = program
+
+    def make_known(self, function: Key, record: Record | None, program: bytes) -> None:
+        """Send the record of a function that it is to run, if it needs one; to make room, it forgets others."""
+        known = self.functions.get(function)
+        if record is None or (known is not None and known.jobset == record.jobset):
+            return
+        self.tell_program(program)
+        is_fresh = self.started_at >= record.since
+        self.channel.queue(("function", function[0], record.jobset, function[1], record.function, is_fresh))
+        for forgotten in self.functions.keep(function, record):
+            self.channel.queue(("forget", *forgotten))
+
+    def quit(self) -> None:
+        """It is to end after what it has in hand."""
+        self.channel.queue(("quit",))
+        self.leaving = True
+
+    def transmit(self, ears: Ears) -> None:
+        """Send what fits of all that; the ears hear when there is room for more."""
+        try:
+            self.channel.send_some()
+        except OSError:
+            return  # it is gone: its exit will be heard
+        if self.is_blocked != self.channel.pending:
+            self.is_blocked = self.channel.pending
+            ears.watch_for_room(self.channel.fileno(), self.is_blocked)
+
+    # In hand
+
+    def current(self) -> tuple[int, Task, float] | None:
+        """The job that it is in or prepares, by its number here, and for how many seconds."""
+        n, since = self.mark.current()
+        task = self.in_hand.get(n)
+        return None if task is None else (n, task, time.monotonic() - since)
+
+    def is_over_time(self, task: Task, seconds: float) -> bool:
+        """Whether it may not be in this job, or prepare it, for so long."""
+        limit = task.lot.timeout
+        if limit is not None and self.mark.preparing:
+            limit = max(limit, PREPARATION_SECONDS)
+        return limit is not None and seconds > limit
+
+    def seconds_to_next(self) -> float:
+        """Until it has to be looked at again, whatever it does."""
+        if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
+            return STUCK_SECONDS / 2
+        return 1.0 if self.channel.silent else IDLE_SECONDS
+
+    def begun(self) -> list[int]:
+        """The numbers of the jobs that it has begun, and whose end hasn't come."""
+        return [n for n in self.in_hand if n <= self.mark.last()]
+
+    def take_back(self) -> list[Task]:
+        """Take what it has got and not begun, in its order."""
+        last_begun = self.mark.take_back(max(self.in_hand))
+        return [self.in_hand.pop(n) for n in sorted(n for n in self.in_hand if n > last_begun)]
+
+    def take_all(self) -> list[Task]:
+        """Take what a dead runner has left, in its order."""
+        return [self.in_hand.pop(n) for n in sorted(self.in_hand)]
+
+    # Heard
+
     @property
     def outputs(self) -> dict[int, int]:
         """Where it is heard printing, and whether it was to stdout (1) or stderr (2)."""
@@ -129,12 +165,27 @@ class RunnerProcess(Generic[Task]):
         del self.tail[:-TAIL]
         return text
 
+    def last_words(self) -> str:
+        """What it has printed since its hands were empty, for the report of its death."""
+        text = self.tail.decode(errors="replace")
+        return f"; last output:\n{text}" if text else "; it had printed nothing"
+
+    # Its end
+
     def kill(self, because: str, job: int = 0) -> None:
         """Kill the runner, because of this job of its, and whatever the job has started."""
         if self.process is not None and self.killed is None:
             self.killed = (because, job)
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+    def blame(self) -> tuple[str, Task | None, float]:
+        """Why it is dead, the job that is to blame, which leaves its hands, and for how many seconds it was in that."""
+        n, since = self.mark.last(), self.mark.current()[1]
+        reason, meant = self.killed or ("orphaned" if self.process is None else "died", n)
+        # A kill may come too late for the job it was meant for; the next one is not blamed then.
+        task = self.in_hand.pop(meant, None) if meant == n or self.complaint else None
+        return reason, task, time.monotonic() - since if since else 0.0
 
     def reap(self) -> str:
         """Wait for the dead process; what is known about its end."""

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workerbee.bee.pace import Key
-from workerbee.bee.runner_process import Record
 from workerbee.wire.job import Job
+
+
+class Record(NamedTuple):
+    """The record of a function as runners get it, with its jobset's UUID, and when this bee got it."""
+
+    jobset: str
+    function: tuple[Any, ...]
+    since: float
+
+    @property
+    def size(self) -> int:
+        return len(self.function[4])
+
+
+class Records:
+    """The records that were used last, as far as there is room: so many, and so many bytes."""
+
+    def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
+        self._most = most
+        self._room = size
+        self._kept: OrderedDict[Key, Record] = OrderedDict()
+
+    def get(self, key: Key) -> Record | None:
+        record = self._kept.get(key)
+        if record is not None:
+            self._kept.move_to_end(key)
+        return record
+
+    def keep(self, key: Key, record: Record) -> list[Key]:
+        """Keep a record, in the place of one of the same key; those that had to go for it."""
+        if (former := self._kept.pop(key, None)) is not None:
+            self._room += former.size
+        self._kept[key] = record
+        self._room -= record.size
+        gone = []
+        while len(self._kept) > self._most or (self._room < 0 and len(self._kept) > 1):
+            oldest, let_go = self._kept.popitem(last=False)
+            self._room += let_go.size
+            gone.append(oldest)
+        return gone
 
 
 @dataclass(eq=False)
