@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
 
 from workerbee.errors import JobFailedError
+from workerbee.wire.job import EndKind
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,9 +23,9 @@ class Jobs:
 
 
 class Performed(NamedTuple):
-    """How a call ended. ``duration`` is in seconds; ``retry`` means that it raised JobFailedError."""
+    """How a call ended: completed, failed (it raised JobFailedError) or error. ``duration`` is in seconds."""
 
-    status: Literal["completed", "retry", "failed"]
+    kind: EndKind
     value: object
     error: BaseException | None
     duration: float
@@ -48,8 +49,9 @@ def perform(
         trace = sys.exc_info()[2]
         # It begins in the user's code. What the exception says of itself, or refuses to have set, doesn't count.
         BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
-        return Performed("retry" if issubclass(type(error), JobFailedError) else "failed", None, error, duration)
-    return Performed("completed", value, None, clock() - began)
+        kind = EndKind.FAILED if issubclass(type(error), JobFailedError) else EndKind.ERROR
+        return Performed(kind, None, error, duration)
+    return Performed(EndKind.COMPLETED, value, None, clock() - began)
 
 
 def catch_all_exceptions(job_function: Callable[P, R]) -> Callable[P, R]:

@@ -31,7 +31,7 @@ from workerbee.bee import lookout
 from workerbee.bee.hunger import MAX_PAUSE_SECONDS
 from workerbee.bee.presence import BEAT, IDLE_BEAT, LEASE
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Scope, results_hint, schema
-from workerbee.wire.job import NO_FUNCTION, Jobset, NewJob, Options, Outcome
+from workerbee.wire.job import NO_FUNCTION, EndKind, Jobset, NewJob, Options, Outcome
 
 #: Lengths of jobs (s) that bees are busy with; None: they have none.
 _JOBS = (None, 60.0, 1.0)
@@ -74,7 +74,7 @@ class Desk:
         """Claim one and complete it."""
         store = self._as(bee)
         for batch in store.claim(1, 1, Scope()):
-            outcome = Outcome(batch.jobs[0].id, 1, "completed", "json", b"null", b"m" * 16, 1.0)
+            outcome = Outcome(batch.jobs[0].id, 1, EndKind.COMPLETED, "json", b"null", b"m" * 16, 1.0)
             store.complete([outcome], [batch], hint=results_hint([outcome]))
 
     def _as(self, bee: UUID) -> BeeStore:

@@ -30,7 +30,7 @@ from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.store import BeeStore, Connection
-from workerbee.wire.job import Outcome
+from workerbee.wire.job import EndKind, Outcome
 
 N = 200
 
@@ -130,7 +130,7 @@ def test_constructors_and_readers_wait_as_well(mortal: Server) -> None:
         store = BeeStore(line, executor._client.jobset, uuid4(), "here")
         [executor.submit(jobs.double, n) for n in range(1_200)]
         executor.flush()
-        ends = [Outcome(n, 1, "completed", "json", b"%d" % n, None, 0.1) for n in range(1, 1_201)]
+        ends = [Outcome(n, 1, EndKind.COMPLETED, "json", b"%d" % n, None, 0.1) for n in range(1, 1_201)]
         store.complete(ends, [], hint=None)
         rows = executor.results(all=True)
         got = [next(rows) for _ in range(10)]
@@ -162,7 +162,7 @@ def test_who_leaves_results_in_an_outage_leaves(mortal: Server) -> None:
         line = Connection(database.dsn)
         [executor.submit(jobs.double, n) for n in range(200)]
         executor.flush()
-        ends = [Outcome(n, 1, "completed", "json", b"%d" % n, None, 0.1) for n in range(1, 201)]
+        ends = [Outcome(n, 1, EndKind.COMPLETED, "json", b"%d" % n, None, 0.1) for n in range(1, 201)]
         BeeStore(line, executor._client.jobset, uuid4(), "here").complete(ends, [], hint=None)
         line.close()
         rows = executor.results(all=True)
@@ -577,7 +577,7 @@ def test_a_result_is_seen_soon_behind_a_pooler(server: Server, database: Databas
             time.sleep(random.uniform(0.0, 0.3))
             done = threading.Event()
             future.add_done_callback(lambda _, done=done: done.set())
-            store.complete([Outcome(future.stored_job, 1, "completed", "json", b"1", None, 0.1)], [], hint=None)
+            store.complete([Outcome(future.stored_job, 1, EndKind.COMPLETED, "json", b"1", None, 0.1)], [], hint=None)
             began = time.monotonic()
             assert done.wait(20)
             late.append(time.monotonic() - began)

@@ -1163,8 +1163,8 @@ MUTANTS = [
         "orphaned: a script that is killed isn't its job's failure",
         "bee/runner_process.py",
         "def blame",
-        '"orphaned" if self.process is None else "died"',
-        '"died"',
+        "EndKind.ORPHANED if self.process is None else EndKind.DIED",
+        "EndKind.DIED",
         "e2e/test_jobset.py::test_a_script_that_is_preempted_again_and_again[1]",
     ),
     _python(

@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from tests.waiting import eventually
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Limits, Scope, queries
-from workerbee.wire.job import Batch, Jobset, NewJob, Options, Outcome
+from workerbee.wire.job import Batch, EndKind, Jobset, NewJob, Options, Outcome
 
 ANY = Scope()
 #: What a test's bees take for a lease when they judge others: the server must have run for two of them.
@@ -148,11 +148,11 @@ def new_job(number: int, function: int = 0, digest: bytes | None = None, key: by
 
 
 def success(job: int, run: int = 1, duration: float = 0.01) -> Outcome:
-    return Outcome(job, run, "completed", "json", b'{"done": %d}' % job, None, duration)
+    return Outcome(job, run, EndKind.COMPLETED, "json", b'{"done": %d}' % job, None, duration)
 
 
 def failure(job: int, run: int = 1, kind: str = "failed") -> Outcome:
-    return Outcome(job, run, kind, "error", b'{"type": "E"}', None, 0.01)
+    return Outcome(job, run, EndKind(kind), EndKind.ERROR, b'{"type": "E"}', None, 0.01)
 
 
 def until_waiting(action: Callable[[], object], other: Connection, *, what: str, then: Connection) -> None:

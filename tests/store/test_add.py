@@ -11,7 +11,7 @@ import pytest
 from tests.store.hive import ANY, Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
 from workerbee.store import ClientStore, Connection
-from workerbee.wire.job import Function, NewJob, Options, Outcome
+from workerbee.wire.job import EndKind, Function, NewJob, Options, Outcome
 
 
 def test_added_jobs_wait(hive: Hive) -> None:
@@ -76,7 +76,7 @@ def test_a_large_value_comes_back_whole(hive: Hive) -> None:
 
 
 def result(data: bytes) -> Outcome:
-    return Outcome(1, 1, "completed", "json", data, None, 0.1)
+    return Outcome(1, 1, EndKind.COMPLETED, "json", data, None, 0.1)
 
 
 def test_parts_of_one_try_are_not_mixed_with_another(hive: Hive) -> None:

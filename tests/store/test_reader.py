@@ -10,7 +10,7 @@ import pytest
 from tests.servers import Database
 from tests.store.hive import Bee, Hive
 from workerbee.store import Connection, JobsetReader, Limits, Reader
-from workerbee.wire.job import Options, Outcome
+from workerbee.wire.job import EndKind, Options, Outcome
 
 ONCE = Limits(1, 0.0, 0.0)
 
@@ -20,7 +20,7 @@ def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
     batch = bee.take()
     assert batch.jobs[0].id == job
     record = f'{{"type": "ValueError", "message": "{message}", "traceback": "  File a.py, line 1", "pickle": "x"}}'
-    outcome = Outcome(job, batch.run, "error", "error", record.encode(), None, 0.25)
+    outcome = Outcome(job, batch.run, EndKind.ERROR, "error", record.encode(), None, 0.25)
     assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}') == "failed"
 
 

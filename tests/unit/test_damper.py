@@ -11,7 +11,7 @@ from workerbee.bee import damper
 from workerbee.bee.damper import Damper, costs_of
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.tasks import End, Lot, Task
-from workerbee.wire.job import Job
+from workerbee.wire.job import EndKind, Job
 
 F, G = 1, 2
 
@@ -34,7 +34,7 @@ class Bee:
         self.n_asked += 1
         return self.n_able
 
-    def ends(self, function: int, *jobs: int, kind: str = "error") -> None:
+    def ends(self, function: int, *jobs: int, kind: EndKind = EndKind.ERROR) -> None:
         for job in jobs:
             task = Task(Lot((9, function), None, None), Job(job, 1, "", b"", None))
             self.damper.note(End(task, kind, "", b"", None, 0.0))
@@ -52,7 +52,7 @@ def bee(monkeypatch: pytest.MonkeyPatch) -> Bee:
 
 
 def test_only_what_fails_is_limited(bee: Bee) -> None:
-    bee.ends(G, 1, kind="completed")
+    bee.ends(G, 1, kind=EndKind.COMPLETED)
     assert bee.caps() == {}
     bee.ends(F, 2)
     assert bee.caps() == {F: 4}
@@ -63,14 +63,14 @@ def test_only_what_fails_is_limited(bee: Bee) -> None:
     bee.ends(F, 3, 4, 5, 6)
     assert bee.caps() == {F: 0}
     assert bee.damper.resting
-    bee.ends(G, 7, kind="completed")
+    bee.ends(G, 7, kind=EndKind.COMPLETED)
     assert bee.caps() == {F: 0}
     assert not bee.damper.resting
     bee.now += 2.1
     assert bee.caps() == {F: 1}
     bee.holds(F, 1)
     assert bee.caps() == {F: 0}
-    bee.ends(F, 8, kind="completed")
+    bee.ends(F, 8, kind=EndKind.COMPLETED)
     assert bee.caps() == {}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from workerbee.store import parse_hint, results_hint
 from workerbee.store.hints import LIMIT, MOST
-from workerbee.wire.job import Outcome, Stored
+from workerbee.wire.job import EndKind, Outcome, Stored
 
 MAC = bytes(range(16))
 
@@ -64,7 +64,8 @@ def test_any_text_is_read(hint: str) -> None:
 def test_what_was_written_is_read(jobs: set[int], signed: bool) -> None:
     """All jobs, unless they are too many, and small results with their signatures."""
     outcomes = [
-        Outcome(job, 1, "completed", "json", b'"\xc3\xa4 \\n"', MAC if signed else None, 0.1) for job in sorted(jobs)
+        Outcome(job, 1, EndKind.COMPLETED, "json", b'"\xc3\xa4 \\n"', MAC if signed else None, 0.1)
+        for job in sorted(jobs)
     ]
     hint = results_hint(outcomes)
     assert len(hint.encode()) < LIMIT + 1

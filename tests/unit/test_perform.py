@@ -9,13 +9,14 @@ import pytest
 
 from workerbee import JobFailedError, catch_all_exceptions
 from workerbee.perform import perform
+from workerbee.wire.job import EndKind
 
 
 def test_a_value_is_a_completion() -> None:
     """The value comes back as it is, with the seconds it took."""
     value = object()
     end = perform(lambda a, *, b: (a, b), (value,), {"b": 2})
-    assert (end.status, end.value, end.error) == ("completed", (value, 2), None)
+    assert (end.kind, end.value, end.error) == ("completed", (value, 2), None)
     assert end.duration >= 0
 
 
@@ -24,27 +25,27 @@ class MyFailedError(JobFailedError):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "kind"),
     [
-        (JobFailedError("x"), "retry"),
-        (MyFailedError("x"), "retry"),
-        (ValueError("x"), "failed"),
-        (KeyboardInterrupt(), "failed"),
-        (SystemExit(1), "failed"),
-        (GeneratorExit(), "failed"),
-        (StopIteration(), "failed"),
-        (MemoryError(), "failed"),
+        (JobFailedError("x"), EndKind.FAILED),
+        (MyFailedError("x"), EndKind.FAILED),
+        (ValueError("x"), EndKind.ERROR),
+        (KeyboardInterrupt(), EndKind.ERROR),
+        (SystemExit(1), EndKind.ERROR),
+        (GeneratorExit(), EndKind.ERROR),
+        (StopIteration(), EndKind.ERROR),
+        (MemoryError(), EndKind.ERROR),
     ],
     ids=lambda e: type(e).__name__ if isinstance(e, BaseException) else e,
 )
-def test_an_exception_is_an_end_too(error: BaseException, status: str) -> None:
-    """JobFailedError and what derives from it asks for another attempt; everything else has failed."""
+def test_an_exception_is_an_end_too(error: BaseException, kind: EndKind) -> None:
+    """JobFailedError and what derives from it asks for another attempt; everything else is an error."""
 
     def fails() -> None:
         raise error
 
     end = perform(fails, (), {})
-    assert end.status == status
+    assert end.kind is kind
     assert end.error is error
     assert end.value is None
 
@@ -64,7 +65,7 @@ def test_wrong_arguments_are_a_failure() -> None:
     """A call that can't be made fails the job, and not the runner."""
     end = perform(lambda: None, (1,), {})
     assert isinstance(end.error, TypeError)
-    assert end.status == "failed"
+    assert end.kind is EndKind.ERROR
 
 
 # catch_all_exceptions
@@ -81,7 +82,7 @@ def test_any_exception_asks_for_another_attempt(error: BaseException) -> None:
     with pytest.raises(JobFailedError, match=type(error).__name__) as caught:
         fails()
     assert caught.value.__cause__ is error
-    assert perform(fails, (), {}).status == "retry"
+    assert perform(fails, (), {}).kind is EndKind.FAILED
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End, Record, Records, Task
-from workerbee.wire.job import NO_FUNCTION, Batch, Function, Jobset
+from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, Function, Jobset
 
 #: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
 MOST_FETCHED, MOST_FUNCTION_BYTES = 16, 16_000_000
@@ -152,7 +152,7 @@ class Claiming:
         blamed = [job for job in held.batch.jobs if job.vanished >= DEATHS]
         for job in blamed:
             evidence = f"{job.vanished} bees on different hosts vanished while they ran this job and nothing else"
-            self._recorder.keep(End(Task(held, job), "lost", "", b"", None, 0.0, evidence))
+            self._recorder.keep(End(Task(held, job), EndKind.LOST, "", b"", None, 0.0, evidence))
         return {job.id for job in blamed}
 
     def _records_of(self, served: Served, batches: list[Batch]) -> dict[int, Record | None]:

@@ -22,7 +22,7 @@ from workerbee.bee.messages import Finished, Outdated, Unusable, parse
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, Key
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task
-from workerbee.wire.job import Job, Jobset
+from workerbee.wire.job import EndKind, Job, Jobset
 
 #: Seconds after which the rest of a message won't come.
 HALF_MESSAGE_SECONDS = 10.0
@@ -147,7 +147,7 @@ class Crew:
     def dismiss(self) -> None:
         """End all runners."""
         for runner in list(self._runners):
-            runner.kill("dismissed")
+            runner.kill(EndKind.STOPPED)
             self._part_with(runner)
             runner.close()
         self._hiring.dismiss()
@@ -184,7 +184,7 @@ class Crew:
             return
         n, task, seconds = now
         if runner.is_over_time(task, seconds):
-            runner.kill("timeout", n)
+            runner.kill(EndKind.TIMEOUT, n)
         elif seconds > STUCK_SECONDS and len(runner.in_hand) > 1:
             self._backlog.put_back(runner.take_back())
 
@@ -198,12 +198,12 @@ class Crew:
         if not self._doomed:
             return
         for task in self._backlog.take_doomed(self._doomed):
-            self._end(End(task, "stopped", "", b"", None, 0.0))
+            self._end(End(task, EndKind.STOPPED, "", b"", None, 0.0))
         in_hand = {place(task) for runner in self._runners for task in runner.in_hand.values()}
         self._doomed &= in_hand
         for runner in self._runners if self._doomed else ():
             if (now := runner.current()) is not None and place(now[1]) in self._doomed:
-                runner.kill("stopped", now[0])
+                runner.kill(EndKind.STOPPED, now[0])
 
     # Handing out
 
@@ -272,7 +272,7 @@ class Crew:
         begun = runner.begun()
         if len(begun) > 1:
             self._backlog.run_alone(runner.in_hand[n] for n in begun)
-        runner.kill("garbled" if len(begun) > 1 else "died", begun[0] if len(begun) == 1 else 0)
+        runner.kill(EndKind.RECALLED if len(begun) > 1 else EndKind.DIED, begun[0] if len(begun) == 1 else 0)
 
     def _take(self, runner: RunnerProcess, message: list[Finished] | Unusable | Outdated) -> None:
         if isinstance(message, list):
@@ -289,7 +289,7 @@ class Crew:
             task = runner.in_hand.pop(n, None)
             if task is None:
                 continue  # it was taken back
-            if kind == "recalled":
+            if kind is EndKind.RECALLED:
                 self._return(task)
                 continue
             runner.n_done += 1
@@ -303,7 +303,7 @@ class Crew:
     def _return(self, task: Task) -> None:
         """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
         if self._backlog.is_barred(task):
-            self._end(End(task, "recalled", "", b"", None, 0.0))
+            self._end(End(task, EndKind.RECALLED, "", b"", None, 0.0))
         else:
             self._backlog.put_back([task])
 
@@ -339,7 +339,7 @@ class Crew:
         self._backlog.put_back(runner.take_all())
         if blamed is not None:
             self._end(End(blamed, reason, "", b"", None, seconds, how))
-        elif not runner.leaving and reason == "died":
+        elif not runner.leaving and reason is EndKind.DIED:
             self._hiring.has_failed(f"runners die before they do anything; the last one {how}")
         runner.close()
 

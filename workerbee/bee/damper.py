@@ -15,6 +15,7 @@ from workerbee.bee.breaker import Breaker
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.pace import Key
 from workerbee.bee.tasks import End
+from workerbee.wire.job import EndKind
 
 #: Functions of which this is remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
@@ -46,7 +47,7 @@ class Damper:
         breaker = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
         self._breakers[key] = breaker
         was_open = breaker.open
-        breaker.note(job.id, failed=end.kind != "completed")
+        breaker.note(job.id, failed=end.kind is not EndKind.COMPLETED)
         if breaker.open != was_open:
             self._unsaid.add(key)
         if breaker.room is None:

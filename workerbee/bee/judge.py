@@ -8,7 +8,7 @@ from workerbee.bee.tasks import End, Task
 from workerbee.errors import EncodingError, FunctionUnavailable, RunnerDiedError
 from workerbee.store import Limits
 from workerbee.wire.failures import encode_error
-from workerbee.wire.job import NO_FUNCTION, Outcome
+from workerbee.wire.job import NO_FUNCTION, EndKind, Outcome
 from workerbee.wire.signing import Key, Signer
 
 #: Attempts; the largest integer of PostgreSQL.
@@ -28,31 +28,31 @@ class Judge:
         self._limits = limits
 
     def charge(self, end: End) -> tuple[Outcome, Limits]:
-        """A failed attempt as it is to be recorded, and how many of its kind make the last one."""
+        """A failed attempt as it is to be recorded, and how many recorded ones of its kind end the run."""
         job = end.task.job
-        if end.kind in ("failed", "error"):
-            limits = self._limits if end.kind == "failed" else Limits(1)
+        if end.kind in (EndKind.FAILED, EndKind.ERROR):
+            limits = self._limits if end.kind is EndKind.FAILED else Limits(1)
             return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
-        if end.kind == "timeout":
+        if end.kind is EndKind.TIMEOUT:
             timeout = f"its timeout of {end.task.lot.timeout:g} s"
             error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
-            return self._own_outcome(end.task, "error", error, end.duration), Limits(1)
-        if end.kind == "refused":
-            return self._own_outcome(end.task, "error", FunctionUnavailable(end.evidence), 0.0), Limits(1)
-        if end.kind == "orphaned":
+            return self._own_outcome(end.task, EndKind.ERROR, error, end.duration), Limits(1)
+        if end.kind is EndKind.REFUSED:
+            return self._own_outcome(end.task, EndKind.ERROR, FunctionUnavailable(end.evidence), 0.0), Limits(1)
+        if end.kind is EndKind.ORPHANED:
             # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
             error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")
-            return self._own_outcome(end.task, "lost", error, end.duration), Limits(UNLIMITED)
-        what = "ended its runner" if end.kind == "died" else "was lost with its bee"
+            return self._own_outcome(end.task, EndKind.LOST, error, end.duration), Limits(UNLIMITED)
+        what, limit = ("ended its runner", DEATHS) if end.kind is EndKind.DIED else ("was lost with its bee", 1)
         error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
-        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(DEATHS if end.kind == "died" else 1)
+        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(limit)
 
     def unstored(self, end: End, refusal: Exception) -> End:
         """The failure of a job whose result PostgreSQL refuses."""
-        outcome = self._own_outcome(end.task, "error", EncodingError("the result", refusal), end.duration)
-        return end._replace(kind="error", codec=outcome.codec, data=outcome.data, mac=outcome.mac)
+        outcome = self._own_outcome(end.task, EndKind.ERROR, EncodingError("the result", refusal), end.duration)
+        return end._replace(kind=EndKind.ERROR, codec=outcome.codec, data=outcome.data, mac=outcome.mac)
 
-    def _own_outcome(self, task: Task, kind: str, error: Exception, duration: float) -> Outcome:
+    def _own_outcome(self, task: Task, kind: EndKind, error: Exception, duration: float) -> Outcome:
         """An outcome with an error of ours, signed as a runner signs its own."""
         job = task.job
         notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {self._bee}, host {self._host}"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workerbee.bee.channel import GarbledError
+from workerbee.wire.job import EndKind
 
-#: How jobs end in a runner; ``recalled``: it was taken back, and has not run.
-KINDS = frozenset({"completed", "failed", "error", "recalled"})
+#: How jobs end in a runner; recalled: it was taken back, and has not run.
+KINDS = {str(kind): kind for kind in (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)}
+_WORDS = {kind: word for word, kind in KINDS.items()}
 
 
 class Finished(NamedTuple):
     """One job as it goes back, by its number in this runner; ``duration`` in seconds."""
 
     n: int
-    kind: str
+    kind: EndKind
     codec: str
     data: bytes
     mac: bytes | None
@@ -39,6 +42,12 @@ class Outdated(NamedTuple):
     """The runner has imported what has changed since, and ends."""
 
 
+def done(ends: Iterable[Finished]) -> tuple[str, list[tuple[Any, ...]]]:
+    """The message that jobs have ended."""
+    numbers, kinds, *rest = zip(*ends, strict=True)
+    return "done", list(zip(numbers, map(_WORDS.__getitem__, kinds), *rest, strict=True))
+
+
 def parse(message: object) -> list[Finished] | Unusable | Outdated:
     """What a message says. Raises GarbledError."""
     match message:
@@ -56,7 +65,8 @@ def _finished(ends: list[object]) -> list[Finished]:
     if set(map(type, ends)) <= {tuple} and set(map(len, ends)) <= {len(_TYPES)}:  # type: ignore[arg-type]
         columns = list(zip(*ends, strict=True))
         if all(set(map(type, column)) <= types for column, types in zip(columns, _TYPES, strict=False)):
-            _, kinds, *_, durations = columns or [()] * len(_TYPES)
-            if KINDS.issuperset(kinds) and all(map(isfinite, durations)) and min(durations, default=0.0) >= 0.0:
-                return list(map(Finished._make, ends))  # type: ignore[arg-type]
+            numbers, kinds, *rest, durations = columns or [()] * len(_TYPES)
+            if KINDS.keys() >= set(kinds) and all(map(isfinite, durations)) and min(durations, default=0.0) >= 0.0:
+                typed = map(KINDS.__getitem__, kinds)
+                return list(map(Finished._make, zip(numbers, typed, *rest, durations, strict=True)))
     raise GarbledError("a job ended as no job does")

@@ -11,7 +11,7 @@ from workerbee.bee.holdings import Holdings, Served, held_of
 from workerbee.bee.judge import Judge
 from workerbee.bee.tasks import End
 from workerbee.store import Catalogue, Pace, is_unstorable, results_hint
-from workerbee.wire.job import READABLE, Outcome
+from workerbee.wire.job import READABLE, EndKind, Outcome
 
 #: Characters of a message and of an input in the log.
 SAID = 300
@@ -84,8 +84,8 @@ class Recorder:
         for number, ends in by_jobset.items():
             if served := self._holdings.served.get(number):
                 with self._holdings.guard(number):
-                    self._record_failures(served, [e for e in ends if e.kind != "completed"])
-                    self._record_successes(served, [e for e in ends if e.kind == "completed"])
+                    self._record_failures(served, [e for e in ends if e.kind is not EndKind.COMPLETED])
+                    self._record_successes(served, [e for e in ends if e.kind is EndKind.COMPLETED])
         self._ends.clear()
         self._hint()
 
@@ -108,9 +108,7 @@ class Recorder:
         emptied = self._holdings.emptied_by(number, ends)
         if not ends and not emptied:
             return
-        outcomes = [
-            Outcome(e.task.job.id, e.task.job.run, "completed", e.codec, e.data, e.mac, e.duration) for e in ends
-        ]
+        outcomes = [Outcome(e.task.job.id, e.task.job.run, e.kind, e.codec, e.data, e.mac, e.duration) for e in ends]
         shared = number not in self._unhinted and self._pace.shares(len(outcomes), writers=self._n_bees)
         hint = results_hint(outcomes) if outcomes and shared else None
         served.store.complete(outcomes, [held.batch for held in emptied], hint=hint)
@@ -124,7 +122,7 @@ class Recorder:
     def _record_failures(self, served: Served, ends: list[End]) -> None:
         for end in ends:
             held, job = held_of(end.task), end.task.job
-            if end.kind != "stopped" and job.id in held.open:
+            if end.kind is not EndKind.STOPPED and job.id in held.open:
                 outcome, limits = self._judge.charge(end)
                 summary = _summary(outcome.data)
                 verdict = served.store.fail(held.batch, outcome, limits, summary)
@@ -132,7 +130,7 @@ class Recorder:
                 said = _said(end, json.loads(summary))
                 self._log.log(self._level, "job %d of %s: %s (%s)", job.id, served.jobset.name, said, verdict)
             self._holdings.strike_off(end.task)
-            if end.kind != "stopped":
+            if end.kind is not EndKind.STOPPED:
                 self._crew.settled()
 
     def _hint(self) -> None:
@@ -163,7 +161,7 @@ def _said(end: End, summary: dict[str, Any]) -> str:
     what = f"{name}: {summary.get('message') or ''}"
     given = job.data[: SAID + 1].decode(errors="replace") if job.codec in READABLE else ""
     line = " ".join(f"{what[:SAID]} {given if len(given) <= SAID else given[:SAID] + '…'}".split())
-    return f"{end.kind}: {line}" if end.kind in ("failed", "died", "lost") else line
+    return f"{end.kind}: {line}" if end.kind in (EndKind.FAILED, EndKind.DIED, EndKind.LOST) else line
 
 
 def _summary(record: bytes) -> str:

@@ -12,7 +12,7 @@ from workerbee.bee.messages import Unusable
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.tasks import End, Task
-from workerbee.wire.job import Job
+from workerbee.wire.job import EndKind, Job
 
 
 class Refusals:
@@ -80,7 +80,7 @@ class Refusals:
 
     def _fail_all(self, held: Held, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
-            self._recorder.keep(End(Task(held, job), "refused", "", b"", None, 0.0, reason))
+            self._recorder.keep(End(Task(held, job), EndKind.REFUSED, "", b"", None, 0.0, reason))
 
     def fail_hopeless(self, held: Held) -> set[int]:
         """The jobs of a batch whose function nobody can run, which fail."""

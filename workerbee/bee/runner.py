@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee import places, resources, script
+from workerbee.bee import messages
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.footing import Footing, out_of_the_way
 from workerbee.bee.messages import Finished
@@ -52,7 +53,7 @@ from workerbee.pickling import Namespaces
 from workerbee.program import Program, reset_signals
 from workerbee.wire import codec, functions, inputs, records
 from workerbee.wire.failures import encode_error
-from workerbee.wire.job import NO_FUNCTION, Function
+from workerbee.wire.job import NO_FUNCTION, EndKind, Function
 from workerbee.wire.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
@@ -234,7 +235,7 @@ class Runner:
             if self._ending is None and self._mark.begin(call.n):
                 self._finish(self._perform(call, usable))
             else:
-                self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
+                self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._mark.rest()
         if self._footing is not None:
             self._footing.after_jobs()
@@ -263,7 +264,7 @@ class Runner:
         """Say why calls of a function aren't run, and give them back."""
         self._channel.send(message)
         for call in calls:
-            self._finish(Finished(call.n, "recalled", "", b"", None, 0.0))
+            self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._send()
 
     def _perform(self, call: Call, usable: Usable) -> Finished:
@@ -271,31 +272,30 @@ class Runner:
         signer = usable.signer
         if signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data):
             if not usable.named or call.codec not in (codec.JSON, codec.JSON_CALL):
-                return self._failure(call, signer, "error", SignatureError(call.job), 0.0)
+                return self._failure(call, signer, EndKind.ERROR, SignatureError(call.job), 0.0)
             signer = None  # what an unsigned call brings about isn't signed either
         try:
             args, kwargs = usable.arguments(call)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
-            return self._failure(call, signer, "error", error, 0.0)
+            return self._failure(call, signer, EndKind.ERROR, error, 0.0)
         end = perform(usable.function, args, kwargs)
         if self._getpid() != self._pid:
             os._exit(0)  # a child that the job has forked must not serve as a second runner
         if self._footing is not None:
             self._footing.after_job()
-        if self._own is not None and end.status == "failed":
+        if self._own is not None and end.kind is EndKind.ERROR:
             self._ending = end.error
             if isinstance(end.error, (KeyboardInterrupt, SystemExit)):
-                return Finished(call.n, "recalled", "", b"", None, 0.0)
+                return Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0)
         if end.error is not None:
-            kind = "failed" if end.status == "retry" else "error"
-            return self._failure(call, signer, kind, end.error, end.duration)
+            return self._failure(call, signer, end.kind, end.error, end.duration)
         try:
             encoded = self._encode(end.value, usable.function, readable=signer is None)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             self._ending = error if self._own is not None else None
-            return self._failure(call, signer, "error", error, end.duration)
+            return self._failure(call, signer, EndKind.ERROR, error, end.duration)
         mac = signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data) if signer else None
-        return Finished(call.n, "completed", encoded.codec, encoded.data, mac, end.duration)
+        return Finished(call.n, end.kind, encoded.codec, encoded.data, mac, end.duration)
 
     def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
         if readable:
@@ -311,7 +311,9 @@ class Runner:
             _warn(codec.too_much("a result", name, size))
         return encoded
 
-    def _failure(self, call: Call, signer: Signer | None, kind: str, error: BaseException, duration: float) -> Finished:
+    def _failure(
+        self, call: Call, signer: Signer | None, kind: EndKind, error: BaseException, duration: float
+    ) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
         record = encode_error(error, notes=notes, text_only=signer is None)
         mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
@@ -328,7 +330,7 @@ class Runner:
         if self._done:
             self._flush()
             with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
-                self._channel.send(("done", [tuple(f) for f in self._done]))
+                self._channel.send(messages.done(self._done))
             self._done.clear()
         self._sent = time.monotonic()
 

@@ -16,6 +16,7 @@ from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.ears import Ears
 from workerbee.bee.pace import Key
 from workerbee.bee.tasks import Record, Records, Task
+from workerbee.wire.job import EndKind
 
 #: Seconds that an import and an initializer may take where the job's timeout is shorter.
 PREPARATION_SECONDS = 10.0
@@ -49,7 +50,7 @@ class RunnerProcess:
         self.program = b""
         self.n_done = 0
         self.tail = bytearray()
-        self.killed: tuple[str, int] | None = None  # why, and in which job
+        self.killed: tuple[EndKind, int] | None = None  # why, and in which job
         self.leaving = False
         self.complaint = ""  # what it said that made no sense
         self.is_blocked = False  # its channel takes no more for the moment
@@ -172,17 +173,17 @@ class RunnerProcess:
 
     # Its end
 
-    def kill(self, because: str, job: int = 0) -> None:
+    def kill(self, because: EndKind, job: int = 0) -> None:
         """Kill the runner, because of this job of its, and whatever the job has started."""
         if self.process is not None and self.killed is None:
             self.killed = (because, job)
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def blame(self) -> tuple[str, Task | None, float]:
+    def blame(self) -> tuple[EndKind, Task | None, float]:
         """Why it is dead, the job that is to blame, which leaves its hands, and for how many seconds it was in that."""
         n, since = self.mark.last(), self.mark.current()[1]
-        reason, meant = self.killed or ("orphaned" if self.process is None else "died", n)
+        reason, meant = self.killed or (EndKind.ORPHANED if self.process is None else EndKind.DIED, n)
         # A kill may come too late for the job it was meant for; the next one is not blamed then.
         task = self.in_hand.pop(meant, None) if meant == n or self.complaint else None
         return reason, task, time.monotonic() - since if since else 0.0

@@ -36,6 +36,7 @@ from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
 from workerbee.orders import Orders, Status
 from workerbee.store import Catalogue, Connection, Limits, retrying, schema
+from workerbee.wire.job import EndKind
 
 #: No retry waits longer (seconds), but where a bee was told otherwise.
 LONGEST_PAUSE_SECONDS = 300.0
@@ -237,11 +238,11 @@ class Supervisor:
 
     def _route(self, end: End) -> None:
         """Have an end recorded; what didn't run is given back."""
-        if end.kind == "recalled":
+        if end.kind is EndKind.RECALLED:
             self._holdings.give_back_tasks([end.task])
             return
         self._recorder.keep(end)
-        if end.kind != "stopped" and self._damper.note(end):
+        if end.kind is not EndKind.STOPPED and self._damper.note(end):
             self._hunger.hurry()
 
     def _claim(self, now: float) -> None:

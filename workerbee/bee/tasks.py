@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from workerbee.bee.pace import Key
-from workerbee.wire.job import Job
+from workerbee.wire.job import EndKind, Job
 
 
 class Record(NamedTuple):
@@ -70,13 +70,10 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a task ended in a runner; kind as in `Outcome`, or ``timeout``, or ``died`` with evidence.
-
-    ``orphaned``: JobSet.run's process died during this job.
-    """
+    """How a task ended. Where there is no record of an error, the ``evidence`` says what is known."""
 
     task: Task
-    kind: str
+    kind: EndKind
     codec: str
     data: bytes
     mac: bytes | None

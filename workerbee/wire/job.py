@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -133,17 +134,42 @@ class Batch(NamedTuple):
     copy: bool = False
 
 
-class Outcome(NamedTuple):
-    """How one execution of a job ended.
+class EndKind(str, Enum):
+    """How an execution of a job ended: the one vocabulary from the runner to the tables (see ARCHITECTURE.md)."""
 
-    ``kind`` is ``completed``, or why it wasn't: ``failed`` (the job asked for another attempt),
-    ``error`` (any other exception), ``died`` (its runner), ``lost`` (its bees). ``data`` is the
-    encoded value, or the error record. ``duration`` is in seconds.
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    DIED = "died"
+    LOST = "lost"
+    ORPHANED = "orphaned"
+    REFUSED = "refused"
+    RECALLED = "recalled"
+    STOPPED = "stopped"
+    # What only the database knows of an execution:
+    AWAY = "away"
+    COPY = "copy"
+    LATE = "late"
+
+    __str__ = str.__str__
+
+
+#: What is stored of an attempt.
+ATTEMPTS = frozenset(
+    {EndKind.FAILED, EndKind.ERROR, EndKind.DIED, EndKind.LOST, EndKind.AWAY, EndKind.COPY, EndKind.LATE}
+)
+
+
+class Outcome(NamedTuple):
+    """How one execution of a job is recorded: as completed, or as one of the `ATTEMPTS`.
+
+    ``data`` is the encoded value, or the error record. ``duration`` is in seconds.
     """
 
     job: int
     run: int
-    kind: str
+    kind: EndKind
     codec: str
     data: bytes
     mac: bytes | None
