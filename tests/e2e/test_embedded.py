@@ -26,7 +26,7 @@ from workerbee.server import embedded, keeper, resolve
 from workerbee.wire.signing import Key
 
 ROOT = os.geteuid() == 0
-PROJECT = Path(embedded.__file__).parents[1]
+PROJECT = Path(embedded.__file__).parents[2]
 PACKAGES = Path(psycopg2.__file__).parents[1]
 only_root = pytest.mark.skipif(not ROOT, reason="about what root does")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes by /proc")

@@ -26,7 +26,7 @@ from tests.users import identity, interpreter_for
 from workerbee import JobSet, WorkerbeeExecutor, resources
 from workerbee.server import embedded
 
-PROJECT = Path(embedded.__file__).parents[1]
+PROJECT = Path(embedded.__file__).parents[2]
 PACKAGES = Path(psycopg2.__file__).parents[1]
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes who and where it is")
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from workerbee import WorkerbeeExecutor
-from workerbee.errors import RemoteError
+from workerbee.errors import EncodingError, RemoteError
 
 #: The classes of the suite that any executor out of this process can have, by the modules that they are in since 3.12.
 CLASSES = {
@@ -61,7 +61,7 @@ OTHER_ERRORS: dict[str, type[BaseException]] = {
     "test_error_during_result_unpickle_in_result_handler": Exception,
     "test_exit_at_task_unpickle": RemoteError,
     "test_exit_during_func_exec_on_worker": RemoteError,
-    "test_exit_during_result_pickle_on_worker": RemoteError,
+    "test_exit_during_result_pickle_on_worker": EncodingError,
     "test_exit_during_result_unpickle_in_result_handler": RemoteError,
 }
 

@@ -467,7 +467,10 @@ def test_under_pytest_s_importlib_mode(tmp_path: Path) -> None:
     (tmp_path / "test_by_importlib.py").write_text(IMPORTLIB)
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(tmp_path)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"),
+            *(f"--rootdir={tmp_path}", str(tmp_path)),
+        ],
         cwd=root,
         capture_output=True,
         text=True,
