@@ -42,6 +42,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # On a busy machine a single example may take long; and no directory of examples is left behind.
 hypothesis.settings.register_profile("workerbee", deadline=None, database=None)
 hypothesis.settings.register_profile("deep", deadline=None, database=None, max_examples=5000)
+hypothesis.settings.register_profile("quick", deadline=None, database=None, max_examples=20)
 hypothesis.settings.load_profile("workerbee")
 
 

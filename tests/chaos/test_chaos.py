@@ -19,9 +19,9 @@ def verdict(minutes: float, seed: int) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(420)
-def test_a_minute_of_chaos() -> None:
+def test_half_a_minute_of_chaos() -> None:
     """Nothing is lost, doubled or changed; another seed each time, which a failure shows."""
-    status, output = verdict(0.9, random.randrange(1_000_000))
+    status, output = verdict(0.5, random.randrange(1_000_000))
     assert status == 0, output
 
 
