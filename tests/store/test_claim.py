@@ -214,6 +214,15 @@ def test_a_budget_is_spent_by_what_each_functions_jobs_cost(
     assert [ids_of(b) for b in bee.claim(1000, 1000, ANY, budget=budget, costs=costs)] == claimed
 
 
+def test_a_job_of_an_unknown_function_costs_what_is_said(hive: Hive) -> None:
+    """A whole runner, or what those of other functions took at first."""
+    for function in range(1, 9):
+        hive.add(1, function=function)
+    bee = hive.bee()
+    assert len(bee.claim(9, 9, ANY, budget=1, costs={1: 0.5})) == 2
+    assert [ids_of(b) for b in bee.claim(9, 9, ANY, budget=1, costs={3: 0.5}, other=0.2)] == [[3], [4], [5], [6]]
+
+
 def test_many_due_jobs_hide_no_urgent_ones(hive: Hive) -> None:
     """By priority and place, whether they have waited for their time or not, and however many are due."""
     plain = hive.add(300)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workerbee.bee.pace import HOLD_SECONDS, MOST_FUNCTIONS, MOST_HELD, Pace, portion
+from workerbee.bee.pace import ALIKE, HOLD_SECONDS, LOADING_SECONDS, MOST_FUNCTIONS, MOST_HELD, Pace, portion
 
 
 def learned(*seconds: float) -> Pace:
@@ -55,6 +55,35 @@ def test_only_so_many_functions_are_remembered() -> None:
     pace.judge()
     assert len(pace.costs(1)) == MOST_FUNCTIONS
     assert {0, 10 * MOST_FUNCTIONS - 1} <= pace.costs(1).keys()
+
+
+def test_where_the_first_jobs_of_several_functions_were_short_so_may_be_those_of_others() -> None:
+    """By the longest of the last ones, within a jobset, and with what it takes to load a function."""
+    pace = Pace()
+    for n in range(ALIKE):
+        pace.judge()
+        assert (pace.unknown(1), pace.seconds((1, 99))) == (1, None)
+        pace.learn((1, n), 0.002 if n == 3 else 0.001)
+    pace.judge()
+    likely = 0.002 + LOADING_SECONDS
+    assert pace.seconds((1, 99)) == likely
+    assert pace.unknown(1) == pace.cost((1, 99)) == pytest.approx(likely / HOLD_SECONDS)
+    assert pace.costs(1)[3] == pytest.approx(0.002 / HOLD_SECONDS), "what is known counts"
+    assert (pace.unknown(2), pace.seconds((2, 99))) == (1, None)
+    pace.learn((1, 99), 60.0)
+    pace.judge()
+    assert pace.unknown(1) == 1
+    assert pace.costs(1)[3] < 1
+
+
+def test_first_jobs_of_only_so_many_jobsets_are_remembered() -> None:
+    """Those in which a function was new last."""
+    pace = Pace()
+    for jobset in range(2 * MOST_FUNCTIONS):
+        for n in range(ALIKE):
+            pace.learn((jobset, n), 0.001)
+    pace.judge()
+    assert sum(pace.unknown(jobset) < 1 for jobset in range(2 * MOST_FUNCTIONS)) == MOST_FUNCTIONS
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,13 @@ class Claiming:
         caps = self._damper.caps(served, now)
         scope = served.scope.without(f for f, n in caps.items() if not n)
         costs = damper.costs_of(self._crew.costs(served.jobset.number), caps, wanted.runners)
-        batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs)
+        other = self._crew.cost_of_new(served.jobset.number)
+        batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs, other=other)
         if not batches:
             return Taken(0, is_sated=False)
         self._take(served, batches)
         n = sum(len(batch.jobs) for batch in batches)
-        spent = sum(len(batch.jobs) * costs.get(batch.function, 1.0) for batch in batches)
+        spent = sum(len(batch.jobs) * costs.get(batch.function, other) for batch in batches)
         return Taken(n, is_sated=n == wanted.jobs or spent + 1e-6 >= wanted.runners)
 
     def look_within(self) -> float:

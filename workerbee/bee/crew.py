@@ -107,6 +107,10 @@ class Crew:
         """What part of a runner a job takes, by function, where that is known and small."""
         return self._backlog.pace.costs(jobset)
 
+    def cost_of_new(self, jobset: int) -> float:
+        """The same for a job whose function is new."""
+        return self._backlog.pace.unknown(jobset)
+
     def recall(self, jobset: int) -> list[Task]:
         """Jobs of this jobset that have not begun, from the runners' hands too. Until one ends, none is taken ahead."""
         for runner in self._runners:
@@ -210,7 +214,7 @@ class Crew:
     def _hand_out(self) -> None:
         if self._backlog.n_ready:
             for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
-                if self._backlog.n_ready and not runner.leaving and self._wants_more(runner):
+                while self._backlog.n_ready and not runner.leaving and self._wants_more(runner):
                     self._hand(runner)
         for runner in self._runners:
             if runner.channel.pending:

@@ -98,16 +98,23 @@ class BeeStore:
         return self._results.bytes
 
     def claim(
-        self, n: int, start: int, scope: Scope, *, budget: float = inf, costs: Mapping[int, float] = NO_COSTS
+        self,
+        n: int,
+        start: int,
+        scope: Scope,
+        *,
+        budget: float = inf,
+        costs: Mapping[int, float] = NO_COSTS,
+        other: float = 1.0,
     ) -> list[Batch]:
         """Take at most ``n`` jobs from the front, and no more than a `portion`; the first ``start`` are started.
 
         All together they cost no more than the ``budget``, in which a job costs what ``costs`` says of its
-        function, else 1.
+        function, else ``other``.
         """
         n = min(n, self.portion)
         headers = min(n, self._headers)
-        cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values())}
+        cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values()), "other": other}
         facts = {"n": n, "start": start, "headers": headers, **cost, **_scope(scope)}
         position = self._front.position()
         batches = self._claim_from(position, facts)

@@ -4,7 +4,7 @@
 
 -- name: claim
 -- Take the front of what waits, at most %(n)s jobs, that cost at most %(budget)s: a job costs what `costs` says
--- of its function, else 1. The rest stays claimable at its place. SKIP LOCKED lets many bees do this at once, each
+-- of its function, else `other`. The rest stays claimable at its place. SKIP LOCKED lets many bees do this at once, each
 -- meeting the next free header. The locks are taken in CTEs of their own, because a locking LIMIT inside an UPDATE
 -- may touch more rows than it says. A claim may commit asynchronously: if a crash undoes it, the jobs are just
 -- claimable again.
@@ -40,7 +40,7 @@ WITH allowed AS MATERIALIZED (
 ), found AS (
     TABLE level UNION ALL TABLE lower UNION ALL TABLE due
 ), offered AS (
-    SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, 1) AS cost
+    SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, %(other)s::double precision) AS cost
       FROM (SELECT * FROM found
              ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
       LEFT JOIN unnest(%(functions)s::integer[], %(costs)s::double precision[]) AS k (function, cost) USING (function)
