@@ -206,13 +206,14 @@ class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
 
 
 class PayloadTooLargeError(EncodingError):
-    """Arguments or a result over the limit of bytes."""
+    """Arguments, a result or a function over the limit of bytes, found before its ``size`` is known or after."""
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(self, what: str, size: int | None, limit: int) -> None:
+        known = "" if size is None else f" ({size / 1e6:.0f} MB)"
         WorkerbeeError.__init__(
             self,
-            f"{what} of {size / 1e6:.0f} MB is over the limit of {limit / 1e6:.0f} MB; store it in a file or "
-            "an object store and pass its path, or raise the limit with max_payload",
+            f"the limit of {limit / 1e6:.0f} MB is exceeded by {what}{known}; store it in a file or an object store "
+            "and pass its path, or raise the limit with max_payload",
         )
 
 

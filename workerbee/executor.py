@@ -75,7 +75,9 @@ class _Submitter(Bound, Whole, Executor):
         BrokenWorkerbeeError when the executor can't go on.
         """
         function = self._functions.describe(fn, self._version)
-        return self._client.submit(function, codec.encode_call(args, kwargs), self._options, unique=self._unique)
+        return self._client.submit(
+            function, codec.encode_call(args, kwargs, self._client.max_payload), self._options, unique=self._unique
+        )
 
     def map(
         self,

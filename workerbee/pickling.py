@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import script
-from workerbee.errors import complete, rebuilt, taken_apart
+from workerbee.errors import PayloadTooLargeError, complete, rebuilt, taken_apart
 from workerbee.wire import classes
 from workerbee.wire.bytecode import is_dispatcher
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
@@ -87,9 +87,26 @@ class Stub:
 # Dumping
 
 
-def dumps(value: object) -> bytes:
-    """A pickle that `pickle.loads` takes. Raises whatever the value's own methods do."""
-    file = io.BytesIO()
+class Bounded(io.BytesIO):
+    """Takes at most so many bytes of the pickle of ``what``; the next one raises PayloadTooLargeError."""
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__()
+        self._what = what
+        self.most = most
+
+    def write(self, data: Any) -> int:
+        if self.tell() + memoryview(data).nbytes > self.most:
+            self.refuse()
+        return super().write(data)
+
+    def refuse(self) -> NoReturn:
+        raise PayloadTooLargeError(self._what, None, self.most)
+
+
+def dumps(value: object, file: io.BytesIO | None = None) -> bytes:
+    """A pickle that `pickle.loads` takes, made in ``file``. Raises whatever the value's own methods and the file do."""
+    file = io.BytesIO() if file is None else file
     pickler = _Pickler(file)
     pickler.dump(value)
     body, origins = file.getvalue(), [space.origin for space in pickler.origins.values()]
@@ -116,7 +133,7 @@ class _Bundle(NamedTuple):
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO | _Hash) -> None:
         super().__init__(file, protocol=5)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -154,6 +171,7 @@ class _Pickler(PlainPickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
+        self._bound = file if isinstance(file, Bounded) else None
         self.origins: dict[int, _Globals] = {}
         self.excerpts: list[Excerpt] = []
 
@@ -163,7 +181,7 @@ class _Pickler(PlainPickler):
         self._bring_mentioned(func, state[1]["__globals__"])
         for name, value in state[1]["__globals__"].items():
             if name not in space.origin.brought:
-                space.origin.brought[name] = _digest(value, func.__globals__)
+                space.origin.brought[name] = _digest(value, func.__globals__, self._bound)
         source = excerpt(func)
         self.excerpts += [] if source is None else [source]
         return make, (code, space, *rest), state, None, None, _set_state
@@ -171,14 +189,14 @@ class _Pickler(PlainPickler):
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
         """Add what cloudpickle leaves behind, though the function may look it up: `_mentioned`."""
         for name in _mentioned(func):
-            if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name]):
+            if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name], self._bound):
                 found[name] = func.__globals__[name]
 
 
 class _DigestPickler(PlainPickler):
     """Leaves out what functions find in the given globals: each of those has a digest of its own."""
 
-    def __init__(self, file: io.BytesIO, known: dict[str, Any]) -> None:
+    def __init__(self, file: _Hash, known: dict[str, Any]) -> None:
         super().__init__(file)
         self._known = known
 
@@ -200,14 +218,36 @@ class _Globals:
         return _opened_here, (self.n,)
 
 
-def _digest(value: object, known: dict[str, Any]) -> bytes:
+class _Hash:
+    """A file that digests what is written to it and keeps nothing; a bound holds for it too."""
+
+    def __init__(self, bound: Bounded | None) -> None:
+        self._bound = bound
+        self._size = 0
+        self._state = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._size += size
+        if self._bound is not None and self._size > self._bound.most:
+            self._bound.refuse()
+        self._state.update(data)
+        return size
+
+    def digest(self) -> bytes:
+        return self._state.digest()
+
+
+def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) -> bytes:
     """What a value of the globals ``known`` is; what can't be told is like nothing else."""
-    file = io.BytesIO()
+    file = _Hash(bound)
     try:
         _DigestPickler(file, known).dump(value)
+    except PayloadTooLargeError:
+        raise
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return os.urandom(16)
-    return hashlib.blake2b(file.getbuffer(), digest_size=16).digest()
+    return file.digest()
 
 
 def _mentioned(func: FunctionType) -> set[str]:
@@ -223,10 +263,10 @@ def _mentioned(func: FunctionType) -> set[str]:
     return names | seen if func.__module__ in seen else names
 
 
-def _goes_along(value: object) -> bool:
+def _goes_along(value: object, bound: Bounded | None) -> bool:
     """Whether a value that a function may do without can be pickled."""
     try:
-        PlainPickler(io.BytesIO()).dump(value)
+        PlainPickler(_Hash(bound)).dump(value)
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return False
     return True

@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import sys
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
@@ -20,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.bomb import Bomb
-from workerbee.errors import EncodingError
-from workerbee.wire import codec, twins
+from workerbee.errors import EncodingError, PayloadTooLargeError
+from workerbee.wire import codec, inputs, twins
+from workerbee.wire.functions import Cache
 
 EXACTLY_JSON = st.recursive(
     st.none()
@@ -138,6 +140,76 @@ def test_a_view_of_memory_comes_back_as_one(view: memoryview) -> None:
     again = codec.decode(*codec.encode([view], "it"))[0]
     assert isinstance(again, memoryview)
     assert (again.format, again.shape, again.tolist()) == (view.format, view.shape, view.tolist())
+
+
+class Megabyte:
+    """Says how many were pickled."""
+
+    made = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        Megabyte.made += 1
+        return bytes, (bytes([Megabyte.made]) * 1_000_000,)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda value: codec.encode(value, "the result", 5_000_000),
+        lambda value: codec.encode_call((value,), {}, 5_000_000),
+        lambda value: Cache(max_payload=5_000_000).describe(lambda: value),
+        lambda value: Cache(len, (value,), max_payload=5_000_000).describe(len),
+    ],
+    ids=["a result", "a call", "a function", "an initializer"],
+)
+def test_pickling_stops_at_the_limit(encode: Callable[[Any], Any]) -> None:
+    """What is too large isn't pickled as a whole, nor looked through, before it is refused."""
+    Megabyte.made = 0
+    with pytest.raises(PayloadTooLargeError, match="limit of 5 MB"):
+        encode([Megabyte() for _ in range(100)])
+    assert Megabyte.made < 12
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["x" * 1000] * 20_000,
+        {"a": {"b": ["x" * 1000] * 20_000}},
+        {str(n): [1.5] * 1000 for n in range(2_000)},
+        [[1] * 20_000] + [list(range(20_000)) for _ in range(20)],
+        "x" * 10_000_000,
+        {"a": "\xe9" * 3_000_000},
+    ],
+    ids=["texts", "texts deep inside", "many keys", "lists", "a text", "a text in a dict"],
+)
+def test_json_stops_at_the_limit(value: Any) -> None:
+    """As little is made of what is too large as possible, and by `add_jobs` too."""
+    for encode in (
+        lambda: codec.encode(value, "the result", 300_000),
+        lambda: codec.encode_call((value,), {}, 300_000),
+        lambda: inputs.check_output(value, 300_000),
+    ):
+        tracemalloc.start()
+        with pytest.raises(PayloadTooLargeError, match="limit of 0 MB"):
+            encode()
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\xe9\U0001f41d" * 7_000,
+        ["a", "b" * 20_000, *map(str, range(15_000))],
+        {"a": list(range(25_001)), "b": {str(n): [n, [n]] for n in range(10_001)}},
+        [[], {}, "", None, 1, 1.5, True, [[1.5] * 10_001]],
+        [1, *([[]] for _ in range(10_001))],
+    ],
+    ids=["a text", "texts", "numbers and keys", "all sorts", "lists"],
+)
+def test_what_is_long_is_the_same_json(value: Any) -> None:
+    """As if it were encoded at once."""
+    assert codec.encode(value, "it").data == json.dumps(value, separators=(",", ":")).encode()
 
 
 def nested(levels: int) -> list[Any]:

@@ -73,7 +73,10 @@ FACTS: dict[str, tuple[Exception, str]] = {
         r"is the same 'id' as another job's",
     ),
     "encoding": (errors.EncodingError("it", ValueError("v")), r"it can't be pickled \(ValueError: v\); pass what"),
-    "large": (errors.PayloadTooLargeError("it", 3 * 10**8, 10**6), r"it of 300 MB is over the limit of 1 MB; store it"),
+    "large": (
+        errors.PayloadTooLargeError("it", 3 * 10**8, 10**6),
+        r"the limit of 1 MB is exceeded by it \(300 MB\); store it",
+    ),
     "signature": (errors.SignatureError(7), r"signature of job 7 doesn't hold: .*; find out .*submit the call again"),
     "key file": (errors.KeyFileError("/k", "is odd; do this"), r"the key file /k is odd; do this"),
     "key": (errors.KeyMismatchError("a", "123", "456"), r"key 123, and this process has key 456; copy the key file"),

@@ -44,7 +44,6 @@ from workerbee.errors import (
     FunctionOutdated,
     FunctionUnavailable,
     FunctionUnsigned,
-    PayloadTooLargeError,
     SignatureError,
     text_of,
 )
@@ -299,12 +298,10 @@ class Runner:
 
     def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
         if readable:
-            encoded = codec.Encoded(codec.JSON, inputs.check_output(value).encode())
+            encoded = codec.Encoded(codec.JSON, inputs.check_output(value, self._max_payload).encode())
         else:
-            encoded = codec.twinned(codec.encode(value, "the result"), value)
+            encoded = codec.twinned(codec.encode(value, "the result", self._max_payload), value)
         size = len(encoded.data)
-        if size > self._max_payload:
-            raise PayloadTooLargeError("the result", size, self._max_payload)
         if size > codec.WARN_BYTES and id(function) not in self._warned:
             self._warned.add(id(function))
             name = getattr(function, "__qualname__", type(function).__qualname__)

@@ -34,7 +34,6 @@ from workerbee.errors import (
     DatabaseUnavailableError,
     InitializerFailedError,
     JobsetNotFoundError,
-    PayloadTooLargeError,
 )
 from workerbee.program import Program, hash_seed
 from workerbee.server import Server
@@ -70,7 +69,7 @@ class Client:
         self.latest: functions.Function | None = None  # what was submitted last
         self.log = logger
         self._patience = reconnect_timeout
-        self._max_payload = max_payload
+        self.max_payload = max_payload
         self._server = found
         self._writer = writer = uuid4()
         self._broken: BaseException | None = None
@@ -126,8 +125,6 @@ class Client:
     def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
         size = len(call.data)
-        if size > self._max_payload:
-            raise PayloadTooLargeError("the arguments", size, self._max_payload)
         if size > codec.WARN_BYTES and self._is_first(function, "large"):
             warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
         if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
@@ -304,7 +301,7 @@ class Client:
             "workers": n_workers,
             "busywait": True,
             "max_tasks_per_child": max_tasks_per_child,
-            "max_payload": self._max_payload,
+            "max_payload": self.max_payload,
             "reconnect_timeout": self._patience,
             "log_level": max(logging.WARNING, self.log.getEffectiveLevel()),
             "hash_seed": hash_seed(),

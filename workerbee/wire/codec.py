@@ -11,13 +11,13 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
 from math import isfinite
 from typing import Any, NamedTuple
 
 from workerbee import pickling
-from workerbee.errors import EncodingError
+from workerbee.errors import EncodingError, PayloadTooLargeError
 from workerbee.wire import bytecode, twins
 from workerbee.wire.job import TWINNED
 
@@ -26,6 +26,9 @@ JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
 WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 #: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
 DEPTH = 200
+#: Items of a list or dict, and characters of a text; lists and dicts in all: what has more is encoded piece by piece.
+LONG, MANY = 10_000, 1_000
+_IS_LONG = -1  # among the ids of lists and dicts that were met
 _UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
 
 
@@ -70,11 +73,13 @@ _raw_decode = json.JSONDecoder().raw_decode
 def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bool:
     """Whether JSON gives the value back equal and of the same types, and two that are one as one.
 
-    ``seen`` are the lists and dicts that were met before.
+    ``seen`` are the lists and dicts that were met before, and `_IS_LONG` if one of them, or a text, is.
     """
     # Submits wait for this: hence loops rather than generators, and C for what long lists are made of.
     kind = type(value)
     if kind is str:
+        if len(value) > LONG and seen is not None:
+            seen.add(_IS_LONG)
         return is_plain_text(value)
     if kind is int:
         return fits(value)
@@ -90,12 +95,52 @@ def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bo
         return False
     else:
         seen.add(id(value))
+    if len(value) > LONG:
+        seen.add(_IS_LONG)
     if kind is list:
         return _are_plain(value, depth - 1, seen)
     for key, item in value.items():
         if type(key) is not str or not is_plain_text(key) or not is_plain(item, depth - 1, seen):
             return False
     return True
+
+
+def json_of(value: Any, what: str, most: int, seen: set[int]) -> bytes:
+    """JSON of a plain value, whose parts `is_plain` has ``seen``. Raises PayloadTooLargeError, as soon as may be."""
+    if _IS_LONG not in seen and len(seen) <= MANY:
+        data = to_json(value).encode()
+        if len(data) > most:
+            raise PayloadTooLargeError(what, len(data), most)
+        return data
+    whole = bytearray()
+    for piece in _pieces(value):
+        whole += piece.encode()
+        if len(whole) > most:
+            raise PayloadTooLargeError(what, None, most)
+    return bytes(whole)
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    kind = type(value)
+    if kind is dict:
+        before = "{"
+        for key, item in value.items():
+            yield f"{before}{to_json(key)}:"
+            yield from _pieces(item)
+            before = ","
+        yield "}" if value else "{}"
+    elif kind is list and value and type(value[0]) in (list, dict, str):
+        for n, item in enumerate(value):
+            yield "," if n else "["
+            yield from _pieces(item)
+        yield "]"
+    elif kind in (list, str) and len(value) > LONG:
+        quote, end = "[]" if kind is list else '""'
+        for start in range(0, len(value), LONG):
+            yield (quote if start == 0 else "," * (kind is list)) + to_json(value[start : start + LONG])[1:-1]
+        yield end
+    else:
+        yield to_json(value)
 
 
 def _are_plain(items: list[Any], depth: int, seen: set[int]) -> bool:
@@ -125,48 +170,60 @@ _PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
 
 # The pickle lane
 
-_BY_COPY = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_SCALARS = frozenset({type(None), bool, int, float, complex})
+_TEXTS = frozenset({str, bytes, bytearray})
+#: Bytes of a text or an array from which on pickling is watched.
+_HEAVY = 1_000_000
 
 
-def is_simple(value: object) -> bool:
-    """Whether a value runs no code of a user's when it is pickled and loaded."""
-    return _copies(value, set())
+def is_simple(value: object, heaviest: int = sys.maxsize) -> bool:
+    """Whether a value runs no code of a user's when it is pickled and loaded, and no array or text in it is heavier."""
+    return _copies(value, set(), heaviest)
 
 
-def _copies(value: object, seen: set[int], depth: int = 8) -> bool:
+def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
     """Whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
     kind = type(value)
-    if kind in _BY_COPY or id(value) in seen:
+    if kind in _SCALARS or id(value) in seen:
         return True
+    if kind in _TEXTS:
+        return len(value) <= heaviest
     if depth == 0:
         return False
     if kind in (tuple, list, set, frozenset):
         seen.add(id(value))
-        return len(value) <= 10_000 and all(_copies(v, seen, depth - 1) for v in value)  # type: ignore[arg-type, attr-defined]
+        return len(value) <= 10_000 and all(_copies(v, seen, heaviest, depth - 1) for v in value)
     if kind is dict:
         seen.add(id(value))
-        return all(_copies(k, seen, depth - 1) and _copies(v, seen, depth - 1) for k, v in value.items())  # type: ignore[attr-defined]
-    return kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "hasobject", True) is False
+        both = (part for item in value.items() for part in item)
+        return all(_copies(part, seen, heaviest, depth - 1) for part in both)
+    if kind.__module__ != "numpy" or getattr(getattr(value, "dtype", None), "hasobject", True):
+        return False
+    return bool(value.nbytes <= heaviest)
 
 
-def _pickle(value: object, what: str) -> bytes:
+def _pickle(value: object, what: str, most: int) -> bytes:
     try:
-        if is_simple(value):
-            return pickle.dumps(value, protocol=5)
-        return pickling.dumps(value)
+        if not is_simple(value, _HEAVY):
+            return pickling.dumps(value, pickling.Bounded(what, most))
+        data = pickle.dumps(value, protocol=5)
+    except (PayloadTooLargeError, KeyboardInterrupt):
+        raise
     except RecursionError as error:
         raise EncodingError(what, RecursionError("it is nested too deeply")) from error
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
         raise EncodingError(what, error) from error
+    if len(data) > most:
+        raise PayloadTooLargeError(what, len(data), most)
+    return data
 
 
-def encode(value: object, what: str) -> Encoded:
-    """A value in the lane that fits it. Raises EncodingError, naming ``what``."""
-    if is_plain(value):
-        return Encoded(JSON, to_json(value).encode())
-    return Encoded(PICKLE, _pickle(value, what))
+def encode(value: object, what: str, most: int = MAX_BYTES) -> Encoded:
+    """A value in the lane that fits it. Raises EncodingError, naming ``what``; PayloadTooLargeError beyond ``most``."""
+    seen: set[int] = set()
+    if is_plain(value, seen=seen):
+        return Encoded(JSON, json_of(value, what, most, seen))
+    return Encoded(PICKLE, _pickle(value, what, most))
 
 
 def twinned(encoded: Encoded, value: object) -> Encoded:
@@ -191,14 +248,17 @@ def decode(codec: str, data: bytes) -> object:
     return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
 
 
-def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The arguments of a call. Raises EncodingError."""
-    if len(args) == 1 and not kwargs and type(args[0]) is dict and is_plain(args[0]):
-        return Call(JSON, to_json(args[0]).encode(), b"json" + to_sorted_json(args[0]).encode())
+def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], most: int = MAX_BYTES) -> Call:
+    """The arguments of a call. Raises EncodingError, and PayloadTooLargeError beyond ``most`` bytes."""
+    what = "the arguments"
+    seen: set[int] = set()
+    if len(args) == 1 and not kwargs and type(args[0]) is dict and is_plain(args[0], seen=seen):
+        return Call(JSON, json_of(args[0], what, most, seen), b"json" + to_sorted_json(args[0]).encode())
     whole = {"args": list(args), "kwargs": kwargs}
-    if is_plain(whole):
-        return Call(JSON_CALL, to_json(whole).encode(), JSON_CALL.encode() + to_sorted_json(whole).encode())
-    return Call(PICKLE, _pickle((args, kwargs), "the arguments"), _identity(whole))
+    seen = set()
+    if is_plain(whole, seen=seen):
+        return Call(JSON_CALL, json_of(whole, what, most, seen), JSON_CALL.encode() + to_sorted_json(whole).encode())
+    return Call(PICKLE, _pickle((args, kwargs), what, most), _identity(whole))
 
 
 def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,7 +8,6 @@ without them. So what is made of an exception's pickle is first tried here, as a
 from __future__ import annotations
 
 import base64
-import io
 import json
 import pickle
 import threading
@@ -143,10 +142,10 @@ def _is_harmless(error: object) -> bool:
 
 def _pickled(error: BaseException) -> str | None:
     """The pickle of an exception as its own ``__reduce__`` has it, or of its parts, or of their texts; else None."""
-    for dumps in (pickling.dumps, _dump_parts, _dump_texts):
+    for dumps in (_dump, _dump_parts, _dump_texts):
         try:
             data = dumps(error)
-            if len(data) <= WARN_BYTES and _bears_use(pickle.loads(data), error):  # noqa: S301 (made just above)
+            if _bears_use(pickle.loads(data), error):  # noqa: S301 (made just above)
                 return base64.b64encode(data).decode()
         except BaseException:  # noqa: BLE001, S112 (the next way may do)
             continue
@@ -179,6 +178,10 @@ def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
     return True
 
 
+def _dump(error: BaseException) -> bytes:
+    return pickling.dumps(error, _file())
+
+
 def _dump_parts(error: BaseException) -> bytes:
     return _dumped(_PartsPickler, error)
 
@@ -188,9 +191,13 @@ def _dump_texts(error: BaseException) -> bytes:
 
 
 def _dumped(pickler: type[_PartsPickler], error: BaseException) -> bytes:
-    file = io.BytesIO()
+    file = _file()
     pickler(file).dump(error)
     return file.getvalue()
+
+
+def _file() -> pickling.Bounded:
+    return pickling.Bounded("the exception", WARN_BYTES)
 
 
 class _PartsPickler(pickling.PlainPickler):

@@ -116,19 +116,19 @@ class Cache:
     @functools.cached_property
     def _setup(self) -> bytes:
         """The initializer as it is at first, or it would run anew in each runner whenever its globals change here."""
-        return (
-            b"" if self._initializer is None else _dump((self._initializer, self._initargs), name_of(self._initializer))
-        )
+        return b"" if self._initializer is None else self._dump((self._initializer, self._initargs), self._initializer)
 
     def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Watched]]:
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable")
-        name, identity = name_of(fn), Identity(fn)
+        name, by_name = name_of(fn), self._initializer is None and importable(fn)
+        pickled = b"" if by_name else self._dump(fn, fn)  # first: what is too large isn't to be looked through
+        identity = Identity(fn)
         imported = [i for i in starmap(_imported, identity.imported.items()) if i.code]  # C has none
-        if self._initializer is None and importable(fn):
+        if by_name:
             kind, body = IMPORT, _import_body(f"{fn.__module__}:{fn.__qualname__}", imported)
         else:
-            parts = (_dump(fn, name), self._setup, *([list(map(tuple, imported))] if imported else ()))
+            parts = (pickled, self._setup, *([list(map(tuple, imported))] if imported else ()))
             kind, body = PICKLE, pickle.dumps(parts, protocol=5)
         self._refuse_more(name, len(body))
         function = Function(
@@ -146,10 +146,24 @@ class Cache:
         )
         return recoded(function, kind), identity.watched
 
+    def _dump(self, value: object, fn: Any) -> bytes:
+        """The pickle of what ``fn`` is, and belongs to it."""
+        file = pickling.Bounded(self._whole(name_of(fn)), self._max_payload)
+        try:
+            return pickling.dumps(value, file)
+        except PayloadTooLargeError:
+            raise
+        except Exception as error:
+            raise EncodingError(f"the function {name_of(fn)}", error, blame.culprit(value)) from error
+
     def _refuse_more(self, name: str, size: int) -> None:
         if size > self._max_payload:
-            what = f"the function {name}, with what it names" + " and its initializer" * (self._initializer is not None)
-            raise PayloadTooLargeError(f"{what},", size, self._max_payload)
+            raise PayloadTooLargeError(self._whole(name), size, self._max_payload)
+
+    def _whole(self, name: str) -> str:
+        return (
+            f"the function {name}, with what it names" + " and its initializer" * (self._initializer is not None) + ","
+        )
 
 
 def _imported(name: str, fn: Any) -> Imported:
@@ -226,13 +240,6 @@ def _is_named(fn: Any) -> bool:
 
 def _import_body(name: str, imported: list[Imported]) -> bytes:
     return "\n".join([name, *(f"{code.hex()} {whole.hex()}" for _, code, whole in imported)]).encode()
-
-
-def _dump(value: object, name: str) -> bytes:
-    try:
-        return pickling.dumps(value)
-    except Exception as error:
-        raise EncodingError(f"the function {name}", error, blame.culprit(value)) from error
 
 
 # Loading

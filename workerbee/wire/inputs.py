@@ -20,15 +20,12 @@ def check_input(input_data: object) -> str:
     """
     if not isinstance(input_data, dict):
         raise InputDataError("input_data", "input_data", f"is a {type(input_data).__name__}, and must be a dict")
-    text = _checked(input_data, "input_data")
-    if len(text) > codec.MAX_BYTES:
-        raise PayloadTooLargeError("input_data", len(text), codec.MAX_BYTES)
-    return text
+    return _checked(input_data, "input_data", codec.MAX_BYTES)
 
 
-def check_output(value: object) -> str:
-    """JSON text of a job's result. Raises InputDataError with the path."""
-    return _checked(value, "the result")
+def check_output(value: object, most: int = codec.MAX_BYTES) -> str:
+    """JSON text of a job's result. Raises InputDataError with the path, or PayloadTooLargeError."""
+    return _checked(value, "the result", most)
 
 
 def id_identity(text: str) -> bytes | None:
@@ -37,13 +34,18 @@ def id_identity(text: str) -> bytes | None:
     return codec.to_sorted_json(data["id"]).encode() if "id" in data else None
 
 
-def _checked(value: object, what: str) -> str:
-    if not codec.is_plain(value):
-        _find_fault(value, what, what, codec.DEPTH, set())
+def _checked(value: object, what: str, most: int) -> str:
+    seen: set[int] = set()
+    if codec.is_plain(value, seen=seen):
+        return codec.json_of(value, what, most, seen).decode()
+    _find_fault(value, what, what, codec.DEPTH, set())
     try:
-        return codec.to_json(value)
+        text = codec.to_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputDataError(what, what, f"can't be encoded: {error}") from error
+    if len(text) > most:
+        raise PayloadTooLargeError(what, len(text), most)
+    return text
 
 
 def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int]) -> None:
