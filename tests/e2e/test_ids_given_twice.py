@@ -14,7 +14,7 @@ from workerbee import JobSet, WorkerbeeExecutor
 
 
 def set_back(database: Database, jobset_id: str, to: int) -> None:
-    database.execute('UPDATE workerbee."jobset$" SET next_job = %s WHERE id = %s RETURNING number', to, jobset_id)
+    database.execute('UPDATE workerbee."jobset$" SET next_id = %s WHERE id = %s RETURNING number', to, jobset_id)
 
 
 @pytest.fixture

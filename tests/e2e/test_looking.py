@@ -171,8 +171,8 @@ def test_the_schema_is_shown_and_installed(database: Database) -> None:
     assert say(database, "schema", "show").exit_code == 1
     text = click.testing.CliRunner().invoke(main, ["schema", "sql"]).stdout
     assert 'CREATE TABLE workerbee."batch$"' in text
-    assert "version 1 is here" in say(database, "schema", "install").stdout
-    assert documents(say(database, "schema", "show", "--json"))[0]["present"] == 1
+    assert "version 2 is here" in say(database, "schema", "install").stdout
+    assert documents(say(database, "schema", "show", "--json"))[0]["present"] == 2
     assert "already" in say(database, "schema", "install").stdout
 
 

@@ -16,7 +16,8 @@ from workerbee.wire.job import Batch, EndKind, Jobset, NewJob, Options, Outcome
 ANY = Scope()
 #: What a test's bees take for a lease when they judge others: the server must have run for two of them.
 LEASE = 0.02
-SHARED = {name: sql.Identifier("workerbee", f"{name}$") for name in ("jobset", "batch", "bee", "counter", "version")}
+TABLES = ("jobset", "batch", "bee", "counter", "version", "departed", "service", "history", "tail")
+SHARED = {name: sql.Identifier("workerbee", f"{name}$") for name in TABLES}
 
 
 class Bee(BeeStore):

@@ -25,6 +25,10 @@ ORIGINS = [
     "time_last_completed",
     "job_duration",
     "status",
+    "function",
+    "host",
+    "bee",
+    "error",
 ]
 
 
@@ -141,13 +145,13 @@ def test_what_remains(hive: Hive) -> None:
     """Whether there are batches, held ones among them, of which functions, and whether there ever was a job."""
     remaining = lambda: tuple(hive.catalogue.remaining(hive.jobset.number))  # noqa: E731
     bee = hive.bee()
-    assert remaining() == (False, False, None, False)
+    assert remaining() == (False, False, None, False, None)
     hive.add(1, function=4)
-    assert remaining() == (True, False, [4], True)
+    assert remaining() == (True, False, [4], True, None)
     batch = bee.take()
-    assert remaining() == (True, True, None, True)
+    assert remaining() == (True, True, None, True, None)
     bee.succeed(batch)
-    assert remaining() == (False, False, None, True)
+    assert remaining() == (False, False, None, True, None)
 
 
 def test_bees_are_counted_and_forgotten(hive: Hive, line: Connection) -> None:

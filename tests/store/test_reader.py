@@ -8,8 +8,9 @@ import psycopg2
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import Bee, Hive
+from tests.store.hive import ANY, Bee, Hive
 from workerbee.store import Connection, JobsetReader, Limits, Reader
+from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import EndKind, Options, Outcome
 
 ONCE = Limits(1, 0.0, 0.0)
@@ -21,7 +22,8 @@ def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
     assert batch.jobs[0].id == job
     record = f'{{"type": "ValueError", "message": "{message}", "traceback": "  File a.py, line 1", "pickle": "x"}}'
     outcome = Outcome(job, batch.run, EndKind.ERROR, "error", record.encode(), None, 0.25)
-    assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}') == "failed"
+    cause = cause_of_record(record).digest
+    assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}', cause) == "failed"
 
 
 @pytest.fixture
@@ -76,9 +78,13 @@ def test_jobs_are_found_by_their_status(varied: Hive, status: str) -> None:
 def test_a_retried_failure_is_no_failure_any_more(varied: Hive) -> None:
     """The latest run counts, in lists and among the failures."""
     reader = JobsetReader(varied.connection, varied.jobset)
-    assert [failure.message for failure in reader.failures(10)] == ["no luck"]
+    [cause] = reader.causes()
+    assert (cause.n, cause.cause.message, cause.hosts, cause.is_all) == (1, "no luck", ["host-a"], True)
+    assert cause.digest is not None
+    assert list(reader.failed_of(cause.digest)) == [2]
     varied.client.reopen([(2, 1)], Options())
-    assert list(reader.failures(10)) == []
+    assert reader.causes() == []
+    assert list(reader.failed_of(cause.digest)) == []
     assert reader.jobs(status="failed") == []
     assert [(job.run, job.status) for job in reader.jobs_of([2, 99])] == [(2, "waiting")]
 
@@ -109,13 +115,23 @@ def test_bees_are_alive_or_silent(varied: Hive) -> None:
     assert rows[1].silent_for >= 2
 
 
-def test_long_pages_of_failures_are_read_in_turns(hive: Hive) -> None:
-    """Newest jobs first, no more than asked for."""
+def test_failures_are_grouped_by_their_cause(hive: Hive) -> None:
+    """The most frequent first; a job that failed twice counts once, by its latest run."""
     bee = hive.bee()
-    for job in hive.add(3):
-        fail_for_good(bee, job, f"number {job}")
+    bee.note_host()
+    for job, message in zip(hive.add(4), ("unlucky 1", "no disk", "unlucky 3", "unlucky 4"), strict=True):
+        fail_for_good(bee, job, message)
     reader = JobsetReader(hive.connection, hive.jobset)
-    assert [failure.job for failure in reader.failures(2)] == [3, 2]
+    causes = reader.causes()
+    told = [(cause.cause.message, cause.n, cause.example) for cause in causes]
+    assert told == [("unlucky #", 3, 4), ("no disk", 1, 2)]
+    assert causes[0].hosts == ["a"]
+    hive.client.reopen([(4, 1)], Options())
+    [batch] = bee.claim(1, 1, ANY)
+    record = b'{"type": "KeyError", "message": "x"}'
+    outcome = Outcome(4, 2, EndKind.ERROR, "error", record, None, 0.1)
+    bee.fail(batch, outcome, ONCE, "{}", cause_of_record(record).digest)
+    assert [(cause.cause.message, cause.n) for cause in reader.causes()] == [("unlucky #", 2), ("x", 1), ("no disk", 1)]
 
 
 @pytest.fixture
@@ -138,7 +154,7 @@ def test_select_is_all_the_right_it_takes(observer: Connection, varied: Hive) ->
     [row] = Reader(observer).jobsets(jobset_id=varied.jobset.id)
     reader = JobsetReader(observer, row.jobset)
     assert len(reader.jobs()) == 6
-    assert list(reader.failures(5))
+    assert reader.causes()
     assert reader.begun_jobs()
     assert reader.life(2)
     assert reader.recent_durations() is not None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workerbee.causes import Cause, cause_of, grouped
-from workerbee.store import FailureRow
+from workerbee.wire.causes import Cause, cause_of, cause_of_record
 
 TRACE = """Traceback (most recent call last):
   File "/home/ada/study/model.py", line 7, in fit
@@ -14,10 +13,6 @@ TRACE = """Traceback (most recent call last):
     raise ValueError(x)
 ValueError: 3
 """
-
-
-def failure(job: int, message: str, *, kind: str = "ValueError", trace: str = TRACE, at: float = 0.0) -> FailureRow:
-    return FailureRow(job, "model:fit", kind, message, trace, at)
 
 
 @pytest.mark.parametrize(
@@ -35,27 +30,25 @@ def failure(job: int, message: str, *, kind: str = "ValueError", trace: str = TR
 )
 def test_what_varies_is_folded(message: str, folded: str) -> None:
     """Numbers, addresses and UUIDs of a message's first line."""
-    assert cause_of(failure(1, message)) == Cause("ValueError", folded, "solver.py:12 in step")
+    assert cause_of("ValueError", message, TRACE) == Cause("ValueError", folded, "solver.py:12 in step")
 
 
 @pytest.mark.parametrize("trace", ["", "no frames here", '  File "cut off'])
 def test_a_record_without_frames_has_a_cause_too(trace: str) -> None:
     """Its type and message are enough."""
-    assert cause_of(failure(1, "x", trace=trace)).frame == ""
-
-
-def test_groups_come_by_their_size() -> None:
-    """Each with its jobs, its functions, and when it was seen first and last."""
-    failures = [
-        failure(9, "rare", kind="KeyError", at=5.0),
-        failure(8, "unlucky 8", at=4.0),
-        failure(7, "unlucky 7", at=6.0),
-    ]
-    often, rare = grouped(failures)
-    assert (often.jobs, often.functions, often.first_at, often.last_at) == ([8, 7], ["model:fit"], 4.0, 6.0)
-    assert rare.cause.type == "KeyError"
+    assert cause_of("ValueError", "x", trace).frame == ""
 
 
 def test_another_place_is_another_cause() -> None:
     """The same message from another line isn't the same mistake."""
-    assert len(grouped([failure(1, "x"), failure(2, "x", trace=TRACE.replace("line 12", "line 13"))])) == 2
+    here, there = (cause_of("E", "x", trace) for trace in (TRACE, TRACE.replace("line 12", "line 13")))
+    assert here.digest != there.digest
+    assert here.digest == cause_of("E", "x", TRACE.replace("/home/ada", "/srv")).digest
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "null", '{"type": 3}', '{"message": ["\\ud800"]}', b"\xff", "[" * 100_000]
+)
+def test_whatever_a_record_is_it_has_a_cause(record: str | bytes) -> None:
+    """It may have been written by anybody."""
+    assert len(cause_of_record(record).digest) == 8

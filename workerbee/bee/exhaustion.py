@@ -35,6 +35,7 @@ class Exhaustion:
         self._presence = presence
         self._tally = tally
         self._wait_until = now + orders.wait
+        self._is_paused = False
         self._tell = tell
         self._log = log
 
@@ -46,6 +47,7 @@ class Exhaustion:
         remaining = self._catalogue.remaining(number)
         if not remaining.any_batch:
             return self._without_batches(number, now, was_ever_added=remaining.ever_added)
+        self._say_if_paused(remaining.paused)
         served = self._holdings.served[number]
         waiting = set(remaining.functions or ())
         runnable = waiting.difference(served.scope.refused)
@@ -54,6 +56,12 @@ class Exhaustion:
         if self._orders.only_functionless or not waiting or remaining.any_held or runnable:
             return None
         return self._left_to_others(served, sorted(waiting))
+
+    def _say_if_paused(self, paused: str | None) -> None:
+        """Say, once each time, why nothing is to be had."""
+        if paused is not None and not self._is_paused:
+            self._log.warning("%s is paused by %s; waiting until it is resumed", self._orders.jobset_id, paused)
+        self._is_paused = paused is not None
 
     def _without_batches(self, number: int, now: float, *, was_ever_added: bool) -> Status | None:
         if was_ever_added:

@@ -60,13 +60,14 @@ class Presence:
         rests: Callable[[], bool],
         on_given_up: Callable[[], None],
         max_pause: float,
+        lifetime: float | None = None,
     ) -> None:
         """``on_given_up`` is called after others took this bee for dead; no retry waits longer than ``max_pause``."""
         self._catalogue = catalogue
         self.incarnation = incarnation
         self.host = resources.host()
         self._log = log
-        self._n_runners = n_runners
+        self._n_runners, self._lifetime = n_runners, lifetime
         self._holds, self._rests, self._on_given_up = holds, rests, on_given_up
         self._max_pause = max_pause
         self._known: BeeFacts | None = None
@@ -97,14 +98,21 @@ class Presence:
     def arrive(self, jobset: int | None) -> None:
         """Be there from now on, for the jobset of this number, or for all."""
         self._known = BeeFacts(
-            self.incarnation, jobset, self.host, os.getpid(), platform.python_version(), self._n_runners
+            self.incarnation,
+            jobset,
+            self.host,
+            os.getpid(),
+            platform.python_version(),
+            self._n_runners,
+            cpus=resources.cores(),
+            lifetime=self._lifetime,
         )
         self.beat()
         self._generation = self._catalogue.connection.generation  # nothing was claimed over earlier connections
 
-    def leave(self) -> None:
-        """Be there no more."""
-        self._catalogue.leave(self.incarnation)
+    def leave(self, words: str) -> None:
+        """Be there no more; these last words are kept for a while."""
+        self._catalogue.leave(self.incarnation, words)
 
     # Heartbeats
 

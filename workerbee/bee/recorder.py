@@ -11,6 +11,7 @@ from workerbee.bee.holdings import Holdings, Served, held_of
 from workerbee.bee.judge import Judge
 from workerbee.bee.tasks import End
 from workerbee.store import Catalogue, Pace, is_unstorable, results_hint
+from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import READABLE, EndKind, Outcome
 
 #: Characters of a message and of an input in the log.
@@ -125,7 +126,8 @@ class Recorder:
             if end.kind is not EndKind.STOPPED and job.id in held.open:
                 outcome, limits = self._judge.charge(end)
                 summary = _summary(outcome.data)
-                verdict = served.store.fail(held.batch, outcome, limits, summary)
+                cause = cause_of_record(outcome.data).digest
+                verdict = served.store.fail(held.batch, outcome, limits, summary, cause)
                 self.tally.note(failed=verdict == "failed", seconds=end.duration)
                 said = _said(end, json.loads(summary))
                 self._log.log(self._level, "job %d of %s: %s (%s)", job.id, served.jobset.name, said, verdict)

@@ -42,6 +42,12 @@ from workerbee.wire.job import EndKind
 LONGEST_PAUSE_SECONDS = 300.0
 #: Seconds until a hint that had to wait may be sent, and until more of a batch may be started.
 HINT_SECONDS, START_SECONDS = 0.02, 0.05
+#: What a bee that ends in order says of it to those who look later.
+LAST_WORDS = {
+    Status.OK: "nothing was left to do, or it was stopped",
+    Status.CANT_GO_ON: "it couldn't go on",
+    Status.TIME_IS_UP: "its time was up, or its number of jobs done",
+}
 #: Where hints of work are heard.
 WORK = "workerbee$work"
 
@@ -84,6 +90,7 @@ class Supervisor:
             rests=lambda: self._damper.resting,
             on_given_up=lambda: self._holdings.come_back(),  # noqa: PLW0108 (they aren't there yet)
             max_pause=max(LONGEST_PAUSE_SECONDS, orders.max_failure_sleep),
+            lifetime=orders.lifetime,
         )
         limits = Limits(orders.max_n_retry_attempts, 1.0, orders.max_failure_sleep)
         judge = Judge(bee=name, host=resources.host(), limits=limits)
@@ -321,5 +328,6 @@ class Supervisor:
         for served in self._holdings.each_served():
             with self._holdings.guard(served.jobset.number):
                 served.store.release_unknown(())
-        self._presence.leave()
+        words = LAST_WORDS.get(self._departure.status(reason, time.monotonic()), reason.name)
+        self._presence.leave(f"{words}; {self._recorder.tally}")
         raise Leaving(reason)

@@ -13,6 +13,9 @@ from workerbee.cli.database import dsn_option, found, reading
 if TYPE_CHECKING:
     from workerbee.store import JobRow, JobsetReader
 
+#: Digits at the most of a group's place in the list; what is longer is the beginning of its name.
+PLACE = 3
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -33,7 +36,7 @@ def _make_sure(what: str, *, yes: bool) -> None:
 @click.command()
 @click.argument("jobset_id", metavar="JOBSET")
 @click.argument("ids", nargs=-1, type=click.IntRange(1), metavar="[ID]…")
-@click.option("--group", type=click.IntRange(1), help="Only the failures of this group of 'workerbee failures'.")
+@click.option("--group", metavar="GROUP", help="Only the failures of this group of 'workerbee failures'.")
 @click.option("--cancelled", is_flag=True, help="Also, or with no failures only, what was cancelled.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 @yes_option
@@ -41,7 +44,7 @@ def _make_sure(what: str, *, yes: bool) -> None:
 def retry(
     jobset_id: str,
     ids: tuple[int, ...],
-    group: int | None,
+    group: str | None,
     dsn: str | None,
     *,
     cancelled: bool,
@@ -69,17 +72,25 @@ def retry(
     click.echo(f"{n:,} jobs of {jobset_id} wait to be run once more")
 
 
-def _chosen(reader: JobsetReader, ids: tuple[int, ...], group: int | None, wanted: set[str]) -> list[JobRow]:
-    from workerbee.causes import MOST, grouped  # noqa: PLC0415 (loads the driver)
-
+def _chosen(reader: JobsetReader, ids: tuple[int, ...], group: str | None, wanted: set[str]) -> list[JobRow]:
     if ids:
         return reader.jobs_of(list(ids))
     if group is not None:
-        groups = grouped(reader.failures(MOST))
-        if group > len(groups):
-            raise click.UsageError(f"there are {len(groups)} groups of failures now")
-        return reader.jobs_of(groups[group - 1].jobs)
+        return reader.jobs_of(list(reader.failed_of(_cause_called(reader, group))))
     return [job for status in sorted(wanted) for job in reader.all_jobs(status)]
+
+
+def _cause_called(reader: JobsetReader, group: str) -> bytes:
+    """The cause that is called so, by the first digits of its digest or, in up to three digits, by its place."""
+    causes = [row.digest for row in reader.causes() if row.digest is not None]
+    if group.isdecimal() and len(group) <= PLACE:
+        called = causes[int(group) - 1 : int(group)] if int(group) else []
+    else:
+        called = [digest for digest in causes if digest.hex().startswith(group.lower())]
+    if len(called) != 1:
+        what = "several are called" if called else "none of them is"
+        raise click.UsageError(f"there are {len(causes)} groups of failures now, and {what} {group!r}")
+    return called[0]
 
 
 @click.command()

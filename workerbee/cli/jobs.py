@@ -11,9 +11,10 @@ from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option, local, moment, shortened
 
 if TYPE_CHECKING:
-    from workerbee.causes import Group
-    from workerbee.store import Event, JobRow
+    from workerbee.store import CauseRow, Event, JobRow
 
+#: Hexadecimal digits by which a group of failures is called.
+GROUP_NAME = 8
 STATUSES = ("waiting", "retrying", "running", "completed", "failed", "cancelled")
 
 
@@ -117,35 +118,33 @@ def failures(jobset_id: str, dsn: str | None, *, as_json: bool) -> None:
 
     Messages of one cause may differ in numbers, which are shown as #. Failures that were retried don't count.
     """
-    from workerbee.causes import MOST, grouped  # noqa: PLC0415 (loads the driver)
-
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        groups = grouped(jobset.failures(MOST))
+        rows = jobset.causes()
     if as_json:
-        terminal.lines(_group(n, group) for n, group in enumerate(groups, 1))
+        terminal.lines(_group(n, row) for n, row in enumerate(rows, 1))
         return
-    if not groups:
+    if not rows:
         click.echo(f"nothing in {jobset_id} has failed that wasn't retried", err=True)
         return
     terminal.table(
         ("GROUP", "JOBS", "ERROR", "WHERE", "FUNCTION", "LAST SEEN", "FOR EXAMPLE"),
         (
             (
-                n,
-                f"{len(group.jobs):,}",
-                shortened(f"{group.cause.type}: {group.cause.message}", 100),
-                group.cause.frame,
-                ", ".join(group.functions),
-                local(group.last_at),
-                f"job {group.jobs[0]}",
+                _named(row.digest),
+                f"{row.n:,}",
+                shortened(f"{row.cause.type}: {row.cause.message}", 100),
+                row.cause.frame,
+                ", ".join(row.functions),
+                local(row.last_at),
+                f"job {row.example}",
             )
-            for n, group in enumerate(groups, 1)
+            for row in rows
         ),
-        right=(0, 1),
+        right=[1],
     )
-    if sum(len(group.jobs) for group in groups) == MOST:
-        click.echo(f"only the newest {MOST:,} failures were looked at", err=True)
+    if not rows[0].is_all:
+        click.echo(f"only the newest {sum(row.n for row in rows):,} failures were looked at", err=True)
 
 
 def _shown(codec: str, text: str | None) -> str:
@@ -187,15 +186,22 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
-def _group(n: int, group: Group) -> dict[str, Any]:
+def _named(digest: bytes | None) -> str:
+    """What a group of failures is called: enough of its cause's digest to tell it from others."""
+    return "" if digest is None else digest.hex()[:GROUP_NAME]
+
+
+def _group(n: int, row: CauseRow) -> dict[str, Any]:
     return {
         "group": n,
-        "jobs": len(group.jobs),
-        "type": group.cause.type,
-        "message": group.cause.message,
-        "frame": group.cause.frame,
-        "functions": group.functions,
-        "first": moment(group.first_at),
-        "last": moment(group.last_at),
-        "example": group.jobs[0],
+        "cause": row.digest and row.digest.hex(),
+        "jobs": row.n,
+        "type": row.cause.type,
+        "message": row.cause.message,
+        "frame": row.cause.frame,
+        "functions": row.functions,
+        "hosts": row.hosts,
+        "first": moment(row.first_at),
+        "last": moment(row.last_at),
+        "example": row.example,
     }

@@ -101,18 +101,16 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
 
 def _show_causes(reader: JobsetReader) -> None:
     """The most frequent causes of the last failures."""
-    from workerbee.causes import grouped  # noqa: PLC0415 (loads the driver)
-
     terminal.table(
         ("FAILED", "ERROR", "WHERE", "FOR EXAMPLE"),
         (
             (
-                len(group.jobs),
-                terminal.shortened(f"{group.cause.type}: {group.cause.message}", 80),
-                group.cause.frame,
-                f"job {group.jobs[0]}",
+                row.n,
+                terminal.shortened(f"{row.cause.type}: {row.cause.message}", 80),
+                row.cause.frame,
+                f"job {row.example}",
             )
-            for group in grouped(reader.failures(1000))[:GROUPS]
+            for row in reader.causes(GROUPS)
         ),
         right=[0],
     )

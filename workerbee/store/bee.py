@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from workerbee.store.connection import Connection, Row
 from workerbee.store.front import WHOLE, Front, Position
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
+from workerbee.store.tables import storable
 from workerbee.store.writer import Writer
 from workerbee.wire.job import READABLE, Batch, Function, Job, Jobset, Outcome
 
@@ -69,7 +69,7 @@ class BeeStore:
         self.jobset = jobset
         self._bee = str(incarnation)
         self._writer = Writer(incarnation)
-        self._host = host
+        self._host = storable(host)
         self._is_noted = False  # the host, in the jobset
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
@@ -213,17 +213,17 @@ class BeeStore:
             self._count("late", host=self._host, **runs)
 
     def note_host(self) -> None:
-        """Keep in the jobset where this bee's results come from: the bee's own row goes with it."""
-        self._run("note_host", data=self._host.encode(errors="replace"))
+        """Keep where this bee's results come from: the bee's own row goes with it."""
+        self._run("note_host", host=self._host)
         self._is_noted = True
 
     def refuse(self, function: int, reason: str) -> None:
         """Say in the jobset why this bee can't run a function, for the clients that wait."""
-        self._run("refuse", function=function, data=json.dumps({"host": self._host, "reason": reason}).encode())
+        self._run("refuse", function=function, host=self._host, reason=storable(reason))
 
     def doubt(self, function: int) -> None:
         """Say in the jobset that all that this bee has tried last of a function has failed."""
-        self._run("doubt", function=function)
+        self._run("doubt", function=function, host=self._host)
 
     def trust(self, function: int) -> None:
         """Take that back."""
@@ -233,8 +233,8 @@ class BeeStore:
         """How many other bees that serve this jobset are alive and have neither refused nor doubted the function."""
         return int(self._run("able_bees", function=function)[0][0])
 
-    def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str) -> str:
-        """Record a failed attempt.
+    def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str, cause: bytes | None = None) -> str:
+        """Record a failed attempt: its ``error`` in short, and the digest of its ``cause``.
 
         Returns ``retried``, ``failed`` (the run has ended), ``noted`` (another copy runs, or the run had
         ended before) or ``ignored`` (this bee no longer holds the job).
@@ -248,6 +248,7 @@ class BeeStore:
             "kind": outcome.kind,
             "host": self._host,
             "error": error,
+            "cause": cause,
             "codec": codec,
             "output": data.decode() if readable else None,
             "payload": None if readable else data,

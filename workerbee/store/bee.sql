@@ -12,7 +12,7 @@
 -- all that was claimed since stays in the indexes before that position, and would be passed over by every claim.
 WITH allowed AS MATERIALIZED (
     SELECT clock_timestamp() AS began FROM workerbee."jobset$"
-     WHERE number = {number} AND dropped_at IS NULL
+     WHERE number = {number} AND dropped_at IS NULL AND paused_at IS NULL
        AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
        AND {here}
 ), level AS MATERIALIZED (
@@ -152,28 +152,33 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
   FROM (SELECT count(*) AS n FROM stored) s;
 
 -- name: note_host
--- A part of job 0, which no job is, named by the bee.
-INSERT INTO {part} (job, run, token, seq, data) VALUES (0, 0, %(bee)s, 0, %(data)s) ON CONFLICT DO NOTHING;
+-- Where a bee's results come from: its own row goes with it.
+INSERT INTO workerbee."service$" (jobset, bee, host) SELECT {number}, %(bee)s, %(host)s WHERE {here}
+ON CONFLICT DO NOTHING;
 
 -- name: refuse
--- Why this bee can't run a function, for the clients that wait: as its host is kept, but by function.
-INSERT INTO {part} (job, run, token, seq, data) SELECT 0, 1, %(bee)s, %(function)s, %(data)s WHERE {here}
-ON CONFLICT DO NOTHING;
+-- Why this bee can't run a function, for the clients that wait.
+INSERT INTO workerbee."service$" AS s (jobset, bee, host, refuses)
+SELECT {number}, %(bee)s, %(host)s, jsonb_build_object(%(function)s::integer, %(reason)s::text) WHERE {here}
+ON CONFLICT (jobset, bee) DO UPDATE SET refuses = excluded.refuses || s.refuses;
 
 -- name: doubt
--- All that this bee has tried last of a function has failed; kept as a refusal is.
-INSERT INTO {part} (job, run, token, seq, data) SELECT 0, 2, %(bee)s, %(function)s, '' WHERE {here}
-ON CONFLICT DO NOTHING;
+-- All that this bee has tried last of a function has failed.
+INSERT INTO workerbee."service$" AS s (jobset, bee, host, doubts)
+SELECT {number}, %(bee)s, %(host)s, ARRAY[%(function)s::integer] WHERE {here}
+ON CONFLICT (jobset, bee) DO UPDATE SET doubts = array_remove(s.doubts, %(function)s::integer) || excluded.doubts;
 
 -- name: trust
-DELETE FROM {part} WHERE job = 0 AND run = 2 AND token = %(bee)s AND seq = %(function)s AND {here};
+UPDATE workerbee."service$" SET doubts = array_remove(doubts, %(function)s::integer)
+ WHERE jobset = {number} AND bee = %(bee)s AND {here};
 
 -- name: able_bees
 -- Could others do what this bee fails at? Not those that refuse it, or fail at it themselves.
 SELECT count(*) FROM workerbee."bee$" b
  WHERE b.incarnation <> %(bee)s AND b.lease_until > now() AND (b.jobset IS NULL OR b.jobset = {number})
-   AND NOT EXISTS (SELECT FROM {part} p
-                    WHERE p.job = 0 AND p.run IN (1, 2) AND p.token = b.incarnation AND p.seq = %(function)s);
+   AND NOT EXISTS (SELECT FROM workerbee."service$" s
+                    WHERE s.jobset = {number} AND s.bee = b.incarnation
+                      AND (s.refuses ? %(function)s::integer::text OR %(function)s::integer = ANY (s.doubts)));
 
 -- name: late
 -- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
@@ -220,8 +225,8 @@ WITH members AS MATERIALIZED (
                           WHERE b.incarnation = f.bee AND b.lease_until > now()) AS live
       FROM family f, open h WHERE f.id <> h.id AND f.run = h.run
 ), noted AS (
-    INSERT INTO {attempt} (job, run, kind, bee, host, alone, error)
-    SELECT %(job)s, run, %(kind)s, %(bee)s, %(host)s, %(kind)s = 'lost', %(error)s FROM open
+    INSERT INTO {attempt} (job, run, kind, bee, host, alone, error, cause)
+    SELECT %(job)s, run, %(kind)s, %(bee)s, %(host)s, %(kind)s = 'lost', %(error)s, %(cause)s::bytea FROM open
 ), charge AS (
     SELECT 1 + count(*) AS n FROM {attempt} a, open h
      WHERE a.job = %(job)s AND a.run = h.run AND a.kind = %(kind)s
@@ -241,8 +246,8 @@ WITH members AS MATERIALIZED (
       FROM verdict WHERE NOT final AND NOT raced
     RETURNING id
 ), ended AS (
-    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration)
-    SELECT %(job)s, run, 'failed', %(codec)s, %(output)s, %(payload)s, %(mac)s, %(bee)s, %(duration)s
+    INSERT INTO {outcome} (job, run, status, codec, output, payload, mac, bee, duration, cause)
+    SELECT %(job)s, run, 'failed', %(codec)s, %(output)s, %(payload)s, %(mac)s, %(bee)s, %(duration)s, %(cause)s::bytea
       FROM verdict WHERE final AND NOT raced
     ON CONFLICT DO NOTHING RETURNING job
 ), heirs AS (
@@ -490,7 +495,7 @@ WITH pace AS MATERIALIZED (
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.started > 0 AND h.speculate AND h.copy_of IS NULL AND {here}
        AND h.bee <> %(bee)s AND h.function <> ALL (%(refused)s)
        AND (%(only)s::integer[] IS NULL OR h.function = ANY (%(only)s))
-       AND p.took[3] >= 3
+       AND p.took[3] >= 3 AND EXISTS (SELECT FROM workerbee."jobset$" WHERE number = {number} AND paused_at IS NULL)
        AND now() - h.claimed_at > make_interval(secs =>
                h.started * GREATEST(0.05, 2 * p.took[1], p.took[2]))
      ORDER BY h.claimed_at LIMIT 1 FOR UPDATE OF h SKIP LOCKED

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from psycopg2 import errors, sql
 
-from workerbee.store import queries
+from workerbee._version import __version__
+from workerbee.store import queries, tables
 from workerbee.store.connection import Connection, Row
 from workerbee.wire.job import Jobset
 
 #: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
 OFFERS = 50
+#: Characters of a bee's last words.
+LAST_WORDS = 2000
 
 
 class Counts(NamedTuple):
@@ -28,6 +31,7 @@ class Counts(NamedTuple):
     lost: int
     speculative: int
     late: int
+    revived: int = 0
 
     @property
     def open(self) -> int:
@@ -36,12 +40,16 @@ class Counts(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """Whether a jobset has batches, held ones among them; the functions of what waits; if it ever had a job."""
+    """Whether a jobset has batches, held ones among them; the functions of what waits; if it ever had a job.
+
+    ``paused`` says by whom and why; None: it isn't.
+    """
 
     any_batch: bool
     any_held: bool
     functions: list[int] | None
     ever_added: bool
+    paused: str | None
 
 
 class Maker(NamedTuple):
@@ -53,7 +61,11 @@ class Maker(NamedTuple):
 
 
 class BeeFacts(NamedTuple):
-    """What a bee says of itself with each heartbeat; ``jobset`` None: it serves them all."""
+    """What a bee says of itself with each heartbeat; ``jobset`` None: it serves them all.
+
+    ``lifetime`` is in seconds from its start (None: no end); ``launch`` says what it was started with, as the ``place``
+    of many.
+    """
 
     incarnation: UUID
     jobset: int | None
@@ -61,6 +73,11 @@ class BeeFacts(NamedTuple):
     pid: int
     python: str
     runners: int
+    version: str = __version__
+    cpus: int | None = None
+    launch: str | None = None
+    place: int | None = None
+    lifetime: float | None = None
 
 
 class Pulse(NamedTuple):
@@ -106,16 +123,13 @@ class Catalogue:
             "key": key,
             "speculate": speculate,
             "client": client and str(client),
+            "layout": tables.LAYOUT,
         }
-        run = self.connection.run
         with self.connection.transaction():
             created = self._run("create_jobset", **facts)
             if created:
                 number = created[0][0]
-                make = queries.bind("jobset.sql", number, jobset_id, uuid)
-                run(make["make_tables"])
-                run("SET LOCAL lock_timeout = '1s'")
-                run(make["make_view"])
+                tables.make(self.connection, number, jobset_id, uuid)
                 if maker is not None:
                     self._note_maker(uuid, number, maker, None)
         if created:
@@ -132,7 +146,7 @@ class Catalogue:
         return any(self._note_maker(UUID(uuid), number, maker, before) for number, uuid, before in rows)
 
     def _note_maker(self, uuid: UUID, number: int, maker: Maker, before: str | None) -> bool:
-        facts = maker._asdict() | {"uuid": str(uuid), "number": number, "before": before}
+        facts = {"host": maker.host, "pid": maker.pid, "uuid": str(uuid), "number": number, "before": before}
         return bool(self._run("note_maker", **facts, backend=self.connection.backend))
 
     def find_jobset(self, jobset_id: str) -> Jobset | None:
@@ -167,6 +181,16 @@ class Catalogue:
         """Say that the temporary jobset's client is alive; False if the jobset is gone."""
         return bool(self._run("touch_client", number=jobset.number, uuid=str(jobset.uuid)))
 
+    def pause(self, jobset: Jobset, *, by: str, why: str | None) -> bool:
+        """Have nothing claimed of this jobset; what runs goes on. False if it was paused already, or is gone."""
+        facts = {"by": tables.storable(by), "why": why and tables.storable(why)}
+        rows = self._run("pause", number=jobset.number, uuid=str(jobset.uuid), **facts)
+        return bool(rows and rows[0][0])
+
+    def resume(self, jobset: Jobset) -> bool:
+        """Have the jobset's jobs claimed again, and tell the bees; False if it wasn't paused."""
+        return bool(self._run("resume", number=jobset.number, uuid=str(jobset.uuid)))
+
     def drop_jobset(self, jobset: Jobset) -> bool:
         """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
         self._run("mark_dropped", number=jobset.number, uuid=str(jobset.uuid))
@@ -181,15 +205,11 @@ class Catalogue:
         return sum(self._drop_tables(dropped) for row in self._run("dropped_jobsets") if (dropped := _jobset([row])))
 
     def _drop_tables(self, jobset: Jobset) -> bool:
-        run = self.connection.run
-        tables = queries.identifiers(jobset.number, jobset.id, jobset.uuid)
         try:
             with self.connection.transaction():
-                run("SET LOCAL lock_timeout = '1s'")
+                self.connection.run("SET LOCAL lock_timeout = '1s'")
                 if self._run("hold_jobset", number=jobset.number, uuid=str(jobset.uuid)):  # else another has its number
-                    # CASCADE takes the view along, whatever name it has.
-                    names = (tables[t] for t in ("job", "function", "run", "outcome", "attempt", "part"))
-                    run(sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(sql.SQL(", ").join(names)))
+                    tables.drop(self.connection, jobset.number, jobset.id, jobset.uuid)
                     self._run("forget_jobset", number=jobset.number)
         except queries.LOCKED:
             return False
@@ -202,6 +222,18 @@ class Catalogue:
 
     def counts(self, number: int) -> Counts:
         return Counts(*self._run("counts", number=number)[0])
+
+    def fold_counters(self, number: int, least: int = 20) -> None:
+        """Add up the counters of writers that are gone, if there are at least so many."""
+        self._run("fold_counters", number=number, least=least)
+
+    def note_minute(self, numbers: Iterable[int]) -> list[int]:
+        """Note in the history how far these jobsets are; those of which this was the first to say so in this minute."""
+        return [number for number, _ in self._run("note_minute", numbers=queries.array(numbers))]
+
+    def thin_history(self, number: int) -> None:
+        """Forget minutes of a jobset's history that are of no more use."""
+        self._run("thin_history", number=number)
 
     def remaining(self, number: int) -> Remaining:
         return Remaining(*self._run("remaining", number=number)[0])
@@ -222,8 +254,9 @@ class Catalogue:
         """
         self._run("set_back", step=step, longest=longest)
 
-    def leave(self, incarnation: UUID) -> None:
-        self._run("leave", bee=str(incarnation))
+    def leave(self, incarnation: UUID, words: str = "") -> None:
+        """End in order, with these last ``words`` for those who look later."""
+        self._run("leave", bee=str(incarnation), words=tables.storable(words)[:LAST_WORDS])
 
     def live_bees(self, number: int) -> int:
         """Bees that serve this jobset and were alive half a minute ago."""

@@ -14,7 +14,8 @@ SELECT current_setting('server_version_num')::integer AS version,
               FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
              CROSS JOIN unnest(%(needed)s::text[]) AS p (privilege)
              WHERE s.nspname = 'workerbee' AND NOT has_table_privilege(c.oid, p.privilege)
-               AND (c.relname IN ('batch$', 'bee$') OR c.relname = 'counter$' AND p.privilege <> 'DELETE'
+               AND (c.relname IN ('batch$', 'bee$', 'departed$', 'service$', 'history$', 'tail$')
+                    OR c.relname = 'counter$' AND p.privilege <> 'DELETE'
                     OR c.relname = 'jobset$' AND p.privilege IN ('SELECT', 'UPDATE')
                     OR c.relname = 'version$' AND p.privilege = 'SELECT')
              UNION ALL
@@ -26,10 +27,25 @@ SELECT current_setting('server_version_num')::integer AS version,
 -- name: schema_version
 SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
 
+-- name: outdated_jobsets
+-- Jobsets whose tables a former version has made; not what another user's are, as who owns a table may change it.
+SELECT j.number, j.id, j.uuid FROM workerbee."jobset$" j
+ WHERE j.layout < %(layout)s AND j.dropped_at IS NULL
+   AND pg_has_role((SELECT relowner FROM pg_class
+                     WHERE oid = to_regclass(format('workerbee.%%I', 'job$' || j.number))), 'USAGE')
+ LIMIT 1000;
+
+-- name: hold_outdated
+SELECT number FROM workerbee."jobset$"
+ WHERE number = %(number)s AND uuid = %(uuid)s AND layout < %(layout)s AND dropped_at IS NULL FOR UPDATE;
+
+-- name: is_upgraded
+UPDATE workerbee."jobset$" SET layout = %(layout)s WHERE number = %(number)s;
+
 -- name: create_jobset
 -- ON CONFLICT makes exactly one of many racing processes the creator; the others get no row.
-INSERT INTO workerbee."jobset$" (id, uuid, key, speculate, client, seen_at)
-VALUES (%(id)s, %(uuid)s, %(key)s, %(speculate)s, %(client)s,
+INSERT INTO workerbee."jobset$" (id, uuid, key, speculate, client, layout, seen_at)
+VALUES (%(id)s, %(uuid)s, %(key)s, %(speculate)s, %(client)s, %(layout)s,
         CASE WHEN %(client)s::uuid IS NOT NULL THEN now() END)
 ON CONFLICT (id) WHERE dropped_at IS NULL AND id IS NOT NULL DO NOTHING
 RETURNING number;
@@ -60,6 +76,23 @@ UPDATE workerbee."jobset$" SET seen_at = now()
  WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
 RETURNING set_config('synchronous_commit', 'off', true) IS NOT NULL;
 
+-- name: pause
+-- Nothing is claimed from now on; what runs goes on. Who paused it first is remembered.
+UPDATE workerbee."jobset$"
+   SET paused_at = COALESCE(paused_at, now()), paused_by = CASE WHEN paused_at IS NULL THEN %(by)s ELSE paused_by END,
+       paused_why = CASE WHEN paused_at IS NULL THEN %(why)s ELSE paused_why END
+ WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
+RETURNING paused_at = now(), {durably};
+
+-- name: resume
+WITH paused AS MATERIALIZED (
+    SELECT number FROM workerbee."jobset$"
+     WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL AND paused_at IS NOT NULL FOR UPDATE
+)
+UPDATE workerbee."jobset$" j SET paused_at = NULL, paused_by = NULL, paused_why = NULL
+  FROM paused p WHERE j.number = p.number
+RETURNING pg_notify('workerbee$work', j.number::text), {durably};
+
 -- name: mark_dropped
 UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now())
  WHERE number = %(number)s AND uuid = %(uuid)s;
@@ -71,7 +104,10 @@ SELECT number FROM workerbee."jobset$" WHERE number = %(number)s AND uuid = %(uu
 -- name: forget_jobset
 -- The last step of a drop, in the same transaction as the DROP of its tables.
 WITH batches AS (DELETE FROM workerbee."batch$" WHERE jobset = %(number)s),
-     counters AS (DELETE FROM workerbee."counter$" WHERE jobset = %(number)s)
+     counters AS (DELETE FROM workerbee."counter$" WHERE jobset = %(number)s),
+     services AS (DELETE FROM workerbee."service$" WHERE jobset = %(number)s),
+     minutes AS (DELETE FROM workerbee."history$" WHERE jobset = %(number)s),
+     tails AS (DELETE FROM workerbee."tail$" WHERE jobset = %(number)s)
 DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
 
 -- name: dropped_jobsets
@@ -86,9 +122,9 @@ SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
 -- name: reserve_jobs
 -- Ids are the client's: it takes a block, and says which job gets which. This commit is synchronous,
 -- else a crash could give the same block to two clients.
-UPDATE workerbee."jobset$" SET next_job = next_job + %(n)s
+UPDATE workerbee."jobset$" SET next_id = next_id + %(n)s, added_at = now()
  WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
-RETURNING next_job - %(n)s, {durably};
+RETURNING next_id - %(n)s, {durably};
 
 -- name: beat
 -- A heartbeat. served_since starts anew after a gap, another connection or a step of the clock, because a bee that was
@@ -98,9 +134,10 @@ RETURNING next_job - %(n)s, {durably};
 WITH counted AS (
     SELECT count(*) AS n FROM (SELECT FROM workerbee."bee$" WHERE lease_until > now() LIMIT 100) b
 ), beat AS (
-    INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until,
-                                       backend, backend_start, resting)
-    SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s,
+    INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, version, cpus, launch, place,
+                                       ends_at, lease_until, backend, backend_start, resting)
+    SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s, %(version)s, %(cpus)s, %(launch)s,
+           %(place)s, now() + make_interval(secs => %(lifetime)s),
            now() + make_interval(secs => %(lease)s), %(backend)s,
            -- The view would look at every session.
            (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer)
@@ -147,42 +184,53 @@ UPDATE workerbee."batch$" b
 
 -- name: leave
 -- A bee that ends in order; whatever it still holds is claimable at once.
-DELETE FROM workerbee."bee$" WHERE incarnation = %(bee)s;
+WITH gone AS (DELETE FROM workerbee."bee$" WHERE incarnation = %(bee)s RETURNING *)
+INSERT INTO workerbee."departed$" (incarnation, jobset, host, pid, python, version, runners, cpus, launch, place,
+                                   started_at, left_at, last_words)
+SELECT incarnation, jobset, host, pid, python, version, runners, cpus, launch, place, started_at, now(), %(words)s
+  FROM gone
+ON CONFLICT DO NOTHING;
 
 -- name: vacancy
 -- Whether nothing was ever added to a jobset and who made it is gone: its connection has ended, or behind a pooler it
--- was made a minute ago. Without a row of its maker (see note_maker) it is an hour. Of processes that were started
+-- was made a minute ago. Without a maker (see note_maker) it is an hour. Of processes that were started
 -- together one is the maker, however soon it ends: the others wait ten seconds before they would take its place.
-SELECT j.number, j.uuid, b.xmin::text
-  FROM workerbee."jobset$" j LEFT JOIN workerbee."bee$" b ON b.incarnation = j.uuid
+SELECT j.number, j.uuid, j.maker_at::text
+  FROM workerbee."jobset$" j
  WHERE j.dropped_at IS NULL AND j.id = %(id)s
    AND NOT EXISTS (SELECT FROM workerbee."counter$" c WHERE c.jobset = j.number AND c.added > 0)
-   AND (b.incarnation IS NULL OR (b.host, b.pid) = (%(host)s, %(pid)s)
-        OR b.seen_at < now() - make_interval(secs => LEAST(%(age)s, 10)))
-   AND CASE WHEN b.incarnation IS NULL THEN j.created_at < now() - interval '1 hour'
-            WHEN b.backend IS NULL THEN b.seen_at < now() - interval '1 minute'
+   AND (j.maker_at IS NULL OR (j.maker_host, j.maker_pid) = (%(host)s, %(pid)s)
+        OR j.maker_at < now() - make_interval(secs => LEAST(%(age)s, 10)))
+   AND CASE WHEN j.maker_at IS NULL THEN j.created_at < now() - interval '1 hour'
+            WHEN j.maker_backend IS NULL THEN j.maker_at < now() - interval '1 minute'
             ELSE NOT EXISTS (SELECT FROM pg_stat_activity a
-                              WHERE a.pid = b.backend
+                              WHERE a.pid = j.maker_backend
                                 -- Of other users' sessions only the superuser sees more than the pid.
-                                AND COALESCE(a.backend_start, b.backend_start) = b.backend_start) END;
+                                AND COALESCE(a.backend_start, j.maker_backend_start) = j.maker_backend_start) END;
 
 -- name: note_maker
--- Who is to bring a jobset's first jobs, as a bee that never lives and has no runners, named by the jobset. Of several
--- who find the one before gone, one takes its place.
-INSERT INTO workerbee."bee$" AS b (incarnation, jobset, host, pid, python, runners, lease_until, backend, backend_start)
-VALUES (%(uuid)s, %(number)s, %(host)s, %(pid)s, %(python)s, 0, now() - interval '1 minute', %(backend)s,
-        (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer) WHERE %(backend)s::integer IS NOT NULL))
-ON CONFLICT (incarnation) DO UPDATE
-   SET host = excluded.host, pid = excluded.pid, python = excluded.python, seen_at = now(),
-       lease_until = excluded.lease_until, backend = excluded.backend, backend_start = excluded.backend_start
- WHERE b.xmin::text = %(before)s
-RETURNING incarnation;
+-- Who is to bring a jobset's first jobs. Of several who find the one before gone, one takes its place.
+UPDATE workerbee."jobset$"
+   SET maker_at = clock_timestamp(), maker_host = %(host)s, maker_pid = %(pid)s, maker_backend = %(backend)s,
+       maker_backend_start = (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer)
+                               WHERE %(backend)s::integer IS NOT NULL)
+ WHERE number = %(number)s AND uuid = %(uuid)s AND maker_at::text IS NOT DISTINCT FROM %(before)s
+RETURNING number;
 
 -- name: forget_bees
--- Rows of bees that vanished long ago and hold nothing.
-DELETE FROM workerbee."bee$" b
- WHERE lease_until < now() - interval '1 hour'
-   AND NOT EXISTS (SELECT FROM workerbee."batch$" h WHERE h.bee = b.incarnation AND h.claim IS NOT NULL);
+-- Bees that vanished an hour ago and hold nothing have departed; who departed a week ago is forgotten.
+WITH gone AS (
+    DELETE FROM workerbee."bee$" b
+     WHERE lease_until < now() - interval '1 hour'
+       AND NOT EXISTS (SELECT FROM workerbee."batch$" h WHERE h.bee = b.incarnation AND h.claim IS NOT NULL)
+    RETURNING *
+), kept AS (
+    INSERT INTO workerbee."departed$" (incarnation, jobset, host, pid, python, version, runners, cpus, launch, place,
+                                       started_at, left_at)
+    SELECT incarnation, jobset, host, pid, python, version, runners, cpus, launch, place, started_at, seen_at FROM gone
+    ON CONFLICT DO NOTHING
+)
+DELETE FROM workerbee."departed$" WHERE left_at < now() - interval '7 days';
 
 -- name: live_bees
 -- Could anybody do this jobset's work?
@@ -221,7 +269,7 @@ SELECT o.jobset, j.*
          WHERE jobset IS NOT NULL ORDER BY jobset LIMIT %(n)s) o
   LEFT JOIN LATERAL (
        SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
-        WHERE number = o.jobset AND dropped_at IS NULL
+        WHERE number = o.jobset AND dropped_at IS NULL AND paused_at IS NULL
           AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
         LIMIT 1) j ON true
  ORDER BY o.jobset;
@@ -248,9 +296,68 @@ SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::big
        COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
        COALESCE(sum(cancelled), 0)::bigint AS cancelled, COALESCE(sum(retried), 0)::bigint AS retried,
        COALESCE(sum(lost), 0)::bigint AS lost, COALESCE(sum(speculative), 0)::bigint AS speculative,
-       COALESCE(sum(late), 0)::bigint AS late
+       COALESCE(sum(late), 0)::bigint AS late, COALESCE(sum(revived), 0)::bigint AS revived
   FROM workerbee."counter$" WHERE jobset = %(number)s;
 
+-- name: fold_counters
+-- Writers that are gone: their rows become one. A writer whose row was taken makes a new one.
+WITH left_behind AS MATERIALIZED (
+    SELECT c.writer FROM workerbee."counter$" c
+     WHERE c.jobset = %(number)s AND c.writer <> '00000000-0000-0000-0000-000000000000'
+       AND NOT EXISTS (SELECT FROM workerbee."bee$" b WHERE b.incarnation = c.writer)
+     ORDER BY c.writer LIMIT 1000 FOR UPDATE OF c SKIP LOCKED
+), gone AS (
+    DELETE FROM workerbee."counter$" c USING left_behind l
+     WHERE c.jobset = %(number)s AND c.writer = l.writer AND (SELECT count(*) FROM left_behind) >= %(least)s
+    RETURNING c.*
+)
+INSERT INTO workerbee."counter$" AS c (jobset, writer, added, reopened, completed, failed, cancelled, retried, lost,
+                                       speculative, late, revived)
+SELECT %(number)s, '00000000-0000-0000-0000-000000000000', sum(added), sum(reopened), sum(completed), sum(failed),
+       sum(cancelled), sum(retried), sum(lost), sum(speculative), sum(late), sum(revived)
+  FROM gone HAVING count(*) > 0
+ON CONFLICT (jobset, writer) DO UPDATE
+   SET added = c.added + excluded.added, reopened = c.reopened + excluded.reopened,
+       completed = c.completed + excluded.completed, failed = c.failed + excluded.failed,
+       cancelled = c.cancelled + excluded.cancelled, retried = c.retried + excluded.retried,
+       lost = c.lost + excluded.lost, speculative = c.speculative + excluded.speculative,
+       late = c.late + excluded.late, revived = c.revived + excluded.revived;
+
+-- name: note_minute
+-- How far these jobsets are, for their history: the first bee that says so in a minute counts, and only if something
+-- has happened since the last one. It may commit asynchronously.
+INSERT INTO workerbee."history$" (jobset, minute, added, reopened, completed, failed, cancelled, retried, lost,
+                                  speculative, late, bees, runners)
+SELECT s.jobset, date_trunc('minute', now()), s.added, s.reopened, s.completed, s.failed, s.cancelled, s.retried,
+       s.lost, s.speculative, s.late, b.bees, b.runners
+  FROM unnest(%(numbers)s::integer[]) AS n (jobset)
+ CROSS JOIN LATERAL (
+       SELECT c.jobset, sum(added) AS added, sum(reopened) AS reopened, sum(completed) AS completed,
+              sum(failed) AS failed, sum(cancelled) AS cancelled, sum(retried) AS retried, sum(lost) AS lost,
+              sum(speculative) AS speculative, sum(late) AS late
+         FROM workerbee."counter$" c WHERE c.jobset = n.jobset GROUP BY c.jobset) s
+  LEFT JOIN LATERAL (
+       SELECT * FROM workerbee."history$" WHERE jobset = n.jobset ORDER BY minute DESC LIMIT 1) h ON true
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS bees, COALESCE(sum(runners), 0) AS runners FROM workerbee."bee$"
+        WHERE lease_until > now() AND (jobset = n.jobset OR jobset IS NULL)) b
+ WHERE h.minute IS NULL
+    OR (h.minute < date_trunc('minute', now())
+        AND (s.added, s.reopened, s.completed, s.failed, s.cancelled, s.retried, s.lost, s.speculative, s.late)
+            IS DISTINCT FROM
+            (h.added, h.reopened, h.completed, h.failed, h.cancelled, h.retried, h.lost, h.speculative, h.late))
+ON CONFLICT DO NOTHING
+RETURNING jobset, set_config('synchronous_commit', 'off', true);
+
+-- name: thin_history
+-- Of each ten minutes that are older than a day, and of each hour older than a week, only the last minute is kept.
+DELETE FROM workerbee."history$" h
+ USING (SELECT minute,
+               lead(minute) OVER (ORDER BY minute) AS next,
+               CASE WHEN minute < now() - interval '7 days' THEN 3600 ELSE 600 END AS seconds
+          FROM workerbee."history$" WHERE jobset = %(number)s AND minute < now() - interval '1 day') o
+ WHERE h.jobset = %(number)s AND h.minute = o.minute
+   AND floor(extract(epoch FROM o.minute) / o.seconds) = floor(extract(epoch FROM o.next) / o.seconds);
 -- name: remaining
 -- A job without an outcome is in a batch, so that no batch means no work: nothing is counted. The
 -- functions of what waits tell a bee whether any of it is for it.
@@ -258,7 +365,9 @@ SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_
        EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s AND claim IS NOT NULL) AS any_held,
        (SELECT array_agg(DISTINCT function) FROM workerbee."batch$"
          WHERE jobset = %(number)s AND claim IS NULL) AS functions,
-       EXISTS (SELECT FROM workerbee."counter$" WHERE jobset = %(number)s AND added > 0) AS ever_added;
+       EXISTS (SELECT FROM workerbee."counter$" WHERE jobset = %(number)s AND added > 0) AS ever_added,
+       (SELECT concat_ws(': ', paused_by, paused_why)
+          FROM workerbee."jobset$" WHERE number = %(number)s AND paused_at IS NOT NULL) AS paused;
 
 -- name: hint_work
 -- A hint only: whoever misses it polls.

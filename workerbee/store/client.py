@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -150,7 +149,7 @@ class ClientStore:
 
     def refused(self) -> list[Refused]:
         """Functions whose jobs wait in vain: all bees that are there have refused them, or those that were."""
-        return [Refused(name, bees, **json.loads(said)) for name, bees, said in self._run("refused")]
+        return [Refused(*row) for row in self._run("refused")]
 
     def hand_over(self, stand_ins: Mapping[int, int]) -> int:
         """Have jobs that wait run by other functions; how many jobs."""

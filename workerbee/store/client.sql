@@ -108,7 +108,7 @@ SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given
 
 -- name: skip_ids
 -- The next ids come after all that there are.
-UPDATE workerbee."jobset$" SET next_job = GREATEST(next_job, COALESCE((SELECT max(id) FROM {job}), 0) + 1)
+UPDATE workerbee."jobset$" SET next_id = GREATEST(next_id, COALESCE((SELECT max(id) FROM {job}), 0) + 1)
  WHERE number = {number} AND {here}
 RETURNING {durably};
 
@@ -165,9 +165,13 @@ WITH opened AS (
                              ON s.calls = j.function) o) o
      GROUP BY function, run, n / %(size)s ORDER BY min(o.job)
 ), counted AS (
-    INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened)
-    SELECT {number}, %(writer)s, count(*) FROM opened HAVING count(*) > 0
-    ON CONFLICT (jobset, writer) DO UPDATE SET reopened = c.reopened + excluded.reopened
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, reopened, revived)
+    SELECT {number}, %(writer)s, count(*),
+           count(*) FILTER (WHERE (SELECT e.status FROM {outcome} e WHERE e.job = o.job AND e.run = o.run - 1)
+                                  = 'cancelled')
+      FROM opened o HAVING count(*) > 0
+    ON CONFLICT (jobset, writer)
+    DO UPDATE SET reopened = c.reopened + excluded.reopened, revived = c.revived + excluded.revived
 )
 SELECT count(*), pg_notify('workerbee$work', {number}::text), {durably} FROM opened;
 
@@ -257,24 +261,27 @@ SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job F
 
 -- name: refused
 -- Functions whose jobs wait while all the bees that are there have refused them, or some have and none holds anything
--- of this jobset; if no bee is there, those that were refused before. A refusal is a part of job 0, by function.
+-- of this jobset; if no bee is there, those that were refused before.
 WITH there AS (
     SELECT incarnation FROM workerbee."bee$"
      WHERE (jobset = {number} OR jobset IS NULL) AND lease_until > now() - interval '30 seconds'
 ), waiting AS (
     SELECT DISTINCT function FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND {here}
+), said AS (
+    SELECT s.bee, s.host, r.key::integer AS function, r.value AS reason
+      FROM workerbee."service$" s CROSS JOIN LATERAL jsonb_each_text(s.refuses) r WHERE s.jobset = {number}
+), first AS (
+    SELECT f.number, f.name, count(t.incarnation) AS n,
+           COALESCE(min(ARRAY[s.host, s.reason]) FILTER (WHERE t.incarnation IS NOT NULL),
+                    min(ARRAY[s.host, s.reason])) AS words
+      FROM waiting w JOIN {function} f ON f.number = w.function JOIN said s ON s.function = w.function
+      LEFT JOIN there t ON t.incarnation = s.bee
+     GROUP BY f.number, f.name
 )
-SELECT f.name, count(t.incarnation),
-       COALESCE(min(convert_from(p.data, 'UTF8')) FILTER (WHERE t.incarnation IS NOT NULL),
-                min(convert_from(p.data, 'UTF8')))
-  FROM waiting w JOIN {function} f ON f.number = w.function
-  JOIN {part} p ON p.job = 0 AND p.run = 1 AND p.seq = w.function
-  LEFT JOIN there t ON t.incarnation = p.token
- GROUP BY f.number, f.name
-HAVING count(t.incarnation) = (SELECT count(*) FROM there)
-    OR (count(t.incarnation) > 0
-        AND NOT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL))
- ORDER BY f.number;
+SELECT name, n, words[1], words[2] FROM first
+ WHERE n = (SELECT count(*) FROM there)
+    OR (n > 0 AND NOT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL))
+ ORDER BY number;
 
 -- name: results
 -- A page of what is stored, in the order of submission, of about so many bytes (of a compressed value, those that it

@@ -33,7 +33,7 @@ CREATE TABLE {run} (
     opened_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job, run)
 );
--- In an order that needs no padding: there is one for each job.
+-- In an order that needs no padding: there is one for each job. Failures of one cause have one digest of it.
 CREATE TABLE {outcome} (
     job          bigint NOT NULL,
     completed_at timestamptz NOT NULL DEFAULT now(),
@@ -45,6 +45,7 @@ CREATE TABLE {outcome} (
     output       json,
     payload      bytea,
     mac          bytea,
+    cause        bytea,
     PRIMARY KEY (job, run)
 );
 CREATE TABLE {attempt} (
@@ -55,7 +56,8 @@ CREATE TABLE {attempt} (
     host     text NOT NULL,
     alone    boolean NOT NULL DEFAULT false,
     at       timestamptz NOT NULL DEFAULT now(),
-    error    json
+    error    json,
+    cause    bytea
 );
 CREATE INDEX {attempt_job} ON {attempt} (job, run);
 -- It has no key, and is updated: who publishes all tables would have that refused.
@@ -71,12 +73,106 @@ CREATE TABLE {part} (
 -- Not compressed: arrays of numbers took the server seventeen times as long as their copying does.
 ALTER TABLE {part} ALTER data SET STORAGE EXTERNAL;
 
+-- name: add_columns
+-- To the tables of a jobset that a former version has made.
+ALTER TABLE {outcome} ADD COLUMN IF NOT EXISTS cause bytea;
+ALTER TABLE {attempt} ADD COLUMN IF NOT EXISTS cause bytea;
+ALTER TABLE {attempt} REPLICA IDENTITY FULL;
+
+-- name: add_tables
+-- What a second version has brought. A job that completes in silence has no row in any of it.
+CREATE INDEX IF NOT EXISTS {outcome_badly} ON {outcome} (status, job) INCLUDE (run, cause, completed_at)
+    WHERE status <> 'completed';
+CREATE INDEX IF NOT EXISTS {outcome_cause} ON {outcome} (cause, job) WHERE status = 'failed';
+CREATE INDEX IF NOT EXISTS {attempt_cause} ON {attempt} (cause, job) WHERE cause IS NOT NULL;
+-- Of what an execution has printed, the first `head` bytes and the last ones; `stdout_size` and `stderr_size` are of
+-- all of it. The claim tells executions apart.
+CREATE TABLE IF NOT EXISTS {text} (
+    job         bigint NOT NULL,
+    run         integer NOT NULL,
+    claim       uuid NOT NULL,
+    bee         uuid NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now(),
+    head        integer NOT NULL DEFAULT 0,
+    stdout      bytea NOT NULL DEFAULT '',
+    stderr      bytea NOT NULL DEFAULT '',
+    stdout_size bigint NOT NULL DEFAULT 0,
+    stderr_size bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, run, claim)
+);
+COMMENT ON TABLE {job} IS 'The jobs of a jobset: calls, which never change.';
+COMMENT ON TABLE {function} IS 'The functions that its jobs call, signed.';
+COMMENT ON TABLE {run} IS 'Runs after the first: a failed or cancelled job that was started anew.';
+COMMENT ON TABLE {outcome} IS 'How runs have ended, one row a run, which never changes.';
+COMMENT ON TABLE {attempt} IS 'Executions that did not end their run: failures, losses, copies.';
+COMMENT ON TABLE {part} IS 'Large values and functions, in parts.';
+COMMENT ON TABLE {text} IS 'What executions have printed, as far as it is kept.';
+COMMENT ON INDEX workerbee."job${number}_pkey" IS 'Jobs by id, in the order of submission.';
+COMMENT ON INDEX workerbee."job_digest${number}" IS 'The same call is one job.';
+COMMENT ON INDEX workerbee."job_key${number}" IS 'One input has an ''id''.';
+COMMENT ON INDEX workerbee."function${number}_pkey" IS 'Functions by number.';
+COMMENT ON INDEX workerbee."function${number}_digest_key" IS 'Each function is stored once.';
+COMMENT ON SEQUENCE workerbee."function${number}_number_seq" IS 'The numbers of functions.';
+COMMENT ON INDEX workerbee."run${number}_pkey" IS 'Each run is opened once.';
+COMMENT ON INDEX workerbee."outcome${number}_pkey" IS 'A run ends once.';
+COMMENT ON INDEX workerbee."outcome_badly${number}" IS 'Runs that failed or were cancelled, by job.';
+COMMENT ON INDEX workerbee."outcome_cause${number}" IS 'Failed runs by their cause.';
+COMMENT ON INDEX workerbee."attempt_job${number}" IS 'Attempts by job.';
+COMMENT ON INDEX workerbee."attempt_cause${number}" IS 'Failed attempts by their cause.';
+COMMENT ON INDEX workerbee."part${number}_pkey" IS 'The parts of a value in their order.';
+COMMENT ON INDEX workerbee."text${number}_pkey" IS 'One text an execution.';
+
+-- name: grant_text
+-- Whoever may use the attempts may use the texts: those who were given rights before there were any.
+DO $body$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+          FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+         WHERE c.oid = 'workerbee."attempt${number}"'::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON workerbee."text${number}" TO %s', given.privilege_type, given.grantee);
+    END LOOP;
+END $body$;
+
+-- name: uncaused
+-- Failures that a former version has recorded, a page of them.
+SELECT job, run, output::text FROM {outcome}
+ WHERE status = 'failed' AND job > %(after)s AND codec = 'error' AND cause IS NULL
+ ORDER BY job LIMIT %(n)s;
+
+-- name: set_causes
+UPDATE {outcome} o SET cause = g.cause
+  FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[], %(causes)s::bytea[]) AS g (job, run, cause)
+ WHERE o.job = g.job AND o.run = g.run;
+
+-- name: former_words
+-- What bees said in this jobset was kept as parts of job 0 until now, beside large functions.
+DELETE FROM {part} WHERE job = 0 AND (run IN (1, 2) OR (run = 0 AND seq = 0 AND octet_length(data) < 1000))
+RETURNING run, token, seq, data;
+
+-- name: keep_words
+INSERT INTO workerbee."service$" (jobset, bee, host, refuses, doubts)
+VALUES ({number}, %(bee)s, %(host)s, %(refuses)s::jsonb, %(doubts)s::integer[]) ON CONFLICT DO NOTHING;
+
+-- name: count_revived
+-- Runs opened after a cancelled one, which nobody counted until now.
+INSERT INTO workerbee."counter$" (jobset, writer, revived)
+SELECT {number}, '00000000-0000-0000-0000-000000000000', count(*) FROM {run} r
+ WHERE (SELECT o.status FROM {outcome} o WHERE o.job = r.job AND o.run = r.run - 1) = 'cancelled'
+ON CONFLICT (jobset, writer) DO UPDATE SET revived = excluded.revived;
+
+-- name: drop_view
+-- A dropped jobset's may still be there, if somebody was reading it then.
+DROP VIEW IF EXISTS {view};
+
 -- name: make_view
 -- What a person sees who selects from the jobset by its name: one row a job. What belongs to a job is looked up for
--- it, and of headers only the held ones are looked at, so that a LIMIT reads little however many jobs there are. A
--- dropped jobset's view may still be there, if somebody was reading it then.
-DROP VIEW IF EXISTS {view};
-CREATE VIEW {view} AS
+-- it, and of headers only the held ones are looked at, so that a LIMIT reads little however many jobs there are.
+-- Columns are only ever added at the end: so it can be replaced where others use it.
+CREATE OR REPLACE VIEW {view} AS
 SELECT j.id,
        j.input AS input_data,
        o.output AS output_data,
@@ -89,7 +185,15 @@ SELECT j.id,
        CASE WHEN o.status IS NOT NULL THEN o.status::text
             WHEN b.bee IS NOT NULL AND b.n <= b.started THEN 'running'
             WHEN a.n_failed > 0 THEN 'retrying'
-            ELSE 'waiting' END AS status
+            ELSE 'waiting' END AS status,
+       (SELECT f.name FROM {function} f WHERE f.number = j.function) AS function,
+       COALESCE((SELECT s.host FROM workerbee."service$" s
+                  WHERE s.jobset = {number} AND s.bee = COALESCE(o.bee, b.bee)),
+                (SELECT h.host FROM workerbee."bee$" h WHERE h.incarnation = COALESCE(o.bee, b.bee)), a.host) AS host,
+       COALESCE(o.bee, b.bee, a.bee) AS bee,
+       CASE WHEN o.status = 'completed' THEN NULL
+            WHEN o.codec = 'error' THEN workerbee."said$"(o.output)
+            ELSE workerbee."said$"(a.error) END AS error
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
@@ -99,5 +203,10 @@ SELECT j.id,
          ON b.job = j.id AND b.run = COALESCE(r.run, 1) AND o.status IS NULL
   LEFT JOIN LATERAL (
        SELECT count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
-              count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed
+              count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed,
+              (array_agg(host ORDER BY at DESC))[1] AS host, (array_agg(bee ORDER BY at DESC))[1] AS bee,
+              (array_agg(error ORDER BY at DESC) FILTER (WHERE error IS NOT NULL))[1] AS error
          FROM {attempt} WHERE job = j.id AND run = COALESCE(r.run, 1)) a ON true;
+COMMENT ON VIEW {view} IS
+    'A jobset, one row a job. The command "workerbee drop", with this name, deletes it with all that it holds; '
+    'dropping the view leaves the tables.';

@@ -22,7 +22,7 @@ LARGE, PART = 1_000_000, 250_000
 #: Parts in one statement, as far as it takes no longer than this (seconds): a part of the lease.
 AT_ONCE, HASTE = 16, 0.5
 PARTS = "parts"
-#: The functions' parts belong to no job. (The hosts of bees are kept as a part 0 of this one.)
+#: The functions' parts belong to no job.
 NO_JOB = 0
 _OF_FUNCTION = f";{PARTS}="
 

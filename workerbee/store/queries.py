@@ -24,8 +24,9 @@ from workerbee.wire.job import Jobset
 SCHEMA = "workerbee"
 FILES = ("catalogue.sql", "overview.sql", "client.sql", "bee.sql", "reader.sql", "jobset.sql")
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
-_TABLES = ("job", "function", "run", "outcome", "attempt", "part")
-_INDEXES = ("job_digest", "job_key", "attempt_job")
+#: The tables of a jobset.
+TABLES = ("job", "function", "run", "outcome", "attempt", "part", "text")
+_INDEXES = ("job_digest", "job_key", "attempt_job", "attempt_cause", "outcome_badly", "outcome_cause")
 # What promises something commits synchronously also where the server's default is another.
 _DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
@@ -93,7 +94,7 @@ class Queries:
 
 def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql.Composable]:
     """The quoted names of the objects of jobset ``number``, and of the view that bears its id."""
-    names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in _TABLES}
+    names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names["or_nothing"] = sql.SQL("ON CONFLICT DO NOTHING")
     names["number"] = sql.SQL(str(int(number)))

@@ -15,12 +15,15 @@ from workerbee.store import queries
 from workerbee.store.catalogue import Counts
 from workerbee.store.connection import Connection
 from workerbee.store.queries import Queries, array
+from workerbee.wire.causes import Cause, cause_of_record
 from workerbee.wire.job import Jobset, StoredFunction
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
 WIDTH, PAGE = 2000, 1000
-#: The largest number of a jobset, and of a job.
-LAST, LAST_JOB = 2**31 - 1, 2**63 - 1
+#: Failures that are counted by their cause.
+FAILURES = 100_000
+#: The largest number of a jobset.
+LAST = 2**31 - 1
 BADLY = ("failed", "cancelled")
 
 
@@ -100,15 +103,27 @@ class Event(NamedTuple):
         return {key: record[key] for key in record if key != "pickle"} if isinstance(record, dict) else {}
 
 
-class FailureRow(NamedTuple):
-    """A failed run that nobody has retried, with the record of its error."""
+class CauseRow(NamedTuple):
+    """Failures of one cause that nobody has retried: how many, when, and the newest one's job and error record.
 
-    job: int
-    function: str
-    type: str
-    message: str
-    traceback: str
-    ended_at: float
+    ``functions`` and ``hosts`` are of the newest ones. ``is_all`` says that all failures of the jobset were counted,
+    else only the newest were.
+    """
+
+    digest: bytes | None
+    n: int
+    example: int
+    first_at: float
+    last_at: float
+    record: str | None
+    functions: list[str]
+    hosts: list[str]
+    is_all: bool
+
+    @property
+    def cause(self) -> Cause:
+        """What they have in common, as the example tells it."""
+        return cause_of_record(self.record or "")
 
 
 class Progress(NamedTuple):
@@ -223,14 +238,19 @@ class JobsetReader:
         """What bees have begun, longest first."""
         return [BegunRow(*row) for row in self._run("begun_jobs", n=n)]
 
-    def failures(self, most: int) -> Iterator[FailureRow]:
-        """The failed runs that nobody has retried, newest jobs first, at most so many."""
-        before = LAST_JOB
-        while most > 0 and (rows := self._run("failures", before=before, n=min(PAGE, most), width=WIDTH)):
-            for job, function, kind, message, trace, _, at in rows:
-                yield FailureRow(job, function, str(kind), str(message), str(trace), at)
-            before = rows[-1][0]
-            most -= len(rows)
+    def causes(self, n: int = 100) -> list[CauseRow]:
+        """The failures that nobody has retried by their cause, the most frequent first."""
+        return [
+            CauseRow(bytes(digest) if digest is not None else None, *facts, functions or [], hosts or [], is_all)
+            for digest, *facts, functions, hosts, is_all in self._run("causes", most=FAILURES, n=n)
+        ]
+
+    def failed_of(self, cause: bytes) -> Iterator[int]:
+        """The jobs whose latest run failed for this cause, by id."""
+        after = 0
+        while rows := self._run("failed_of", cause=cause, after=after, n=PAGE):
+            yield from (job for (job,) in rows)
+            after = rows[-1][0]
 
     def recent_durations(self) -> tuple[float, float, float, float] | None:
         """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""

@@ -31,9 +31,16 @@ SELECT * FROM (
 -- name: ended_badly_after
 -- Jobs whose latest run failed or was cancelled, by id.
 SELECT o.job FROM {outcome} o
- WHERE o.status::text = %(status)s AND o.job > %(after)s
-   AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
- ORDER BY o.job LIMIT %(n)s;
+ WHERE o.status = (%(status)s::text)::workerbee."status$" AND o.status <> 'completed' AND o.job > %(after)s
+   AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
+ ORDER BY o.status, o.job LIMIT %(n)s;
+
+-- name: failed_of
+-- Jobs whose latest run failed for this cause, by id.
+SELECT o.job FROM {outcome} o
+ WHERE o.status = 'failed' AND o.cause = %(cause)s::bytea AND o.job > %(after)s
+   AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
+ ORDER BY o.cause, o.job LIMIT %(n)s;
 
 -- name: open_after
 -- Jobs by id that bees have begun, or else those that wait: again, if they are to be tried once more.
@@ -68,14 +75,35 @@ SELECT kind, run, extract(epoch FROM at)::double precision, bee, host, duration,
       FROM {outcome} o LEFT JOIN workerbee."bee$" b ON b.incarnation = o.bee WHERE o.job = %(job)s) life
  ORDER BY at, run LIMIT %(n)s;
 
--- name: failures
--- The error records of failed runs that nobody has retried, newest jobs first, without their pickles.
-SELECT o.job, COALESCE(f.name, ''), o.output ->> 'type', left(o.output ->> 'message', %(width)s),
-       right(o.output ->> 'traceback', 2000), o.output ->> 'notes', extract(epoch FROM o.completed_at)::double precision
-  FROM {outcome} o LEFT JOIN {job} j ON j.id = o.job LEFT JOIN {function} f ON f.number = j.function
- WHERE o.status = 'failed' AND o.job < %(before)s AND o.codec = 'error'
-   AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
- ORDER BY o.job DESC LIMIT %(n)s;
+-- name: causes
+-- The failed runs that nobody has retried by their cause, the most frequent first, with the newest one of each as an
+-- example: functions and hosts of its newest ones, and whether all were counted. Of many, the newest are; of fewer,
+-- where it has to be looked up for each whether it was retried.
+WITH failed AS MATERIALIZED (
+    SELECT o.cause, o.job, o.completed_at FROM {outcome} o
+     WHERE o.status = 'failed'
+       AND ((SELECT true FROM {run} LIMIT 1) IS NULL
+            OR (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL)
+     ORDER BY o.status DESC, o.job DESC LIMIT %(most)s / CASE WHEN EXISTS (SELECT FROM {run}) THEN 5 ELSE 1 END
+), causes AS (
+    SELECT cause, count(*) AS n, max(job) AS job, min(completed_at) AS first_at, max(completed_at) AS last_at,
+           sum(count(*)) OVER () < %(most)s / CASE WHEN EXISTS (SELECT FROM {run}) THEN 5 ELSE 1 END AS is_all
+      FROM failed GROUP BY cause ORDER BY n DESC, job DESC LIMIT %(n)s
+)
+SELECT c.cause, c.n, c.job, extract(epoch FROM c.first_at)::double precision,
+       extract(epoch FROM c.last_at)::double precision, e.record, s.functions, s.hosts, c.is_all
+  FROM causes c
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN codec = 'error' THEN output::text END AS record FROM {outcome}
+        WHERE job = c.job AND status = 'failed' ORDER BY run DESC LIMIT 1) e
+ CROSS JOIN LATERAL (
+       SELECT array_agg(DISTINCT f.name) FILTER (WHERE f.name IS NOT NULL) AS functions,
+              array_agg(DISTINCT v.host) FILTER (WHERE v.host IS NOT NULL) AS hosts
+         FROM (SELECT job, bee FROM {outcome}
+                WHERE status = 'failed' AND cause = c.cause ORDER BY cause DESC, job DESC LIMIT 30) o
+         JOIN {job} j ON j.id = o.job LEFT JOIN {function} f ON f.number = j.function
+         LEFT JOIN workerbee."service$" v ON v.jobset = {number} AND v.bee = o.bee) s
+ ORDER BY c.n DESC, c.job DESC;
 
 -- name: recent_durations
 -- How long the jobs took that completed last, as far as ids tell.
@@ -84,18 +112,13 @@ SELECT percentile_cont(ARRAY[0.25, 0.5, 0.75, 0.95]) WITHIN GROUP (ORDER BY d.du
          ORDER BY job DESC LIMIT 500) d;
 
 -- name: progress
--- How many jobs are in which state, by each one's latest run. The counters say how many runs have ended and how;
--- what has been run anew since is looked up, and what runs is looked at, so that no job is counted that doesn't
--- have to be.
+-- How many jobs are in which state, by each one's latest run. The counters say how many runs have ended and how, and
+-- how many were followed by another; what runs is looked at, so that no job is counted that doesn't have to be.
 WITH counted AS (
     SELECT COALESCE(sum(added) + sum(reopened), 0)::bigint AS begun, COALESCE(sum(completed), 0)::bigint AS completed,
-           COALESCE(sum(failed), 0)::bigint AS failed, COALESCE(sum(cancelled), 0)::bigint AS cancelled
+           COALESCE(sum(failed), 0)::bigint AS failed, COALESCE(sum(cancelled), 0)::bigint AS cancelled,
+           COALESCE(sum(reopened - revived), 0)::bigint AS failed_before, COALESCE(sum(revived), 0)::bigint AS revived
       FROM workerbee."counter$" WHERE jobset = {number}
-), again AS (
-    SELECT count(*) FILTER (WHERE e.status = 'failed') AS failed,
-           count(*) FILTER (WHERE e.status = 'cancelled') AS cancelled
-      FROM (SELECT (SELECT o.status FROM {outcome} o WHERE o.job = r.job AND o.run = r.run - 1) AS status
-              FROM {run} r) e
 ), running AS (
     SELECT count(DISTINCT u.job) AS n
       FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[:h.started]) AS u (job)
@@ -103,8 +126,8 @@ WITH counted AS (
        AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
 )
 SELECT GREATEST(0, c.begun - c.completed - c.failed - c.cancelled - r.n), r.n,
-       c.completed, c.failed - a.failed, c.cancelled - a.cancelled
-  FROM counted c, again a, running r;
+       c.completed, GREATEST(0, c.failed - c.failed_before), GREATEST(0, c.cancelled - c.revived)
+  FROM counted c, running r;
 
 -- name: functions
 -- What was stored of the functions, without their code, oldest first.
@@ -121,13 +144,11 @@ SELECT (SELECT count(*) FROM {job}), (SELECT count(*) FROM {job} WHERE payload I
        (SELECT count(*) FROM {outcome} WHERE status = 'completed' AND payload IS NULL);
 
 -- name: run_facts
--- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch). A bee's host
--- is kept as a part of job 0, which no job is.
+-- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).
 SELECT o.job,
        1 + (SELECT count(*) FROM {attempt} a WHERE a.job = o.job AND a.run = o.run
                AND a.kind IN ('failed', 'error', 'died', 'lost')) - (o.status = 'failed')::integer,
-       COALESCE((SELECT convert_from(p.data, 'UTF8') FROM {part} p
-                  WHERE p.job = 0 AND p.run = 0 AND p.token = o.bee AND p.seq = 0),
+       COALESCE((SELECT s.host FROM workerbee."service$" s WHERE s.jobset = {number} AND s.bee = o.bee),
                 (SELECT a.host FROM {attempt} a WHERE a.job = o.job AND a.run = o.run AND a.bee = o.bee LIMIT 1)),
        extract(epoch FROM o.completed_at)::float8, o.duration::float8
   FROM {outcome} o

@@ -1,7 +1,8 @@
 """Installing and migrating the shared schema.
 
 Migrations are numbered SQL files, applied in order, each in one transaction under an advisory
-transaction lock, so that racing processes take turns and a killed one leaves nothing half done.
+transaction lock, so that racing processes take turns and a killed one leaves nothing half done. The jobsets' own
+tables follow in portions (`tables.upgrade_all`).
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from importlib import resources
 
 import psycopg2
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
 from workerbee.errors import UnsupportedDatabaseError
+from workerbee.store import tables
 from workerbee.store.connection import Connection
 from workerbee.store.queries import load
 
@@ -19,6 +21,11 @@ OLDEST_SERVER = 120000
 #: The rights on the shared tables that a reader needs, and whoever runs jobs or brings them.
 READING, WRITING = ("SELECT",), ("SELECT", "INSERT", "UPDATE", "DELETE")
 _LOCK = 0x776F726B6572  # "worker": the advisory lock of migrations
+_SCHEMA = (
+    "CREATE SCHEMA IF NOT EXISTS workerbee;"
+    ' CREATE TABLE IF NOT EXISTS workerbee."version$" (number integer PRIMARY KEY,'
+    " applied_at timestamptz NOT NULL DEFAULT now());"
+)
 
 
 def migrations() -> dict[int, str]:
@@ -28,10 +35,11 @@ def migrations() -> dict[int, str]:
 
 
 def ensure(connection: Connection) -> None:
-    """Bring the schema to this version's, or say why that can't be.
+    """Bring the schema and the jobsets' tables to this version's, or say why that can't be.
 
     Raises UnsupportedDatabaseError: the server is older than PostgreSQL 12, the schema newer than this
-    program, or the user may not create or use it, with what rights are missing.
+    program, or the user may not create, upgrade or use it, with what rights are missing. Raises
+    DatabaseUnavailableError where an upgrade has to wait for others who use the tables: it can be tried again.
     """
     present, may_create = _present(connection, WRITING)
     if not present and not may_create:
@@ -40,7 +48,8 @@ def ensure(connection: Connection) -> None:
             "owner run a Workerbee client once, or GRANT CREATE ON DATABASE"
         )
     if present < max(migrations()):
-        _migrate(connection, max(migrations()))
+        _migrate(connection, present)
+    tables.upgrade_all(connection)
 
 
 def require(connection: Connection) -> None:
@@ -51,8 +60,8 @@ def require(connection: Connection) -> None:
             "no jobset was ever made in this database; name another one by --dsn or PGHOST and PGDATABASE, or make "
             "the first jobset"
             if not present
-            else f"the schema 'workerbee' in this database is version {present}, older than this program's; it is "
-            "upgraded by the first client or bee of this version"
+            else f"the schema 'workerbee' in this database is version {present}, older than this program's; the first "
+            "client or bee of this version upgrades it, or its owner by: workerbee schema upgrade"
         )
 
 
@@ -90,14 +99,18 @@ def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool
 
 def script(number: int) -> sql.Composed:
     """All of one migration, in one transaction."""
-    # The version row is the guard: its primary key makes a second application fail and roll back.
+    # The version row is the guard: its primary key makes a second application fail and roll back. Whoever waits for a
+    # table has all others wait behind it, so that nobody does for long.
     return sql.SQL(
-        "BEGIN; SELECT pg_advisory_xact_lock({lock}); CREATE SCHEMA IF NOT EXISTS workerbee;"
-        ' CREATE TABLE IF NOT EXISTS workerbee."version$" (number integer PRIMARY KEY,'
-        " applied_at timestamptz NOT NULL DEFAULT now());"
-        ' INSERT INTO workerbee."version$" (number) VALUES ({number});'
+        "BEGIN; SELECT pg_advisory_xact_lock({lock}); {schema}"
+        " INSERT INTO workerbee.\"version$\" (number) VALUES ({number}); SET LOCAL lock_timeout = '1s';"
         " {migration} COMMIT"
-    ).format(lock=sql.SQL(str(_LOCK)), number=sql.SQL(str(number)), migration=sql.SQL(migrations()[number]))
+    ).format(
+        lock=sql.SQL(str(_LOCK)),
+        schema=sql.SQL(_SCHEMA if number == 1 else ""),
+        number=sql.SQL(str(number)),
+        migration=sql.SQL(migrations()[number]),
+    )
 
 
 def script_text(number: int) -> str:
@@ -105,12 +118,20 @@ def script_text(number: int) -> str:
     return script(number).as_string(None)  # type: ignore[arg-type]  # nothing in it has to be quoted
 
 
-def _migrate(connection: Connection, newest: int) -> None:
-    for number in range(1, newest + 1):
+def _migrate(connection: Connection, present: int) -> None:
+    for number in range(present + 1, max(migrations()) + 1):
         try:
             connection.run(script(number))
-        except psycopg2.errors.UniqueViolation:
+        except errors.UniqueViolation:
             connection.run("ROLLBACK")  # another process was first
+        except errors.InsufficientPrivilege as error:
+            connection.drop()
+            if not present:
+                raise
+            raise UnsupportedDatabaseError(
+                f"the schema 'workerbee' in this database is version {present}, and this user may not upgrade it: have "
+                "its owner run 'workerbee schema upgrade', or a client or bee of this version"
+            ) from error
         except psycopg2.Error:
             connection.drop()
             raise

@@ -21,7 +21,7 @@ INSERT INTO {job} SELECT copy.* FROM {job} one CROSS JOIN generate_series(1, {n}
         'id', one.id + i, 'digest', substr(sha256(i::text::bytea), 1, octet_length(one.digest)))) copy;
 INSERT INTO {outcome} SELECT copy.* FROM {outcome} one CROSS JOIN generate_series(1, {n}) i CROSS JOIN LATERAL
     jsonb_populate_record(one, jsonb_build_object('job', one.job + i)) copy;
-UPDATE workerbee."jobset$" SET next_job = next_job + {n} WHERE number = {number};
+UPDATE workerbee."jobset$" SET next_id = next_id + {n} WHERE number = {number};
 UPDATE workerbee."counter$" SET added = added + {n} WHERE jobset = {number} AND added > 0;
 UPDATE workerbee."counter$" SET completed = completed + {n} WHERE jobset = {number} AND completed > 0;
 """

@@ -1,0 +1,54 @@
+"""What failures have in common: the same error in a thousand jobs is one cause, known by a short digest.
+
+The digest stands beside the error record and is told from it by whoever writes that. It only sorts: nothing is signed
+in it, and nobody trusts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import PurePath
+from typing import NamedTuple
+
+#: Bytes of a digest, and characters of a message and of a traceback that are looked at.
+DIGEST, MESSAGE, TRACEBACK = 8, 1000, 64_000
+
+#: What differs between two messages of one cause: addresses, UUIDs and numbers.
+_VARYING = re.compile(
+    r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+)
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
+
+
+class Cause(NamedTuple):
+    """What failures have in common: the error's type, its message with ``#`` for what varies, its innermost frame."""
+
+    type: str
+    message: str
+    frame: str
+
+    @property
+    def digest(self) -> bytes:
+        """A short name of the cause, the same wherever it is made."""
+        text = "\0".join(self).encode("utf-8", "backslashreplace")
+        return hashlib.blake2b(text, digest_size=DIGEST).digest()
+
+
+def cause_of(kind: str, message: str, trace: str) -> Cause:
+    """The cause of an error of this type, with this message and traceback."""
+    frames = list(_FRAME.finditer(trace[-TRACEBACK:]))
+    frame = f"{PurePath(frames[-1]['file']).name}:{frames[-1]['line']} in {frames[-1]['function']}" if frames else ""
+    first_line = message[:MESSAGE].strip().partition("\n")[0]
+    return Cause(kind, _VARYING.sub("#", first_line), frame)
+
+
+def cause_of_record(record: str | bytes) -> Cause:
+    """The cause that an error record tells; unsigned, it may be anything."""
+    try:
+        facts = json.loads(record)
+    except (ValueError, RecursionError):
+        facts = None
+    told = facts if isinstance(facts, dict) else {}
+    return cause_of(str(told.get("type")), str(told.get("message") or ""), str(told.get("traceback") or ""))
