@@ -316,8 +316,8 @@ def test_in_a_crowd_a_bee_with_enough_to_do_hears_no_hints(
     """Each hint wakes every session that listens to any; when it lacks work it listens again, and hears the next."""
     executor = client()
     database.execute(
-        """INSERT INTO workerbee."bee$" (incarnation, host, pid, python, runners, lease_until)
-           SELECT md5(n::text)::uuid, 'elsewhere', n, '3', 1, now() + interval '1 hour' FROM generate_series(1, 20) n"""
+        """INSERT INTO workerbee."bee$" (incarnation, host, pid, python, version, runners, lease_until)
+           SELECT md5(n::text)::uuid, 'elsewhere', n, '3', '1', 1, now() + interval '1 hour' FROM generate_series(1, 20) n"""
     )
     database.server.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     one = bee("work", "--busywait")

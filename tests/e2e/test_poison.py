@@ -205,8 +205,8 @@ def test_what_fails_holds_up_nothing_else(database: Database, client: WorkerbeeE
         Bee(database.dsn) as bee,
     ):
         database.execute(
-            'INSERT INTO workerbee."bee$" (incarnation, host, pid, python, runners, lease_until)'
-            " VALUES ('00000000-0000-0000-0000-000000000001', 'able', 1, '3.11', 1, now() + interval '1 hour')"
+            'INSERT INTO workerbee."bee$" (incarnation, host, pid, python, version, runners, lease_until)'
+            " VALUES ('00000000-0000-0000-0000-000000000001', 'able', 1, '3.11', '1', 1, now() + interval '1 hour')"
             " RETURNING 1"
         )
         for n in range(300):

@@ -35,8 +35,8 @@ def test_bees_are_counted_or_at_least_not_thought_few(hive: Hive, n: int) -> Non
     """Up to a hundred the number is exact; beyond, it is never below that."""
     hive.run("DELETE FROM {bee}")
     hive.run(
-        "INSERT INTO {bee} (incarnation, jobset, host, pid, python, runners, lease_until)"
-        " SELECT md5(i::text)::uuid, {number}, 'a', 1, '3.11', 1, now() + CASE WHEN i > 0 THEN interval '1 minute'"
+        "INSERT INTO {bee} (incarnation, jobset, host, pid, python, version, runners, lease_until)"
+        " SELECT md5(i::text)::uuid, {number}, 'a', 1, '3.11', '1', 1, now() + CASE WHEN i > 0 THEN interval '1 minute'"
         " ELSE interval '-1 second' END FROM generate_series(0, %(n)s) i",
         n=n,
     )
