@@ -317,7 +317,7 @@ def test_in_a_crowd_a_bee_with_enough_to_do_hears_no_hints(
     executor = client()
     database.execute(
         """INSERT INTO workerbee."bee$" (incarnation, host, pid, python, version, runners, lease_until)
-           SELECT md5(n::text)::uuid, 'elsewhere', n, '3', '1', 1, now() + interval '1 hour' FROM generate_series(1, 20) n"""
+           SELECT md5(n::text)::uuid, 'here', n, '3', '1', 1, now() + interval '1 hour' FROM generate_series(1, 20) n"""
     )
     database.server.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     one = bee("work", "--busywait")
