@@ -240,10 +240,7 @@ class JobsetReader:
 
     def causes(self, n: int = 100) -> list[CauseRow]:
         """The failures that nobody has retried by their cause, the most frequent first."""
-        return [
-            CauseRow(bytes(digest) if digest is not None else None, *facts, functions or [], hosts or [], is_all)
-            for digest, *facts, functions, hosts, is_all in self._run("causes", most=FAILURES, n=n)
-        ]
+        return [_cause_row(*row) for row in self._run("causes", most=FAILURES, n=n)]
 
     def failed_of(self, cause: bytes) -> Iterator[int]:
         """The jobs whose latest run failed for this cause, by id."""
@@ -285,6 +282,10 @@ def _jobset_row(*row: Any) -> JobsetRow:
     jobset = Jobset(number, jobset_id, UUID(uuid), key, speculate, UUID(client) if client else None)
     *counts, n_bees, n_runners = rest
     return JobsetRow(jobset, created_at, Counts(*counts), n_bees, n_runners)
+
+
+def _cause_row(digest: Any, *row: Any) -> CauseRow:
+    return CauseRow(None if digest is None else bytes(digest), *row)
 
 
 def _loaded(text: str | None) -> Any:

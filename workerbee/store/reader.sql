@@ -97,8 +97,8 @@ SELECT c.cause, c.n, c.job, extract(epoch FROM c.first_at)::double precision,
        SELECT CASE WHEN codec = 'error' THEN output::text END AS record FROM {outcome}
         WHERE job = c.job AND status = 'failed' ORDER BY run DESC LIMIT 1) e
  CROSS JOIN LATERAL (
-       SELECT array_agg(DISTINCT f.name) FILTER (WHERE f.name IS NOT NULL) AS functions,
-              array_agg(DISTINCT v.host) FILTER (WHERE v.host IS NOT NULL) AS hosts
+       SELECT COALESCE(array_agg(DISTINCT f.name) FILTER (WHERE f.name IS NOT NULL), '{{}}') AS functions,
+              COALESCE(array_agg(DISTINCT v.host) FILTER (WHERE v.host IS NOT NULL), '{{}}') AS hosts
          FROM (SELECT job, bee FROM {outcome}
                 WHERE status = 'failed' AND cause = c.cause ORDER BY cause DESC, job DESC LIMIT 30) o
          JOIN {job} j ON j.id = o.job LEFT JOIN {function} f ON f.number = j.function
