@@ -13,40 +13,33 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 from uuid import uuid4
 
 from workerbee.client.cancelling import Cancelling
 from workerbee.client.dispatcher import Dispatcher
+from workerbee.client.employer import Employer
 from workerbee.client.flusher import Flusher, Pending
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
-from workerbee.client.local_bee import LocalBee
 from workerbee.client.registry import Registry
+from workerbee.client.remarks import Remarks
 from workerbee.client.watcher import Watcher
 from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
-    InitializerFailedError,
     JobsetNotFoundError,
 )
-from workerbee.program import Program, hash_seed
+from workerbee.program import hash_seed
 from workerbee.server import Server
 from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
 from workerbee.wire import codec, functions
-from workerbee.wire.failures import decode_error
 from workerbee.wire.job import Jobset, Options
 from workerbee.wire.signing import Key, Signer
 
 _READER = "workerbee reader"
-
-#: So many deaths of local bees within a minute are enough.
-BEE_DEATHS = 5
 
 
 class Client:
@@ -75,12 +68,8 @@ class Client:
         self._broken: BaseException | None = None
         self._halted = threading.Event()
         self._closing = self._all_stored = False
-        self._said: set[tuple[str, str]] = set()
-        self._bee: LocalBee | None = None
-        self._program: Program | None = None
-        self._met: set[bytes] = set()  # functions since the program was looked at
-        self._bee_draining = False
-        self._hiring = threading.Lock()
+        self._remarks = Remarks(logger)
+        self._bee: Employer | None = None
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
         self._cancel, self._pass_on = self.cancel, self._interrupted  # one object each for all futures
         self._dispatcher = Dispatcher()
@@ -124,20 +113,13 @@ class Client:
 
     def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
-        size = len(call.data)
-        if size > codec.WARN_BYTES and self._is_first(function, "large"):
-            warnings.warn(codec.too_much("a call", function.name, size), stacklevel=3)
-        if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
-            what = "the data along with the code"
-            warnings.warn(codec.too_much(what, function.name, len(function.body)), stacklevel=3)
-        if unique and (call.identity is None or not function.memo):
-            self._say_that_nothing_is_remembered(function)
+        self._remarks.on(function, call, unique=unique)
         self.latest = function
         future = JobFuture(self._cancel, self._call_later, self._pass_on)
         try:
             self.refuse_if_closing()
-            if self._bee is not None and function.digest not in self._met:
-                self._meet(function)
+            if self._bee is not None:
+                self._bee.meet(function.digest)
             self._flusher.put(Pending(future, function, call, options, unique))
         finally:
             self._raise_if_broken()
@@ -158,22 +140,6 @@ class Client:
         self._ledger.expect(futures)
         self._watcher.ask([job for job, _ in runs])
         return futures
-
-    def _say_that_nothing_is_remembered(self, function: functions.Function) -> None:
-        if self._is_first(function, "memo"):
-            why = function.culprit
-            what = "arguments that aren't exactly JSON" if why is None else f"what can't be compared: {why}"
-            self.log.info(
-                "calls of %s have %s: each one is a job of its own, also when it is submitted again",
-                function.name,
-                what,
-            )
-
-    def _is_first(self, function: functions.Function, about: str) -> bool:
-        site = (function.name, about)
-        first = site not in self._said
-        self._said.add(site)
-        return first
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
@@ -295,7 +261,7 @@ class Client:
 
     def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
         """Have a local bee with so many runners until the end."""
-        facts = {
+        settings = {
             "dsn": self._server.dsn,
             "number": self.jobset.number,
             "workers": n_workers,
@@ -307,55 +273,7 @@ class Client:
             "hash_seed": hash_seed(),
         }
         self.n_local = n_workers
-        self._program = Program.here()
-        self._bee = LocalBee(facts, self._program)
-        threading.Thread(
-            target=self._keep_bee, args=(self._bee, facts), name="workerbee local bee", daemon=True
-        ).start()
-
-    def _meet(self, function: functions.Function) -> None:
-        """Before a new function is stored, the local bee hears of what has changed in this process since the last."""
-        if len(self._met) >= 10_000:
-            self._met.clear()
-        self._met.add(function.digest)
-        now = Program.here()
-        with self._hiring:
-            if now != self._program and self._bee is not None:
-                self._program = now
-                self._bee.be_workers_of(now)
-
-    def _keep_bee(self, bee: LocalBee, facts: dict[str, Any]) -> None:
-        """Hear the local bee; when it dies, another takes its place, which takes over its work."""
-        try:
-            deaths: deque[float] = deque(maxlen=BEE_DEATHS)
-            while True:
-                bee.events(self._hear)
-                status = bee.wait()
-                deaths.append(time.monotonic())
-                with self._hiring:
-                    if self._bee_draining or self._broken is not None:
-                        return
-                    if len(deaths) == BEE_DEATHS and deaths[-1] - deaths[0] < 60:
-                        again = BrokenWorkerbeeError(f"local bees end again and again, the last with status {status}")
-                        self._break(again, None)
-                        return
-                    self.log.warning("the local bee has ended with status %d; another takes its place", status)
-                    bee = self._bee = LocalBee(facts, self._program)
-        except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
-            self._break(error, None)
-
-    def _hear(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "log":
-                self.log.log(event["level"], "%s", event["message"])
-            case "initializer":
-                cause = decode_error(event["error"].encode(), trusted=True)
-                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
-                self._break(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
-            case "broken":
-                self._break(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"), None)
-            case "dropped":
-                self._break(JobsetNotFoundError(self.jobset.name, dropped=True), None)
+        self._bee = Employer(self.jobset.name, settings, log=self.log, give_up=self._break)
 
     # Reading
 
@@ -424,8 +342,6 @@ class Client:
     def quit(self) -> None:
         """End without another wait: what the local bee runs is given back."""
         self._closing = True
-        with self._hiring:
-            self._bee_draining = True
         if self._bee is not None:
             self._bee.stop()
         self.ended.set()
@@ -447,8 +363,6 @@ class Client:
     def _end(self) -> None:
         """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
         self._dispatcher.close()
-        with self._hiring:
-            self._bee_draining = True
         if self._bee is not None:
             self._bee.stop() if self._broken is not None or self.jobset.temporary else self._bee.drain()
             self._bee.wait(30 if self.jobset.temporary else None)

@@ -1,0 +1,124 @@
+"""Keeping a local bee until the end of its client: it is heard, and another takes its place when it dies."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from workerbee.client.local_bee import LocalBee
+from workerbee.errors import BrokenWorkerbeeError, InitializerFailedError, JobsetNotFoundError
+from workerbee.program import Program
+from workerbee.wire.failures import decode_error
+
+#: So many deaths of local bees within a minute are enough.
+BEE_DEATHS = 5
+#: Functions of which is remembered that the bee needn't be told anything for them.
+MOST_KNOWN = 10_000
+
+
+class Employer:
+    """Has one local bee after another work for ``jobset``.
+
+    ``settings`` are the bee's. ``give_up(error, cause)`` is called when the jobset can't be worked on any more.
+    """
+
+    def __init__(
+        self,
+        jobset: str,
+        settings: dict[str, Any],
+        *,
+        log: logging.Logger,
+        give_up: Callable[[BaseException, BaseException | None], None],
+    ) -> None:
+        self._jobset = jobset
+        self._settings = settings
+        self._log = log
+        self._give_up = give_up
+        self._program = Program.here()
+        self._known: set[bytes] = set()  # functions since the program was looked at
+        self._hiring = threading.Lock()
+        self._is_over = False
+        self._bee = LocalBee(settings, self._program)
+        threading.Thread(target=self._keep, name="workerbee local bee", daemon=True).start()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The present bee's."""
+        return self._bee.process
+
+    def meet(self, digest: bytes) -> None:
+        """Before a new function is stored, tell the bee what has changed in this process since the last one."""
+        if digest in self._known:
+            return
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known.add(digest)
+        now = Program.here()
+        with self._hiring:
+            if now != self._program:
+                self._program = now
+                self._bee.be_workers_of(now)
+
+    def drain(self) -> None:
+        """Have the bee finish what it runs; no other takes its place."""
+        self._hire_no_more()
+        self._bee.drain()
+
+    def stop(self) -> None:
+        """Have the bee give back what it runs; no other takes its place."""
+        self._hire_no_more()
+        self._bee.stop()
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait for the bee's end; it is killed after so many seconds."""
+        self._bee.wait(timeout)
+
+    def disown(self) -> None:
+        """In a forked child: the bee is the parent's."""
+        self._bee.disown()
+
+    def _hire_no_more(self) -> None:
+        with self._hiring:
+            self._is_over = True
+
+    def _keep(self) -> None:
+        try:
+            deaths: deque[float] = deque(maxlen=BEE_DEATHS)
+            while True:
+                self._bee.events(self._hear)
+                status = self._bee.wait()
+                deaths.append(time.monotonic())
+                with self._hiring:
+                    if self._is_over:
+                        return
+                    if len(deaths) == BEE_DEATHS and deaths[-1] - deaths[0] < 60:
+                        self._is_over = True
+                        what = f"local bees end again and again, the last with status {status}"
+                        self._give_up(BrokenWorkerbeeError(what), None)
+                        return
+                    self._log.warning("the local bee has ended with status %d; another takes its place", status)
+                    self._bee = LocalBee(self._settings, self._program)
+        except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
+            self._give_up(error, None)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "log":
+                self._log.log(event["level"], "%s", event["message"])
+            case "initializer":
+                cause = decode_error(event["error"].encode(), trusted=True)
+                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
+                self._end(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
+            case "broken":
+                self._end(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"))
+            case "dropped":
+                self._end(JobsetNotFoundError(self._jobset, dropped=True))
+
+    def _end(self, error: BaseException, cause: BaseException | None = None) -> None:
+        self._hire_no_more()
+        self._give_up(error, cause)
