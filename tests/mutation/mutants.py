@@ -1283,8 +1283,8 @@ MUTANTS = [
     # Plans
     _python(
         "plans: what waits is read in its order, and not as a whole",
-        "store/connection.py",
-        "_PLANS = ",
+        "store/session.py",
+        "PLANS = ",
         '        "enable_bitmapscan": "off",\n',
         "",
         "store/test_plans.py::test_hot_statements_touch_what_they_are_about[few to many, vacuumed-claim_all_at_hand]",
@@ -1449,16 +1449,16 @@ MUTANTS = [
     # What others leave
     _python(
         "others' functions: not over a direct connection",
-        "store/connection.py",
-        "_SESSION = ",
+        "store/session.py",
+        "SESSION = ",
         '"SET search_path = pg_catalog, pg_temp; ',
         '"',
         "store/test_connection.py::test_nobody_elses_functions_and_operators_are_called[direct]",
     ),
     _python(
         "others' functions: nor behind a pooler",
-        "store/connection.py",
-        "_TRANSACTION = ",
+        "store/session.py",
+        "TRANSACTION = ",
         '"SET LOCAL search_path = pg_catalog, pg_temp; ',
         '"',
         "store/test_connection.py::test_nobody_elses_functions_and_operators_are_called[pooled]",

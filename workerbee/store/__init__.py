@@ -3,15 +3,8 @@
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import Cancelled, ClientStore, Result, SameCall
-from workerbee.store.connection import (
-    QUERY_TIMEOUT,
-    Connection,
-    PatientConnection,
-    Wake,
-    conninfo,
-    described,
-    has_password,
-)
+from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnection
+from workerbee.store.dsn import conninfo, described, has_password
 from workerbee.store.hints import Pace, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
 from workerbee.store.reader import (
@@ -27,6 +20,7 @@ from workerbee.store.reader import (
     RunFacts,
 )
 from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_unstorable
+from workerbee.store.wake import Wake
 
 __all__ = [
     "QUERY_TIMEOUT",

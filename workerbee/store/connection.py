@@ -11,9 +11,7 @@ it isn't. Only a direct one listens for notifications and prepares its statement
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +23,12 @@ from uuid import uuid4
 import psycopg2
 from psycopg2 import errors, extensions, sql
 
-from workerbee.errors import ConnectionStringError, DatabaseUnavailableError
-from workerbee.store import reach
+from workerbee.errors import DatabaseUnavailableError
+from workerbee.store import reach, session
 from workerbee.store.patience import one_line, retrying
 from workerbee.store.statement import Statement, filled
 from workerbee.store.trouble import Trouble, sort
+from workerbee.store.wake import Wake
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -46,77 +45,8 @@ SILENCE = 10.0
 #: Statements that are remembered and prepared: each costs the server some 60 kB as long as the connection lasts.
 PREPARED = 100
 
-# What our queries mean must depend neither on who may create functions and operators where, nor on what the server,
-# the database or the user has for a default. Over a direct connection it is set once, else in each transaction.
-_SESSION = (
-    "SET search_path = pg_catalog, pg_temp; SET array_nulls = on;"
-    " SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; "
-)
-_TRANSACTION = (
-    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL array_nulls = on;"
-    " SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
-)
-
-
-class Wake:
-    """Wakes a thread that waits in `Connection.wait`, from any thread or signal handler."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def set(self) -> None:
-        # A full pipe wakes as well, and a closed one has nobody left to wake.
-        with suppress(OSError):
-            os.write(self._writer, b"w")
-
-    def clear(self) -> None:
-        with suppress(OSError):
-            os.read(self._reader, 4096)
-
-    def close(self) -> None:
-        ends = self._reader, self._writer
-        self._reader = self._writer = -1  # or a late `set` writes into whatever gets these numbers next
-        for end in ends:
-            os.close(end)
-
-
-# A prepared plan stays while the tables grow: it must never be one that was good for few rows, whenever somebody's
-# ANALYZE saw them. What we ask for is found by an index and comes in its order: nothing is read as a whole, or sorted
-# to have its front.
-_PLANS = "SELECT " + ", ".join(
-    f"pg_catalog.set_config('{name}', '{value}', false)"
-    for name, value in {
-        "plan_cache_mode": "force_generic_plan",
-        "enable_seqscan": "off",
-        "enable_bitmapscan": "off",
-        "jit": "off",
-    }.items()
-)
 # Errors after which what the session was told is told anew: a plan or a statement that was prepared is no more.
 _STALE = ("0A000", "42P05")
-# What psycopg2 makes of a value is the whole process's to change, unless a connection has a say of its own.
-_CASTERS = (
-    extensions.new_type((114, 3802), "workerbee json", lambda text, _: None if text is None else json.loads(text)),
-    extensions.new_type((2950, 2951), "workerbee uuid", lambda text, _: text),
-    extensions.BOOLEAN,
-    extensions.INTEGER,
-    extensions.LONGINTEGER,
-    extensions.FLOAT,
-    extensions.DECIMAL,
-    extensions.UNICODE,
-    psycopg2.BINARY,
-    extensions.BOOLEANARRAY,
-    extensions.INTEGERARRAY,
-    extensions.LONGINTEGERARRAY,
-    extensions.FLOATARRAY,
-    extensions.DECIMALARRAY,
-    extensions.UNICODEARRAY,
-    extensions.BINARYARRAY,
-    extensions.PYDATETIMETZ,
-)
 
 
 class Connection:
@@ -214,7 +144,7 @@ class Connection:
         text = self._prepare(pg, query, deadline) if isinstance(query, Statement) else _as_text(pg, query)
         if params is not None:
             text = filled(text, params)
-        return text if self.direct or _in_transaction(pg) else _TRANSACTION + text
+        return text if self.direct or _in_transaction(pg) else session.TRANSACTION + text
 
     def _prepare(self, pg: Any, query: Statement, deadline: float) -> str:
         """The query, or over a direct connection, from its second use on, what executes it prepared."""
@@ -356,14 +286,14 @@ class Connection:
         return pg
 
     def _set_up(self, pg: Any, deadline: float) -> None:
-        for caster in _CASTERS:
+        for caster in session.CASTERS:
             extensions.register_type(caster, pg)
         [(backend,)] = self._answer(pg, "SELECT pg_catalog.pg_backend_pid()", deadline)
         self.direct = backend == pg.info.backend_pid and not self._forgets
         if self.direct:
-            self._answer(pg, _SESSION, deadline)
+            self._answer(pg, session.SESSION, deadline)
             if pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
-                self._answer(pg, _PLANS, deadline)
+                self._answer(pg, session.PLANS, deadline)
             self._listen(pg, self._channels, deadline)
 
 
@@ -417,30 +347,3 @@ def _wait(fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
 @cache
 def _say_once(text: str) -> None:
     logging.getLogger("workerbee").warning(text)
-
-
-def conninfo(dsn: str | None = None, **parts: object) -> str:
-    """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment.
-
-    Raises ConnectionStringError.
-    """
-    given = {name: str(value) for name, value in parts.items() if value is not None}
-    try:
-        return str(extensions.make_dsn(dsn or "", **given))
-    except psycopg2.ProgrammingError:
-        raise ConnectionStringError from None  # libpq quotes what it can't read, and that may be a password
-
-
-def described(dsn: str) -> dict[str, str]:
-    """What a connection string says, by libpq's names, without its password."""
-    parts = extensions.parse_dsn(dsn)
-    parts.pop("password", None)
-    return {str(k): str(v) for k, v in parts.items()}
-
-
-def has_password(dsn: str) -> bool:
-    """Whether a connection string holds a password."""
-    try:
-        return not {"password", "sslpassword"}.isdisjoint(extensions.parse_dsn(dsn))
-    except psycopg2.ProgrammingError:
-        return False
