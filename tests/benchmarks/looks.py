@@ -71,7 +71,7 @@ def _results(database: Database, connection: Connection, jobset: Jobset, n: int)
             ids = range(start, min(n + 1, start + PORTION))
             jobs = "".join(f'{i}\tjson\t{{"x":{i}}}\n' for i in ids)
             cursor.copy_expert(f'COPY workerbee."job${jobset.number}" (id, codec, input) FROM STDIN', io.StringIO(jobs))
-            signed = ((i, signer.sign("result", i, 1, "json", b"", b"%d" % i).hex()) for i in ids)
+            signed = ((i, signer.sign_end(i, 1, "json", b"%d" % i, is_value=True).hex()) for i in ids)
             ends = "".join(f"{i}\t1\tcompleted\t0.01\tjson\t{i}\t\\\\x{mac}\n" for i, mac in signed)
             columns = "(job, run, status, duration, codec, output, mac)"
             cursor.copy_expert(f'COPY workerbee."outcome${jobset.number}" {columns} FROM STDIN', io.StringIO(ends))

@@ -1392,7 +1392,7 @@ MUTANTS = [
         "signature: of a call, before it is decoded",
         "bee/runner.py",
         "def _perform",
-        'signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data)',
+        "signer is None or not signer.verify_call(call.mac, call.job, call.codec, usable.digest, call.data)",
         "signer is None",
         f"{RUNNER}::test_a_forged_call_is_not_run",
     ),

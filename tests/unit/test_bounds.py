@@ -59,7 +59,7 @@ def test_a_runner_forgets() -> None:
     """What it is told to, record and function, and learns it again when it is needed again."""
     key = Key(bytes(32))
     made = Cache().describe(define("def m(k):\n  def f(): return k\n  return f\nf = m([1])"))
-    mac = Signer(key, JOBSET).sign("function", 0, 0, made.codec, made.digest, made.body)
+    mac = Signer(key, JOBSET).sign_function(made.codec, made.digest, made.body)
     record = Function(3, made.digest, made.name, made.codec, made.body, made.python, mac)
     work = Work(JOBSET, key)
     for _ in range(2):

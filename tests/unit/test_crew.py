@@ -39,7 +39,7 @@ def teach(
     """Have the crew know the function; what gives it calls with these arguments, as jobs 1, 2, …."""
     signer = Signer(Key.load_or_make(), JOBSET.uuid)
     made = functions.Cache().describe(fn)
-    mac = signer.sign("function", 0, 0, made.codec, made.digest, made.body)
+    mac = signer.sign_function(made.codec, made.digest, made.body)
     function = Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
     record = Record(str(JOBSET.uuid), tuple(function), 0.0)
     numbers = count(1)
@@ -48,7 +48,7 @@ def teach(
         batch = []
         for n, args in zip(numbers, calls, strict=False):
             call = codec.encode_call(args, {})
-            mac = signer.sign("call", n, 0, call.codec, made.digest, call.data)
+            mac = signer.sign_call(n, call.codec, made.digest, call.data)
             batch.append(Job(n, 1, call.codec, call.data, mac))
         crew.give(Lot(FUNCTION, timeout, record), batch)
 

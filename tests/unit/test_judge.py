@@ -73,7 +73,7 @@ def test_what_is_said_for_a_job_is_signed_as_its_own_would_be(function: int) -> 
     deciding.key = key = Key(bytes(32))
     outcome, _ = deciding.charge(ended(EndKind.DIED, function=function))
     signer = Signer(key, UUID_OF_ALL)
-    is_signed = signer.verify(outcome.mac, "error", 1, 1, "error", b"", outcome.data)
+    is_signed = signer.verify_end(outcome.mac, 1, 1, "error", outcome.data, is_value=False)
     assert is_signed == (function != NO_FUNCTION)
     assert "job 1 ended its runner" in str(decode_error(outcome.data, trusted=is_signed))
 

@@ -73,7 +73,7 @@ class Bee:
     def record(self, fn: Callable[..., Any], **changes: Any) -> Function:
         """A function's row as its client would sign it, and then perhaps changed."""
         made = functions.Cache().describe(fn)
-        mac = self.signer.sign("function", 0, 0, made.codec, made.digest, made.body)
+        mac = self.signer.sign_function(made.codec, made.digest, made.body)
         return Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)._replace(**changes)
 
     def know(self, record: Function) -> None:
@@ -83,7 +83,7 @@ class Bee:
         """A job as it is sent; without a record unsigned, as add_job makes it."""
         call = codec.encode_call(args, {})
         self.n += 1
-        mac = record and self.signer.sign("call", self.n, 0, call.codec, record.digest, call.data)
+        mac = record and self.signer.sign_call(self.n, call.codec, record.digest, call.data)
         facts = {"n": self.n, "job": self.n, "run": 1, "attempt": 1, "codec": call.codec, "data": call.data, "mac": mac}
         return tuple((facts | changes).values())
 
@@ -102,7 +102,7 @@ class Bee:
     def error(self, end: Finished) -> BaseException:
         """The exception of an end, whose signature must hold if it has one."""
         assert end.codec == "error"
-        signed = self.signer.verify(end.mac, "error", end.n, 1, "error", b"", end.data)
+        signed = self.signer.verify_end(end.mac, end.n, 1, "error", end.data, is_value=False)
         assert signed == (end.mac is not None)
         return decode_error(end.data, trusted=signed)
 
@@ -126,8 +126,8 @@ def test_a_signed_call_is_run_and_signed(bee: Bee) -> None:
     assert [codec.decode(e.codec, e.data) for e in ends] == [{"x": 1}, (1, 2), 5]
     for end, run in zip(ends, (1, 1, 4), strict=True):
         assert end.kind == "completed"
-        assert bee.signer.verify(end.mac, "result", end.n, run, end.codec, b"", end.data)
-        assert not bee.signer.verify(end.mac, "result", end.n, run + 1, end.codec, b"", end.data)
+        assert bee.signer.verify_end(end.mac, end.n, run, end.codec, end.data, is_value=True)
+        assert not bee.signer.verify_end(end.mac, end.n, run + 1, end.codec, end.data, is_value=True)
 
 
 FORGED: dict[str, dict[str, Any]] = {
@@ -217,7 +217,7 @@ def test_a_bee_without_the_key_runs_no_function(monkeypatch: pytest.MonkeyPatch)
 def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
     """Its error goes along, so that a client's own bee can break the executor with it."""
     made = functions.Cache(other_raises).describe(note)
-    mac = bee.signer.sign("function", 0, 0, made.codec, made.digest, made.body)
+    mac = bee.signer.sign_function(made.codec, made.digest, made.body)
     record = Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
     bee.know(record)
     bee.give(NUMBER, bee.call(record, 1))
@@ -234,7 +234,7 @@ def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
     """If that was signed; else, and without such a record, no other code than what they were signed for."""
     theirs = bee.record(other)
     stands_in = functions.recoded(functions.Cache().describe(note), records.standing_in("import", theirs.digest))
-    mac = bee.signer.sign("function", 0, 0, stands_in.codec, stands_in.digest, stands_in.body)
+    mac = bee.signer.sign_function(stands_in.codec, stands_in.digest, stands_in.body)
     record = bee.record(note)._replace(digest=stands_in.digest, codec=stands_in.codec, mac=mac)
     forged = record._replace(number=NUMBER + 1, codec=records.standing_in("import", bytes(16)))
     for known in (record, forged, bee.record(note, number=NUMBER + 2)):
@@ -286,7 +286,7 @@ def test_a_named_function_takes_signed_pickles(bee: Bee) -> None:
     bee.give(NUMBER, bee.call(record, (1, 2)), bee.call(None, 1, codec="pickle", data=pickle.dumps(Bomb())))
     done, forged = bee.ends(named=[HERE + "note"])
     assert codec.decode(done.codec, done.data) == (1, 2)
-    assert bee.signer.verify(done.mac, "result", done.n, 1, done.codec, b"", done.data)
+    assert bee.signer.verify_end(done.mac, done.n, 1, done.codec, done.data, is_value=True)
     assert isinstance(bee.error(forged), SignatureError)
     assert called == [(((1, 2),), {})]
 

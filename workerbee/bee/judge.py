@@ -59,5 +59,5 @@ class Judge:
         record = encode_error(error, notes=notes, text_only=self.key is None)
         mac, held = None, held_of(task)
         if self.key is not None and held.batch.function != NO_FUNCTION:
-            mac = Signer(self.key, held.served.jobset.uuid).sign("error", job.id, job.run, "error", b"", record)
+            mac = Signer(self.key, held.served.jobset.uuid).sign_end(job.id, job.run, "error", record, is_value=False)
         return Outcome(job.id, job.run, kind, "error", record, mac, duration)

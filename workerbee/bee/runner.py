@@ -112,8 +112,8 @@ class Work:
 
     def learn(self, number: int, record: Function, *, fresh: bool = True) -> None:
         """A function, as its row has it. The signature covers all of that by the digest."""
-        signed = self._signer is not None and self._signer.verify(
-            record.mac, "function", 0, 0, record.codec, record.digest, record.body
+        signed = self._signer is not None and self._signer.verify_function(
+            record.mac, record.codec, record.digest, record.body
         )
         whole = functions.digest(record.name, record.codec, record.body, record.python)
         self.records[number] = record
@@ -269,7 +269,7 @@ class Runner:
     def _perform(self, call: Call, usable: Usable) -> Finished:
         """Verify, decode, run, encode, sign: one call in, its end as a value out."""
         signer = usable.signer
-        if signer is None or not signer.verify(call.mac, "call", call.job, 0, call.codec, usable.digest, call.data):
+        if signer is None or not signer.verify_call(call.mac, call.job, call.codec, usable.digest, call.data):
             if not usable.named or call.codec not in (codec.JSON, codec.JSON_CALL):
                 return self._failure(call, signer, EndKind.ERROR, SignatureError(call.job), 0.0)
             signer = None  # what an unsigned call brings about isn't signed either
@@ -293,7 +293,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             self._ending = error if self._own is not None else None
             return self._failure(call, signer, EndKind.ERROR, error, end.duration)
-        mac = signer.sign("result", call.job, call.run, encoded.codec, b"", encoded.data) if signer else None
+        mac = signer.sign_end(call.job, call.run, encoded.codec, encoded.data, is_value=True) if signer else None
         return Finished(call.n, end.kind, encoded.codec, encoded.data, mac, end.duration)
 
     def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
@@ -313,7 +313,7 @@ class Runner:
     ) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
         record = encode_error(error, notes=notes, text_only=signer is None)
-        mac = signer.sign("error", call.job, call.run, "error", b"", record) if signer else None
+        mac = signer.sign_end(call.job, call.run, "error", record, is_value=False) if signer else None
         self._unsettled += self._own is not None
         return Finished(call.n, kind, "error", record, mac, duration)
 

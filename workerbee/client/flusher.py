@@ -267,7 +267,7 @@ class Flusher:
         if future.job is None:
             future.job = self._next_id()
         number, signed_for, _ = self.registry.register(pending.function)
-        mac = self._signer.sign("call", future.job, 0, call.codec, signed_for, call.data)
+        mac = self._signer.sign_call(future.job, call.codec, signed_for, call.data)
         return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
 
     def _next_id(self) -> int:

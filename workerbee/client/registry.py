@@ -90,7 +90,7 @@ class Registry:
         return self._store.put_function(self._record(function), function.identity)
 
     def _record(self, function: functions.Function) -> Function:
-        mac = self._signer.sign("function", 0, 0, function.codec, function.digest, function.body)
+        mac = self._signer.sign_function(function.codec, function.digest, function.body)
         return Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
 
     # What it counts as
@@ -107,7 +107,7 @@ class Registry:
         record = self._store.get_function(number)
         if record is None:
             return None
-        whole = self._signer.verify(record.mac, "function", 0, 0, record.codec, record.digest, record.body)
+        whole = self._signer.verify_function(record.mac, record.codec, record.digest, record.body)
         return record if whole else None
 
     def adopt(self, function: functions.Function, *, only_new: bool = False) -> bool:
@@ -129,7 +129,7 @@ class Registry:
                 return False
             digest = records.adoption(function.identity)
             identity = others[-1].identity
-            mac = self._signer.sign("function", 0, 0, records.ADOPTED, digest, identity)
+            mac = self._signer.sign_function(records.ADOPTED, digest, identity)
             record = Function(0, digest, function.name, records.ADOPTED, identity, function.python, mac)
             self._store.put_adoption(record, identity)
         self.forget()

@@ -13,8 +13,8 @@ from workerbee.wire.signing import Signer
 
 def holds(end: Stored, signer: Signer) -> bool:
     """Whether the signature of an end holds."""
-    kind = "result" if end.status == "completed" else "error"
-    return signer.verify(end.mac, kind, end.job, end.run, end.codec or "", b"", end.data)
+    is_value = end.status == "completed"
+    return signer.verify_end(end.mac, end.job, end.run, end.codec or "", end.data, is_value=is_value)
 
 
 def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | None]:

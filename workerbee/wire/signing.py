@@ -135,11 +135,7 @@ def _write(path: Path, secret: str) -> None:
 
 
 class Signer:
-    """Signs and verifies for one jobset.
-
-    ``kind`` is call, function, result or error; ``extra`` binds what else belongs to it (for a call and a function,
-    the function's digest).
-    """
+    """Signs and verifies for one jobset: calls, functions, and how jobs end."""
 
     def __init__(self, key: Key, jobset: UUID) -> None:
         self._key = key
@@ -147,6 +143,27 @@ class Signer:
             kind: b"workerbee\0%s\0%s" % (kind.encode(), jobset.bytes)
             for kind in ("call", "function", "result", "error")
         }
+
+    def sign_call(self, job: int, codec: str, function: bytes, data: bytes) -> bytes:
+        """The signature of a call, which is good for the function with this digest alone, in any run of the job."""
+        return self.sign("call", job, 0, codec, function, data)
+
+    def verify_call(self, mac: bytes | None, job: int, codec: str, function: bytes, data: bytes) -> bool:
+        return self.verify(mac, "call", job, 0, codec, function, data)
+
+    def sign_function(self, codec: str, digest: bytes, body: bytes) -> bytes:
+        """The signature of a function's record; its digest is of all that it says."""
+        return self.sign("function", 0, 0, codec, digest, body)
+
+    def verify_function(self, mac: bytes | None, codec: str, digest: bytes, body: bytes) -> bool:
+        return self.verify(mac, "function", 0, 0, codec, digest, body)
+
+    def sign_end(self, job: int, run: int, codec: str, data: bytes, *, is_value: bool) -> bytes:
+        """The signature of a job's value, or of the record of its error."""
+        return self.sign("result" if is_value else "error", job, run, codec, b"", data)
+
+    def verify_end(self, mac: bytes | None, job: int, run: int, codec: str, data: bytes, *, is_value: bool) -> bool:
+        return self.verify(mac, "result" if is_value else "error", job, run, codec, b"", data)
 
     def sign(self, kind: str, job: int, run: int, codec: str, extra: bytes, data: bytes | memoryview) -> bytes:
         # Every field before the data is of fixed size or framed, so that no two messages read the same.
