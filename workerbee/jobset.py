@@ -27,6 +27,7 @@ from workerbee.errors import (
     UniqueInputDataConstraintError,
 )
 from workerbee.logs import print_to_stdout
+from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
 from workerbee.wire import codec, inputs
 from workerbee.wire.imports import Bound
@@ -197,28 +198,27 @@ class JobSet(Bound):
             self._patiently(self._bound)
         ours, theirs = socket.socketpair()
         mark = Mark.create()
-        facts = {
-            "dsn": self._server.dsn,
-            "jobset_id": self.jobset_id,
-            "workers": 1,
-            "busywait": busywait,
-            "wait": EMPTY,
-            "grace": 5.0,  # what a bee has left to store when its caller is gone is little
-            "only_functionless": True,
-            "max_n_retry_attempts": max_n_retry_attempts,
-            "max_busywait_sleep": 30.0 if max_busywait_sleep is None else max_busywait_sleep,
-            "max_failure_sleep": 300.0 if max_failure_sleep is None else max_failure_sleep,
-            "log_level": self._logger.getEffectiveLevel(),
-        }
-        events: list[dict[str, Any]] = []
+        orders = Orders(
+            self._server.dsn,
+            jobset_id=self.jobset_id,
+            busywait=busywait,
+            wait=EMPTY,
+            grace=5.0,  # what a bee has left to store when its caller is gone is little
+            only_functionless=True,
+            max_n_retry_attempts=max_n_retry_attempts,
+            max_busywait_sleep=Orders.max_busywait_sleep if max_busywait_sleep is None else max_busywait_sleep,
+            max_failure_sleep=Orders.max_failure_sleep if max_failure_sleep is None else max_failure_sleep,
+            log_level=self._logger.getEffectiveLevel(),
+        )
+        events: list[Event] = []
 
-        def hear(event: dict[str, Any]) -> None:
-            if event["event"] == "log":
-                self._logger.log(event["level"], "%s", event["message"])
+        def hear(event: Event) -> None:
+            if isinstance(event, Log):
+                self._logger.log(event.level, "%s", event.message)
             else:
                 events.append(event)
 
-        bee = LocalBee(facts, own=(theirs, mark.fd))
+        bee = LocalBee(orders, own=(theirs, mark.fd))
         theirs.close()
         listener = threading.Thread(target=bee.events, args=(hear,), daemon=True)
         listener.start()
@@ -232,15 +232,15 @@ class JobSet(Bound):
             mark.close()
         self._explain(events, status)
 
-    def _explain(self, events: list[dict[str, Any]], status: int) -> None:
+    def _explain(self, events: list[Event], status: int) -> None:
         """Raise what made the bee end other than by the end of the work."""
-        if any(e["event"] == "dropped" for e in events):
+        if any(isinstance(event, Dropped) for event in events):
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
-        if any(e["event"] == "empty" for e in events):
+        if any(isinstance(event, Empty) for event in events):
             raise JobsetNotFoundError(self.jobset_id, empty_for=EMPTY)
-        if status == 69:
+        if status == Status.NO_DATABASE:
             raise DatabaseUnavailableError("PostgreSQL hasn't come back; what was finished before is stored")
-        if status != 0:
+        if status != Status.OK:
             raise BrokenWorkerbeeError(f"the bee ended with status {status}; its log says why")
 
     def _bound(self) -> ClientStore:

@@ -1,9 +1,13 @@
-"""What a bee is told to do, and what it says by its exit status."""
+"""What a bee is told to do, what a client's own bee and its client say to each other, and exit statuses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import base64
+import json
+import logging
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 from workerbee.program import hash_seed
 from workerbee.wire import codec
@@ -42,8 +46,98 @@ class Orders:
     reconnect_timeout: float | None = 3600.0
     flags: tuple[str, ...] = ()
     hash_seed: str = field(default_factory=hash_seed)
+    log_level: int = logging.INFO
 
     @property
     def is_for_one(self) -> bool:
         """Whether the bee serves one jobset, and not all that there are."""
         return self.jobset_id is not None or self.number is not None
+
+
+# What a client tells its bee
+
+
+class Start(NamedTuple):
+    """Said first. Its runners are to be workers of the ``program``, if there is one."""
+
+    orders: Orders
+    program: bytes
+
+
+class BeWorkersOf(NamedTuple):
+    """What its runners are to be from the next new function on."""
+
+    program: bytes
+
+
+class Drain(NamedTuple):
+    """Claim nothing more, finish what runs, and end."""
+
+
+Order = Start | BeWorkersOf | Drain
+
+
+# What a bee tells its client
+
+
+class Log(NamedTuple):
+    """It has something to say, which its client logs: its user has chosen where to."""
+
+    level: int
+    message: str
+
+
+class InitializerFailed(NamedTuple):
+    """The initializer of a function raised this, as an error record."""
+
+    error: str
+
+
+class Broken(NamedTuple):
+    """It can't go on, and ends."""
+
+    reason: str
+
+
+class Dropped(NamedTuple):
+    """Its jobset is gone, and it ends."""
+
+
+class Empty(NamedTuple):
+    """Nobody has added a job for so long that it ends."""
+
+
+class Ended(NamedTuple):
+    """Said last."""
+
+    status: int
+
+
+Event = Log | InitializerFailed | Broken | Dropped | Empty | Ended
+
+_MESSAGES: dict[str, Any] = {
+    message.__name__: message
+    for message in (Start, BeWorkersOf, Drain, Log, InitializerFailed, Broken, Dropped, Empty, Ended)
+}
+
+
+def to_line(message: Order | Event) -> bytes:
+    """The message as a line of JSON."""
+    return json.dumps([type(message).__name__, *message], default=_plain).encode() + b"\n"
+
+
+def from_line(line: bytes | str) -> Order | Event:
+    """The message in a line. Raises ValueError for what is none, such as the half of one."""
+    word, *fields = json.loads(line)
+    if word == "Start":
+        orders, program = fields
+        lists = {name: tuple(orders[name]) for name in ("functions", "flags")}
+        return Start(Orders(**(orders | lists)), base64.b64decode(program))
+    if word == "BeWorkersOf":
+        return BeWorkersOf(base64.b64decode(fields[0]))
+    message: Order | Event = _MESSAGES[word](*fields)
+    return message
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if isinstance(value, Orders) else base64.b64encode(value).decode()  # type: ignore[arg-type]

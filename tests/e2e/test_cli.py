@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pty
 import re
@@ -26,6 +25,7 @@ from tests.servers import Database
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.cli.demo import GRID, N_FOLDS
 from workerbee.client.local_bee import LocalBee
+from workerbee.orders import Orders
 
 NOWHERE = "host=127.0.0.1 port=1"
 
@@ -240,7 +240,7 @@ def test_stopped_while_it_waits_for_a_server() -> None:
 
 def test_client_that_dies_without_having_listened() -> None:
     """A local bee ends with its client, also when it has told the client things that were never read."""
-    bee = LocalBee({"dsn": NOWHERE, "number": 1, "workers": 1, "log_level": logging.INFO})
+    bee = LocalBee(Orders(NOWHERE, number=1))
     assert select.select([bee._socket], [], [], 30)[0]  # that it can't connect
     bee._socket.close()
     try:

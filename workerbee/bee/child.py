@@ -1,9 +1,7 @@
-"""A client's own bee: told what to do over a socket, whose end is the client's end. `local` is the other side."""
+"""A client's own bee: told what to do over a socket, whose end is the client's end. `LocalBee` is the other side."""
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import os
 import signal
@@ -11,12 +9,12 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
 
 from workerbee import program, resources
 from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
-from workerbee.orders import Orders
+from workerbee.orders import BeWorkersOf, Drain, Ended, Event, Log, Orders, Start, from_line, to_line
 
 
 def main() -> None:
@@ -32,14 +30,13 @@ def main() -> None:
 
 
 def _serve(client: Client, own: list[int], printer: Printer) -> int:
-    facts = client.facts()
+    orders = client.orders()
     logger = logging.getLogger("workerbee")
     logger.addHandler(_Telling(client))
-    logger.setLevel(facts.pop("log_level"))
+    logger.setLevel(orders.log_level)
     logger.propagate = False
-    facts["workers"] = resources.affordable(facts["workers"], logger)
     supervisor = Supervisor(
-        Orders(**facts),
+        replace(orders, workers=resources.affordable(orders.workers, logger)),
         logger,
         tell=client.tell,
         forward=printer.put,
@@ -49,7 +46,7 @@ def _serve(client: Client, own: list[int], printer: Printer) -> int:
     client.listen(supervisor, stops=not own)  # else the crew hears the end too, and knows which job the caller was in
     signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
     status = supervisor.run()
-    client.tell({"event": "ended", "status": int(status)})
+    client.tell(Ended(status))
     return status
 
 
@@ -63,21 +60,22 @@ class Client:
         self._program = b""
         self._supervisor: Supervisor | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """What is said first: the settings."""
+    def orders(self) -> Orders:
+        """What is said first."""
         while b"\n" not in self._begun:
             chunk = self._socket.recv(1 << 16)
             if not chunk:
                 sys.exit(0)
             self._begun += chunk
         line, _, self._begun = self._begun.partition(b"\n")
-        facts: dict[str, Any] = json.loads(line)
-        self._program = base64.b64decode(facts.pop("program", ""))
-        return facts
+        start = from_line(line)
+        assert isinstance(start, Start)  # noqa: S101 (see `LocalBee`)
+        self._program = start.program
+        return start.orders
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def tell(self, event: Event) -> None:
         with self._writing, suppress(OSError):  # it is gone, which `listen` hears
-            self._socket.sendall(json.dumps(event).encode() + b"\n")
+            self._socket.sendall(to_line(event))
 
     def program(self) -> bytes:
         """The client's program as it was when whatever is in the database by now was stored."""
@@ -107,13 +105,13 @@ class Client:
                     self._begun += chunk
             *lines, self._begun = self._begun.split(b"\n")
             for line in lines:
-                self._obey(json.loads(line))
+                self._obey(from_line(line))
 
-    def _obey(self, order: dict[str, Any]) -> None:
-        match order["order"]:
-            case "program":
-                self._program = base64.b64decode(order["program"])
-            case "drain":
+    def _obey(self, order: object) -> None:
+        match order:
+            case BeWorkersOf(program):
+                self._program = program
+            case Drain():
                 assert self._supervisor is not None  # noqa: S101 (see `program`)
                 self._supervisor.drain()
 
@@ -126,4 +124,4 @@ class _Telling(logging.Handler):
         self._client = client
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._client.tell({"event": "log", "level": record.levelno, "message": self.format(record)})
+        self._client.tell(Log(record.levelno, self.format(record)))

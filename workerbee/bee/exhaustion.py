@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Tally
-from workerbee.orders import Orders, Status
+from workerbee.orders import Empty, Event, Orders, Status
 from workerbee.store import Catalogue
 from workerbee.wire.job import Function
 
@@ -26,7 +25,7 @@ class Exhaustion:
         tally: Tally,
         *,
         now: float,
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Event], None],
         log: logging.Logger,
     ) -> None:
         self._orders = orders
@@ -68,7 +67,7 @@ class Exhaustion:
             return self._all_done(number)
         if now <= self._wait_until:
             return None
-        self._tell({"event": "empty"})
+        self._tell(Empty())
         self._log.error(
             "%s never had a job; bees end when all jobs are done, and this one has waited long enough",
             self._orders.jobset_id,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from workerbee.bee.holdings import Held, Holdings, Served
 from workerbee.bee.messages import Unusable
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.tasks import End, Task
+from workerbee.orders import Event, InitializerFailed
 from workerbee.wire.job import EndKind, Job
 
 
@@ -28,7 +28,7 @@ class Refusals:
         presence: Presence,
         *,
         own: bool,
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Event], None],
         log: logging.Logger,
     ) -> None:
         self._holdings = holdings
@@ -61,7 +61,7 @@ class Refusals:
             return
         served.store.refuse(function, reason)
         if error is not None:
-            self._tell({"event": "initializer", "error": error.decode()})
+            self._tell(InitializerFailed(error.decode()))
         self._log.warning("this bee leaves some jobs of %s to others: %s", served.jobset.name, reason)
         served.refuse(function, reason)
         self._holdings.give_back_unstarted((number, function))

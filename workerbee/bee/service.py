@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from workerbee.bee.crew import Crew
 from workerbee.bee.departure import Departure, Leaving
@@ -13,7 +12,7 @@ from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.judge import Judge
 from workerbee.bee.presence import Presence
 from workerbee.errors import JobsetNotFoundError
-from workerbee.orders import Orders, Status
+from workerbee.orders import Broken, Dropped, Event, Orders, Status
 from workerbee.store import BeeStore, Catalogue, Scope, jitter
 from workerbee.wire.job import NO_FUNCTION, Jobset
 from workerbee.wire.signing import Key
@@ -33,7 +32,7 @@ class Service:
         presence: Presence,
         judge: Judge,
         *,
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Event], None],
         log: logging.Logger,
     ) -> None:
         self._orders = orders
@@ -133,7 +132,7 @@ class Service:
         self._log.warning("%s was dropped while it was in use; its work ends here", jobset.name)
         self._crew.forget(jobset)
         if self._presence.jobset == jobset.number:
-            self._tell({"event": "dropped"})
+            self._tell(Dropped())
             raise Leaving(Status.CANT_GO_ON)
 
     def _avoid(self, jobset: Jobset, error: Exception) -> None:
@@ -142,7 +141,7 @@ class Service:
         self._log.error("%s", reason)
         self._avoided[jobset.number] = time.monotonic() + AVOID_SECONDS
         if self._presence.jobset == jobset.number:
-            self._tell({"event": "broken", "error": reason})
+            self._tell(Broken(reason))
             raise Leaving(Status.CANT_GO_ON)
 
     def _avoids(self, number: int) -> bool:

@@ -15,7 +15,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 from workerbee import resources
@@ -34,7 +33,7 @@ from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
-from workerbee.orders import Orders, Status
+from workerbee.orders import Broken, Event, Orders, Status
 from workerbee.store import Catalogue, Connection, Limits, retrying, schema
 from workerbee.wire.job import EndKind
 
@@ -61,7 +60,7 @@ class Supervisor:
         log: logging.Logger,
         *,
         own: tuple[socket.socket, int] | None = None,
-        tell: Callable[[dict[str, Any]], None] = lambda _: None,
+        tell: Callable[[Event], None] = lambda _: None,
         forward: Callable[[int, bytes], None] = lambda _, __: None,
         program: Callable[[], bytes] = lambda: b"",
     ) -> None:
@@ -308,7 +307,7 @@ class Supervisor:
             # What ends a caller's own run is raised there.
             level = logging.DEBUG if self._orders.only_functionless else logging.ERROR
             self._log.log(level, "ending: %s", reason)
-            self._tell({"event": "broken", "error": reason})
+            self._tell(Broken(reason))
             self._leave(Status.CANT_GO_ON)
 
     def _finish(self) -> None:

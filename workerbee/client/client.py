@@ -32,7 +32,7 @@ from workerbee.errors import (
     DatabaseUnavailableError,
     JobsetNotFoundError,
 )
-from workerbee.program import hash_seed
+from workerbee.orders import Orders
 from workerbee.server import Server
 from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
 from workerbee.wire import codec, functions
@@ -261,19 +261,18 @@ class Client:
 
     def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
         """Have a local bee with so many runners until the end."""
-        settings = {
-            "dsn": self._server.dsn,
-            "number": self.jobset.number,
-            "workers": n_workers,
-            "busywait": True,
-            "max_tasks_per_child": max_tasks_per_child,
-            "max_payload": self.max_payload,
-            "reconnect_timeout": self._patience,
-            "log_level": max(logging.WARNING, self.log.getEffectiveLevel()),
-            "hash_seed": hash_seed(),
-        }
+        orders = Orders(
+            self._server.dsn,
+            number=self.jobset.number,
+            workers=n_workers,
+            busywait=True,
+            max_tasks_per_child=max_tasks_per_child,
+            max_payload=self.max_payload,
+            reconnect_timeout=self._patience,
+            log_level=max(logging.WARNING, self.log.getEffectiveLevel()),
+        )
         self.n_local = n_workers
-        self._bee = Employer(self.jobset.name, settings, log=self.log, give_up=self._break)
+        self._bee = Employer(self.jobset.name, orders, log=self.log, give_up=self._break)
 
     # Reading
 

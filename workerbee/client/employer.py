@@ -8,10 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from workerbee.client.local_bee import LocalBee
 from workerbee.errors import BrokenWorkerbeeError, InitializerFailedError, JobsetNotFoundError
+from workerbee.orders import Broken, Dropped, Event, InitializerFailed, Log, Orders
 from workerbee.program import Program
 from workerbee.wire.failures import decode_error
 
@@ -24,26 +24,26 @@ MOST_KNOWN = 10_000
 class Employer:
     """Has one local bee after another work for ``jobset``.
 
-    ``settings`` are the bee's. ``give_up(error, cause)`` is called when the jobset can't be worked on any more.
+    ``orders`` are the bee's. ``give_up(error, cause)`` is called when the jobset can't be worked on any more.
     """
 
     def __init__(
         self,
         jobset: str,
-        settings: dict[str, Any],
+        orders: Orders,
         *,
         log: logging.Logger,
         give_up: Callable[[BaseException, BaseException | None], None],
     ) -> None:
         self._jobset = jobset
-        self._settings = settings
+        self._orders = orders
         self._log = log
         self._give_up = give_up
         self._program = Program.here()
         self._known: set[bytes] = set()  # functions since the program was looked at
         self._hiring = threading.Lock()
         self._is_over = False
-        self._bee = LocalBee(settings, self._program)
+        self._bee = LocalBee(orders, self._program)
         threading.Thread(target=self._keep, name="workerbee local bee", daemon=True).start()
 
     @property
@@ -102,21 +102,21 @@ class Employer:
                         self._give_up(BrokenWorkerbeeError(what), None)
                         return
                     self._log.warning("the local bee has ended with status %d; another takes its place", status)
-                    self._bee = LocalBee(self._settings, self._program)
+                    self._bee = LocalBee(self._orders, self._program)
         except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
             self._give_up(error, None)
 
-    def _hear(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "log":
-                self._log.log(event["level"], "%s", event["message"])
-            case "initializer":
-                cause = decode_error(event["error"].encode(), trusted=True)
+    def _hear(self, event: Event) -> None:
+        match event:
+            case Log(level, message):
+                self._log.log(level, "%s", message)
+            case InitializerFailed(error):
+                cause = decode_error(error.encode(), trusted=True)
                 logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=cause)
                 self._end(InitializerFailedError(f"the initializer raised {cause!r}"), cause)
-            case "broken":
-                self._end(BrokenWorkerbeeError(f"the local bee can't go on: {event['error']}"))
-            case "dropped":
+            case Broken(reason):
+                self._end(BrokenWorkerbeeError(f"the local bee can't go on: {reason}"))
+            case Dropped():
                 self._end(JobsetNotFoundError(self._jobset, dropped=True))
 
     def _end(self, error: BaseException, cause: BaseException | None = None) -> None:

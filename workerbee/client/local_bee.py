@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
-import json
 import os
 import socket
 import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from workerbee import program
-from workerbee.program import Program
+from workerbee.orders import BeWorkersOf, Drain, Ended, Event, Order, Orders, Start, from_line, to_line
+from workerbee.program import Program, command, interpreter_flags, search_flags
 
 
 class LocalBee:
     """A supervisor of our own; `child` is its side.
 
     What it is to do, the database's password included, goes over a socket, never through its argv or
-    environment. The socket's end is our end: the bee then gives back what it holds and exits. ``describe`` is what
-    its runners are to be workers of.
+    environment. The socket's end is our end: the bee then gives back what it holds and exits. Its runners are to be
+    workers of the ``program``; ``own`` leads to a caller's own.
     """
 
     def __init__(
-        self, facts: dict[str, Any], describe: Program | None = None, *, own: tuple[socket.socket, int] | None = None
+        self, orders: Orders, program: Program | None = None, *, own: tuple[socket.socket, int] | None = None
     ) -> None:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.settimeout(None)  # whatever socket.setdefaulttimeout says
         inherited = (theirs.fileno(), *(() if own is None else (own[0].fileno(), own[1])))
         self.process = subprocess.Popen(
-            program.command("workerbee.bee.child", *inherited, flags=program.search_flags()),
+            command("workerbee.bee.child", *inherited, flags=search_flags()),
             pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             stdout=_passed_on(1),
@@ -44,30 +43,30 @@ class LocalBee:
         self._socket = ours
         self._saying = threading.Lock()
         self._status: int | None = None
-        if describe is not None:
-            facts = facts | {"flags": program.interpreter_flags(), "program": _text(describe)}
-        self._say(facts)
+        if program is not None:
+            orders = replace(orders, flags=tuple(interpreter_flags()))
+        self._say(Start(orders, b"" if program is None else program.dumps()))
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, order: Order) -> None:
         with self._saying, suppress(OSError):
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            self._socket.sendall(to_line(order))
 
-    def events(self, handle: Callable[[dict[str, Any]], None]) -> None:
+    def events(self, handle: Callable[[Event], None]) -> None:
         """Call ``handle`` with each event that the bee reports, until its end."""
         with suppress(OSError, ValueError), self._socket.makefile(encoding="utf-8") as stream:
             for line in stream:
-                event = json.loads(line)
-                if event["event"] == "ended":
-                    self._status = event["status"]
+                event: Any = from_line(line)
+                if isinstance(event, Ended):
+                    self._status = event.status
                 handle(event)
 
     def be_workers_of(self, changed: Program) -> None:
         """What its runners are to be from the next new function on."""
-        self._say({"order": "program", "program": _text(changed)})
+        self._say(BeWorkersOf(changed.dumps()))
 
     def drain(self) -> None:
         """Claim nothing more, finish what runs, then exit."""
-        self._say({"order": "drain"})
+        self._say(Drain())
 
     def stop(self) -> None:
         """Give everything back and exit now."""
@@ -88,10 +87,6 @@ class LocalBee:
             status = self.process.wait()
         self._socket.close()  # not the stream: its last events may still be unread
         return status or self._status or 0  # where SIGCHLD is ignored, the kernel keeps no status
-
-
-def _text(described: Program) -> str:
-    return base64.b64encode(described.dumps()).decode()
 
 
 def _passed_on(fd: int) -> int | None:
