@@ -18,7 +18,7 @@ from workerbee.bee.backlog import Backlog, Place, place
 from workerbee.bee.channel import GarbledError
 from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
-from workerbee.bee.messages import Finished, Outdated, Unusable, parse
+from workerbee.bee.messages import Finished, Outdated, Perform, Settled, Unusable, parse
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, Key
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task
@@ -137,7 +137,7 @@ class Crew:
         """Tell the caller's own runner that the end of its job is recorded."""
         for runner in self._runners:
             if runner.process is None:
-                runner.channel.queue(("settled",))
+                runner.tell(Settled())
                 runner.transmit(self._ears)
 
     def wake(self) -> None:
@@ -240,7 +240,7 @@ class Crew:
         self._n_handed += len(tasks)
         lot = tasks[0].lot
         runner.make_known(lot.function, lot.record, self._program)
-        runner.channel.queue(("jobs", *lot.function, calls))
+        runner.tell(Perform(*lot.function, calls))
         if self._max_tasks is not None and runner.n_done + len(runner.in_hand) >= self._max_tasks:
             runner.quit()
 

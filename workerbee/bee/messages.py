@@ -1,4 +1,7 @@
-"""What a runner may say to its supervisor. Its jobs can write to any descriptor, so all of it is looked at."""
+"""What a supervisor and its runners say to each other: each message a type of its own, and on its way plain values.
+
+A runner's jobs can write to any descriptor, so all that comes from there is looked at (`parse`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,84 @@ from workerbee.wire.job import EndKind
 #: How jobs end in a runner; recalled: it was taken back, and has not run.
 KINDS = {str(kind): kind for kind in (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)}
 _WORDS = {kind: word for word, kind in KINDS.items()}
+
+
+# What a supervisor tells
+
+
+class Become(NamedTuple):
+    """What the runner is to be a worker of, as `Program.dumps` has it."""
+
+    program: bytes
+
+
+class Learn(NamedTuple):
+    """What calls of a function need, which is loaded when first used.
+
+    ``is_fresh``: this runner was started after its bee had got the record.
+    """
+
+    jobset: int
+    uuid: str
+    number: int
+    record: tuple[Any, ...]
+    is_fresh: bool = True
+
+
+class Forget(NamedTuple):
+    """That function isn't needed for now."""
+
+    jobset: int
+    number: int
+
+
+class Perform(NamedTuple):
+    """Calls of one function, to be done in this order; each is a `CallMessage`, or what one is made of."""
+
+    jobset: int
+    function: int
+    calls: list[Any]
+
+
+class CallMessage(NamedTuple):
+    """One job, by its number in this runner."""
+
+    n: int
+    job: int
+    run: int
+    attempt: int
+    codec: str
+    data: bytes
+    mac: bytes | None
+
+
+class Settled(NamedTuple):
+    """To a caller's own runner: a failure of its is recorded."""
+
+
+class Quit(NamedTuple):
+    """End after what was said before."""
+
+
+Telling = Become | Learn | Forget | Perform | Settled | Quit
+_TELLINGS: dict[str, Any] = {
+    "program": Become,
+    "function": Learn,
+    "forget": Forget,
+    "jobs": Perform,
+    "settled": Settled,
+    "quit": Quit,
+}
+
+
+def told(message: tuple[Any, ...]) -> Telling:
+    """The message that has arrived at a runner, from where nobody else speaks."""
+    word, *fields = message
+    telling: Telling = _TELLINGS[word](*fields)
+    return telling
+
+
+# What a runner tells
 
 
 class Finished(NamedTuple):
@@ -40,6 +121,18 @@ class Unusable(NamedTuple):
 
 class Outdated(NamedTuple):
     """The runner has imported what has changed since, and ends."""
+
+
+_TYPE_WORDS: dict[type, str] = {
+    Unusable: "unusable",
+    Outdated: "outdated",
+    **{telling: word for word, telling in _TELLINGS.items()},
+}
+
+
+def plain(message: Telling | Unusable | Outdated) -> tuple[Any, ...]:
+    """The message as it travels."""
+    return _TYPE_WORDS[type(message)], *message
 
 
 def done(ends: Iterable[Finished]) -> tuple[str, list[tuple[Any, ...]]]:

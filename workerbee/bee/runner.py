@@ -5,17 +5,7 @@
     supervisor ──(function, jobs, quit)──▶ runner ──(done, unusable)──▶ supervisor
 
 Each job is verified, decoded, performed, encoded and signed here, so that this work is spread over the
-runners. The messages:
-
-- ``("program", what it is a worker of)``
-- ``("function", jobset, uuid, number, record, fresh)``  what calls of this function need; loaded when first used;
-  ``fresh``: this runner was started after its bee had got the record
-- ``("forget", jobset, number)``  that function isn't needed for now
-- ``("jobs", jobset, function, [(n, job, run, attempt, codec, data, mac), …])``  to be done in this order
-- ``("done", [(n, kind, codec, data, mac, duration), …])``  kind ``recalled``: was taken back, did not run
-- ``("unusable", jobset, function, reason, error record or None)``  its jobs can't be run here
-- ``("outdated", jobset, function)``  they can't be run in this process, but perhaps in a new one
-- ``("settled",)``  to a caller's own runner: a failure of its is recorded
+runners. The messages are `messages`'.
 """
 
 from __future__ import annotations
@@ -36,10 +26,23 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee import places, resources, script
-from workerbee.bee import messages
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.footing import Footing, out_of_the_way
-from workerbee.bee.messages import Finished
+from workerbee.bee.messages import (
+    Become,
+    CallMessage,
+    Finished,
+    Forget,
+    Learn,
+    Outdated,
+    Perform,
+    Quit,
+    Settled,
+    Unusable,
+    done,
+    plain,
+    told,
+)
 from workerbee.errors import (
     FunctionOutdated,
     FunctionUnavailable,
@@ -59,18 +62,6 @@ from workerbee.wire.signing import Key, Signer
 GATHER = 0.01
 
 
-class Call(NamedTuple):
-    """One job as it came from the supervisor."""
-
-    n: int
-    job: int
-    run: int
-    attempt: int
-    codec: str
-    data: bytes
-    mac: bytes | None
-
-
 class Usable(NamedTuple):
     """A function that may be called here, by calls that are signed for the function with this ``digest``.
 
@@ -85,7 +76,7 @@ class Usable(NamedTuple):
     namespaces: Namespaces = Namespaces()
     main: ModuleType | None = None
 
-    def arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, call: CallMessage) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the call is made with. Its signature must have been seen to hold, or it is JSON."""
         if call.codec != codec.PICKLE:
             return codec.decode_call(call.codec, call.data)
@@ -186,20 +177,20 @@ class Runner:
     def serve(self) -> None:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
         while (message := self._channel.receive()) is not None:
-            match message:
-                case ("program", described):
-                    self._become(Program.loads(described))
-                case ("function", jobset, uuid, number, record, *fresh):
+            match told(message):
+                case Become(program):
+                    self._become(Program.loads(program))
+                case Learn(jobset, uuid, number, record, is_fresh):
                     if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
                         self._work[jobset] = Work(UUID(uuid), self._key())
-                    self._work[jobset].learn(number, Function(*record), fresh=all(fresh))
-                case ("forget", jobset, number):
+                    self._work[jobset].learn(number, Function(*record), fresh=is_fresh)
+                case Forget(jobset, number):
                     self._work[jobset].forget(number)
-                case ("jobs", jobset, function, calls):
-                    self._perform_all(jobset, function, [Call(*c) for c in calls])
-                case ("settled",):
+                case Perform(jobset, function, calls):
+                    self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
+                case Settled():
                     self._unsettled -= 1
-                case ("quit",):
+                case Quit():
                     return
             if self._ending is not None and self._unsettled == 0:
                 raise self._ending
@@ -211,20 +202,20 @@ class Runner:
         program.adopt(self._program, self._number)
         self._program = program
 
-    def _perform_all(self, jobset: int, number: int, calls: list[Call]) -> None:
+    def _perform_all(self, jobset: int, number: int, calls: list[CallMessage]) -> None:
         self._mark.prepare(calls[0].n)
         Jobs.of = self._work[jobset].uuid if jobset in self._work else None
         try:
             usable = self._usable(jobset, number, calls)
         except FunctionOutdated:
-            self._refuse(calls, "outdated", jobset, number)
+            self._refuse(calls, Outdated())
             return
         except FunctionUnavailable as error:
-            self._refuse(calls, "unusable", jobset, number, str(error), None)
+            self._refuse(calls, Unusable(jobset, number, str(error), None))
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
             reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
-            self._refuse(calls, "unusable", jobset, number, reason, encode_error(error))
+            self._refuse(calls, Unusable(jobset, number, reason, encode_error(error)))
             return
         if usable.main is not None:
             script.use(usable.main)
@@ -240,7 +231,7 @@ class Runner:
             self._footing.after_jobs()
         self._send()
 
-    def _usable(self, jobset: int, number: int, calls: list[Call]) -> Usable:
+    def _usable(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
         if self._own is not None:
             return Usable(self._own, None, b"", named=True)
         if number == NO_FUNCTION:
@@ -259,14 +250,14 @@ class Runner:
             raise work.unsigned()
         return Usable(functions.resolve(record.name), signer, signed_for, named=True)
 
-    def _refuse(self, calls: list[Call], *message: Any) -> None:
+    def _refuse(self, calls: list[CallMessage], message: Unusable | Outdated) -> None:
         """Say why calls of a function aren't run, and give them back."""
-        self._channel.send(message)
+        self._channel.send(plain(message))
         for call in calls:
             self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._send()
 
-    def _perform(self, call: Call, usable: Usable) -> Finished:
+    def _perform(self, call: CallMessage, usable: Usable) -> Finished:
         """Verify, decode, run, encode, sign: one call in, its end as a value out."""
         signer = usable.signer
         if signer is None or not signer.verify_call(call.mac, call.job, call.codec, usable.digest, call.data):
@@ -309,7 +300,7 @@ class Runner:
         return encoded
 
     def _failure(
-        self, call: Call, signer: Signer | None, kind: EndKind, error: BaseException, duration: float
+        self, call: CallMessage, signer: Signer | None, kind: EndKind, error: BaseException, duration: float
     ) -> Finished:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
         record = encode_error(error, notes=notes, text_only=signer is None)
@@ -327,7 +318,7 @@ class Runner:
         if self._done:
             self._flush()
             with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
-                self._channel.send(messages.done(self._done))
+                self._channel.send(done(self._done))
             self._done.clear()
         self._sent = time.monotonic()
 

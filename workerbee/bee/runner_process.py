@@ -14,6 +14,7 @@ from typing import NamedTuple
 from workerbee import program
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.ears import Ears
+from workerbee.bee.messages import Become, Forget, Learn, Quit, Telling, plain
 from workerbee.bee.pace import Key
 from workerbee.bee.tasks import Record, Records, Task
 from workerbee.wire.job import EndKind
@@ -80,10 +81,14 @@ class RunnerProcess:
 
     # Told
 
+    def tell(self, telling: Telling) -> None:
+        """Have it hear this, as soon as it is `transmit`ted."""
+        self.channel.queue(plain(telling))
+
     def tell_program(self, program: bytes) -> None:
         """What it is to be a worker of; JobSet.run's own runner is the program itself."""
         if self.process is not None and self.program != program:
-            self.channel.queue(("program", program))
+            self.tell(Become(program))
             self.program = program
 
     def make_known(self, function: Key, record: Record | None, program: bytes) -> None:
@@ -93,13 +98,13 @@ class RunnerProcess:
             return
         self.tell_program(program)
         is_fresh = self.started_at >= record.since
-        self.channel.queue(("function", function[0], record.jobset, function[1], record.function, is_fresh))
+        self.tell(Learn(function[0], record.jobset, function[1], record.function, is_fresh))
         for forgotten in self.functions.keep(function, record):
-            self.channel.queue(("forget", *forgotten))
+            self.tell(Forget(*forgotten))
 
     def quit(self) -> None:
         """It is to end after what it has in hand."""
-        self.channel.queue(("quit",))
+        self.tell(Quit())
         self.leaving = True
 
     def transmit(self, ears: Ears) -> None:
