@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.benchmarks import looks, readme, report, results
+from tests.benchmarks import costs, readme, results
 from tests.benchmarks.stage import ROOT
-from tests.servers import Server
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,12 @@ def test_a_bar_of_pairs_is_missed_only_by_the_whole_interval() -> None:
     assert not results.at_least("ratio", narrow.median, 0.95, ratio=narrow).met
 
 
-def test_looks_are_measured(server: Server) -> None:
-    """At something: each bar has its figure."""
-    bars = looks.measure(server, 250, 5, lambda _: None)
-    assert [bar.sign for bar in bars] == ["≥", "≤", "≤"]
-    assert all(0 < bar.value < 1e6 and report.verdict(bar) for bar in bars)
+def test_costs_are_measured(tmp_path: Path) -> None:
+    """Of few bees and jobs: each statement, what looking takes, and the bars of that."""
+    file = tmp_path / "costs.json"
+    few = ["--bees=3", "--connections=1", "--seconds=0.05", "--jobs=250", "--jobsets=5", f"--json={file}"]
+    said = CliRunner().invoke(costs.main, few, catch_exceptions=False).output
+    assert said.count("bar ") == 3
+    bars = json.loads(file.read_text("utf-8"))["looks"]
+    assert [bar["sign"] for bar in bars] == ["≥", "≤", "≤"]
+    assert all(0 < bar["value"] < 1e6 for bar in bars)
