@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import marshal
 import os
 import resource
 import signal
@@ -112,10 +111,10 @@ def write_everywhere(data: bytes) -> None:
             socket.socket(fileno=os.dup(fd)).send(data)
 
 
-def say(message: object, *, size: int | None = None) -> None:
-    """Say this to the supervisor in a runner's place."""
-    data = marshal.dumps(message)
-    write_everywhere(struct.pack("!Q", len(data) if size is None else size) + data)
+def say(*pieces: bytes, size: int | None = None) -> None:
+    """Say this to the supervisor in a runner's place; ``size`` is what is announced."""
+    frame = b"".join(pieces)
+    write_everywhere(struct.pack("!Q", len(frame) if size is None else size) + frame)
 
 
 class HangWhenLoaded:

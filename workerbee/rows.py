@@ -27,13 +27,17 @@ def flat_rows(
 ) -> Iterator[dict[str, Any]]:
     """One row for each of these jobs, which have ended; with what is ``told`` of it ahead of its input."""
     for result, given, value in zip(page, _inputs(page), _outputs(page, signer), strict=True):
-        row = {"job_id": result.job, "status": result.status}
-        if told is not None:
-            row |= told(result)
-        if given is _APART:
-            given = _decoded_input(*store.call_of(result))  # noqa: PLW2901
-        output = _output(store, result, signer) if value is _APART else _named(value)
-        yield _joined(row, given, output)
+        yield _flat(
+            result, given, value, store, signer, {} if told is None else told(result)
+        )  # and nobody here keeps it
+
+
+def _flat(
+    result: Result, given: Any, value: Any, store: ClientStore, signer: Signer | None, told: Mapping[str, Any]
+) -> dict[Any, Any]:
+    row = {"job_id": result.job, "status": result.status, **told}
+    given = _decoded_input(*store.call_of(result)) if given is _APART else given
+    return _joined(row, given, _output(store, result, signer) if value is _APART else _named(value))
 
 
 def _inputs(page: Sequence[Result]) -> Sequence[Any]:

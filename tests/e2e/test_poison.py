@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -224,14 +225,18 @@ NONSENSE: dict[str, Callable[[WorkerbeeExecutor], Future[Any]]] = {
     "zeros": lambda ex: ex.submit(poison.write_everywhere, bytes(100)),
     "a few letters": lambda ex: ex.submit(poison.write_everywhere, b"abc"),
     "a long way to go": lambda ex: ex.submit(poison.write_everywhere, b"\xff" * 8),
-    "nothing": lambda ex: ex.submit(poison.say, None),
-    "an unknown word": lambda ex: ex.submit(poison.say, ("hello",)),
-    "too little": lambda ex: ex.submit(poison.say, ("done",)),
-    "an unknown end": lambda ex: ex.submit(poison.say, ("done", [(1, "lost", "", b"", None, 0.0)])),
-    "no duration": lambda ex: ex.submit(poison.say, ("done", [(1, "completed", "json", b"1", None, float("nan"))])),
-    "no number": lambda ex: ex.submit(poison.say, ("done", [("1", "completed", "json", b"1", None, 0.0)])),
-    "an odd function": lambda ex: ex.submit(poison.say, ("unusable", "x", 1, "", None)),
+    "gigabytes": lambda ex: ex.submit(poison.say, size=1 << 34),
+    "nothing": lambda ex: ex.submit(poison.say),
+    "marshal that takes gigabytes": lambda ex: ex.submit(poison.say, b"(\xff\xff\xff\x7f"),
+    "no duration": lambda ex: ex.submit(poison.say, *END, _end(seconds=float("nan"))),
+    "an odd function": lambda ex: ex.submit(poison.say, b"Uxx"),
 }
+END = (b"D", struct.pack("!I", 1))
+
+
+def _end(n: int = 1, seconds: float = 0.0) -> bytes:
+    """One job's end as a runner says it."""
+    return struct.pack("!QBBdQ?16s", n, 0, 1, seconds, 0, False, b"")
 
 
 def test_nonsense_over_a_runners_channel(executor: WorkerbeeExecutor) -> None:
@@ -244,8 +249,9 @@ def test_nonsense_over_a_runners_channel(executor: WorkerbeeExecutor) -> None:
 
 def test_what_nobody_asked_for_changes_nothing(executor: WorkerbeeExecutor) -> None:
     """The end of a job that this runner doesn't have."""
-    message = ("done", [(n, "completed", "json", b"1", None, 0.0) for n in (-1, 0, 10**30)])
-    assert among_neighbours(executor, lambda: executor.submit(poison.say, message)).result() is None
+    ends = [_end(n) for n in (0, 10**9, 2**64 - 1)]
+    said = (b"D", struct.pack("!I", len(ends)), *ends)
+    assert among_neighbours(executor, lambda: executor.submit(poison.say, *said)).result() is None
 
 
 def test_a_function_that_never_loads_can_be_cancelled(executor: WorkerbeeExecutor) -> None:

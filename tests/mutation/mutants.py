@@ -308,6 +308,30 @@ MUTANTS = [
         "e2e/test_hostile_rows.py::test_results_of_rows_that_make_no_sense_are_errors",
         "e2e/test_forged_rows.py",
     ),
+    _python(
+        "channel: what is announced is bounded",
+        "bee/channel.py",
+        "def _complete",
+        "size > self._most",
+        "size > 1 << 63",
+        "unit/test_channel.py::test_what_is_too_long_is_not_waited_for",
+    ),
+    _python(
+        "channel: what drips is no message",
+        "bee/channel.py",
+        "def overdue",
+        "now - self._begun_at - len(self._inbox) / DRIP",
+        "0",
+        "unit/test_channel.py::test_half_a_frame_is_waited_for",
+    ),
+    _python(
+        "channel: so many ends are not said",
+        "bee/messages.py",
+        "def _finished",
+        "count > MOST",
+        "count < 0",
+        "unit/test_messages.py",
+    ),
     # A number that comes again
     *(
         _sql(

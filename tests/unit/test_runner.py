@@ -18,7 +18,7 @@ import pytest
 
 from workerbee import program
 from workerbee.bee.channel import Channel, Mark
-from workerbee.bee.messages import Finished
+from workerbee.bee.messages import Finished, Learn, Perform, Quit, Settled, Unusable, order, parse
 from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.wire import codec, functions, records
@@ -77,7 +77,7 @@ class Bee:
         return Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)._replace(**changes)
 
     def know(self, record: Function) -> None:
-        self.ours.send(("function", 1, str(JOBSET), record.number, tuple(record)))
+        self.ours.send(order(Learn(1, str(JOBSET), record.number, tuple(record))))
 
     def call(self, record: Function | None, *args: Any, **changes: Any) -> tuple[Any, ...]:
         """A job as it is sent; without a record unsigned, as add_job makes it."""
@@ -88,16 +88,19 @@ class Bee:
         return tuple((facts | changes).values())
 
     def give(self, number: int, *calls: tuple[Any, ...]) -> None:
-        self.ours.send(("jobs", 1, number, list(calls)))
+        self.ours.send(order(Perform(1, number, list(calls))))
 
-    def serve(self, **options: Any) -> list[tuple[Any, ...]]:
-        """Run what was given; the messages that come back."""
-        self.ours.send(("quit",))
+    def serve(self, **options: Any) -> list[Any]:
+        """Run what was given; what is said of it."""
+        self.ours.send(order(Quit()))
         Runner(self.theirs, self.mark, bee="b", **options).serve()
-        return self.ours.arrived() or []
+        return self.heard()
+
+    def heard(self) -> list[Any]:
+        return [parse(frame) for frame in self.ours.arrived() or []]
 
     def ends(self, **options: Any) -> list[Finished]:
-        return [Finished(*end) for kind, ends, *_ in self.serve(**options) if kind == "done" for end in ends]
+        return [end for said in self.serve(**options) if isinstance(said, list) for end in said]
 
     def error(self, end: Finished) -> BaseException:
         """The exception of an end, whose signature must hold if it has one."""
@@ -182,10 +185,10 @@ def test_a_forged_function_is_not_loaded(bee: Bee, changes: dict[str, Any]) -> N
     record = bee.record(note)
     bee.know(record._replace(**changes))
     bee.give(NUMBER, bee.call(record, {"x": 1}))
-    unusable, (_, ends) = bee.serve()
-    assert unusable[:3] == ("unusable", 1, NUMBER)
-    assert "signature" in unusable[3]
-    assert [e[1] for e in ends] == ["recalled"]
+    unusable, ends = bee.serve()
+    assert unusable[:2] == (1, NUMBER)
+    assert "signature" in unusable.reason
+    assert [e.kind for e in ends] == ["recalled"]
     assert not called
 
 
@@ -209,7 +212,7 @@ def test_a_bee_without_the_key_runs_no_function(monkeypatch: pytest.MonkeyPatch)
         record = bee.record(note)
         bee.know(record)
         bee.give(NUMBER, bee.call(record, {"x": 1}))
-        assert [m[0] for m in bee.serve()] == ["unusable", "done"]
+        assert [type(said) for said in bee.serve()] == [Unusable, list]
         bee.close()
     assert not called
 
@@ -222,7 +225,7 @@ def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
     bee.know(record)
     bee.give(NUMBER, bee.call(record, 1))
     unusable, _ = bee.serve()
-    assert isinstance(decode_error(unusable[4], trusted=True), ZeroDivisionError)
+    assert isinstance(decode_error(unusable.error, trusted=True), ZeroDivisionError)
     assert not called
 
 
@@ -242,7 +245,7 @@ def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
         bee.give(known.number, bee.call(theirs, {"x": known.number}))
     messages = bee.serve()
     assert called == [(({"x": NUMBER},), {})]
-    ends = [Finished(*end) for kind, ends, *_ in messages if kind == "done" for end in ends]
+    ends = [end for said in messages if isinstance(said, list) for end in said]
     assert [e.kind for e in ends] == ["completed", "recalled", "error"]
     assert isinstance(bee.error(ends[2]), SignatureError)
 
@@ -253,9 +256,9 @@ def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
 def test_jobs_without_a_function_need_one_to_be_named(bee: Bee) -> None:
     """A bee that was given no function leaves them to others."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
-    unusable, (_, ends) = bee.serve()
-    assert "--function" in unusable[3]
-    assert [e[1] for e in ends] == ["recalled"]
+    unusable, ends = bee.serve()
+    assert "--function" in unusable.reason
+    assert [e.kind for e in ends] == ["recalled"]
 
 
 def test_named_functions_run_unsigned_json(bee: Bee) -> None:
@@ -295,9 +298,9 @@ def test_a_named_function_leaves_pickles_that_it_can_not_verify(bee: Bee) -> Non
     """Without the key its pickled calls are for other bees; they are not failed."""
     bee.know(bee.record(note, mac=b""))
     bee.give(NUMBER, bee.call(None, (1, 2)))
-    unusable, (_, ends) = bee.serve(named=[HERE + "note"])
-    assert "key" in unusable[3]
-    assert [e[1] for e in ends] == ["recalled"]
+    unusable, ends = bee.serve(named=[HERE + "note"])
+    assert "key" in unusable.reason
+    assert [e.kind for e in ends] == ["recalled"]
     assert not called
 
 
@@ -305,7 +308,7 @@ def test_a_named_function_that_is_not_here_is_said(bee: Bee) -> None:
     """A misspelt --function makes the jobs unusable, not failed."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     unusable, _ = bee.serve(named=["no_such_module:f"])
-    assert "no_such_module:f can't be imported here" in unusable[3]
+    assert "no_such_module:f can't be imported here" in unusable.reason
 
 
 # Results
@@ -378,17 +381,17 @@ def test_the_callers_exception_comes_out_once_it_is_recorded(bee: Bee) -> None:
     got: list[Any] = []
 
     def settle() -> None:
-        got.append(bee.ours.receive())
-        bee.ours.send(("jobs", 1, NO_FUNCTION, [bee.call(None, {"x": 9})]))
-        bee.ours.send(("settled",))
+        got.extend(parse(bee.ours.receive() or b""))
+        bee.ours.send(order(Perform(1, NO_FUNCTION, [bee.call(None, {"x": 9})])))
+        bee.ours.send(order(Settled()))
 
     thread = threading.Thread(target=settle)
     thread.start()
     with pytest.raises(KeyError, match="0"):
         Runner(bee.theirs, bee.mark, bee="b", own=fails).serve()
     thread.join()
-    assert [e[1] for e in got[0][1]] == ["error"]
-    rest = [e[1] for _, ends in bee.ours.arrived() or [] for e in ends]
+    assert [end.kind for end in got] == ["error"]
+    rest = [end.kind for ends in bee.heard() for end in ends]
     assert rest == ["recalled"] * 3, "what had not begun is given back"
     assert called == [{"x": 0}]
 
@@ -403,7 +406,7 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}), bee.call(None, {"x": 2}))
     with pytest.raises(kind):
         Runner(bee.theirs, bee.mark, bee="b", own=interrupted).serve()
-    assert [e[1] for _, ends in bee.ours.arrived() or [] for e in ends] == ["recalled", "recalled"]
+    assert [end.kind for ends in bee.heard() for end in ends] == ["recalled", "recalled"]
     assert bee.mark.current()[0] == 0, "nobody is to be blamed"
 
 
@@ -417,8 +420,7 @@ def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
-    done = bee.ours.receive()
-    assert done is not None
-    assert "TypeError" in done[1][0][3].decode(), "a dict can't be negated"
+    [end] = parse(bee.ours.receive() or b"")
+    assert "TypeError" in end.data.decode(), "a dict can't be negated"
     bee.ours.close()
     assert process.wait(30) == 0

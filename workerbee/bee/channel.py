@@ -1,13 +1,12 @@
-"""Messages between a supervisor and its runners: frames over a socket, and a scrap of shared memory.
+"""What leads from a supervisor to a runner: frames over a socket, and a scrap of shared memory.
 
-A message is a tuple of plain values, marshalled behind its length. The shared `Mark` says which job a
+A frame is bytes behind their length; `messages` says what is in them. The shared `Mark` says which job a
 runner is in, so that a death is blamed on that job alone, and lets the supervisor take back jobs that
 it has sent already but that have not begun.
 """
 
 from __future__ import annotations
 
-import marshal
 import mmap
 import os
 import socket
@@ -16,14 +15,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
+from typing import cast
 
 #: Bytes asked of the socket at once: for a larger buffer the allocator calls the kernel each time.
 CHUNK = 1 << 16
+#: Seconds after which the rest of a frame won't come, and bytes a second by which it comes at the least.
+PATIENCE, DRIP = 10.0, 1_000_000
 
 _LENGTH = struct.Struct("!Q")
-#: Bytes that no message has.
-MOST = 1 << 34
 
 
 class GarbledError(Exception):
@@ -31,44 +31,42 @@ class GarbledError(Exception):
 
 
 class Channel:
-    """One end of a socket that carries messages. `receive` blocks; `arrived` and `send_some` do not."""
+    """One end of a socket that carries frames of at most ``most`` bytes. `arrived` and `send_some` don't wait."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, most: int = 1 << 34) -> None:
         self.socket = sock
         sock.settimeout(None)  # whatever socket.setdefaulttimeout says
+        self._most = most
         self._inbox = bytearray()
-        self._heard_at = time.monotonic()
+        self._begun_at = self._heard_at = time.monotonic()
         self._outbox: list[memoryview] = []
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def send(self, message: tuple[Any, ...]) -> None:
-        """Send the whole message, waiting as long as it takes. Raises OSError when the other end is gone."""
-        data = marshal.dumps(message)
-        if len(data) < 65536:
-            self.socket.sendall(_LENGTH.pack(len(data)) + data)
-        else:
-            self.socket.sendall(_LENGTH.pack(len(data)))
-            self.socket.sendall(data)
+    def send(self, *pieces: bytes) -> None:
+        """Send a frame of these pieces, waiting as long as it takes. Raises OSError when the other end is gone."""
+        for piece in _framed(pieces):
+            self.socket.sendall(piece)
 
-    def receive(self) -> Any:
-        """The next message, or None when the other end is gone."""
+    def receive(self) -> bytes | None:
+        """The next frame, or None when the other end is gone. Raises GarbledError."""
         while True:
-            for message in self._complete():
-                return message
+            for frame in self._complete():
+                if isinstance(frame, GarbledError):
+                    raise frame
+                return frame
             try:
-                chunk = self.socket.recv(CHUNK)
+                chunk = self.socket.recv(self._wanted())
             except ConnectionResetError:  # it was killed before it had read all of ours
                 return None
             if not chunk:
                 return None
             self._inbox += chunk
 
-    def queue(self, message: tuple[Any, ...]) -> None:
-        """Send later, by `send_some`."""
-        data = marshal.dumps(message)
-        self._outbox.append(memoryview(_LENGTH.pack(len(data)) + data))
+    def queue(self, *pieces: bytes) -> None:
+        """Send a frame of these pieces later, by `send_some`."""
+        self._outbox.extend(map(memoryview, _framed(pieces)))
 
     @property
     def pending(self) -> bool:
@@ -87,50 +85,93 @@ class Channel:
                 del self._outbox[0]
 
     @property
-    def silent(self) -> float:
-        """For how many seconds the rest of a message has been waited for; 0 between messages."""
-        return time.monotonic() - self._heard_at if self._inbox else 0.0
+    def halfway(self) -> bool:
+        """Whether the rest of a frame is waited for."""
+        return bool(self._inbox)
 
-    def arrived(self) -> list[Any] | None:
+    @property
+    def overdue(self) -> bool:
+        """Whether the rest of a frame has been waited for for longer than it deserves."""
+        now = time.monotonic()
+        waited = max(now - self._heard_at, now - self._begun_at - len(self._inbox) / DRIP)
+        return self.halfway and waited > PATIENCE
+
+    def arrived(self) -> list[bytes | GarbledError] | None:
         """What can be read without waiting; None when the other end is gone and all is read.
 
         Where it stops making sense, the last one is a GarbledError.
         """
-        self._heard_at = time.monotonic()
+        self._look()
+        frames: list[bytes | GarbledError] = []
         try:
-            for _ in range(64):  # a long message is read in turns, so that others are heard too
-                chunk = self.socket.recv(CHUNK, socket.MSG_DONTWAIT)
+            for _ in range(64):  # a long frame is read in turns, so that others are heard too
+                wanted = self._wanted()
+                chunk = self.socket.recv(wanted, socket.MSG_DONTWAIT)
                 if not chunk:
-                    return list(self._complete()) or None
+                    return frames or None
                 self._inbox += chunk
-                if len(chunk) < CHUNK:
+                frames += self._complete()
+                if len(chunk) < wanted or (frames and isinstance(frames[-1], GarbledError)):
                     break
         except BlockingIOError:
             pass
         except OSError:
-            return list(self._complete()) or None
-        return list(self._complete())
+            return frames or None
+        return frames
 
-    def _complete(self) -> Iterator[Any]:
+    def _look(self) -> None:
+        now = time.monotonic()
+        if not self._inbox:
+            self._begun_at = now
+        elif now - self._heard_at > PATIENCE:  # it was we who didn't look
+            self._begun_at += now - self._heard_at
+        self._heard_at = now
+
+    def _wanted(self) -> int:
+        """How much to ask for: of a long frame no more than its rest, which then needn't be cut off from the next."""
+        if len(self._inbox) < CHUNK:
+            return CHUNK
+        size: int = _LENGTH.unpack_from(self._inbox)[0]
+        return max(1, min(CHUNK, _LENGTH.size + size - len(self._inbox)))
+
+    def _complete(self) -> Iterator[bytes | GarbledError]:
         while len(self._inbox) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._inbox)
             end = _LENGTH.size + size
-            if size <= MOST and len(self._inbox) < end:
+            if size > self._most:
+                self._inbox = bytearray()
+                yield GarbledError(f"a message of {size} bytes was announced")
                 return
-            try:
-                message = self._loaded(end)
-            except (EOFError, ValueError, TypeError, MemoryError) as error:
-                message, end = GarbledError(str(error)), len(self._inbox)
-            del self._inbox[:end]
-            yield message
+            if len(self._inbox) < end:
+                return
+            yield self._taken(end)
 
-    def _loaded(self, end: int) -> Any:
-        if end > MOST:
-            raise ValueError(f"a message of {end} bytes was announced")
-        return marshal.loads(memoryview(self._inbox)[_LENGTH.size : end])  # noqa: S302 (looked at in `messages`)
+    def _taken(self, end: int) -> bytes:
+        """The frame up to here; a large one as it came, without a copy."""
+        self._begun_at = self._heard_at
+        if end > CHUNK and len(self._inbox) == end:
+            whole, self._inbox = self._inbox, bytearray()
+            return cast("bytes", memoryview(whole)[_LENGTH.size :])
+        frame = bytes(memoryview(self._inbox)[_LENGTH.size : end])
+        del self._inbox[:end]
+        return frame
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _framed(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
+    """The pieces behind their length, small ones together."""
+    size = sum(map(len, pieces))
+    length = _LENGTH.pack(size)
+    if size < CHUNK:
+        yield b"".join((length, *pieces))
+        return
+    for is_large, some in groupby((length, *pieces), lambda piece: len(piece) > CHUNK):
+        if is_large:
+            yield from some
+        else:
+            yield b"".join(some)
 
 
 class Mark:

@@ -24,8 +24,6 @@ from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, Ru
 from workerbee.bee.tasks import End, Lot, Task
 from workerbee.wire.job import EndKind, Job, Jobset
 
-#: Seconds after which the rest of a message won't come.
-HALF_MESSAGE_SECONDS = 10.0
 #: Deaths of its runner that a job is allowed, and vanished bees.
 DEATHS = 3
 
@@ -182,7 +180,7 @@ class Crew:
 
     def _enforce(self, runner: RunnerProcess) -> None:
         """Kill what exceeds its time, and take back what waits behind a long job."""
-        if runner.channel.silent > HALF_MESSAGE_SECONDS and runner.killed is None:
+        if runner.channel.overdue and runner.killed is None:
             self._silence(runner, "half a message came")
         if (now := runner.current()) is None:
             return
@@ -257,13 +255,15 @@ class Crew:
         else:
             self._ears.unwatch(runner.channel.fileno())  # its process is dying: see _bury
 
-    def _take_all(self, runner: RunnerProcess, arrived: list[Any]) -> None:
+    def _take_all(self, runner: RunnerProcess, arrived: list[bytes | GarbledError]) -> None:
         """Take what it has said, as far as that makes sense."""
-        for message in arrived:
+        for frame in arrived:
             if runner.complaint:
                 return
             try:
-                self._take(runner, parse(message))
+                if isinstance(frame, GarbledError):
+                    raise frame
+                self._take(runner, parse(frame))
             except GarbledError as error:
                 self._silence(runner, str(error))
 

@@ -1,20 +1,33 @@
-"""What a supervisor and its runners say to each other: each message a type of its own, and on its way plain values.
+"""What a supervisor and its runners say to each other: each message a type of its own, and on its way a frame.
 
-A runner's jobs can write to any descriptor, so all that comes from there is looked at (`parse`).
+A runner's jobs can write to any descriptor, so all that comes from there is looked at (`parse`), and takes no more
+memory than the frame has bytes. What a supervisor tells is marshalled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import isfinite
-from typing import Any, NamedTuple
+import marshal
+import struct
+from collections.abc import Sequence
+from math import inf
+from typing import Any, NamedTuple, cast
 
 from workerbee.bee.channel import GarbledError
-from workerbee.wire.job import EndKind
+from workerbee.wire import codec
+from workerbee.wire.job import LARGE, TWINNED, EndKind
 
-#: How jobs end in a runner; recalled: it was taken back, and has not run.
-KINDS = {str(kind): kind for kind in (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)}
-_WORDS = {kind: word for word, kind in KINDS.items()}
+#: How jobs end in a runner; ``recalled``: it was taken back, and has not run.
+KINDS = (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)
+CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error")
+#: Bytes of a frame beside the largest result in it: what is small and ends meanwhile, error records.
+BESIDE = 64_000_000
+#: Ends in one frame: more than any runner holds.
+MOST = 100_000
+
+_DONE, _UNUSABLE, _OUTDATED = b"D", b"U", b"O"
+_COUNT = struct.Struct("!I")
+_END = struct.Struct("!QBBdQ?16s")  # n, kind, codec, duration, bytes of data, whether it is signed, signature
+_FUNCTION = struct.Struct("!iiI?")  # jobset, function, bytes of the reason, whether there is an error record
 
 
 # What a supervisor tells
@@ -75,20 +88,18 @@ class Quit(NamedTuple):
 
 
 Telling = Become | Learn | Forget | Perform | Settled | Quit
-_TELLINGS: dict[str, Any] = {
-    "program": Become,
-    "function": Learn,
-    "forget": Forget,
-    "jobs": Perform,
-    "settled": Settled,
-    "quit": Quit,
-}
+_TELLINGS: tuple[Any, ...] = (Become, Learn, Forget, Perform, Settled, Quit)
 
 
-def told(message: tuple[Any, ...]) -> Telling:
-    """The message that has arrived at a runner, from where nobody else speaks."""
-    word, *fields = message
-    telling: Telling = _TELLINGS[word](*fields)
+def order(telling: Telling) -> bytes:
+    """The frame of what a supervisor tells."""
+    return marshal.dumps((_TELLINGS.index(type(telling)), *telling))
+
+
+def told(frame: bytes) -> Telling:
+    """What has arrived at a runner, from where nobody else speaks."""
+    kind, *fields = marshal.loads(frame)  # noqa: S302 (see above)
+    telling: Telling = _TELLINGS[kind](*fields)
     return telling
 
 
@@ -106,10 +117,6 @@ class Finished(NamedTuple):
     duration: float
 
 
-#: What the parts of a `Finished` are.
-_TYPES: tuple[set[type], ...] = ({int}, {str}, {str}, {bytes}, {bytes, type(None)}, {float})
-
-
 class Unusable(NamedTuple):
     """A function that a runner couldn't load, and why; ``error`` if its initializer raised."""
 
@@ -123,43 +130,60 @@ class Outdated(NamedTuple):
     """The runner has imported what has changed since, and ends."""
 
 
-_TYPE_WORDS: dict[type, str] = {
-    Unusable: "unusable",
-    Outdated: "outdated",
-    **{telling: word for word, telling in _TELLINGS.items()},
-}
+def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
+    """What a runner says, in pieces."""
+    if isinstance(said, Unusable):
+        reason = said.reason.encode(errors="replace")
+        facts = _FUNCTION.pack(said.jobset, said.function, len(reason), said.error is not None)
+        return [_UNUSABLE, facts, reason, said.error or b""]
+    if isinstance(said, Outdated):
+        return [_OUTDATED]
+    ends = [
+        _END.pack(n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"")
+        for n, kind, name, data, mac, seconds in said
+    ]
+    return [_DONE, _COUNT.pack(len(ends)), *ends, *(end.data for end in said)]
 
 
-def plain(message: Telling | Unusable | Outdated) -> tuple[Any, ...]:
-    """The message as it travels."""
-    return _TYPE_WORDS[type(message)], *message
-
-
-def done(ends: Iterable[Finished]) -> tuple[str, list[tuple[Any, ...]]]:
-    """The message that jobs have ended."""
-    numbers, kinds, *rest = zip(*ends, strict=True)
-    return "done", list(zip(numbers, map(_WORDS.__getitem__, kinds), *rest, strict=True))
-
-
-def parse(message: object) -> list[Finished] | Unusable | Outdated:
-    """What a message says. Raises GarbledError."""
-    match message:
-        case ("done", [*ends]):
-            return _finished(ends)
-        case ("unusable", int(jobset), int(function), str(reason), (bytes() | None) as error):
-            return Unusable(jobset, function, reason, error)
-        case ("outdated", *_):
-            return Outdated()
+def parse(frame: bytes) -> list[Finished] | Unusable | Outdated:
+    """What a runner's frame says. Raises GarbledError."""
+    view = memoryview(frame)
+    try:
+        match bytes(view[:1]):
+            case b"D":
+                return _finished(view[1:])
+            case b"U":
+                return _unusable(view[1:])
+            case b"O" if len(view) == 1:
+                return Outdated()
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise GarbledError(str(error)) from None
     raise GarbledError("it said what no runner says")
 
 
-def _finished(ends: list[object]) -> list[Finished]:
-    # Looked at by columns: of many small jobs this is a good part of a bee's work.
-    if set(map(type, ends)) <= {tuple} and set(map(len, ends)) <= {len(_TYPES)}:  # type: ignore[arg-type]
-        columns = list(zip(*ends, strict=True))
-        if all(set(map(type, column)) <= types for column, types in zip(columns, _TYPES, strict=False)):
-            numbers, kinds, *rest, durations = columns or [()] * len(_TYPES)
-            if KINDS.keys() >= set(kinds) and all(map(isfinite, durations)) and min(durations, default=0.0) >= 0.0:
-                typed = map(KINDS.__getitem__, kinds)
-                return list(map(Finished._make, zip(numbers, typed, *rest, durations, strict=True)))
+def _finished(view: memoryview) -> list[Finished]:
+    (count,) = _COUNT.unpack_from(view)
+    if count > MOST:
+        raise GarbledError(f"{count} jobs were said to have ended")
+    at = _COUNT.size + count * _END.size
+    ends = []
+    for n, kind, name, seconds, size, is_signed, mac in _END.iter_unpack(view[_COUNT.size : at]):
+        data = view[at : at + size]
+        at += size
+        # A large result stays where it is: a copy would take as much again.
+        value = cast("bytes", data) if size > LARGE and kind == 0 else bytes(data)
+        ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds))
+        if not 0.0 <= seconds < inf:
+            break
+    else:
+        if at == len(view):
+            return ends
     raise GarbledError("a job ended as no job does")
+
+
+def _unusable(view: memoryview) -> Unusable:
+    jobset, function, size, has_error = _FUNCTION.unpack_from(view)
+    reason, error = view[_FUNCTION.size : _FUNCTION.size + size], view[_FUNCTION.size + size :]
+    if len(reason) < size or (error and not has_error):
+        raise GarbledError("a function is unusable for a reason that isn't there")
+    return Unusable(jobset, function, bytes(reason).decode(), bytes(error) if has_error else None)

@@ -38,9 +38,9 @@ from workerbee.bee.messages import (
     Perform,
     Quit,
     Settled,
+    Telling,
     Unusable,
-    done,
-    plain,
+    report,
     told,
 )
 from workerbee.errors import (
@@ -55,7 +55,7 @@ from workerbee.pickling import Namespaces
 from workerbee.program import Program, reset_signals
 from workerbee.wire import codec, functions, inputs, records
 from workerbee.wire.failures import encode_error
-from workerbee.wire.job import NO_FUNCTION, EndKind, Function
+from workerbee.wire.job import LARGE, NO_FUNCTION, EndKind, Function
 from workerbee.wire.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
@@ -176,8 +176,8 @@ class Runner:
 
     def serve(self) -> None:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
-        while (message := self._channel.receive()) is not None:
-            match told(message):
+        while (telling := self._hear()) is not None:
+            match telling:
                 case Become(program):
                     self._become(Program.loads(program))
                 case Learn(jobset, uuid, number, record, is_fresh):
@@ -194,6 +194,11 @@ class Runner:
                     return
             if self._ending is not None and self._unsettled == 0:
                 raise self._ending
+
+    def _hear(self) -> Telling | None:
+        """What it is told next; None when there is nobody any more."""
+        frame = self._channel.receive()
+        return None if frame is None else told(frame)
 
     def _key(self) -> Key | None:
         return Key.load() if self._key_file is None else Key.read(self._key_file)
@@ -252,7 +257,7 @@ class Runner:
 
     def _refuse(self, calls: list[CallMessage], message: Unusable | Outdated) -> None:
         """Say why calls of a function aren't run, and give them back."""
-        self._channel.send(plain(message))
+        self._channel.send(*report(message))
         for call in calls:
             self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._send()
@@ -311,14 +316,14 @@ class Runner:
     def _finish(self, finished: Finished) -> None:
         self._done.append(finished)
         now = time.monotonic()
-        if now - self._sent > GATHER:
+        if now - self._sent > GATHER or len(finished.data) > LARGE:
             self._send()
 
     def _send(self) -> None:
         if self._done:
             self._flush()
             with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
-                self._channel.send(done(self._done))
+                self._channel.send(*report(self._done))
             self._done.clear()
         self._sent = time.monotonic()
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from workerbee import program
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.ears import Ears
-from workerbee.bee.messages import Become, Forget, Learn, Quit, Telling, plain
+from workerbee.bee.messages import BESIDE, Become, Forget, Learn, Quit, Telling, order
 from workerbee.bee.pace import Key
 from workerbee.bee.tasks import Record, Records, Task
+from workerbee.wire import codec
 from workerbee.wire.job import EndKind
 
 #: Seconds that an import and an initializer may take where the job's timeout is shorter.
@@ -30,11 +31,19 @@ TAIL = 64 * 1024
 
 
 class Launch(NamedTuple):
-    """How the runners of a bee are started: Python's flags, the seed of its hashes, and the runner's own arguments."""
+    """How the runners of a bee are started: Python's flags, the seed of its hashes, and the runner's own arguments.
+
+    ``largest`` is how many bytes a result may have.
+    """
 
     flags: tuple[str, ...]
     hash_seed: str
     arguments: tuple[str, ...]
+    largest: int = codec.MAX_BYTES
+
+    def channel(self, sock: socket.socket) -> Channel:
+        """What leads to such a runner."""
+        return Channel(sock, most=self.largest + BESIDE)
 
 
 class RunnerProcess:
@@ -75,7 +84,7 @@ class RunnerProcess:
             start_new_session=True,
         )
         theirs.close()
-        for fd in (runner := cls(Channel(ours), mark, process, number)).outputs:
+        for fd in (runner := cls(launch.channel(ours), mark, process, number)).outputs:
             os.set_blocking(fd, False)
         return runner
 
@@ -83,7 +92,7 @@ class RunnerProcess:
 
     def tell(self, telling: Telling) -> None:
         """Have it hear this, as soon as it is `transmit`ted."""
-        self.channel.queue(plain(telling))
+        self.channel.queue(order(telling))
 
     def tell_program(self, program: bytes) -> None:
         """What it is to be a worker of; JobSet.run's own runner is the program itself."""
@@ -136,7 +145,7 @@ class RunnerProcess:
         """Until it has to be looked at again, whatever it does."""
         if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
             return STUCK_SECONDS / 2
-        return 1.0 if self.channel.silent else IDLE_SECONDS
+        return 1.0 if self.channel.halfway else IDLE_SECONDS
 
     def begun(self) -> list[int]:
         """The numbers of the jobs that it has begun, and whose end hasn't come."""

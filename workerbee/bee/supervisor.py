@@ -69,7 +69,8 @@ class Supervisor:
         self._orders = orders
         self._log = log
         self._tell = tell
-        launch = Launch(tuple(orders.flags), orders.hash_seed, (name, str(orders.max_payload), *orders.functions))
+        arguments = (name, str(orders.max_payload), *orders.functions)
+        launch = Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload)
         self._crew = Crew(
             orders.workers,
             launch=launch,

@@ -14,7 +14,7 @@ from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.writer import Writer
-from workerbee.wire.job import Function, Jobset, NewJob, Options, Stored, StoredFunction
+from workerbee.wire.job import LARGE, Function, Jobset, NewJob, Options, Stored, StoredFunction
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
@@ -99,7 +99,7 @@ class ClientStore:
 
     def put_functions(self, functions: Mapping[Function, bytes]) -> dict[bytes, int]:
         """Store function records with their identities, each once by content; their numbers, by digest."""
-        large = [f.digest for f in functions if len(f.body) > parts.LARGE]
+        large = [f.digest for f in functions if len(f.body) > LARGE]
         numbers = self._numbers("functions_stored", digests=large) if large else {}
         new = [f for f in functions if f.digest not in numbers]
         stored = [parts.put_function(self._run, f.codec, f.body) for f in new]
@@ -373,7 +373,7 @@ def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
         if n - start == PORTION[0] or size > PORTION[1]:
             yield jobs[start:n]
             start, size = n, 0
-        size += min(len(job.data), parts.LARGE)
+        size += min(len(job.data), LARGE)
     yield jobs[start:]
 
 

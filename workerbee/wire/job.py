@@ -15,6 +15,9 @@ READABLE = frozenset({"json", "json_call", "error"})
 #: The codec of bytes that have a readable twin: its text, a NUL (which JSON hasn't), and the bytes, all of it signed.
 TWINNED = "twinned"
 
+#: Bytes of a value above which it travels in parts, and is not copied where that can be helped.
+LARGE = 1_000_000
+
 #: The function number of jobs that bring no function (add_job(s), or inserted by hand).
 NO_FUNCTION = 0
 
