@@ -279,15 +279,17 @@ class ClientStore:
         return [job for (job,) in self._run("ended", firsts=firsts, lasts=lasts, runs=runs, n=n)]
 
     def finished(self, jobs: Sequence[int]) -> Iterator[list[Stored]]:
-        """The recorded ends of all runs of these jobs, in portions."""
+        """The recorded ends of all runs of these jobs, in portions; what is large comes by itself."""
         asked = 0
         while asked < len(jobs):
             portion = jobs[asked : asked + self._ends.rows]
             with self._ends.use() as moved:
-                ends = [self._stored(*row) for row in self._run("finished", jobs=array(portion))]
-                moved.rows, moved.bytes = len(ends), sum(len(end.data) for end in ends)
+                rows = self._run("finished", jobs=array(portion))
+                moved.rows, moved.bytes = len(rows), sum(len(row[4] or row[5] or b"") for row in rows)
             asked += len(portion)
-            yield ends
+            if small := [self._stored(*row) for row in rows if row[3] != parts.PARTS]:
+                yield small
+            yield from ([self._stored(*row)] for row in rows if row[3] == parts.PARTS)
 
     def _stored(
         self, job: int, run: int, status: str, codec: str | None, output: str | None, payload: Any, mac: Any
