@@ -9,6 +9,7 @@
         ├── JobsetIdError (ValueError, TypeError)   the id can't name a jobset
         ├── JobsetExistsError                       set up twice
         ├── JobsetNotFoundError (LookupError)       not there, or dropped meanwhile
+        ├── JobLostError (LookupError)              its rows are gone
         ├── InputDataError (ValueError, TypeError)  JSON can't hold it
         ├── UniqueInputDataConstraintError (ValueError)
         ├── EncodingError (PicklingError, TypeError)
@@ -171,6 +172,17 @@ class JobsetNotFoundError(WorkerbeeError, LookupError):
             )
         super().__init__(f"the jobset {jobset_id!r} {advice}")
         self.jobset_id = jobset_id
+
+
+class JobLostError(WorkerbeeError, LookupError):
+    """A job that was stored isn't in the database any more, so nobody will do it."""
+
+    def __init__(self, jobset_id: str, job: int) -> None:
+        super().__init__(
+            f"job {job} of {jobset_id} is in the database no more: somebody has deleted rows of its tables, or the "
+            "server has lost its last commits (a failover, a restore); submit the call again"
+        )
+        self.jobset_id, self.job = jobset_id, job
 
 
 class InputDataError(WorkerbeeError, ValueError, TypeError):

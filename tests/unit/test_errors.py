@@ -63,6 +63,7 @@ FACTS: dict[str, tuple[Exception, str]] = {
     "missing": (errors.JobsetNotFoundError("a"), r"'a' doesn't exist \(this database has no jobsets\); create it"),
     "others": (errors.JobsetNotFoundError("a", ("b", "c")), r"jobsets here: b, c\); create it with setup_jobset"),
     "dropped": (errors.JobsetNotFoundError("a", dropped=True), r"was dropped while it was in use"),
+    "lost": (errors.JobLostError("a", 7), r"job 7 of a is in the database no more: .* submit the call again"),
     "input": (
         errors.InputDataError("it", "it['a']", "is odd; use a string"),
         r"it can't be stored as JSON: it\['a'\] is",

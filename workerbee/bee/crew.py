@@ -182,6 +182,7 @@ class Crew:
         """Kill what exceeds its time, and take back what waits behind a long job."""
         if runner.channel.overdue and runner.killed is None:
             self._silence(runner, "half a message came")
+        runner.see_off()
         if (now := runner.current()) is None:
             return
         n, task, seconds = now

@@ -26,6 +26,8 @@ PREPARATION_SECONDS = 10.0
 STUCK_SECONDS = 0.1
 #: Seconds between looks at a runner that says by itself when it is through.
 IDLE_SECONDS = 3600.0
+#: Seconds in which a runner that is to end, and has done all that it had, is to be gone.
+LEAVE_SECONDS = 2.0
 #: Bytes of what it printed last, for the report of a crash.
 TAIL = 64 * 1024
 
@@ -62,6 +64,7 @@ class RunnerProcess:
         self.tail = bytearray()
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
         self.leaving = False
+        self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
         self.complaint = ""  # what it said that made no sense
         self.is_blocked = False  # its channel takes no more for the moment
         self.exit_fd = -1 if process is None else _exit_fd(process.pid)
@@ -143,6 +146,8 @@ class RunnerProcess:
 
     def seconds_to_next(self) -> float:
         """Until it has to be looked at again, whatever it does."""
+        if self.leaving and not self.in_hand:
+            return LEAVE_SECONDS / 2
         if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
             return STUCK_SECONDS / 2
         return 1.0 if self.channel.halfway else IDLE_SECONDS
@@ -186,6 +191,14 @@ class RunnerProcess:
         return f"; last output:\n{text}" if text else "; it had printed nothing"
 
     # Its end
+
+    def see_off(self) -> None:
+        """Kill it if it was to end and doesn't: a thread that a job has left behind keeps it, or an exit handler."""
+        if self.leaving and not self.in_hand:
+            now = time.monotonic()
+            self._gone_by = self._gone_by or now + LEAVE_SECONDS
+            if now > self._gone_by:
+                self.kill(EndKind.STOPPED)
 
     def kill(self, because: EndKind, job: int = 0) -> None:
         """Kill the runner, because of this job of its, and whatever the job has started."""

@@ -213,7 +213,12 @@ class Flusher:
         jobs = [self._new_job(p, d) for p, d in new]
         self._ledger.expect(p.future for p, _ in new)
         self._watcher.expect()
-        inserted = self._add(jobs)
+        inserted = self._add(jobs, {r.number: r.digest for r in (self.registry.register(p.function) for p, _ in new)})
+        if inserted is None:
+            self._log.warning("functions of %s are stored anew: the database has lost them", self._jobset.name)
+            self.registry.forget()
+            self._send(batch)
+            return
         self._look_first = not inserted
         left = [(p, job) for (p, _), job in zip(new, jobs, strict=True) if job.id not in inserted]
         strangers: list[Pending] = []
@@ -250,12 +255,12 @@ class Flusher:
         self._store.skip_ids()
         self._send(batch)
 
-    def _add(self, jobs: list[NewJob]) -> set[int]:
-        """Insert the jobs, and tell the bees, in the same transaction or soon after."""
+    def _add(self, jobs: list[NewJob], functions: dict[int, bytes]) -> set[int] | None:
+        """Insert the jobs, and tell the bees, in the same transaction or soon after; see `ClientStore.add`."""
         if not jobs:
             return set()
         hint = self._pace.shares(len(jobs))
-        inserted = self._store.add(jobs, hint=hint)
+        inserted = self._store.add(jobs, hint=hint, functions=functions)
         self._unhinted = self._unhinted or bool(inserted and not hint)
         if self._unhinted and self._pace.follows(idle=not self._queue):
             self._catalogue.hint_work(self._jobset.number)

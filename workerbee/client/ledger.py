@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterable
 
@@ -122,6 +123,12 @@ class Ledger:
         """The futures of these (job, run)."""
         with self._lock:
             return [f for job, run in runs for f in self._futures.get(job, ()) if f.run == run]
+
+    def newest(self, n: int, *, before: int | None) -> list[tuple[int, int]]:
+        """(job, run) of the ``n`` last jobs ``before`` this one (None: of all) that are stored and waited for."""
+        with self._lock:
+            jobs = heapq.nlargest(n, self._futures if before is None else (j for j in self._futures if j < before))
+            return [(job, run) for job in jobs for run in {f.run for f in self._futures[job]} if run is not None]
 
     def futures(self) -> list[JobFuture]:
         """All that are booked."""

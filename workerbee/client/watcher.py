@@ -17,7 +17,7 @@ from uuid import UUID
 from workerbee.client.dispatcher import HELD_UP, Dispatcher
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
-from workerbee.errors import JobsetNotFoundError
+from workerbee.errors import JobLostError, JobsetNotFoundError
 from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
 from workerbee.wire import codec
 from workerbee.wire.ends import decode, holds
@@ -72,6 +72,8 @@ class Watcher:
         self._next_census = 0.0
         self._warned: set[str] = set()  # for which reasons, "" being that there are no bees
         self._said_deaf = self._look_soon = False
+        self._doubts = False  # whether the server has all that it had
+        self._before: int | None = None  # the jobs before this one are the next to be looked for
 
     def expect(self) -> None:
         """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
@@ -122,7 +124,8 @@ class Watcher:
         now = time.monotonic()
         self._dispatcher.tend()
         if self._connection.generation != self._generation:  # hints may have been missed
-            self._generation = self._connection.generation
+            self._doubts = bool(self._generation)  # another server may have taken its place
+            self._generation, self._before = self._connection.generation, None
             self._look_soon = True
         if self._look_soon:
             self._look_soon = False
@@ -175,7 +178,10 @@ class Watcher:
             self._pause = min(most, self._pause * 2)
         self._next_poll = after + self._pause
         idle = after - self._idle_since
-        if idle > NO_BEES and after >= self._next_census:
+        is_time = idle > NO_BEES and after >= self._next_census
+        if self._doubts or is_time:
+            self._give_up_lost()
+        if is_time:
             self._next_census = after + min(SELDOM, idle)
             self._warn_if_nobody_works()
 
@@ -193,6 +199,18 @@ class Watcher:
         if not left:
             self._position = 0
         return found
+
+    def _give_up_lost(self) -> None:
+        """Futures of jobs that are no longer there would wait for ever. The newest are the likeliest to be lost."""
+        runs = self._ledger.newest(PAGE, before=self._before)
+        futures = self._ledger.of(self._store.lost(runs)) if runs else []
+        self._before = runs[-1][0] if len(runs) >= PAGE else None
+        self._doubts = bool(futures) and self._before is not None
+        if futures:
+            self._log.warning("%d jobs of %s are in the database no more", len(futures), self._jobset.name)
+        self._ledger.forget(futures)
+        for future in futures:
+            future.resolve(None, JobLostError(self._jobset.name, future.stored_job))
 
     def _warn_if_nobody_works(self) -> None:
         n = self._catalogue.live_bees(self._jobset.number)

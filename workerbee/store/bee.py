@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
-from workerbee.store.front import WHOLE, Front, Position
+from workerbee.store.front import Front, Position
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.tables import storable
@@ -77,9 +77,9 @@ class BeeStore:
         self._claims = Ration(MOST_IN_CLAIM, HASTE)
         self._results = Ration(MOST_IN_CLAIM, HASTE)
 
-    def _run(self, name: str, /, **params: Any) -> list[Row]:
+    def _run(self, name: str, /, way: str = "", **params: Any) -> list[Row]:
         self._alive()
-        return self._queries.run(name, params | {"bee": self._bee})
+        return self._queries.run(name, params | {"bee": self._bee}, way)
 
     def _count(self, name: str, /, **params: Any) -> list[Row]:
         """The same of a query that counts something."""
@@ -116,10 +116,10 @@ class BeeStore:
         headers = min(n, self._headers)
         cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values()), "other": other}
         facts = {"n": n, "start": start, "headers": headers, **cost, **_scope(scope)}
-        position = self._front.position()
-        batches = self._claim_from(position, facts)
-        if not batches and position != WHOLE and not self.unseen:
-            batches = self._claim_from(WHOLE, facts)
+        batches: list[Batch] = []
+        for position in self._front.looks():
+            if batches := self._claim_from(position, facts):
+                break
         small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2
         self._headers = min(2 * self._headers, HEADERS[1]) if small else HEADERS[0]
         return batches
@@ -129,14 +129,16 @@ class BeeStore:
         """Seconds until the next claim looks at the whole queue, if the last one didn't; else 0."""
         return max(0.0, self._front.rest)
 
-    def _claim_from(self, position: Position, facts: Mapping[str, Any]) -> list[Batch]:
+    def _claim_from(self, position: Position | None, facts: Mapping[str, Any]) -> list[Batch]:
         claim = uuid4()
+        way, more = ("", {}) if position is None else ("from the front", position._asdict())
         with self._claims.use() as moved:
-            rows = self._run("claim", claim=str(claim), **facts, **position._asdict())
+            rows = self._run("claim", way=way, claim=str(claim), **facts, **more)
             batches = self._batches(rows, claim)
             moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
-        for seconds, priority, place, now, _ in [row[-5:] for row in rows[:1]]:
-            self._front.note(position, seconds, None if place is None else (priority, place), now)
+        # The rows are in the order of the queue: what comes before the last one is taken, or another bee's.
+        for priority, place, seconds, now, _ in [row[-5:] for row in rows[-1:]]:
+            self._front.note(position, (priority, place), seconds, now)
         return batches
 
     def speculate(self, scope: Scope) -> list[Batch]:
@@ -164,8 +166,6 @@ class BeeStore:
             vanished,
             *_,
         ) in rows:
-            if batch is None:
-                continue
             if batch not in batches:
                 batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, 0, [])
             if job is None:

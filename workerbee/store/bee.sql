@@ -8,47 +8,35 @@
 -- meeting the next free header. The locks are taken in CTEs of their own, because a locking LIMIT inside an UPDATE
 -- may touch more rows than it says. A claim may commit asynchronously: if a crash undoes it, the jobs are just
 -- claimable again.
--- It looks from a position of the queue on, and at what came due `since` then. While somebody holds an old snapshot,
--- all that was claimed since stays in the indexes before that position, and would be passed over by every claim.
-WITH allowed AS MATERIALIZED (
+-- While somebody holds an old snapshot, all that was claimed since stays in the indexes, and would be passed over by
+-- every claim. So most then look only from a position of the queue on, and at what came due lately.
+WITH allowed AS (
     SELECT clock_timestamp() AS began FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL AND paused_at IS NULL
        AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
        AND {here}
-), level AS MATERIALIZED (
+), ready AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
-     WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
-       AND priority = %(priority)s::integer AND place >= %(place)s::bigint
+     WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL {from_place}
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
-     ORDER BY place LIMIT %(headers)s FOR UPDATE SKIP LOCKED
-), lower AS MATERIALIZED (
-    SELECT id, function, jobs, priority, place FROM workerbee."batch$"
-     WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL AND priority < %(priority)s::integer
-       AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
-       AND EXISTS (SELECT FROM allowed)
-     ORDER BY priority DESC, place LIMIT %(headers)s - (SELECT count(*) FROM level) FOR UPDATE SKIP LOCKED
+     ORDER BY priority DESC, place LIMIT %(headers)s FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
-     WHERE jobset = {number} AND claim IS NULL AND due_at <= now() AND due_at >= to_timestamp(%(since)s)
+     WHERE jobset = {number} AND claim IS NULL AND due_at <= now() {since}
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
        AND EXISTS (SELECT FROM allowed)
      ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED
-), looked AS MATERIALIZED (
-    SELECT extract(epoch FROM clock_timestamp() - began)::double precision AS seconds
-      FROM allowed, (SELECT count(*) FROM lower) l, (SELECT count(*) FROM due) d
-), found AS (
-    TABLE level UNION ALL TABLE lower UNION ALL TABLE due
 ), offered AS (
     SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, %(other)s::double precision) AS cost
-      FROM (SELECT * FROM found
+      FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
              ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
       LEFT JOIN unnest(%(functions)s::integer[], %(costs)s::double precision[]) AS k (function, cost) USING (function)
 ), ahead AS (
     SELECT o.*, sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
       FROM offered o WINDOW w AS (ORDER BY priority DESC, place, id)
 ), front AS (
-    SELECT id, priority, place, jobs, size, before,
+    SELECT id, jobs, size, before, clock_timestamp() - (SELECT began FROM allowed) AS looked,
            GREATEST(0, LEAST(size, %(n)s - before,
                              ceil((%(budget)s::double precision - spent) / cost - 1e-6)))::integer AS room
       FROM ahead
@@ -76,24 +64,13 @@ WITH allowed AS MATERIALIZED (
     RETURNING *
 ), held AS (
     TABLE taken UNION ALL TABLE part
-), rest AS (
-    -- Where the next claim may begin: at the first that is left of what was found, but not behind the last that was
-    -- found in the queue, for what comes after it wasn't looked at.
-    SELECT priority, place
-      FROM ((SELECT priority, place FROM found WHERE id NOT IN (SELECT id FROM front WHERE room = size)
-              ORDER BY priority DESC, place LIMIT 1)
-            UNION ALL
-            (SELECT priority, place FROM (TABLE level UNION ALL TABLE lower) q
-              ORDER BY priority, place DESC LIMIT 1)) r
-     ORDER BY priority DESC, place LIMIT 1
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.started,
        j.id, j.codec, j.input, j.payload, j.mac,
-       j.past[1], j.past[2], l.seconds, l.priority, l.place, l.now,
-       (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
-  FROM (SELECT seconds, (SELECT priority FROM rest), (SELECT place FROM rest),
-               extract(epoch FROM now())::double precision AS now FROM looked) AS l (seconds, priority, place, now)
-  LEFT JOIN held h ON true
+       j.past[1], j.past[2], h.priority, h.place,
+       extract(epoch FROM (SELECT min(looked) FROM front))::double precision,
+       extract(epoch FROM now())::double precision, (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
+  FROM held h
   LEFT JOIN LATERAL (
       SELECT u.n, d.*,
              CASE WHEN h.again THEN (

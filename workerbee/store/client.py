@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -170,16 +171,24 @@ class ClientStore:
         """How many results there are of other versions of the function."""
         return int(self._run("left_aside", name=name, identity=identity)[0][0])
 
-    def add(self, jobs: Sequence[NewJob], *, hint: bool = True, whole: bool = False) -> set[int]:
+    def add(
+        self,
+        jobs: Sequence[NewJob],
+        *,
+        hint: bool = True,
+        whole: bool = False,
+        functions: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> set[int] | None:
         """Insert jobs with the batches that bring them; the ids really inserted, without what was there.
 
         With ``hint`` the waiting bees are told in the same transaction. With ``whole`` it is all or
         none: nothing is inserted, and the set is empty, if any of the jobs was there; and the jobs may be many.
+        None, and nothing is inserted, if these ``functions`` (digests by number) aren't stored any more.
         """
         portions = list(_portions(jobs)) if whole else [jobs]
         try:
             if len(portions) == 1:
-                return self._insert(jobs, self._queries.insert, hint=hint, whole=whole)
+                return self._insert(jobs, self._queries.insert, hint=hint, whole=whole, functions=functions)
             return self._add_together(portions, hint=hint)
         except errors.DivisionByZero:
             return set()
@@ -190,13 +199,24 @@ class ClientStore:
         with self.connection.transaction():
             for portion in portions:
                 # Without the hope that none is there: a refusal would end the transaction.
-                inserted |= self._insert(portion, self._queries.run, hint=False, whole=True)
+                inserted |= self._insert(portion, self._queries.run, hint=False, whole=True, functions={}) or set()
         if hint:
             Catalogue(self.connection).hint_work(self.jobset.number)
         return inserted
 
-    def _insert(self, jobs: Sequence[NewJob], run: Callable[..., list[Row]], *, hint: bool, whole: bool) -> set[int]:
-        return set(run("add", self._new_rows(jobs) | {"hint": hint, "whole": whole})[0][0])
+    def _insert(
+        self,
+        jobs: Sequence[NewJob],
+        run: Callable[..., list[Row]],
+        *,
+        hint: bool,
+        whole: bool,
+        functions: Mapping[int, bytes],
+    ) -> set[int] | None:
+        digests = "\n".join(digest.hex() for digest in functions.values())
+        facts = {"hint": hint, "whole": whole, "functions": array(functions), "function_digests": digests}
+        [(ids, *_, is_unknown)] = run("add", self._new_rows(jobs) | facts)
+        return None if is_unknown else set(ids)
 
     def _new_rows(self, jobs: Iterable[NewJob]) -> dict[str, Any]:
         """The parameters of an insert: a column is one text, and lots are the batches to be."""
@@ -298,6 +318,12 @@ class ClientStore:
         if codec == parts.PARTS:
             codec, data = parts.get(self._run, job, run, data)
         return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)
+
+    def lost(self, runs: Sequence[Run]) -> list[Run]:
+        """Which of these (job, run) have neither ended nor will ever be run, as somebody has deleted their rows."""
+        jobs = [job for job, _ in runs]
+        facts = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
+        return [(job, run) for job, run in self._run("lost", **facts)]
 
     def begun(self) -> set[tuple[int, int]]:
         """(job, run) of everything that may have started and has not been closed."""

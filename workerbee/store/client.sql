@@ -80,9 +80,14 @@ WITH given AS (
                   string_to_array(%(payload)s, E'\n', ''), string_to_array(%(mac)s, E'\n', ''),
                   string_to_array(%(lot)s, E'\n'))
            AS g (id, digest, key, function, codec, input, payload, mac, lot)
+), unknown AS MATERIALIZED (
+    -- What was stored may be gone after a failover or a restore, and its number may be another function's.
+    SELECT FROM unnest(%(functions)s::integer[], string_to_array(%(function_digests)s, E'\n')) AS k (number, digest)
+     WHERE NOT EXISTS (SELECT FROM {function} f WHERE f.number = k.number AND f.digest = decode(k.digest, 'hex'))
 ), inserted AS (
     INSERT INTO {job} (id, digest, key, function, codec, input, payload, mac)
-    SELECT id, digest, key, function, codec, input, payload, mac FROM given WHERE {here} ORDER BY key, digest, id
+    SELECT id, digest, key, function, codec, input, payload, mac FROM given
+     WHERE {here} AND NOT EXISTS (SELECT FROM unknown) ORDER BY key, digest, id
     {or_nothing} RETURNING id
 ), lots AS (
     SELECT g.lot, array_agg(g.id ORDER BY g.id) AS jobs FROM inserted i JOIN given g USING (id) GROUP BY g.lot
@@ -103,7 +108,7 @@ WITH given AS (
 -- With `whole` it is all or none: dividing by zero is how a query undoes itself.
 SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given))::integer,
        CASE WHEN %(hint)s AND cardinality(ids) > 0 THEN pg_notify('workerbee$work', {number}::text)::text END,
-       {durably}
+       {durably}, EXISTS (SELECT FROM unknown)
   FROM (SELECT ARRAY(SELECT id FROM inserted) AS ids) i;
 
 -- name: skip_ids
@@ -188,6 +193,22 @@ SELECT e.job
                       WHERE o.job BETWEEN r.first AND r.last AND o.run = r.run
                       ORDER BY o.job LIMIT %(n)s) e
  LIMIT %(n)s;
+
+-- name: lost
+-- Which of these runs have neither ended nor stand in a header: somebody has deleted rows, or the server has lost its
+-- last commits. Both are changed by one statement, so that it is never so for a moment.
+WITH headers AS MATERIALIZED (
+    SELECT n.run, n.jobs
+      FROM (SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
+            UNION ALL
+            SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL
+            UNION ALL
+            SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) n
+     WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s
+)
+SELECT a.job, a.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
+ WHERE (SELECT o.run FROM {outcome} o WHERE o.job = a.job AND o.run = a.run) IS NULL
+   AND NOT EXISTS (SELECT FROM headers h WHERE h.run = a.run AND a.job = ANY (h.jobs)) AND {here};
 
 -- name: begun
 -- Jobs that may have started, for futures that are to say "running".

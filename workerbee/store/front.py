@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 from typing import NamedTuple
 
@@ -19,52 +20,58 @@ CHEAP, FEW = 0.0005, 3
 BUSY, IDLE = 20.0, 4.0
 #: Seconds by which a transaction may have chosen the time at which its jobs are due before others see them.
 LATE = 0.2
+#: Lower priorities that are looked at before the whole is.
+LEVELS = 3
 
 
 class Position(NamedTuple):
-    """From where on to look: at this priority from this place on, at lower ones, and at what came due ``since``."""
+    """From where on to look: at this priority from this place on, and at what came due ``since``."""
 
     priority: int
     place: int
     since: float
 
 
-WHOLE = Position(2**31 - 1, 0, -inf)
-
-
 class Front:
-    """Says from where on the next claim is to look, by what came of the last ones. Times are in seconds."""
+    """Says where claims are to look, by what came of the last ones. Times are in seconds."""
 
     def __init__(self) -> None:
-        self._position = WHOLE
+        self._levels: list[tuple[int, int]] = []  # (priority, place) where work was found last, the most urgent last
+        self._since = -inf
         self._costs: deque[float] = deque(maxlen=FEW)
         self._looked_at = -inf
 
-    def position(self) -> Position:
-        """Where to look first."""
-        return self._position if self._rest(BUSY) > 0 else WHOLE
+    def looks(self) -> Iterator[Position | None]:
+        """Where to look, one after the other until there is work; None: at the whole queue."""
+        if self._rest(BUSY) > 0:
+            yield Position(*self._levels[-1], self._since)
+            while len(self._levels) > 1:
+                self._levels.pop()
+                yield Position(*self._levels[-1], self._since)
+            if self._rest(IDLE) > 0:
+                return
+        yield None
 
     @property
     def rest(self) -> float:
-        """How long the whole isn't to be looked at, where nothing was found from the position on."""
+        """How long the whole isn't to be looked at, where nothing was found elsewhere."""
         return self._rest(IDLE)
 
     def _rest(self, times: float) -> float:
         cost = min(self._costs) if len(self._costs) == FEW else 0.0
-        if cost <= CHEAP or self._position == WHOLE:
-            return 0.0
-        return self._looked_at + times * cost - time.monotonic()
+        return self._looked_at + times * cost - time.monotonic() if cost > CHEAP and self._levels else 0.0
 
-    def note(self, looked_from: Position, seconds: float, next_at: tuple[int, int] | None, now: float) -> None:
-        """A look at the server's time ``now`` took so many seconds; the next may begin at this priority and place.
+    def note(self, looked_at: Position | None, last: tuple[int, int], seconds: float, now: float) -> None:
+        """A look of so many seconds, at the server's time ``now``, took work: the last was of this (priority, place).
 
-        None: it has found nothing.
+        One that found nothing tells nothing.
         """
-        if looked_from == WHOLE:
+        if looked_at is None:
             self._costs.append(seconds)
             self._looked_at = time.monotonic()
-        self._position = Position(*(next_at or self._position[:2]), now - LATE)
+        self._levels = [*[level for level in self._levels if level[0] < last[0]][-LEVELS:], last]
+        self._since = now - LATE
 
     def forget(self) -> None:
         """Look at the whole next: work has come back."""
-        self._position = WHOLE
+        self._levels.clear()

@@ -31,6 +31,16 @@ _INDEXES = ("job_digest", "job_key", "attempt_job", "attempt_cause", "outcome_ba
 _DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
 )
+#: Queries are run as they are (with these parts), or in another way.
+_PARTS = {"or_nothing": "ON CONFLICT DO NOTHING", "from_place": "", "since": ""}
+_WAYS: dict[str, dict[str, str]] = {
+    "": {},
+    "hopeful": {"or_nothing": ""},
+    "from the front": {
+        "from_place": "AND priority = %(priority)s::integer AND place >= %(place)s::bigint",
+        "since": "AND due_at >= to_timestamp(%(since)s)",
+    },
+}
 _HERE = """(
 SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || count(*) || '"')::regclass IS NULL
   FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid})"""
@@ -65,11 +75,11 @@ class Queries:
         self._connection = connection
         self._jobset = jobset
         self._texts = {name: text for file in files for name, text in load(file).items()}
-        self._statements: dict[tuple[str, bool], Statement] = {}
+        self._statements: dict[tuple[str, str], Statement] = {}
 
-    def run(self, name: str, params: Mapping[str, Any]) -> list[Row]:
+    def run(self, name: str, params: Mapping[str, Any], way: str = "") -> list[Row]:
         """The rows of the query; raises as `Connection.run` does."""
-        return self._connection.run(self._statement(name, hopeful=False), params)
+        return self._connection.run(self._statement(name, way), params)
 
     def insert(self, name: str, params: Mapping[str, Any]) -> list[Row]:
         """Run an insert, at first in the hope that none of the rows is there.
@@ -77,18 +87,17 @@ class Queries:
         ON CONFLICT has every row confirmed in the WAL, which is a sixth of what a job costs there.
         """
         try:
-            return self._connection.run(self._statement(name, hopeful=True), params)
+            return self.run(name, params, "hopeful")
         except errors.UniqueViolation:
             return self.run(name, params)
 
-    def _statement(self, name: str, *, hopeful: bool) -> Statement:
-        statement = self._statements.get((name, hopeful))
+    def _statement(self, name: str, way: str) -> Statement:
+        statement = self._statements.get((name, way))
         if statement is None:
             names = identifiers(self._jobset.number, self._jobset.id, self._jobset.uuid)
-            if hopeful:
-                names["or_nothing"] = sql.SQL("")
+            names |= {part: sql.SQL(text) for part, text in _WAYS[way].items()}
             statement = self._connection.statement(sql.SQL(self._texts[name]).format(**names))
-            self._statements[name, hopeful] = statement
+            self._statements[name, way] = statement
         return statement
 
 
@@ -96,7 +105,7 @@ def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql
     """The quoted names of the objects of jobset ``number``, and of the view that bears its id."""
     names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
-    names["or_nothing"] = sql.SQL("ON CONFLICT DO NOTHING")
+    names |= {part: sql.SQL(text) for part, text in _PARTS.items()}
     names["number"] = sql.SQL(str(int(number)))
     names["here"] = sql.SQL(_HERE).format(number=names["number"], uuid=sql.SQL(literal(str(uuid))))
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
