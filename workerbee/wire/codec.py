@@ -11,7 +11,7 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
 from math import isfinite
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 DEPTH = 200
 #: Items of a list or dict, and characters of a text; lists and dicts in all: what has more is encoded piece by piece.
 LONG, MANY = 10_000, 1_000
+_FEW = 8  # items that are looked at one by one
 _IS_LONG = -1  # among the ids of lists and dicts that were met
 _UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
 
@@ -100,7 +101,10 @@ def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bo
     if kind is list:
         return _are_plain(value, depth - 1, seen)
     for key, item in value.items():
-        if type(key) is not str or not is_plain_text(key) or not is_plain(item, depth - 1, seen):
+        check = _CHECKS.get(type(item))
+        if type(key) is not str or not is_plain_text(key):
+            return False
+        if not (is_plain(item, depth - 1, seen) if check is None else check(item)):
             return False
     return True
 
@@ -129,28 +133,30 @@ def _pieces(value: Any) -> Iterator[str]:
             yield from _pieces(item)
             before = ","
         yield "}" if value else "{}"
-    elif kind is list and value and type(value[0]) in (list, dict, str):
+    elif kind in (list, tuple) and value and type(value[0]) in (list, dict, str):
         for n, item in enumerate(value):
             yield "," if n else "["
             yield from _pieces(item)
         yield "]"
-    elif kind in (list, str) and len(value) > LONG:
-        quote, end = "[]" if kind is list else '""'
+    elif kind in (list, tuple, str) and len(value) > LONG:
+        quote, end = '""' if kind is str else "[]"
         for start in range(0, len(value), LONG):
-            yield (quote if start == 0 else "," * (kind is list)) + to_json(value[start : start + LONG])[1:-1]
+            yield (quote if start == 0 else "," * (kind is not str)) + to_json(value[start : start + LONG])[1:-1]
         yield end
     else:
         yield to_json(value)
 
 
-def _are_plain(items: list[Any], depth: int, seen: set[int]) -> bool:
-    kinds = set(map(type, items))
-    if kinds == {float}:
-        return all(map(isfinite, items))
-    if kinds == {int}:
-        return fits(min(items)) and fits(max(items))
-    for item in items:  # noqa: SIM110 (see above)
-        if not is_plain(item, depth, seen):
+def _are_plain(items: Sequence[Any], depth: int, seen: set[int]) -> bool:
+    if len(items) > _FEW:
+        kinds = set(map(type, items))
+        if kinds == {float}:
+            return all(map(isfinite, items))
+        if kinds == {int}:
+            return fits(min(items)) and fits(max(items))
+    for item in items:
+        check = _CHECKS.get(type(item))
+        if not (is_plain(item, depth, seen) if check is None else check(item)):
             return False
     return True
 
@@ -165,6 +171,13 @@ def is_plain_text(text: str) -> bool:
     return _UNFIT.search(text) is None
 
 
+#: What is looked at by itself: most of what calls are made of.
+_CHECKS: dict[type, Callable[[Any], bool]] = {
+    int: fits,
+    float: isfinite,
+    bool: lambda _: True,
+    type(None): lambda _: True,
+}
 _PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
 
 
@@ -251,14 +264,22 @@ def decode(codec: str, data: bytes) -> object:
 def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], most: int = MAX_BYTES) -> Call:
     """The arguments of a call. Raises EncodingError, and PayloadTooLargeError beyond ``most`` bytes."""
     what = "the arguments"
-    seen: set[int] = set()
-    if len(args) == 1 and not kwargs and type(args[0]) is dict and is_plain(args[0], seen=seen):
-        return Call(JSON, json_of(args[0], what, most, seen), b"json" + to_sorted_json(args[0]).encode())
-    whole = {"args": list(args), "kwargs": kwargs}
-    seen = set()
-    if is_plain(whole, seen=seen):
-        return Call(JSON_CALL, json_of(whole, what, most, seen), JSON_CALL.encode() + to_sorted_json(whole).encode())
-    return Call(PICKLE, _pickle((args, kwargs), what, most), _identity(whole))
+    if len(args) == 1 and not kwargs and type(args[0]) is dict:
+        value, seen = args[0], set[int]()
+        if is_plain(value, seen=seen):
+            return _call(JSON, value, what, most, seen, in_order=len(value) < 2 and len(seen) == 1)
+    seen = {_IS_LONG} if len(args) > LONG else set()
+    whole = {"args": args, "kwargs": kwargs}
+    if _are_plain(args, DEPTH - 2, seen) and (not kwargs or is_plain(kwargs, DEPTH - 1, seen)):
+        in_order = not seen or (len(kwargs) == 1 and len(seen) == 1)
+        return _call(JSON_CALL, whole, what, most, seen, in_order=in_order)
+    return Call(PICKLE, _pickle((args, kwargs), what, most), _identity({"args": list(args), "kwargs": kwargs}))
+
+
+def _call(codec: str, value: Any, what: str, most: int, seen: set[int], *, in_order: bool) -> Call:
+    """A call in JSON. Its identity is the same with sorted keys; ``in_order``: they are sorted as they are."""
+    data = json_of(value, what, most, seen)
+    return Call(codec, data, codec.encode() + (data if in_order else to_sorted_json(value).encode()))
 
 
 def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
