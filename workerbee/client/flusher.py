@@ -19,7 +19,7 @@ from uuid import UUID
 
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
-from workerbee.client.registry import Registry
+from workerbee.client.registry import Registered, Registry
 from workerbee.client.watcher import Watcher
 from workerbee.errors import EncodingError, JobsetNotFoundError
 from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, is_unstorable
@@ -203,14 +203,16 @@ class Flusher:
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
-        self.registry.register_all({id(p.function): p.function for p in batch}.values())
-        digests = [self._digest(p) for p in batch]
+        functions_of = {id(p.function): p.function for p in batch}
+        self.registry.register_all(functions_of.values())
+        stored_as = {key: self.registry.register(function) for key, function in functions_of.items()}
+        digests = [_digest(p, stored_as[id(p.function)]) for p in batch]
         known: dict[bytes, SameCall] = {}
         if self._look_first:
             known = self._store.same_calls(d for d in digests if d is not None)
         new = [(p, d) for p, d in zip(batch, digests, strict=True) if d is None or d not in known]
         untried = {p.future for p, _ in new if p.future.job is None}
-        jobs = [self._new_job(p, d) for p, d in new]
+        jobs = [self._new_job(p, d, stored_as[id(p.function)]) for p, d in new]
         self._ledger.expect(p.future for p, _ in new)
         self._watcher.expect()
         inserted = self._add(jobs, {r.number: r.digest for r in (self.registry.register(p.function) for p, _ in new)})
@@ -267,13 +269,12 @@ class Flusher:
             self._unhinted = False
         return inserted
 
-    def _new_job(self, pending: Pending, digest: bytes | None) -> NewJob:
+    def _new_job(self, pending: Pending, digest: bytes | None, function: Registered) -> NewJob:
         future, call = pending.future, pending.call
         if future.job is None:
             future.job = self._next_id()
-        number, signed_for, _ = self.registry.register(pending.function)
-        mac = self._signer.sign_call(future.job, call.codec, signed_for, call.data)
-        return NewJob(future.job, number, pending.options, call.codec, call.data, mac, digest)
+        mac = self._signer.sign_call(future.job, call.codec, function.digest, call.data)
+        return NewJob(future.job, function.number, pending.options, call.codec, call.data, mac, digest)
 
     def _next_id(self) -> int:
         if not self._ids:
@@ -283,12 +284,6 @@ class Flusher:
             self._ids.extend(range(first, first + self._block))
             self._block = min(BLOCK[1], self._block * 4)
         return self._ids.popleft()
-
-    def _digest(self, pending: Pending) -> bytes | None:
-        """What the call is known by; None if it is never the same as another."""
-        if not pending.unique or pending.call.identity is None or not pending.function.memo:
-            return None
-        return codec.digest(b"call", self.registry.register(pending.function).identity, pending.call.identity)
 
     def _attach(self, calls: Iterable[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
         """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
@@ -308,3 +303,10 @@ class Flusher:
             self._store.reopen([(same.job, same.run) for same in same_calls], options, stand_ins)
         self._ledger.move(moves)
         self._watcher.ask([job for _, job, _ in moves])
+
+
+def _digest(pending: Pending, function: Registered) -> bytes | None:
+    """What the call is known by; None if it is never the same as another."""
+    if not pending.unique or pending.call.identity is None or not pending.function.memo:
+        return None
+    return codec.digest(b"call", function.identity, pending.call.identity)

@@ -41,9 +41,9 @@ class Ledger:
         Those without a run wait for `confirm`: the id may turn out to be somebody else's.
         """
         with self._lock:
-            for future in futures:
-                booked = self._futures.get(future.stored_job, ())
-                if future.wanted and future not in booked:
+            for future in futures:  # many and small, hence in few steps
+                booked = self._futures.get(future.job)  # type: ignore[arg-type]
+                if future.wanted and (booked is None or future not in booked):
                     self._book(future)
 
     def confirm(self, futures: Iterable[JobFuture]) -> set[int]:
@@ -94,6 +94,9 @@ class Ledger:
             for end in ends:
                 booked = self._futures.get(end.job)
                 if booked is None:
+                    continue
+                if len(booked) == 1 and booked[0].run == end.run:  # as nearly all are
+                    taken.append((end, self._futures.pop(end.job)))
                     continue
                 if any(f.run is None for f in booked):
                     self._early.add(end.job)

@@ -28,6 +28,8 @@ def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | Non
     if not signed and (end.codec != codec.JSON or (end.mac is not None and signer is not None)):
         return None, SignatureError(end.job)
     try:
+        if end.codec == codec.JSON:
+            return codec.decode(codec.JSON, end.data), None
         return tamed(lambda: codec.decode(end.codec or "", end.data)), None
     except Exception as error:  # noqa: BLE001 (unpickling runs user code)
         return None, error

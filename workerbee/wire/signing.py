@@ -90,7 +90,8 @@ class Key:
 
     def digest(self, head: bytes, data: bytes | memoryview) -> bytes:
         """The signature of ``head`` followed by ``data``."""
-        inner, outer = self.halves(head)
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(head)
         inner.update(data)
         outer.update(inner.digest())
         return outer.digest()[:SIZE]
