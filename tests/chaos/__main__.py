@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.chaos.hive import Hive
 from tests.chaos.plan import plan
 from tests.chaos.verdict import Verdict
+from tests.clocks import LIBRARIES, Clock
 from tests.faultproxy import FaultProxy
 from tests.servers import server
 
@@ -32,9 +33,10 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="workerbee-chaos-"))
     print(f"seed {options.seed}, {options.minutes:g} minutes, records in {directory}", flush=True)
     try:
-        with server() as postgres, FaultProxy("127.0.0.1", postgres.port) as proxy:
+        clock = _clock(directory)
+        with server(**_settings()) as postgres, FaultProxy("127.0.0.1", postgres.port) as proxy:
             n_jobs = int(options.rate * options.minutes)
-            hive = Hive(directory, postgres, proxy, n_jobs=n_jobs, seconds=options.minutes * 60)
+            hive = Hive(directory, postgres, proxy, clock, n_jobs=n_jobs, seconds=options.minutes * 60)
             try:
                 hive.suffer(plan(options.minutes, options.seed), lambda text: print(text, flush=True))
                 hive.settle()
@@ -46,6 +48,24 @@ def main() -> int:
     finally:
         if not options.keep:
             shutil.rmtree(directory)
+
+
+def _clock(directory: Path) -> Clock | None:
+    """What sets the server's clock; None where libfaketime isn't installed."""
+    if not LIBRARIES:
+        print("no steps of the clock: libfaketime isn't installed", flush=True)
+        return None
+    directory.chmod(0o711)
+    (directory / "clock").mkdir()
+    clock = Clock(directory / "clock")
+    os.environ |= clock.environment
+    return clock
+
+
+def _settings() -> dict[str, int]:
+    """A small queue of notifications, where the server knows of that."""
+    with server() as any_server:
+        return {"max_notify_queue_pages": 64} if any_server.version >= 170000 else {}
 
 
 if __name__ == "__main__":

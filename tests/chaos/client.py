@@ -6,6 +6,7 @@ isn't JSON. The record in CHAOS_CLIENT has a line for each thing it was told:
 
 - ``stored KEY``: flush() has returned, so that all keys up to this one are stored for good
 - ``result KEY SHA`` / ``error KEY TYPE``: what its future gave
+- ``withdrawn KEY``: it was cancelled, and is submitted again
 - ``hung KEY``: its future didn't end; ``broke TEXT``: the executor did
 - ``done``: it has got to its end
 """
@@ -19,10 +20,11 @@ import os
 import sys
 import time
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from tests.chaos.jobs import execute, execute_tuple
+from tests.chaos.jobs import CYCLE, KILLED, WITHDRAWN, execute, execute_tuple, may_be_cancelled
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError
 
@@ -42,16 +44,18 @@ def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: fl
     try:
         for start in range(first, first + n, BURST):
             keys = range(start, min(start + BURST, first + n))
-            for key in keys:
-                call: tuple[Any, ...] = (execute_tuple, (key,)) if key % 3 == 2 else (execute, key)
-                future = executor.submit(*call)
-                futures[future] = key
-                future.add_done_callback(partial(report, tell, key))
+            shared = [(key + n) % (3 * n) for key in keys if key % CYCLE == KILLED]
+            for key in (*keys, *filter(may_be_cancelled, shared)):
+                submit(executor, tell, futures, key)
             executor.flush()
             tell(f"stored {keys[-1]}")
+            withdraw(executor, tell, futures)
             time.sleep(max(0.0, began + seconds * (keys[-1] + 1 - first) / n - time.monotonic()))
     except Exception as error:  # noqa: BLE001 (that is a finding)
         tell(f"broke {error!r}")
+    while (left := began + seconds + patience - time.monotonic()) > 0 and not all(f.done() for f in futures):
+        wait(futures, min(left, 1.0))
+        again(executor, tell, futures)
     open_ones = wait(futures, max(1.0, began + seconds + patience - time.monotonic())).not_done
     for future in open_ones:
         tell(f"hung {futures[future]}")
@@ -60,6 +64,31 @@ def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: fl
     tell("done")
     sys.stdout.flush()
     os._exit(0)
+
+
+def submit(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int], key: int) -> None:
+    """Submit a key's call, and write down how it ends."""
+    call: tuple[Any, ...] = (execute_tuple, (key,)) if key % 3 == 2 else (execute, key)
+    future = executor.submit(*call)
+    futures[future] = key
+    future.add_done_callback(partial(report, tell, key))
+
+
+def withdraw(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int]) -> None:
+    """Cancel what is to be cancelled, waiting or running, and submit again all that was cancelled, by whomever."""
+    open_ones = [future for future, key in futures.items() if may_be_cancelled(key) and not future.done()]
+    for future in open_ones:
+        if futures[future] % CYCLE == WITHDRAWN:
+            future.cancel()
+    with suppress(DatabaseUnavailableError):
+        executor.cancel_running([future for future in open_ones if futures[future] % CYCLE == KILLED][:3])
+    again(executor, tell, futures)
+
+
+def again(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int]) -> None:
+    """Submit again what was cancelled, by whomever."""
+    for future in [future for future, key in futures.items() if may_be_cancelled(key) and future.cancelled()]:
+        submit(executor, tell, futures, futures.pop(future))
 
 
 def connected(dsn: str, jobset: str, deadline: float) -> WorkerbeeExecutor:
@@ -76,7 +105,7 @@ def connected(dsn: str, jobset: str, deadline: float) -> WorkerbeeExecutor:
 def report(tell: Any, key: int, future: Future[Any]) -> None:
     """Write down how a future ended."""
     if future.cancelled():
-        tell(f"error {key} Cancelled")
+        tell(f"withdrawn {key}" if may_be_cancelled(key) else f"error {key} Cancelled")
     elif (error := future.exception()) is not None:
         tell(f"error {key} {type(error).__name__} {str(error)[:300]!r}")
     else:

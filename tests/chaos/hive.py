@@ -12,14 +12,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import psycopg2
+import psycopg2.errors
 
 from tests.bees import PROJECT, Bee
 from tests.chaos.plan import Fault
+from tests.clocks import Clock
 from tests.faultproxy import FaultProxy, Trap
 from tests.servers import Server
 from tests.waiting import eventually
@@ -32,6 +35,8 @@ BEES = (["--busywait", JOBSET], ["--busywait", JOBSET], ["--busywait", JOBSET], 
 #: The statements whose COMMIT is worth a cut.
 COMMITS = (("client.sql", "add"), ("bee.sql", "complete"), ("bee.sql", "complete"), ("bee.sql", "fail"))
 PATIENCE = 120.0
+#: The least id of the jobs that somebody else has written.
+HOSTILE = 10**12
 
 
 class Client:
@@ -67,8 +72,18 @@ class Client:
 class Hive:
     """One run. `suffer` plays the faults; `settle` lets everything come to its end."""
 
-    def __init__(self, directory: Path, server: Server, proxy: FaultProxy, *, n_jobs: int, seconds: float) -> None:
-        self.directory, self.server, self.proxy = directory, server, proxy
+    def __init__(
+        self,
+        directory: Path,
+        server: Server,
+        proxy: FaultProxy,
+        clock: Clock | None,
+        *,
+        n_jobs: int,
+        seconds: float,
+    ) -> None:
+        self.directory, self.server, self.proxy, self.clock = directory, server, proxy, clock
+        self._ahead = 0
         self.database = server.new_database()
         self.proxied = proxy.dsn(self.database.dsn)
         self.record = directory / "executions"
@@ -192,7 +207,8 @@ class Hive:
     def json_jobs(self) -> list[tuple[int, int]]:
         """(key, job) of all calls in JSON."""
         rows = self.database.execute(
-            f"SELECT input->'args'->>0, id FROM workerbee.\"job${self.number}\" WHERE codec = 'json_call'"
+            f"SELECT input->'args'->>0, id FROM workerbee.\"job${self.number}\""
+            f" WHERE codec = 'json_call' AND id < {HOSTILE}"
         )
         return [(int(key), job) for key, job in rows]
 
@@ -279,6 +295,57 @@ class Hive:
         self.proxy.latency(0.01 + 0.1 * dice)
         time.sleep(3)
         self.proxy.latency(0)
+
+    def freeze_runner(self, dice: float) -> bool:
+        """So that its bee lives, and its job doesn't come to its end."""
+        runners = [runner for bee in self.bees for runner in bee.runners()]
+        if not runners:
+            return False
+        runner = runners[int(dice * len(runners))]
+        with suppress(psutil.NoSuchProcess):
+            runner.suspend()
+            time.sleep(4 + 4 * dice)
+            runner.resume()
+        return True
+
+    def fill_queue(self, dice: float) -> bool:
+        """Fill the server's queue of notifications, beside a session that reads none of it."""
+        if self.server.version < 170000:
+            return False  # it would take 8 GB
+        with closing(self.database.connect()) as lazy, closing(self.database.connect()) as noisy:
+            with lazy.cursor() as reading:
+                for statement in ("LISTEN anything", "BEGIN", "SELECT 1"):
+                    reading.execute(statement)
+            with noisy.cursor() as filling, suppress(psycopg2.errors.ProgramLimitExceeded):
+                while True:
+                    filling.execute(
+                        "SELECT pg_notify('anything', repeat('x', 7000) || n) FROM generate_series(1, 20) n"
+                    )
+            time.sleep(3 + 3 * dice)
+        return True
+
+    def step_clock(self, dice: float) -> bool:
+        """Set the server's clock, by up to ten seconds."""
+        if self.clock is None:
+            return False
+        with self._lock:
+            self._ahead += round(20 * dice) - 10
+            self.clock.set(self._ahead)
+        return True
+
+    def hostile_row(self, dice: float) -> None:
+        """Insert a job that nobody has signed, with a header that brings it."""
+        job = HOSTILE + int(dice * 1e9)
+        codec, text, payload = [("pickle", None, "x"), ("json_call", "[1]", None), ("parts", None, "{}")][job % 3]
+        number = self.number
+        self.database.execute(
+            f'INSERT INTO workerbee."job${number}" (id, function, codec, input, payload, mac)'
+            " VALUES (%s, 1, %s, %s, %s, decode(repeat('00', 16), 'hex'))",
+            *(job, codec, text, payload),
+        )
+        self.database.execute(
+            'INSERT INTO workerbee."batch$" (jobset, function, run, jobs) VALUES (%s, 1, 1, ARRAY[%s])', number, job
+        )
 
     # The witness
 

@@ -8,18 +8,26 @@ import signal
 import time
 from typing import Any
 
+from tests.poison import say
 from workerbee import JobFailedError
 
 #: The file, and the folder of marks that say which jobs have had their misfortune.
 RECORD, MARKS = "CHAOS_RECORD", "CHAOS_MARKS"
 #: Out of this many keys each has one kind of trouble; the others are plain.
-TROUBLES = {3: "slow", 7: "flaky", 11: "error", 13: "big", 17: "deadly", 19: "slow"}
+TROUBLES = {3: "slow", 5: "garbling", 7: "flaky", 11: "error", 13: "big", 17: "deadly", 19: "slow"}
 CYCLE = 20
+#: Of these keys the waiting calls are cancelled and submitted again; of these all, by two clients.
+WITHDRAWN, KILLED = 9, 15
 
 
 def kind_of(key: int) -> str:
     """What is special about this job."""
     return TROUBLES.get(key % CYCLE, "plain")
+
+
+def may_be_cancelled(key: int) -> bool:
+    """Whether some of this key's runs end as cancelled: those calls are in JSON, and one job."""
+    return key % CYCLE in (WITHDRAWN, KILLED) and key % 3 != 2
 
 
 def value_of(key: int) -> str:
@@ -43,6 +51,9 @@ def execute(key: int) -> dict[str, Any]:
         time.sleep(0.05 + key % 7 * 0.05)
     elif kind == "flaky" and first_time(key):
         raise JobFailedError(f"{key} fails once")
+    elif kind == "garbling" and key % (CYCLE * 5) == 5 and first_time(key):
+        say(b"(\xff\xff\xff\x7f")  # in its runner's place: what would take gigabytes
+        time.sleep(60)
     elif kind == "deadly" and key % (CYCLE * 5) == 17 and first_time(key):
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "error":

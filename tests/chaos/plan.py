@@ -22,6 +22,10 @@ RATES = {
     "refuse": 0.4,
     "terminate_backends": 0.4,
     "latency": 0.3,
+    "freeze_runner": 0.6,
+    "fill_queue": 0.4,
+    "step_clock": 0.5,
+    "hostile_row": 2.0,
 }
 #: Seconds at the beginning and the end without faults.
 CALM = (3.0, 3.0)

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from tests.chaos.client import digest
-from tests.chaos.hive import BEES, Hive
-from tests.chaos.jobs import kind_of, result_of
+from tests.chaos.hive import BEES, HOSTILE, Hive
+from tests.chaos.jobs import kind_of, may_be_cancelled, result_of
 from workerbee.wire import codec
 
 CRIMES = (
@@ -74,11 +74,15 @@ class Verdict:
     def _read_tables(self) -> None:
         execute, n = self._hive.database.execute, self._number
         self.jobs: dict[int, list[int]] = defaultdict(list)
-        for job, how, text, payload in execute(f'SELECT id, codec, input::text, payload FROM workerbee."job${n}"'):
+        for job, how, text, payload in execute(
+            f'SELECT id, codec, input::text, payload FROM workerbee."job${n}" WHERE id < {HOSTILE}'
+        ):
             args, _ = codec.decode_call(how, text.encode() if text is not None else bytes(payload))
             self.jobs[args[0][0] if isinstance(args[0], tuple) else args[0]].append(job)
         self.outcomes: dict[int, list[tuple[int, str, Any]]] = defaultdict(list)
-        rows = execute(f'SELECT job, run, status, codec, output::text, payload FROM workerbee."outcome${n}"')
+        rows = execute(
+            f'SELECT job, run, status, codec, output::text, payload FROM workerbee."outcome${n}" WHERE job < {HOSTILE}'
+        )
         for job, run, status, how, text, payload in rows:
             self.outcomes[job].append((run, status, self._value(job, run, how, text, payload)))
         self.facts["job rows"] = sum(map(len, self.jobs.values()))
@@ -127,6 +131,10 @@ class Verdict:
             return
         if len({run for run, *_ in outcomes}) < len(outcomes):
             self._accuse("second results", (key, job))
+        if may_be_cancelled(key):
+            outcomes = [outcome for outcome in outcomes if outcome[1] != "cancelled"]
+        if not outcomes:
+            self._accuse("lost results", (key, job, "cancelled for good"))
         if len(outcomes) > 1 and kind_of(key) != "error":  # only what failed may be run anew
             self._accuse("second results", (key, job, outcomes))
         for _, status, value in outcomes:
