@@ -111,6 +111,22 @@ ERRORS = [_made(name, act, Exception) for name in ARMED for act in ACTS]
 LEAVING: list[type[BaseException]] = [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration]
 globals().update({cls.__name__: cls for cls in VALUES + ERRORS})
 
+KEYS = {
+    act.__name__: type(
+        f"{act.__name__.title().replace('_', '')}Key",
+        (str,),
+        {"__eq__": _armed("__eq__", act), "__hash__": str.__hash__, "__module__": __name__},
+    )
+    for act in ACTS
+}
+globals().update({cls.__name__: cls for cls in KEYS.values()})
+
+
+def keyed(act: str) -> dict[Any, int]:
+    """A dict that is quiet until its key is compared with one of the same hash."""
+    return {KEYS[act]("job_id"): 1, "b": 2}
+
+
 _FORMS: dict[str, Callable[[Any], Any]] = {
     "itself": lambda value: value,
     "a member": lambda value: {"a": [value, (value,)], "b": [[0]] * 2},

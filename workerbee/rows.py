@@ -13,6 +13,7 @@ from typing import Any
 
 from workerbee.store import ClientStore, Result
 from workerbee.wire import codec, ends
+from workerbee.wire.failures import tamed
 from workerbee.wire.signing import Signer
 
 #: Stands for what is decoded by itself.
@@ -37,7 +38,9 @@ def _flat(
 ) -> dict[Any, Any]:
     row = {"job_id": result.job, "status": result.status, **told}
     given = _decoded_input(*store.call_of(result)) if given is _APART else given
-    return _joined(row, given, _output(store, result, signer) if value is _APART else _named(value))
+    if value is _APART:
+        return _joined_anyhow(row, given, _output(store, result, signer))
+    return _joined(row, given, _named(value))
 
 
 def _inputs(page: Sequence[Result]) -> Sequence[Any]:
@@ -91,7 +94,7 @@ def _output(store: ClientStore, result: Result, signer: Signer | None) -> dict[A
 
 
 def _named(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {"result": value}
+    return value if issubclass(type(value), dict) else {"result": value}
 
 
 def _joined(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) -> dict[Any, Any]:
@@ -103,6 +106,14 @@ def _joined(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) 
     _put(row, given, "input_")
     _put(row, output, "output_")
     return row
+
+
+def _joined_anyhow(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) -> dict[Any, Any]:
+    """The same, of an output whose keys may be of a user's classes, and raise or exit when they are compared."""
+    try:
+        return tamed(lambda: _joined(dict(row), given, output))
+    except Exception:  # noqa: BLE001 (the user's)
+        return _joined(row, given, {"result": output})
 
 
 def _put(row: dict[Any, Any], items: dict[Any, Any], prefix: str) -> None:

@@ -109,6 +109,15 @@ def test_results_are_read(executor: WorkerbeeExecutor) -> None:
     assert all(row["status"] in ("completed", "failed") for row in rows)
 
 
+def test_results_with_hostile_keys_are_read(executor: WorkerbeeExecutor) -> None:
+    """Keys that act when they are compared: such a dict stays whole, as the job's result."""
+    wait([executor.submit(hostile.keyed, act) for act in hostile.KEYS], PATIENCE)
+    rows = list(executor.results(hostile.keyed))
+    assert [row["status"] for row in rows] == ["completed"] * len(hostile.KEYS)
+    assert [len(row.get("result", row)) for row in rows if "b" not in row] == [2] * 5  # the others act and go on
+    assert is_unharmed(executor)
+
+
 def test_asyncio_awaits(executor: WorkerbeeExecutor) -> None:
     """Every awaitable ends, and the loop goes on."""
     calls = [call for call in CALLS if call[1] != "StopIteration"]
