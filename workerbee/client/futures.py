@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from workerbee.wire.imports import Bound
@@ -115,6 +117,14 @@ class JobFuture(Bound, Future[Any]):
         except KeyboardInterrupt as interrupt:
             self._say_what_goes_on(interrupt)
             raise
+
+    if sys.version_info < (3, 12):
+
+        def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+            """See `concurrent.futures.Future.add_done_callback`."""
+            super().add_done_callback(
+                partial(_tell_asyncio, fn) if getattr(fn, "__module__", "") == "asyncio.futures" else fn
+            )
 
     def __repr__(self) -> str:
         state = {CANCELLED_AND_NOTIFIED: "cancelled"}.get(self._state, self._state).lower()
@@ -237,6 +247,17 @@ def abandon_all(futures: Iterable[JobFuture]) -> None:
                 future._state = CANCELLED_AND_NOTIFIED  # noqa: SLF001
     for future in observed:
         future.abandon()
+
+
+def _tell_asyncio(callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
+    """Give asyncio in the place of a StopIteration, for which it would wait for ever, what later versions give it."""
+    error = None if future.cancelled() else future.exception()
+    if type(error) is StopIteration:
+        future = Future()
+        stands_for_it = RuntimeError("StopIteration can't be raised into an asyncio future")
+        stands_for_it.__cause__ = error
+        future.set_exception(stands_for_it)
+    callback(future)
 
 
 def _tell(future: JobFuture, error: BaseException) -> None:
