@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import getpass
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from uuid import uuid4
 
-from workerbee.store import Catalogue, ClientStore, Connection
+from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Wanted, retrying, schema
 from workerbee.wire.job import Jobset, Options
 
 #: Jobs in one statement.
@@ -19,6 +22,29 @@ class Changing:
 
     def __init__(self, connection: Connection, jobset: Jobset) -> None:
         self._store = ClientStore(connection, jobset, uuid4())
+        self._reader = JobsetReader(connection, jobset)
+        self._catalogue = Catalogue(connection)
+        self._jobset = jobset
+
+    def count(self, wanted: Wanted) -> int:
+        """How many jobs are meant."""
+        return sum(len(rows) for rows in self._reader.pages(wanted))
+
+    def retry_wanted(self, wanted: Wanted) -> int:
+        """Start a new run of those jobs that are meant and have failed or were cancelled; how many."""
+        return sum(self.retry_runs(_runs(rows)) for rows in self._reader.pages(wanted))
+
+    def cancel_wanted(self, wanted: Wanted) -> int:
+        """Cancel those jobs that are meant and wait or run; how many."""
+        return sum(self.cancel_runs(_runs(rows)) for rows in self._reader.pages(wanted))
+
+    def pause(self, why: str | None = None) -> bool:
+        """Have nothing of the jobset claimed from now on; what runs goes on. False if it was paused already."""
+        return self._catalogue.pause(self._jobset, by=_who(), why=why)
+
+    def resume(self) -> bool:
+        """Have its jobs claimed again; False if it wasn't paused."""
+        return self._catalogue.resume(self._jobset)
 
     def cancel(self, functions: Collection[int] | None = None, *, below: int = 2**31 - 1) -> int:
         """Cancel what waits and what runs of these functions' jobs (None: of all); how many.
@@ -54,6 +80,33 @@ class Changing:
 def drop(connection: Connection, jobset: Jobset) -> bool:
     """Delete a jobset with its jobs and results; False if somebody is reading it: it is swept when they have done."""
     return Catalogue(connection).drop_jobset(jobset)
+
+
+def rename(connection: Connection, jobset: Jobset, jobset_id: str) -> bool:
+    """Give a jobset another id; False if another jobset has it."""
+    return Catalogue(connection).rename_jobset(jobset, jobset_id)
+
+
+def upgrade_schema(connection: Connection, patience: float) -> None:
+    """Bring the schema and all jobsets' tables to this program's version, and wait so many seconds for others.
+
+    Raises UnsupportedDatabaseError, and DatabaseUnavailableError where others use the tables for longer.
+    """
+    log = logging.getLogger("workerbee")
+    retrying(lambda: schema.ensure(connection), patience=patience, log=log, opening=True)
+
+
+def _runs(rows: Iterable[JobRow]) -> list[Run]:
+    return [(row.id, row.run) for row in rows]
+
+
+def _who() -> str:
+    """Who changes something, for others to see."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{os.uname().nodename}"
 
 
 def _chunks(runs: list[Run]) -> Iterator[list[Run]]:

@@ -1,4 +1,6 @@
-"""Reading a jobset: over one connection, and nothing is written.
+"""Reading jobsets, bees and jobs: over one connection, and nothing is written.
+
+Whoever only looks uses `opened`: it takes the right to SELECT alone, and no key. What a `Reader` gives is text.
 
 Jobs are chosen by function and version. A *version* of a function is all that counts as the same code: what has one
 identity.
@@ -10,13 +12,36 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from workerbee.rows import flat_rows
-from workerbee.store import Catalogue, ClientStore, Connection, Counts, JobsetReader, Progress, Result, RunFacts
+from workerbee.store import (
+    STATUSES,
+    BeeRow,
+    Catalogue,
+    CauseRow,
+    ClientStore,
+    Connection,
+    Counts,
+    DepartedRow,
+    Event,
+    JobPage,
+    JobRow,
+    JobsetReader,
+    JobsetRow,
+    Minute,
+    Progress,
+    Reader,
+    Result,
+    RunFacts,
+    TextRow,
+    Wanted,
+    schema,
+)
 from workerbee.wire import records
 from workerbee.wire.job import NO_FUNCTION, Jobset, StoredFunction
 from workerbee.wire.signing import Signer
@@ -26,6 +51,69 @@ COLUMNS = ("function", "version", "attempt", "host", "started", "finished", "dur
 
 
 T = TypeVar("T")
+
+
+__all__ = [
+    "COLUMNS",
+    "STATUSES",
+    "BeeRow",
+    "CauseRow",
+    "Choice",
+    "Chosen",
+    "Connection",
+    "Counts",
+    "DepartedRow",
+    "Event",
+    "JobPage",
+    "JobRow",
+    "JobsetReader",
+    "JobsetRow",
+    "Minute",
+    "Progress",
+    "Reader",
+    "Reading",
+    "TextRow",
+    "Wanted",
+    "connected",
+    "needed_version",
+    "opened",
+    "scripts",
+    "version",
+    "version_here",
+]
+
+
+@contextmanager
+def connected(dsn: str) -> Iterator[Connection]:
+    """A connection for one look or one change. Raises WorkerbeeError."""
+    connection = Connection(dsn, application="workerbee command")
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def opened(dsn: str) -> Iterator[Reader]:
+    """A reader of all jobsets and bees. Raises UnsupportedDatabaseError where Workerbee has never been."""
+    with connected(dsn) as connection:
+        schema.require(connection)
+        yield Reader(connection)
+
+
+def version_here(connection: Connection) -> int:
+    """The version of the schema in this database; 0 if it isn't there."""
+    return schema.version(connection)
+
+
+def needed_version() -> int:
+    """The version of the schema that this program needs."""
+    return max(schema.migrations())
+
+
+def scripts() -> list[tuple[int, str]]:
+    """The migrations, by number, as text for a person."""
+    return [(number, schema.script_text(number)) for number in sorted(schema.migrations())]
 
 
 class Choice(NamedTuple):

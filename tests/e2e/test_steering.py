@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import click.testing
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import Hive
+from tests.store.hive import ANY, Hive
 from tests.store.test_reader import fail_for_good
 from workerbee.cli import main
 from workerbee.store import Connection, JobsetReader, schema
+from workerbee.wire.causes import cause_of
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def say(database: Database, *arguments: str) -> click.testing.Result:
 
 
 def statuses(hive: Hive) -> list[str]:
-    return [row.status for row in JobsetReader(hive.connection, hive.jobset).jobs()]
+    return [row.status for row in JobsetReader(hive.connection, hive.jobset).jobs().rows]
 
 
 BEFORE = ["failed", "failed", "failed", "cancelled", "running", "waiting"]
@@ -49,6 +52,8 @@ BEFORE = ["failed", "failed", "failed", "cancelled", "running", "waiting"]
         (("--yes", "--group", "2"), ["failed", "failed", "waiting", "cancelled", "running", "waiting"]),
         (("2", "4", "5", "99"), ["failed", "waiting", "failed", "waiting", "running", "waiting"]),
         (("--dry-run",), BEFORE),
+        (("--yes", "--status", "cancelled"), ["failed", "failed", "failed", "waiting", "running", "waiting"]),
+        (("--yes", "--host", "elsewhere"), BEFORE),
     ],
 )
 def test_retry_starts_what_is_chosen_and_nothing_else(
@@ -74,6 +79,42 @@ def test_cancel_takes_ids(database: Database, study: Hive) -> None:
     assert statuses(study)[4:] == ["running", "cancelled"]
 
 
+def test_groups_are_called_by_their_digest(database: Database, study: Hive) -> None:
+    """Which stays when groups come and go; what fails on and on is cancelled by it."""
+    cause = cause_of("ValueError", "no disk", "  File a.py, line 1").digest.hex()
+    assert cause[:8] in say(database, "failures", "study").stdout
+    assert say(database, "retry", "study", "--group", cause[:6], "--yes").exit_code == 0
+    assert statuses(study) == ["failed", "failed", "waiting", "cancelled", "running", "waiting"]
+    listed = say(database, "jobs", "list", "study", "--group", "1", "--json").stdout.splitlines()
+    assert [json.loads(line)["job"] for line in listed] == [1, 2]
+    assert say(database, "cancel", "study", "--group", cause, "--yes").stdout == "1 jobs of study were cancelled\n"
+    assert statuses(study)[2:4] == ["cancelled", "cancelled"]
+    assert statuses(study)[5] == "waiting"
+
+
+def test_cancel_takes_a_status(database: Database, study: Hive) -> None:
+    """What runs goes on where only what waits is to end."""
+    said = say(database, "cancel", "study", "--status", "waiting,retrying", "--yes").stdout
+    assert said == "1 jobs of study were cancelled\n"
+    assert statuses(study)[4:] == ["running", "cancelled"]
+
+
+def test_a_pause_lasts_until_it_is_ended(database: Database, study: Hive) -> None:
+    """Nothing is begun meanwhile; status says by whom and what to do; both can be said twice."""
+    bee = study.bee()
+    assert "study is paused: workerbee resume study" in say(database, "pause", "study", "--why", "no disk").stdout
+    assert "was paused already, by " in say(database, "pause", "study").stdout
+    assert bee.claim(9, 9, ANY) == []
+    shown = say(database, "status", "study").stdout
+    assert "Paused since" in shown
+    assert ": no disk" in shown
+    assert shown.endswith("next: workerbee resume study\n")
+    assert json.loads(say(database, "status", "study", "--json").stdout)["paused_why"] == "no disk"
+    assert say(database, "resume", "study").stdout == "study goes on\n"
+    assert say(database, "resume", "study").stdout == "study wasn't paused\n"
+    assert len(bee.claim(9, 9, ANY)) == 1
+
+
 def test_drop_deletes(database: Database, study: Hive) -> None:
     """The jobset and its tables are gone."""
     assert say(database, "drop", "study", "--yes").stdout == "study is dropped\n"
@@ -95,6 +136,12 @@ def test_without_anybody_to_ask_it_wants_yes(database: Database, study: Hive, co
     [
         (("retry", "study", "--group", "9"), "there are 2 groups of failures now"),
         (("retry", "study", "1", "--group", "1"), "not both"),
+        (("retry", "study", "--group", "abcdef"), "none of them is 'abcdef'"),
+        (("retry", "study", "--status", "completed"), "completed: there are failed, cancelled"),
+        (("cancel", "study", "--status", "failed"), "failed: there are waiting, retrying, running"),
+        (("cancel", "study", "1", "--host", "h"), "not both"),
+        (("pause", "studi"), "did you mean 'study'?"),
+        (("resume", "studi"), "did you mean 'study'?"),
         (("retry", "studi"), "did you mean 'study'?"),
         (("drop", "study", "studi", "--yes"), "did you mean 'study'?"),
         (("cancel", "studi"), "did you mean 'study'?"),

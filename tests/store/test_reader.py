@@ -9,9 +9,10 @@ import pytest
 
 from tests.servers import Database
 from tests.store.hive import ANY, Bee, Hive
-from workerbee.store import Connection, JobsetReader, Limits, Reader
+from workerbee.store import Connection, JobsetReader, Limits, Reader, Scope, Wanted
+from workerbee.store import reader as readers
 from workerbee.wire.causes import cause_of_record
-from workerbee.wire.job import EndKind, Options, Outcome
+from workerbee.wire.job import EndKind, Function, Options, Outcome
 
 ONCE = Limits(1, 0.0, 0.0)
 
@@ -26,10 +27,8 @@ def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
     assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}', cause) == "failed"
 
 
-@pytest.fixture
-def varied(hive: Hive) -> Hive:
+def make_varied(hive: Hive, bee: Bee) -> None:
     """Jobs 1 to 6: completed, failed, cancelled, running, retrying, waiting."""
-    bee = hive.bee("host-a")
     for _ in range(6):
         hive.add()
     bee.succeed(bee.take())
@@ -37,6 +36,12 @@ def varied(hive: Hive) -> Hive:
     assert hive.client.cancel_waiting([(3, 1)]) == {3}
     bee.take()
     bee.miss(bee.take())
+
+
+@pytest.fixture
+def varied(hive: Hive) -> Hive:
+    """Jobs 1 to 6: completed, failed, cancelled, running, retrying, waiting."""
+    make_varied(hive, hive.bee("host-a"))
     return hive
 
 
@@ -62,16 +67,16 @@ def test_jobsets_come_newest_first_in_pages(hive: Hive) -> None:
 def test_each_status_is_told(varied: Hive) -> None:
     """Jobs are listed by id with their latest run's status, input and output."""
     reader = JobsetReader(varied.connection, varied.jobset)
-    rows = reader.jobs()
+    rows = reader.jobs().rows
     assert [row.status for row in rows] == ["completed", "failed", "cancelled", "running", "retrying", "waiting"]
     assert (rows[0].input, rows[0].output, rows[0].duration) == ('{"n": 1}', '{"done": 1}', pytest.approx(0.01))
-    assert [row.id for row in reader.jobs(after=2, n=2)] == [3, 4]
+    assert [row.id for row in reader.jobs(after=2, n=2).rows] == [3, 4]
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "running", "retrying", "waiting"])
 def test_jobs_are_found_by_their_status(varied: Hive, status: str) -> None:
     """And what has another one is left out."""
-    found = JobsetReader(varied.connection, varied.jobset).jobs(status=status)
+    found = JobsetReader(varied.connection, varied.jobset).jobs(wanted=Wanted((status,))).rows
     assert [row.status for row in found] == [status]
 
 
@@ -81,11 +86,11 @@ def test_a_retried_failure_is_no_failure_any_more(varied: Hive) -> None:
     [cause] = reader.causes()
     assert (cause.n, cause.cause.message, cause.hosts, cause.is_all) == (1, "no luck", ["host-a"], True)
     assert cause.digest is not None
-    assert list(reader.failed_of(cause.digest)) == [2]
+    assert [job.id for job in reader.jobs(wanted=Wanted(cause=cause.digest)).rows] == [2]
     varied.client.reopen([(2, 1)], Options())
     assert reader.causes() == []
-    assert list(reader.failed_of(cause.digest)) == []
-    assert reader.jobs(status="failed") == []
+    assert reader.jobs(wanted=Wanted(("failed",), cause=cause.digest)).rows == []
+    assert reader.jobs(wanted=Wanted(("failed",))) == ([], None)
     assert [(job.run, job.status) for job in reader.jobs_of([2, 99])] == [(2, "waiting")]
 
 
@@ -134,6 +139,73 @@ def test_failures_are_grouped_by_their_cause(hive: Hive) -> None:
     assert [(cause.cause.message, cause.n) for cause in reader.causes()] == [("unlucky #", 2), ("x", 1), ("no disk", 1)]
 
 
+FILTERS = {
+    "all": (Wanted(), {1, 2, 3, 4, 5, 6, 7, 8, 9}),
+    "failed or cancelled": (Wanted(("failed", "cancelled")), {2, 3, 8}),
+    "open": (Wanted(("waiting", "retrying", "running")), {4, 5, 6, 7, 9}),
+    "waiting": (Wanted(("waiting",)), {6, 9}),
+    "running or failed": (Wanted(("running", "failed")), {2, 4, 7, 8}),
+    "a function": (Wanted(function="m:f"), {7, 8, 9}),
+    "a function's failures": (Wanted(("failed",), "m:f"), {8}),
+    "a host": (Wanted(host="host-b"), {7, 8}),
+    "a host's and completed": (Wanted(("completed", "running"), host="host-a"), {1, 4}),
+    "another host": (Wanted(host="host-c"), set()),
+    "another function": (Wanted(function="m:g"), set()),
+}
+
+
+@pytest.mark.parametrize("page", [1, 3, 1000])
+@pytest.mark.parametrize("name", FILTERS)
+def test_jobs_are_found_by_what_is_wanted(several: Hive, name: str, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By status, function and host, all at once, however small the looks are; in the order of ids, each once."""
+    monkeypatch.setattr(readers, "PAGE", page)
+    monkeypatch.setattr(readers, "SEEN", page)
+    wanted, ids = FILTERS[name]
+    reader = JobsetReader(several.connection, several.jobset)
+    found = [row.id for rows in reader.pages(wanted) for row in rows]
+    assert found == sorted(ids)
+    assert [row.id for row in reader.jobs(2, 2, wanted).rows] == sorted(i for i in ids if i > 2)[:2]
+
+
+@pytest.fixture(scope="module")
+def several(shared: Database) -> Iterator[Hive]:
+    """Jobs 1 to 6: completed, failed, cancelled, running, retrying, waiting. 7 to 9 of a function: running, failed,
+    waiting, on another host.
+    """
+    connection = Connection(shared.dsn)
+    hive = Hive(connection)
+    bee = hive.bee("host-a")
+    bee.note_host()
+    make_varied(hive, bee)
+    record = Function(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac")
+    function = hive.client.put_function(record, b"i")
+    other = hive.bee("host-b")
+    scope = Scope(only=(function,))
+    for _ in range(3):
+        hive.add(function=function)
+    other.take(scope=scope)
+    batch = other.take(scope=scope)
+    other.fail(batch, Outcome(8, 1, EndKind.ERROR, "error", b"{}", None, 0.1), ONCE, "{}")
+    yield hive
+    connection.close()
+
+
+def test_no_job_has_another_status() -> None:
+    """A misspelt one is a mistake, not an empty page."""
+    with pytest.raises(ValueError, match="no job has the status done"):
+        Wanted(("done",))
+
+
+def test_a_page_that_looked_long_enough_says_where_to_go_on(several: Hive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no index for what is wanted, no look is without end."""
+    monkeypatch.setattr(readers, "SEEN", 1)
+    monkeypatch.setattr(readers, "LOOKS", 3)
+    reader = JobsetReader(several.connection, several.jobset)
+    assert reader.jobs(0, 5, Wanted(function="m:f")) == ([], 3)
+    assert reader.jobs(3, 5, Wanted(function="m:f")) == ([], 6)
+    assert [row.id for row in reader.jobs(6, 5, Wanted(function="m:f")).rows] == [7, 8, 9]
+
+
 @pytest.fixture
 def observer(shared: Database, varied: Hive) -> Iterator[Connection]:
     """A connection of a role that may SELECT from the schema and nothing else."""
@@ -153,7 +225,12 @@ def test_select_is_all_the_right_it_takes(observer: Connection, varied: Hive) ->
     """An observer reads everything, and can change nothing."""
     [row] = Reader(observer).jobsets(jobset_id=varied.jobset.id)
     reader = JobsetReader(observer, row.jobset)
-    assert len(reader.jobs()) == 6
+    assert len(reader.jobs().rows) == 6
+    assert reader.history() == []
+    assert reader.texts(1) == []
+    assert reader.tail(1) is None
+    assert reader.size()[0] > 0
+    assert Reader(observer).departed(row.jobset) == []
     assert reader.causes()
     assert reader.begun_jobs()
     assert reader.life(2)

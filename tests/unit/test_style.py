@@ -32,14 +32,17 @@ STEPS = {
     "add": "_insert",
     "claim": "_claim_from",
     "dropped_jobsets": "sweep",
-    "ended_badly_after": "_candidates",
+    "ended_badly_after": "_ended_badly",
+    "failed_of": "_failed_of",
+    "tried_of": "_tried_of",
+    "seek": "_seek",
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
     "get_parts": "_get_all",
     "hold_jobset": "_drop_tables",
     "functions_stored": "put_functions",
     "late": "complete",
-    "jobs": "_page",
+    "jobs": "_rows",
     "make_tables": "make",
     "add_columns": "run",
     "count_revived": "run",
@@ -57,7 +60,7 @@ STEPS = {
     "note_maker": "_note_maker",
     "vacancy": "become_maker",
     "mark_dropped": "drop_jobset",
-    "open_after": "_candidates",
+    "open_after": "_open",
     "put_parts": "_put_all",
     "schema_version": "_present",
     "server_facts": "_present",
@@ -119,6 +122,13 @@ def test_only_the_store_imports_the_driver() -> None:
     drivers = {"psycopg2", "psycopg", "pg8000", "asyncpg"}
     users = {room_of(path) for path in MODULES if drivers & {n.split(".")[0] for n in imported(parsed(path))}}
     assert users == {"store"}
+
+
+def test_outer_rooms_read_and_change_through_their_faces() -> None:
+    """What commands and pages need of the database is in `reading` and `changing`, so that it stands once."""
+    outer = [path for path in MODULES if room_of(path) in ("cli", "dashboard", "launch", "notebook")]
+    assert outer
+    assert [path.name for path in outer if "store" in imported_rooms(path)] == []
 
 
 def test_nothing_imports_the_command() -> None:

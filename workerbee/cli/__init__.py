@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from workerbee import __version__
-from workerbee.cli.change import cancel, drop, retry
+from workerbee.cli.change import cancel, drop, pause, resume, retry
 from workerbee.cli.demo import demo
 from workerbee.cli.jobs import failures, jobs
 from workerbee.cli.key import key
@@ -40,7 +40,7 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-for command in (demo, status, bees, jobs, failures, results, wait, retry, cancel, drop, schema, key):
+for command in (demo, status, bees, jobs, failures, results, wait, retry, cancel, pause, resume, drop, schema, key):
     main.add_command(command)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from workerbee.store import Connection, JobsetReader, JobsetRow, Reader
+    from workerbee.reading import Connection, JobsetReader, JobsetRow, Reader
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,25 +23,21 @@ def dsn_option(command: Command) -> Command:
 @contextmanager
 def connected(dsn: str | None) -> Iterator[Connection]:
     """A connection to the server that ``dsn`` or the environment names. Raises WorkerbeeError."""
-    from workerbee import server  # noqa: PLC0415 (loads the driver, which --help does without)
-    from workerbee.store import Connection  # noqa: PLC0415
+    from workerbee import reading as read  # noqa: PLC0415 (loads the driver, which --help does without)
+    from workerbee import server  # noqa: PLC0415
 
-    with server.of_command(dsn) as found:
-        connection = Connection(found.dsn, application="workerbee command")
-        try:
-            yield connection
-        finally:
-            connection.close()
+    with server.of_command(dsn) as found, read.connected(found.dsn) as connection:
+        yield connection
 
 
 @contextmanager
 def reading(dsn: str | None) -> Iterator[Reader]:
     """A reader of all jobsets and bees. Raises UnsupportedDatabaseError where Workerbee has never been."""
-    from workerbee.store import Reader, schema  # noqa: PLC0415
+    from workerbee import reading as read  # noqa: PLC0415
+    from workerbee import server  # noqa: PLC0415
 
-    with connected(dsn) as connection:
-        schema.require(connection)
-        yield Reader(connection)
+    with server.of_command(dsn) as found, read.opened(found.dsn) as reader:
+        yield reader
 
 
 def found(reader: Reader, jobset_id: str) -> tuple[JobsetRow, JobsetReader]:

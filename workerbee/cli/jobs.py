@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workerbee.cli import terminal
+from workerbee.cli.change import wanted_jobs, which_options
 from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option, local, moment, shortened
 
 if TYPE_CHECKING:
-    from workerbee.store import CauseRow, Event, JobRow
+    from workerbee.reading import CauseRow, Event, JobRow
 
 #: Hexadecimal digits by which a group of failures is called.
 GROUP_NAME = 8
@@ -26,7 +27,7 @@ def jobs() -> None:
 @jobs.command("list")
 @click.argument("jobset_id", metavar="JOBSET")
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs whose latest run stands so.")
-@click.option("--function", metavar="MODULE:NAME", help="Only jobs of this function.")
+@which_options
 @click.option("--after", type=click.IntRange(0), default=0, help="Only jobs with a greater id: the next page.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Jobs on a page.")
 @dsn_option
@@ -34,28 +35,29 @@ def jobs() -> None:
 def list_jobs(
     jobset_id: str,
     status: str | None,
-    function: str | None,
     after: int,
     limit: int,
     dsn: str | None,
     *,
     as_json: bool,
+    **which: str | None,
 ) -> None:
     """List the jobs of JOBSET by id."""
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        page = jobset.jobs(after, limit, status=status, function=function)
+        page, more = jobset.jobs(after, limit, wanted_jobs(jobset, status and (status,), **which))  # type: ignore[arg-type]
     if as_json:
         terminal.lines(_job(row) for row in page)
         return
     terminal.table(
-        ("JOB", "STATUS", "RUN", "FUNCTION", "TOOK", "ENDED", "INPUT", "OUTPUT"),
+        ("JOB", "STATUS", "RUN", "FUNCTION", "HOST", "TOOK", "ENDED", "INPUT", "OUTPUT"),
         (
             (
                 row.id,
                 row.status,
                 row.run,
                 row.function,
+                row.host or "",
                 "" if row.duration is None else f"{row.duration:.3g} s",
                 local(row.ended_at),
                 _shown(row.input_codec, row.input),
@@ -63,10 +65,10 @@ def list_jobs(
             )
             for row in page
         ),
-        right=(0, 2, 4),
+        right=(0, 2, 5),
     )
-    if len(page) == limit:
-        click.echo(f"there may be more: --after {page[-1].id}", err=True)
+    if more is not None:
+        click.echo(f"there may be more: --after {more}", err=True)
 
 
 @jobs.command("show")
@@ -171,6 +173,8 @@ def _job(row: JobRow) -> dict[str, Any]:
         "output": row.output,
         "duration_seconds": row.duration,
         "ended": moment(row.ended_at),
+        "bee": row.bee,
+        "host": row.host,
     }
 
 

@@ -11,7 +11,7 @@ from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
-    from workerbee.store import Catalogue, JobsetReader
+    from workerbee.reading import Connection, JobsetReader
     from workerbee.wire.job import Jobset
 
 
@@ -50,7 +50,6 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
 
     Says what can be read without the key and what can't. Nothing is deleted: the old jobset gets another id.
     """
-    from workerbee.store import Catalogue  # noqa: PLC0415
     from workerbee.wire.signing import Key, whereabouts  # noqa: PLC0415 (--help does without)
 
     with reading(dsn) as database:
@@ -64,7 +63,7 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
         click.echo(_legible(reader, jobset_id, theirs))
         if not yes:
             click.confirm("Start it anew?", abort=True)
-        aside = _set_aside(Catalogue(database.connection), row.jobset, theirs)
+        aside = _set_aside(database.connection, row.jobset, theirs)
     click.echo(f"The old jobset is now {aside}; the next client of {jobset_id} makes a new one, with its own key.")
 
 
@@ -80,10 +79,12 @@ def _legible(reader: JobsetReader, jobset_id: str, theirs: str) -> str:
     )
 
 
-def _set_aside(catalogue: Catalogue, jobset: Jobset, theirs: str) -> str:
+def _set_aside(connection: Connection, jobset: Jobset, theirs: str) -> str:
     """Give the jobset the first free id that says by which key it is legible."""
+    from workerbee import changing  # noqa: PLC0415 (loads the driver)
+
     stem = f"{str(jobset.id)[:36]}_{theirs[:8]}"
     n = 1
-    while not catalogue.rename_jobset(jobset, aside := stem if n == 1 else f"{stem}_{n}"):
+    while not changing.rename(connection, jobset, aside := stem if n == 1 else f"{stem}_{n}"):
         n += 1
     return aside

@@ -8,6 +8,9 @@ from workerbee.cli import terminal
 from workerbee.cli.database import connected, dsn_option
 from workerbee.cli.terminal import json_option
 
+#: Seconds for which an upgrade waits for tables that others use.
+PATIENCE = 60.0
+
 
 @click.group()
 def schema() -> None:
@@ -19,11 +22,11 @@ def schema() -> None:
 @json_option
 def show(dsn: str | None, *, as_json: bool) -> None:
     """Say which version of the schema the database has, and which one this program needs."""
-    from workerbee.store import schema as tables  # noqa: PLC0415 (loads the driver)
+    from workerbee import reading  # noqa: PLC0415 (loads the driver)
 
     with connected(dsn) as connection:
-        present = tables.version(connection)
-    needed = max(tables.migrations())
+        present = reading.version_here(connection)
+    needed = reading.needed_version()
     if as_json:
         terminal.document("schema", present=present, needed=needed)
     elif present:
@@ -37,20 +40,34 @@ def show(dsn: str | None, *, as_json: bool) -> None:
 @dsn_option
 def install(dsn: str | None) -> None:
     """Bring the schema to this program's version; every client and bee that may does the same."""
-    from workerbee.store import schema as tables  # noqa: PLC0415 (loads the driver)
+    _bring(dsn)
+
+
+@schema.command()
+@dsn_option
+def upgrade(dsn: str | None) -> None:
+    """Bring an older schema, and the tables of all jobsets, to this program's version, also under running bees.
+
+    Programs of the former version are told to be upgraded, and end.
+    """
+    _bring(dsn)
+
+
+def _bring(dsn: str | None) -> None:
+    from workerbee import changing, reading  # noqa: PLC0415 (loads the driver)
 
     with connected(dsn) as connection:
-        before = tables.version(connection)
-        tables.ensure(connection)
-        after = tables.version(connection)
+        before = reading.version_here(connection)
+        changing.upgrade_schema(connection, PATIENCE)
+        after = reading.version_here(connection)
     click.echo(f"version {after} is here" + (" already" if before == after else ""))
 
 
 @schema.command()
 def sql() -> None:
     """Print the SQL that installs the schema, for an administrator who wants to read it first."""
-    from workerbee.store import schema as tables  # noqa: PLC0415 (loads the driver)
+    from workerbee import reading  # noqa: PLC0415 (loads the driver)
 
-    for number in sorted(tables.migrations()):
+    for number, text in reading.scripts():
         click.echo(f"-- migration {number}")
-        click.echo(tables.script_text(number))
+        click.echo(text)

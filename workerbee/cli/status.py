@@ -12,7 +12,7 @@ from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
-    from workerbee.store import BeeRow, JobsetReader, JobsetRow
+    from workerbee.reading import BeeRow, JobsetReader, JobsetRow
 
 #: Groups of failures that a status shows.
 GROUPS = 5
@@ -84,6 +84,9 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
         terminal.document("status", **facts)
         return
     click.echo(view.sentence)
+    if row.paused_at is not None:
+        why = f": {row.paused_why}" if row.paused_why else ""
+        click.echo(f"Paused since {terminal.local(row.paused_at)} by {row.paused_by}{why}")
     events = {
         "attempts tried again": row.counts.retried,
         "attempts lost with their bees": row.counts.lost,
@@ -95,8 +98,9 @@ def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
             click.echo(f"{n:>8,} {name}")
     if progress.failed:
         _show_causes(reader)
-    if view.advice is not None:
-        click.echo(f"next: {view.advice}")
+    advice = f"workerbee resume {row.jobset.name}" if row.paused_at is not None else view.advice
+    if advice is not None:
+        click.echo(f"next: {advice}")
 
 
 def _show_causes(reader: JobsetReader) -> None:
@@ -123,6 +127,10 @@ def _numbers(row: JobsetRow) -> dict[str, Any]:
     return {
         "jobset": row.jobset.id,
         "made": terminal.moment(row.created_at),
+        "active": terminal.moment(row.active_at),
+        "paused": terminal.moment(row.paused_at),
+        "paused_by": row.paused_by,
+        "paused_why": row.paused_why,
         "percent": percent_of(row.counts.added, row.counts.open),
         "bees": row.n_bees,
         "runners": row.n_runners,
@@ -188,4 +196,10 @@ def _bee(row: BeeRow) -> dict[str, Any]:
         "started": terminal.moment(row.started_at),
         "silent_seconds": row.silent_for,
         "python": row.python,
+        "version": row.version,
+        "cpus": row.cpus,
+        "launch": row.launch,
+        "place": row.place,
+        "ends": terminal.moment(row.ends_at),
+        "refuses": row.refuses,
     }

@@ -7,23 +7,29 @@ from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnect
 from workerbee.store.dsn import conninfo, described, has_password
 from workerbee.store.hints import Pace, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
-from workerbee.store.reader import (
+from workerbee.store.reader import JobsetReader, Reader
+from workerbee.store.seen import (
+    STATUSES,
     BeeRow,
     BegunRow,
     CauseRow,
+    DepartedRow,
     Event,
+    JobPage,
     JobRow,
-    JobsetReader,
     JobsetRow,
+    Minute,
     Progress,
-    Reader,
     RunFacts,
+    TextRow,
+    Wanted,
 )
 from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_unstorable
 from workerbee.store.wake import Wake
 
 __all__ = [
     "QUERY_TIMEOUT",
+    "STATUSES",
     "BeeFacts",
     "BeeRow",
     "BeeStore",
@@ -34,12 +40,15 @@ __all__ = [
     "ClientStore",
     "Connection",
     "Counts",
+    "DepartedRow",
     "Event",
+    "JobPage",
     "JobRow",
     "JobsetReader",
     "JobsetRow",
     "Limits",
     "Maker",
+    "Minute",
     "Pace",
     "PatientConnection",
     "Progress",
@@ -49,7 +58,9 @@ __all__ = [
     "RunFacts",
     "SameCall",
     "Scope",
+    "TextRow",
     "Wake",
+    "Wanted",
     "backoff",
     "conninfo",
     "described",

@@ -1,17 +1,22 @@
 -- What readers ask of all jobsets and of the bees. Nothing here writes, and SELECT is all the right that it takes.
 
 -- name: jobsets
--- Durable jobsets, newest first, or the one of this id; each with its counters and the bees that serve it.
+-- Durable jobsets, newest first, or the one of this id; each with its counters and the bees that serve it, when
+-- something last happened there as far as is known, and who has paused it.
 SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM j.created_at)::double precision,
-       c.added, c.reopened, c.completed, c.failed, c.cancelled, c.retried, c.lost, c.speculative, c.late,
-       b.n_bees, b.n_runners
+       c.added, c.reopened, c.completed, c.failed, c.cancelled, c.retried, c.lost, c.speculative, c.late, c.revived,
+       b.n_bees, b.n_runners,
+       extract(epoch FROM GREATEST(j.created_at, j.added_at, (
+           SELECT h.minute FROM workerbee."history$" h WHERE h.jobset = j.number ORDER BY h.minute DESC LIMIT 1
+       )))::double precision,
+       extract(epoch FROM j.paused_at)::double precision, j.paused_by, j.paused_why
   FROM workerbee."jobset$" j
  CROSS JOIN LATERAL (
        SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
               COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
               COALESCE(sum(cancelled), 0)::bigint AS cancelled, COALESCE(sum(retried), 0)::bigint AS retried,
               COALESCE(sum(lost), 0)::bigint AS lost, COALESCE(sum(speculative), 0)::bigint AS speculative,
-              COALESCE(sum(late), 0)::bigint AS late
+              COALESCE(sum(late), 0)::bigint AS late, COALESCE(sum(revived), 0)::bigint AS revived
          FROM workerbee."counter$" WHERE jobset = j.number) c
  CROSS JOIN LATERAL (
        SELECT count(*) AS n_bees, COALESCE(sum(runners), 0) AS n_runners FROM workerbee."bee$"
@@ -20,14 +25,25 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
  ORDER BY j.number DESC LIMIT %(n)s;
 
 -- name: bees
--- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has no row, and
--- what has no runners has only made the jobset.
+-- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has departed.
 SELECT b.incarnation::text, j.id, b.jobset IS NULL, b.host, b.pid, b.python, b.runners,
        extract(epoch FROM b.started_at)::double precision,
        extract(epoch FROM now() - b.seen_at)::double precision, b.lease_until > now(), b.resting,
        COALESCE((SELECT sum(LEAST(h.started, cardinality(h.jobs))) FROM workerbee."batch$" h
                   WHERE h.bee = b.incarnation AND h.claim IS NOT NULL
-                    AND (%(number)s::integer IS NULL OR h.jobset = %(number)s)), 0)::bigint
+                    AND (%(number)s::integer IS NULL OR h.jobset = %(number)s)), 0)::bigint,
+       b.version, b.cpus, b.launch, b.place, extract(epoch FROM b.ends_at)::double precision,
+       COALESCE((SELECT s.refuses::text FROM workerbee."service$" s
+                  WHERE s.jobset = %(number)s::integer AND s.bee = b.incarnation), '{}')
   FROM workerbee."bee$" b LEFT JOIN workerbee."jobset$" j ON j.number = b.jobset
- WHERE (%(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s) AND b.runners > 0
+ WHERE %(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s
  ORDER BY b.seen_at DESC, b.incarnation LIMIT %(n)s;
+
+-- name: departed
+-- Bees that have left or vanished in the last days, the last first.
+SELECT d.incarnation::text, j.id, d.jobset IS NULL, d.host, d.pid, d.python, d.version, d.runners,
+       extract(epoch FROM d.started_at)::double precision, extract(epoch FROM d.left_at)::double precision,
+       d.last_words
+  FROM workerbee."departed$" d LEFT JOIN workerbee."jobset$" j ON j.number = d.jobset
+ WHERE %(number)s::integer IS NULL OR d.jobset IS NULL OR d.jobset = %(number)s
+ ORDER BY d.left_at DESC LIMIT %(n)s;

@@ -6,16 +6,34 @@ what it gives is text: nothing here is unpickled, and nothing is verified.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from workerbee.store import queries
 from workerbee.store.catalogue import Counts
 from workerbee.store.connection import Connection
 from workerbee.store.queries import Queries, array
-from workerbee.wire.causes import Cause, cause_of_record
+from workerbee.store.seen import (
+    ANY_JOB,
+    BADLY,
+    OPEN,
+    STATUSES,
+    BeeRow,
+    BegunRow,
+    CauseRow,
+    DepartedRow,
+    Event,
+    JobPage,
+    JobRow,
+    JobsetRow,
+    Minute,
+    Progress,
+    RunFacts,
+    TextRow,
+    Wanted,
+    loaded,
+)
 from workerbee.wire.job import Jobset, StoredFunction
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
@@ -24,135 +42,8 @@ WIDTH, PAGE = 2000, 1000
 FAILURES = 100_000
 #: The largest number of a jobset.
 LAST = 2**31 - 1
-BADLY = ("failed", "cancelled")
-
-
-class JobsetRow(NamedTuple):
-    """A jobset with what has happened in it, and the bees that serve it now. Times are seconds since the epoch."""
-
-    jobset: Jobset
-    created_at: float
-    counts: Counts
-    n_bees: int
-    n_runners: int
-
-
-class BeeRow(NamedTuple):
-    """A bee as its last heartbeat left it; ``silent_for`` is in seconds, ``n_started`` counts the jobs it has begun."""
-
-    id: str
-    jobset: str | None
-    serves_all: bool
-    host: str
-    pid: int
-    python: str
-    n_runners: int
-    started_at: float
-    silent_for: float
-    alive: bool
-    resting: bool
-    n_started: int
-
-
-class JobRow(NamedTuple):
-    """A job and its latest run.
-
-    ``input`` and ``output`` are the beginnings of their text, None where it is pickled; the output of a failed run is
-    its error's type and message.
-    """
-
-    id: int
-    function: str
-    run: int
-    status: str
-    input_codec: str
-    input: str | None
-    output_codec: str | None
-    output: str | None
-    duration: float | None
-    ended_at: float | None
-
-
-class BegunRow(NamedTuple):
-    """A job that a bee has begun; ``since`` is seconds from its claim, ``copy`` says that another bee has it too."""
-
-    job: int
-    run: int
-    bee: str
-    host: str | None
-    since: float
-    copy: bool
-
-
-class Event(NamedTuple):
-    """Something that happened to a job: the opening of a run, an attempt, or the end of a run."""
-
-    kind: str
-    run: int
-    at: float
-    bee: str | None
-    host: str | None
-    duration: float | None
-    codec: str | None
-    record: str | None
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """What is known of the failure: type, message, traceback, notes; empty for anything else."""
-        record = _loaded(self.record) if self.codec == "error" else None
-        return {key: record[key] for key in record if key != "pickle"} if isinstance(record, dict) else {}
-
-
-class CauseRow(NamedTuple):
-    """Failures of one cause that nobody has retried: how many, when, and the newest one's job and error record.
-
-    ``functions`` and ``hosts`` are of the newest ones. ``is_all`` says that all failures of the jobset were counted,
-    else only the newest were.
-    """
-
-    digest: bytes | None
-    n: int
-    example: int
-    first_at: float
-    last_at: float
-    record: str | None
-    functions: list[str]
-    hosts: list[str]
-    is_all: bool
-
-    @property
-    def cause(self) -> Cause:
-        """What they have in common, as the example tells it."""
-        return cause_of_record(self.record or "")
-
-
-class Progress(NamedTuple):
-    """How many jobs of a jobset are in which state, each by its latest run."""
-
-    waiting: int
-    running: int
-    completed: int
-    failed: int
-    cancelled: int
-
-    @property
-    def open(self) -> int:
-        """Jobs that wait or run."""
-        return self.waiting + self.running
-
-    @property
-    def added(self) -> int:
-        """All jobs."""
-        return sum(self)
-
-
-class RunFacts(NamedTuple):
-    """Which attempt ended a run, on which host (None: not known any more), when (epoch) and after how many seconds."""
-
-    attempt: int
-    host: str | None
-    finished: float
-    duration: float | None
+#: Looks for one page, and jobs that one of them passes over at the most where there is no index.
+LOOKS, SEEN = 10, 5000
 
 
 class Reader:
@@ -170,7 +61,12 @@ class Reader:
 
     def bees(self, jobset: Jobset | None = None, n: int = PAGE) -> list[BeeRow]:
         """The bees that serve a jobset, or all bees; those heard of last come first."""
-        return [BeeRow(*row) for row in self._run("bees", number=jobset and jobset.number, n=n)]
+        rows = self._run("bees", number=jobset and jobset.number, n=n)
+        return [BeeRow(*row)._replace(refuses=loaded(row[-1]) or {}) for row in rows]
+
+    def departed(self, jobset: Jobset | None = None, n: int = PAGE) -> list[DepartedRow]:
+        """Bees that have left a jobset, or any, in the last days; the last come first."""
+        return [DepartedRow(*row) for row in self._run("departed", number=jobset and jobset.number, n=n)]
 
     def of(self, jobset: Jobset) -> JobsetReader:
         """A reader of one jobset, over the same connection."""
@@ -187,48 +83,73 @@ class JobsetReader:
     def _run(self, name: str, **params: Any) -> Any:
         return self._queries.run(name, params)
 
-    def jobs(
-        self, after: int = 0, n: int = 50, *, status: str | None = None, function: str | None = None
-    ) -> list[JobRow]:
+    def jobs(self, after: int = 0, n: int = 50, wanted: Wanted = ANY_JOB) -> JobPage:
         """A page of jobs after the id ``after``, in the order of their ids."""
-        if status is None or status == "completed":
-            return self._page(after, n, None, status, function)
         found: list[JobRow] = []
-        while len(found) < n and (ids := self._candidates(after, status)):
-            found += self._page(after, n - len(found), ids, status, function)
-            after = ids[-1]
-        return found
+        for _ in range(LOOKS):
+            ids, until = self._candidates(after, n, wanted)
+            for start in range(0, len(ids), PAGE):
+                found += self._rows(ids[start : start + PAGE], n - len(found), wanted)
+                if len(found) == n:
+                    return JobPage(found, found[-1].id)
+            if until is None:
+                return JobPage(found, None)
+            after = until
+        return JobPage(found, after)
 
-    def all_jobs(self, status: str) -> Iterator[JobRow]:
-        """All jobs whose latest run stands so, in the order of their ids."""
-        after = 0
-        while page := self.jobs(after, PAGE, status=status):
-            yield from page
-            after = page[-1].id
+    def pages(self, wanted: Wanted = ANY_JOB) -> Iterator[list[JobRow]]:
+        """All jobs that are meant, in the order of their ids."""
+        after: int | None = 0
+        while after is not None:
+            rows, after = self.jobs(after, PAGE, wanted)
+            if rows:
+                yield rows
 
-    def _candidates(self, after: int, status: str) -> list[int]:
-        """The next jobs that may have this status, which is a rare one among all jobs."""
-        asked = {"after": after, "status": status, "n": PAGE}
-        rows = self._run("ended_badly_after", **asked) if status in BADLY else self._run("open_after", **asked)
-        return [job for (job,) in rows]
+    def _candidates(self, after: int, n: int, wanted: Wanted) -> tuple[list[int], int | None]:
+        """The next jobs that may be meant, by what is rarest, and until where; None: there are no more."""
+        statuses = set(wanted.statuses or STATUSES)
+        if wanted.cause is not None:
+            lists = [self._tried_of(after, wanted.cause)] if statuses & set(OPEN) else []
+            lists += [self._failed_of(after, wanted.cause)] if "failed" in statuses else []
+        elif "completed" in statuses:
+            return self._seek(after, SEEN if wanted.function or wanted.host else n, wanted)
+        else:
+            lists = [self._ended_badly(after, status) for status in BADLY if status in statuses]
+            # What waits includes what is to be tried again.
+            waits = "waiting" if "waiting" in statuses else "retrying"
+            lists += [self._open(after, waits)] if statuses & {"waiting", "retrying"} else []
+            lists += [self._open(after, "running")] if "running" in statuses else []
+        # Behind the end of a list that is full there may be more of its kind.
+        full = [ids[-1] for ids in lists if len(ids) == PAGE]
+        until = min(full) if full else None
+        ids = sorted({job for ids in lists for job in ids if until is None or job <= until})
+        return ids, until
 
-    def _page(
-        self, after: int, n: int, ids: list[int] | None, status: str | None, function: str | None
-    ) -> list[JobRow]:
-        rows = self._run(
-            "jobs",
-            after=after,
-            n=n,
-            ids=None if ids is None else array(ids),
-            status=status,
-            function=function,
-            width=WIDTH,
-        )
-        return [JobRow(*row) for row in rows]
+    def _ended_badly(self, after: int, status: str) -> list[int]:
+        return [job for (job,) in self._run("ended_badly_after", after=after, status=status, n=PAGE)]
+
+    def _open(self, after: int, status: str) -> list[int]:
+        return [job for (job,) in self._run("open_after", after=after, status=status, n=PAGE)]
+
+    def _failed_of(self, after: int, cause: bytes) -> list[int]:
+        return [job for (job,) in self._run("failed_of", after=after, cause=cause, n=PAGE)]
+
+    def _tried_of(self, after: int, cause: bytes) -> list[int]:
+        return [job for (job,) in self._run("tried_of", after=after, cause=cause, n=PAGE)]
+
+    def _seek(self, after: int, look: int, wanted: Wanted) -> tuple[list[int], int | None]:
+        [(ids, until, n)] = self._run("seek", after=after, function=wanted.function, look=look)
+        return ids, until if n == look else None
+
+    def _rows(self, ids: list[int], n: int, wanted: Wanted) -> list[JobRow]:
+        statuses = None if wanted.statuses is None else list(wanted.statuses)
+        facts = {"statuses": statuses, "function": wanted.function, "host": wanted.host}
+        return [JobRow(*row) for row in self._run("jobs", ids=array(ids), n=n, width=WIDTH, **facts)]
 
     def jobs_of(self, ids: list[int]) -> list[JobRow]:
         """The jobs of these ids, as far as there are any, in the order of their ids."""
-        return self._page(0, len(ids), ids, None, None) if ids else []
+        rows = (self._rows(ids[n : n + PAGE], PAGE, ANY_JOB) for n in range(0, len(ids), PAGE))
+        return [row for page in rows for row in page]
 
     def life(self, job: int) -> list[Event]:
         """What happened to a job, oldest first."""
@@ -242,17 +163,34 @@ class JobsetReader:
         """The failures that nobody has retried by their cause, the most frequent first."""
         return [_cause_row(*row) for row in self._run("causes", most=FAILURES, n=n)]
 
-    def failed_of(self, cause: bytes) -> Iterator[int]:
-        """The jobs whose latest run failed for this cause, by id."""
-        after = 0
-        while rows := self._run("failed_of", cause=cause, after=after, n=PAGE):
-            yield from (job for (job,) in rows)
-            after = rows[-1][0]
-
     def recent_durations(self) -> tuple[float, float, float, float] | None:
         """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
         [(found,)] = self._run("recent_durations")
         return None if found is None else tuple(found)
+
+    def recent_ends(self, n: int = PAGE) -> list[tuple[int, float, float | None]]:
+        """The jobs that completed last, with when (epoch) and after how many seconds."""
+        return [(job, at, duration) for job, at, duration in self._run("recent_ends", n=n)]
+
+    def history(self, since: float = 0.0, n: int = PAGE) -> list[Minute]:
+        """How the jobset went since then (epoch), oldest first: at most the last ``n`` minutes that have a row."""
+        rows = self._run("history", since=since, n=n)
+        return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]
+
+    def texts(self, job: int, n: int = 20) -> list[TextRow]:
+        """What the executions of a job have printed, the last one first."""
+        rows = [TextRow(*row) for row in self._run("texts", job=job, n=n)]
+        return [row._replace(stdout=bytes(row.stdout), stderr=bytes(row.stderr)) for row in rows]
+
+    def tail(self, job: int) -> tuple[Any, ...] | None:
+        """The end of what a running job has printed, if its bee has pushed it."""
+        rows = self._run("tail", job=job)
+        return rows[0] if rows else None
+
+    def size(self) -> tuple[int, int]:
+        """Bytes of the jobset's tables, and of what its jobs have printed among them."""
+        [(whole, texts)] = self._run("size")
+        return int(whole or 0), int(texts or 0)
 
     def progress(self) -> Progress:
         """How many jobs are in which state now."""
@@ -280,16 +218,8 @@ class JobsetReader:
 def _jobset_row(*row: Any) -> JobsetRow:
     number, jobset_id, uuid, key, speculate, client, created_at, *rest = row
     jobset = Jobset(number, jobset_id, UUID(uuid), key, speculate, UUID(client) if client else None)
-    *counts, n_bees, n_runners = rest
-    return JobsetRow(jobset, created_at, Counts(*counts), n_bees, n_runners)
+    return JobsetRow(jobset, created_at, Counts(*rest[:10]), *rest[10:])
 
 
 def _cause_row(digest: Any, *row: Any) -> CauseRow:
     return CauseRow(None if digest is None else bytes(digest), *row)
-
-
-def _loaded(text: str | None) -> Any:
-    try:
-        return json.loads(text or "null")
-    except ValueError:
-        return None

@@ -2,31 +2,47 @@
 -- by the server: a page shows their beginning.
 
 -- name: jobs
--- A page of jobs by id, each with its latest run. Of headers only the held ones are looked at: what isn't in
+-- These jobs by id, each with its latest run. Of headers only the held ones are looked at: what isn't in
 -- one of them and hasn't ended waits.
+WITH running AS MATERIALIZED (
+    SELECT DISTINCT ON (u.job, h.run) u.job, h.run, h.bee
+      FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
+      JOIN unnest(%(ids)s::bigint[]) AS a (job) ON a.job = u.job
+     WHERE h.jobset = {number} AND h.claim IS NOT NULL
+     ORDER BY u.job, h.run, h.copy_of NULLS FIRST
+)
 SELECT * FROM (
     SELECT j.id, COALESCE(f.name, '') AS function, l.run,
-           COALESCE(o.status::text,
-                    CASE WHEN h.running THEN 'running'
-                         WHEN (SELECT true FROM {attempt} a WHERE a.job = j.id AND a.run = l.run
-                                  AND a.kind IN ('failed', 'died', 'lost') LIMIT 1) THEN 'retrying'
-                         ELSE 'waiting' END) AS status,
+           COALESCE(o.status::text, CASE WHEN h.bee IS NOT NULL THEN 'running' WHEN a.has_failed THEN 'retrying'
+                                         ELSE 'waiting' END) AS status,
            j.codec, left(j.input::text, %(width)s), o.codec,
-           left(CASE WHEN o.codec = 'error' THEN concat_ws(': ', o.output ->> 'type', o.output ->> 'message')
-                     ELSE o.output::text END, %(width)s),
-           o.duration::double precision, extract(epoch FROM o.completed_at)::double precision
-      FROM {job} j
+           left(CASE WHEN o.codec = 'error' THEN workerbee."said$"(o.output) ELSE o.output::text END, %(width)s),
+           o.duration::double precision, extract(epoch FROM o.completed_at)::double precision,
+           COALESCE(o.bee, h.bee)::text,
+           COALESCE((SELECT s.host FROM workerbee."service$" s
+                      WHERE s.jobset = {number} AND s.bee = COALESCE(o.bee, h.bee)),
+                    (SELECT b.host FROM workerbee."bee$" b WHERE b.incarnation = COALESCE(o.bee, h.bee)),
+                    a.host) AS host
+      FROM unnest(%(ids)s::bigint[]) AS i (id)
+     CROSS JOIN LATERAL (SELECT * FROM {job} WHERE id = i.id LIMIT 1) j
       LEFT JOIN {function} f ON f.number = j.function
      CROSS JOIN LATERAL (SELECT COALESCE(max(run), 1) AS run FROM {run} WHERE job = j.id) l
       LEFT JOIN LATERAL (SELECT * FROM {outcome} WHERE job = j.id AND run = l.run LIMIT 1) o ON true
+      LEFT JOIN running h ON h.job = j.id AND h.run = l.run AND o.status IS NULL
       LEFT JOIN LATERAL (
-           SELECT true AS running FROM workerbee."batch$" h
-            WHERE h.jobset = {number} AND h.claim IS NOT NULL AND o.status IS NULL
-              AND h.jobs[1:h.started] @> ARRAY[j.id] AND h.run = l.run LIMIT 1) h ON true
-     WHERE j.id > %(after)s AND (%(ids)s::bigint[] IS NULL OR j.id = ANY (%(ids)s))
-     ORDER BY j.id) page
- WHERE (%(status)s::text IS NULL OR status = %(status)s) AND (%(function)s::text IS NULL OR function = %(function)s)
+           SELECT bool_or(kind IN ('failed', 'died', 'lost')) AS has_failed,
+                  (array_agg(host ORDER BY at DESC))[1] AS host
+             FROM {attempt} WHERE job = j.id AND run = l.run) a ON true) page
+ WHERE (%(statuses)s::text[] IS NULL OR status = ANY (%(statuses)s))
+   AND (%(function)s::text IS NULL OR function = %(function)s) AND (%(host)s::text IS NULL OR host = %(host)s)
  ORDER BY id LIMIT %(n)s;
+
+-- name: seek
+-- The next jobs by id that are of this function (NULL: of any), among so many; and how far that is.
+SELECT COALESCE(array_agg(id ORDER BY id) FILTER (WHERE fits), '{{}}'), max(id), count(*)
+  FROM (SELECT id, %(function)s::text IS NULL
+                   OR function = ANY (ARRAY(SELECT number FROM {function} WHERE name = %(function)s)) AS fits
+          FROM {job} WHERE id > %(after)s ORDER BY id LIMIT %(look)s) j;
 
 -- name: ended_badly_after
 -- Jobs whose latest run failed or was cancelled, by id.
@@ -42,15 +58,26 @@ SELECT o.job FROM {outcome} o
    AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
  ORDER BY o.cause, o.job LIMIT %(n)s;
 
+-- name: tried_of
+-- Jobs of which an attempt failed for this cause, by id; what became of them then is another matter.
+SELECT DISTINCT job FROM {attempt} WHERE cause = %(cause)s::bytea AND job > %(after)s ORDER BY job LIMIT %(n)s;
+
 -- name: open_after
--- Jobs by id that bees have begun, or else those that wait: again, if they are to be tried once more.
-SELECT DISTINCT u.job
-  FROM workerbee."batch$" h
- CROSS JOIN LATERAL unnest(CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
-                                ELSE h.jobs[h.started + 1:] END) AS u (job)
- WHERE h.jobset = {number} AND u.job > %(after)s AND (h.claim IS NOT NULL OR %(status)s <> 'running')
-   AND (h.again OR %(status)s <> 'retrying')
- ORDER BY u.job LIMIT %(n)s;
+-- Jobs by id that bees have begun, or else those that wait: again, if they are to be tried once more. The jobs of a
+-- header are in the order of their ids, so that those whose first ones come first hold the first of all.
+WITH headers AS MATERIALIZED (
+    SELECT p.jobs,
+           CASE WHEN p.jobs[1] > %(after)s THEN p.jobs[1]
+                ELSE (SELECT min(u.job) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS first
+      FROM workerbee."batch$" h
+     CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
+                                     ELSE h.jobs[h.started + 1:] END AS jobs OFFSET 0) p
+     WHERE h.jobset = {number} AND p.jobs[cardinality(p.jobs)] > %(after)s
+       AND (h.claim IS NOT NULL OR %(status)s <> 'running') AND (h.again OR %(status)s <> 'retrying')
+     ORDER BY first LIMIT %(n)s
+)
+SELECT DISTINCT u.job FROM headers h CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
+ WHERE u.job > %(after)s ORDER BY u.job LIMIT %(n)s;
 
 -- name: begun_jobs
 -- What bees have begun and not closed, longest first: the job, its run, who has it, and since when at the most.
@@ -154,3 +181,32 @@ SELECT o.job,
   FROM {outcome} o
  WHERE o.job = ANY (%(jobs)s::bigint[])
    AND o.run = COALESCE((SELECT max(r.run) FROM {run} r WHERE r.job = o.job), 1);
+
+-- name: history
+-- How the jobset went: the counters' sums by the minute, newest first.
+SELECT extract(epoch FROM minute)::double precision, added, reopened, completed, failed, cancelled, retried, lost,
+       speculative, late, bees, runners
+  FROM workerbee."history$"
+ WHERE jobset = {number} AND minute >= to_timestamp(%(since)s) ORDER BY minute DESC LIMIT %(n)s;
+
+-- name: recent_ends
+-- The jobs that completed last, as far as ids tell: when, and after how many seconds.
+SELECT job, extract(epoch FROM completed_at)::double precision, duration::double precision FROM {outcome}
+ WHERE status = 'completed' ORDER BY job DESC LIMIT %(n)s;
+
+-- name: texts
+-- What the executions of a job have printed, as far as it is kept, the last one first.
+SELECT run, claim::text, bee::text, extract(epoch FROM at)::double precision, head, stdout, stderr, stdout_size,
+       stderr_size
+  FROM {text} WHERE job = %(job)s ORDER BY at DESC LIMIT %(n)s;
+
+-- name: tail
+-- The end of what a running job has printed, as its bee pushed it for those who ask.
+SELECT run, bee::text, extract(epoch FROM pushed_at)::double precision, stdout, stderr, stdout_size, stderr_size
+  FROM workerbee."tail$" WHERE jobset = {number} AND job = %(job)s;
+
+-- name: size
+-- Bytes of the jobset's tables with their indexes, and of what jobs have printed.
+SELECT sum(pg_total_relation_size(c.oid)), pg_total_relation_size(to_regclass('workerbee."text$' || {number} || '"'))
+  FROM unnest(ARRAY['job$', 'function$', 'run$', 'outcome$', 'attempt$', 'part$', 'text$']) AS t (kind)
+  JOIN pg_class c ON c.oid = to_regclass('workerbee."' || t.kind || {number} || '"');
