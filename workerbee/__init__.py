@@ -10,6 +10,7 @@ from workerbee._version import __version__
 if TYPE_CHECKING:
     from workerbee.errors import JobFailedError, UniqueInputDataConstraintError
     from workerbee.executor import WorkerbeeExecutor
+    from workerbee.handle import open  # noqa: A004 (as dbm and shelve have it)
     from workerbee.jobset import JobSet
     from workerbee.perform import catch_all_exceptions
 
@@ -20,6 +21,7 @@ __all__ = [
     "WorkerbeeExecutor",
     "__version__",
     "catch_all_exceptions",
+    "open",
 ]
 
 # Loaded when first named: a runner needs neither the driver nor the executor, and starts sooner.
@@ -29,6 +31,7 @@ _HOME = {
     "UniqueInputDataConstraintError": "errors",
     "WorkerbeeExecutor": "executor",
     "catch_all_exceptions": "perform",
+    "open": "handle",
 }
 
 

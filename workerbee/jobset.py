@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
+from workerbee.handle import MoreVerbs, Place, until_dropped
 from workerbee.logs import print_to_stdout
 from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
@@ -41,7 +43,7 @@ T = TypeVar("T")
 EMPTY = 60.0
 
 
-class JobSet(Bound):
+class JobSet(Bound, MoreVerbs):
     """A durable set of jobs, each a dict; every machine's script sets it up, adds to it and runs it.
 
     Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used; then ``port``,
@@ -242,6 +244,11 @@ class JobSet(Bound):
             raise DatabaseUnavailableError("PostgreSQL hasn't come back; what was finished before is stored")
         if status != Status.OK:
             raise BrokenWorkerbeeError(f"the bee ended with status {status}; its log says why")
+
+    @contextmanager
+    def _at(self) -> Iterator[Place]:
+        with self._lock, until_dropped(self.jobset_id):
+            yield Place(self._connection, self._patiently(self._bound).jobset)
 
     def _bound(self) -> ClientStore:
         """The jobset as it is now in the database. Raises JobsetNotFoundError."""

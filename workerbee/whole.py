@@ -11,13 +11,14 @@ from workerbee.changing import Changing
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
 from workerbee.client.registry import SUPERSEDED
-from workerbee.reading import COLUMNS, Choice, Chosen, Reading
+from workerbee.handle import Place, Verbs, checked_columns
+from workerbee.reading import Choice, Chosen, Reading
 from workerbee.store import Connection, Counts, Progress
 from workerbee.wire import functions
 from workerbee.wire.job import Options
 
 
-class Whole:
+class Whole(Verbs):
     """The verbs of an executor, and of its views, that are about all jobs of its jobset; also after shutdown."""
 
     _client: Client
@@ -58,11 +59,7 @@ class Whole:
 
         Raises ValueError for other words.
         """
-        if on_error not in ("skip", "return"):
-            raise ValueError("on_error must be 'skip' or 'return'")
-        columns = (columns,) if isinstance(columns, str) else tuple(columns)
-        if unknown := set(columns) - set(COLUMNS):
-            raise ValueError(f"columns has {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(COLUMNS)}")
+        columns = checked_columns(on_error, columns)
         return self._stored(self._choice(fn, version, every=all), with_failed=on_error == "return", columns=columns)
 
     def _stored(self, choice: Choice, *, with_failed: bool, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -130,6 +127,11 @@ class Whole:
                 n += changing.cancel(self._chosen(self._reader(connection), self._choice(fn, version)).numbers)
         self._client.look()
         return n
+
+    @contextmanager
+    def _at(self) -> Iterator[Place]:
+        with self._client.reading() as connection:
+            yield Place(connection, self._client.jobset)
 
     def _reader(self, connection: Connection) -> Reading:
         return Reading(connection, self._client.jobset, self._client.signer)

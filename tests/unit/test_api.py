@@ -22,6 +22,7 @@ NAMES = {
     "WorkerbeeExecutor",
     "__version__",
     "catch_all_exceptions",
+    "open",
 }
 
 

@@ -1,0 +1,357 @@
+"""`workerbee.open`: a stored jobset, seen and steered by any program over one connection, without a thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workerbee import changing, server
+from workerbee.changing import Changing
+from workerbee.errors import JobsetNotFoundError
+from workerbee.outlook import outlook
+from workerbee.reading import COLUMNS, Choice, Reading
+from workerbee.store import (
+    Catalogue,
+    CauseRow,
+    Connection,
+    Counts,
+    JobRow,
+    JobsetReader,
+    PatientConnection,
+    Progress,
+    Wanted,
+    is_dropped,
+    retrying,
+    schema,
+)
+from workerbee.wire.imports import Bound
+from workerbee.wire.job import Jobset
+from workerbee.wire.signing import Key, Signer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Seconds between two looks of who waits, at first and at the most.
+PAUSES = (0.05, 2.0)
+ENDED_BADLY, OPEN = ("failed", "cancelled"), ("waiting", "retrying", "running")
+
+Statuses = str | Collection[str] | None
+Group = CauseRow | str | None
+
+
+class Status(NamedTuple):
+    """How a jobset goes; as text it is a sentence.
+
+    ``jobs`` counts them by state, ``events`` all that has happened. ``percent`` of the jobs have ended: rounded down,
+    100 only if nothing is open. ``seconds_left`` is a range, None if nobody can say; ``advice`` a command that helps;
+    ``paused`` says by whom and why (None: it isn't).
+    """
+
+    jobset: str
+    jobs: Progress
+    events: Counts
+    percent: int
+    seconds_left: tuple[float, float] | None
+    bees: int
+    runners: int
+    paused: str | None
+    sentence: str
+    advice: str | None
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class Place(NamedTuple):
+    """A jobset and a connection to where it is."""
+
+    connection: Connection
+    jobset: Jobset
+
+
+class Verbs:
+    """What can be asked of a jobset and done to it as a whole, whoever brought its jobs."""
+
+    def _at(self) -> AbstractContextManager[Place]:
+        """The jobset and a connection for one look or one change. Raises JobsetNotFoundError."""
+        raise NotImplementedError
+
+    def status(self) -> Status:
+        """How it goes: how much has ended, when the rest will have, who works on it, and why nothing moves."""
+        with self._at() as place:
+            return status_of(*place)
+
+    def jobs(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        status: Statuses = None,
+        function: str | None = None,
+        group: Group = None,
+        host: str | None = None,
+    ) -> Iterator[JobRow]:
+        """The jobs by id, each with its latest run: all, those with these ``ids``, or those that are asked for.
+
+        A ``status`` is waiting, retrying, running, completed, failed or cancelled, or several of these; a ``function``
+        is named "module:name"; a ``group`` is one of `failures`, or its name in ``workerbee failures``.
+
+        Raises ValueError for a status or group that there can't be.
+        """
+        wanted = _wanted(status, function, group, host)
+        return self._jobs(ids, wanted)
+
+    def _jobs(self, ids: Sequence[int] | None, wanted: Wanted) -> Iterator[JobRow]:
+        with self._at() as place:
+            reader = JobsetReader(*place)
+            for rows in reader.pages(wanted) if ids is None else [reader.jobs_of(list(ids))]:
+                yield from rows
+
+    def failures(self) -> list[CauseRow]:
+        """Why jobs fail: a row a cause, the most frequent first. What was retried doesn't count."""
+        with self._at() as place:
+            return JobsetReader(*place).causes()
+
+    def pause(self, why: str | None = None) -> bool:
+        """Have no more jobs begun, wherever, until `resume`; what runs goes on. False if it was paused already."""
+        with self._at() as place:
+            return Changing(*place).pause(why)
+
+    def resume(self) -> bool:
+        """Have jobs begun again; False if it wasn't paused."""
+        with self._at() as place:
+            return Changing(*place).resume()
+
+    def drop(self) -> bool:
+        """Delete the jobset with all its jobs and results. There is no way back.
+
+        Bees leave it, and futures of jobs that are open end with BrokenWorkerbeeError. False if somebody is reading it:
+        then its tables go a little later.
+        """
+        with self._at() as place:
+            return changing.drop(*place)
+
+
+class MoreVerbs(Verbs):
+    """The verbs that an executor has in its own manner, by functions and with futures."""
+
+    def _signer(self, jobset: Jobset) -> Signer | None:
+        key = Key.load()
+        return None if key is None else Signer(key, jobset.uuid)
+
+    def results(
+        self,
+        function: str | None = None,
+        *,
+        version: str | None = None,
+        all: bool = False,  # noqa: A002 (what a user means)
+        on_error: str = "skip",
+        columns: Collection[str] = (),
+    ) -> Iterator[dict[str, Any]]:
+        """Stream what is stored, in submit order: one flat dict a job, as `WorkerbeeExecutor.results` gives them.
+
+        Of the ``function`` of this name, else of the one that was submitted last; ``all`` without a function gives all
+        jobs. Without the key that signed it, a pickled value is an ``error``.
+
+        Raises ValueError for other words.
+        """
+        columns = checked_columns(on_error, columns)
+        return self._stored(Choice(function, None, version, all), on_error == "return", columns)
+
+    def _stored(self, choice: Choice, with_failed: bool, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:  # noqa: FBT001
+        # The next page is on its way while one is read: a connection of its own, and others may be asked meanwhile.
+        with self._at() as place:
+            connection = place.connection.another("workerbee reader")
+            try:
+                stored = Reading(connection, place.jobset, self._signer(place.jobset))
+                yield from stored.results(stored.choose(choice), with_failed=with_failed, columns=columns)
+            finally:
+                connection.close()
+
+    def retry(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        status: Statuses = "failed",
+        function: str | None = None,
+        group: Group = None,
+        host: str | None = None,
+    ) -> int:
+        """Start a new run of what failed: of all, of these ``ids``, or of what is asked for as in `jobs`; how many.
+
+        A ``status`` is "failed" or "cancelled" or both. What has completed, waits or runs is left as it is.
+        """
+        with self._at() as place:
+            if ids is not None:
+                rows = JobsetReader(*place).jobs_of(list(ids))
+                return Changing(*place).retry_runs([(row.id, row.run) for row in rows if row.status in ENDED_BADLY])
+            return Changing(*place).retry_wanted(_wanted(status, function, group, host, among=ENDED_BADLY))
+
+    def cancel(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        status: Statuses = OPEN,
+        function: str | None = None,
+        group: Group = None,
+        host: str | None = None,
+    ) -> int:
+        """Cancel what waits and what runs: all of it, these ``ids``, or what is asked for as in `jobs`; how many.
+
+        A ``status`` is "waiting", "retrying", "running" or several of these. Runners of what runs are killed within a
+        second or so.
+        """
+        with self._at() as place:
+            if ids is not None:
+                rows = JobsetReader(*place).jobs_of(list(ids))
+                return Changing(*place).cancel_runs([(row.id, row.run) for row in rows if row.status in OPEN])
+            return Changing(*place).cancel_wanted(_wanted(status, function, group, host, among=OPEN))
+
+    def wait(self, timeout: float | None = None, *, fail_fast: bool = False) -> Status:
+        """Wait until nothing is open; how it went.
+
+        With ``fail_fast``, until a job has failed or was cancelled. Raises TimeoutError after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause, longest = PAUSES
+        while True:
+            status = self.status()
+            if not status.jobs.open or (fail_fast and status.jobs.failed + status.jobs.cancelled):
+                return status
+            left = longest if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{status.jobs.open:,} jobs of {status.jobset} are still open")
+            time.sleep(min(pause, left))
+            pause = min(longest, pause * 1.5)
+
+
+class Handle(Bound, MoreVerbs):
+    """A durable jobset that is there: made by `open`, for one thread at a time, and a context manager."""
+
+    def __init__(self, jobset_id: str, dsn: str | None, reconnect_timeout: float | None) -> None:
+        self.jobset_id = jobset_id
+        self._is_closed = False
+        log = logging.getLogger("workerbee")
+        self._server = server.resolve(dsn, log)
+        self._connection = PatientConnection(
+            self._server.dsn, application="workerbee handle", patience=reconnect_timeout, log=log
+        )
+        try:
+            self._jobset = retrying(self._find, patience=reconnect_timeout, log=log, opening=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _find(self) -> Jobset:
+        with closing(Connection(self._server.dsn, application="workerbee handle")) as connection:
+            schema.require(connection)
+            catalogue = Catalogue(connection)
+            jobset = catalogue.find_jobset(self.jobset_id)
+            if jobset is None:
+                raise JobsetNotFoundError(self.jobset_id, catalogue.jobset_ids())
+            return jobset
+
+    def _stands_for(self) -> tuple[str, str]:
+        return f"the handle of {self.jobset_id}", "inside a job, open another one with the same id"
+
+    def __repr__(self) -> str:
+        return f"<the jobset {self.jobset_id} on {self._server!r}>"
+
+    @contextmanager
+    def _at(self) -> Iterator[Place]:
+        if self._is_closed:
+            raise RuntimeError(f"this handle of {self.jobset_id} is closed; workerbee.open() makes another one")
+        with until_dropped(self.jobset_id):
+            yield Place(self._connection, self._jobset)
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._is_closed = True
+        self._connection.close()
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+
+def open(jobset_id: str, *, dsn: str | None = None, reconnect_timeout: float | None = 3600.0) -> Handle:  # noqa: A001 (as dbm and shelve have it)
+    """Open a durable jobset that is there, to see and steer it: no job is added, and no bee is started.
+
+    ``dsn`` or PGHOST, PGHOSTADDR, PGSERVICE name the server; else it is the embedded one. An outage is waited out for
+    ``reconnect_timeout`` seconds (None: for ever).
+
+    Raises JobsetNotFoundError (which names the nearest), DatabaseUnavailableError, UnsupportedDatabaseError,
+    EmbeddedServerError.
+    """
+    return Handle(jobset_id, dsn, reconnect_timeout)
+
+
+@contextmanager
+def until_dropped(jobset_id: str) -> Iterator[None]:
+    """Raises JobsetNotFoundError in place of what the database says of tables that are gone."""
+    try:
+        yield
+    except Exception as error:
+        if not is_dropped(error):
+            raise
+        raise JobsetNotFoundError(jobset_id, dropped=True) from None
+
+
+def status_of(connection: Connection, jobset: Jobset) -> Status:
+    """How a jobset goes now."""
+    catalogue, reader = Catalogue(connection), JobsetReader(connection, jobset)
+    progress = reader.progress()
+    bees, runners = catalogue.live_bees(jobset.number), catalogue.live_runners(jobset.number)
+    view = outlook(jobset.name, progress, n_bees=bees, n_runners=runners, quartiles=reader.recent_durations())
+    paused = catalogue.remaining(jobset.number).paused
+    advice = f"workerbee resume {jobset.name}" if paused is not None and progress.open else view.advice
+    sentence = f"Paused by {paused}. {view.sentence}" if paused is not None and progress.open else view.sentence
+    return Status(
+        jobset=jobset.name,
+        jobs=progress,
+        events=catalogue.counts(jobset.number),
+        percent=view.percent,
+        seconds_left=view.seconds_left,
+        bees=bees,
+        runners=runners,
+        paused=paused,
+        sentence=sentence,
+        advice=advice,
+    )
+
+
+def _wanted(
+    status: Statuses, function: str | None, group: Group, host: str | None, *, among: tuple[str, ...] | None = None
+) -> Wanted:
+    """The jobs that a caller means. Raises ValueError for a status or a group that there can't be."""
+    statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
+    if among is not None:
+        statuses = among if statuses is None else statuses
+        if wrong := set(statuses) - set(among):
+            raise ValueError(f"a status here is {', '.join(among)}, not {', '.join(sorted(wrong))}")
+    return Wanted(statuses, function, _digest(group), host)
+
+
+def checked_columns(on_error: str, columns: Collection[str]) -> tuple[str, ...]:
+    """What `results` is asked for. Raises ValueError for other words."""
+    if on_error not in ("skip", "return"):
+        raise ValueError("on_error must be 'skip' or 'return'")
+    columns = (columns,) if isinstance(columns, str) else tuple(columns)
+    if unknown := set(columns) - set(COLUMNS):
+        raise ValueError(f"columns has {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(COLUMNS)}")
+    return columns
+
+
+def _digest(group: Group) -> bytes | None:
+    if isinstance(group, CauseRow):
+        return group.digest
+    try:
+        return None if group is None else bytes.fromhex(group)
+    except ValueError:
+        raise ValueError(f"a group is one of failures(), or the whole name of one, not {group!r}") from None
