@@ -22,6 +22,7 @@ from workerbee.rows import flat_rows
 from workerbee.store import (
     STATUSES,
     BeeRow,
+    BegunRow,
     Catalogue,
     CauseRow,
     ClientStore,
@@ -40,6 +41,7 @@ from workerbee.store import (
     RunFacts,
     TextRow,
     Wanted,
+    is_passing,
     schema,
 )
 from workerbee.wire import records
@@ -57,6 +59,7 @@ __all__ = [
     "COLUMNS",
     "STATUSES",
     "BeeRow",
+    "BegunRow",
     "CauseRow",
     "Choice",
     "Chosen",
@@ -75,6 +78,7 @@ __all__ = [
     "TextRow",
     "Wanted",
     "connected",
+    "is_passing",
     "needed_version",
     "opened",
     "scripts",

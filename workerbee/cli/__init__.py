@@ -16,6 +16,7 @@ from workerbee.cli.key import key
 from workerbee.cli.results import results
 from workerbee.cli.schema import schema
 from workerbee.cli.status import bees, status
+from workerbee.cli.top import top
 from workerbee.cli.wait import wait
 from workerbee.errors import WorkerbeeError
 
@@ -29,9 +30,22 @@ class _Commands(click.Group):
         except BrokenPipeError:  # whoever reads has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
             context.exit(0)
+        except KeyboardInterrupt:
+            context.exit(130)
         except WorkerbeeError as error:
             click.echo(f"workerbee: {error}", err=True)
             context.exit(69 if isinstance(error, OSError) else 2)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        """``workerbee JOBSET`` is ``workerbee top JOBSET``; but what is almost a command is a mistake."""
+        name = args[0]
+        if name in self.commands or name.startswith("-"):
+            return super().resolve_command(context, args)
+        from difflib import get_close_matches  # noqa: PLC0415 (few need it)
+
+        if name.isalpha() and (near := get_close_matches(name, self.commands, 1, 0.75)):
+            context.fail(f"there is no command {name!r}; did you mean {near[0]!r}? A jobset: workerbee top {name}")
+        return "top", self.commands["top"], args
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +54,23 @@ def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
 
 
-for command in (demo, status, bees, jobs, failures, results, wait, retry, cancel, pause, resume, drop, schema, key):
+for command in (
+    demo,
+    status,
+    top,
+    bees,
+    jobs,
+    failures,
+    results,
+    wait,
+    retry,
+    cancel,
+    pause,
+    resume,
+    drop,
+    schema,
+    key,
+):
     main.add_command(command)
 
 
