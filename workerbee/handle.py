@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,7 @@ from workerbee.store import (
     retrying,
     schema,
 )
+from workerbee.watching import Look, Watch
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, Signer
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks of who waits, at first and at the most.
 PAUSES = (0.05, 2.0)
+#: Seconds for an answer to who watches.
+PATIENCE = 2.0
 ENDED_BADLY, OPEN = ("failed", "cancelled"), ("waiting", "retrying", "running")
 
 Statuses = str | Collection[str] | None
@@ -65,6 +69,11 @@ class Status(NamedTuple):
     def __str__(self) -> str:
         return self.sentence
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is open."""
+        return not self.jobs.open
+
 
 class Place(NamedTuple):
     """A jobset and a connection to where it is."""
@@ -73,8 +82,21 @@ class Place(NamedTuple):
     jobset: Jobset
 
 
+class Watched(NamedTuple):
+    """A jobset, how a thread connects to it, and whether whom it is shown to has gone."""
+
+    jobset: Jobset
+    connect: Callable[[], AbstractContextManager[Connection]]
+    has_ended: Callable[[], bool]
+
+
 class Verbs:
     """What can be asked of a jobset and done to it as a whole, whoever brought its jobs."""
+
+    _watch: Watch | None = None
+
+    def _watched(self) -> Watched:
+        raise NotImplementedError
 
     def _at(self) -> AbstractContextManager[Place]:
         """The jobset and a connection for one look or one change. Raises JobsetNotFoundError."""
@@ -84,6 +106,18 @@ class Verbs:
         """How it goes: how much has ended, when the rest will have, who works on it, and why nothing moves."""
         with self._at() as place:
             return status_of(*place)
+
+    def watch(self) -> Watch:
+        """Show live how it goes, at most twice a second; nothing waits for it, and its ``stop()`` ends it.
+
+        In a notebook it is a display that is saved with its last numbers; called again, it starts at the true count.
+        In a terminal it is a line of stderr, elsewhere a line now and then.
+        """
+        if self._watch is not None:
+            self._watch.stop()
+        jobset, connect, has_ended = self._watched()
+        self._watch = Watch(jobset.name, partial(_looking, connect, jobset), has_ended)
+        return self._watch
 
     def jobs(
         self,
@@ -267,8 +301,14 @@ class Handle(Bound, MoreVerbs):
         with until_dropped(self.jobset_id):
             yield Place(self._connection, self._jobset)
 
+    def _watched(self) -> Watched:
+        with self._at() as (connection, jobset):
+            return Watched(jobset, partial(spectating, connection), lambda: self._is_closed)
+
     def close(self) -> None:
         """Let go of the server."""
+        if self._watch is not None:
+            self._watch.stop()
         self._is_closed = True
         self._connection.close()
         self._server.close()
@@ -301,6 +341,23 @@ def until_dropped(jobset_id: str) -> Iterator[None]:
         if not is_dropped(error):
             raise
         raise JobsetNotFoundError(jobset_id, dropped=True) from None
+
+
+@contextmanager
+def _looking(connect: Callable[[], AbstractContextManager[Connection]], jobset: Jobset) -> Iterator[Look]:
+    with until_dropped(jobset.name), connect() as connection:
+        yield partial(status_of, connection, jobset)
+
+
+@contextmanager
+def spectating(connection: Connection) -> Iterator[Connection]:
+    """Another connection, for who looks again and again and waits for no answer."""
+    another = connection.another("workerbee watch")
+    another.patience = PATIENCE
+    try:
+        yield another
+    finally:
+        another.close()
 
 
 def status_of(connection: Connection, jobset: Jobset) -> Status:

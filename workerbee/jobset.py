@@ -27,7 +27,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
-from workerbee.handle import MoreVerbs, Place, until_dropped
+from workerbee.handle import MoreVerbs, Place, Watched, spectating, until_dropped
 from workerbee.logs import print_to_stdout
 from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
@@ -74,6 +74,7 @@ class JobSet(Bound, MoreVerbs):
         self._catalogue = Catalogue(self._connection)
         self._store: ClientStore | None = None
         self._lock = threading.RLock()
+        self._is_closed = False
         try:
             self._patiently(lambda: schema.ensure(self._connection), opening=True)
         except BaseException:
@@ -88,6 +89,9 @@ class JobSet(Bound, MoreVerbs):
 
     def close(self) -> None:
         """Let go of the server. Not needed: the end of the process does the same."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._is_closed = True
         self._connection.close()
         self._server.close()
 
@@ -249,6 +253,10 @@ class JobSet(Bound, MoreVerbs):
     def _at(self) -> Iterator[Place]:
         with self._lock, until_dropped(self.jobset_id):
             yield Place(self._connection, self._patiently(self._bound).jobset)
+
+    def _watched(self) -> Watched:
+        with self._at() as (connection, jobset):
+            return Watched(jobset, partial(spectating, connection), lambda: self._is_closed)
 
     def _bound(self) -> ClientStore:
         """The jobset as it is now in the database. Raises JobsetNotFoundError."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from workerbee.changing import Changing
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
 from workerbee.client.registry import SUPERSEDED
-from workerbee.handle import Place, Verbs, checked_columns
+from workerbee.handle import PATIENCE, Place, Verbs, Watched, checked_columns
 from workerbee.reading import Choice, Chosen, Reading
 from workerbee.store import Connection, Counts, Progress
 from workerbee.wire import functions
@@ -132,6 +133,10 @@ class Whole(Verbs):
     def _at(self) -> Iterator[Place]:
         with self._client.reading() as connection:
             yield Place(connection, self._client.jobset)
+
+    def _watched(self) -> Watched:
+        client = self._client  # and not the executor, which may be collected while it is watched
+        return Watched(client.jobset, partial(client.reading, PATIENCE), client.ended.is_set)
 
     def _reader(self, connection: Connection) -> Reading:
         return Reading(connection, self._client.jobset, self._client.signer)

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from workerbee.errors import text_of
+from workerbee.wire.failures import host_of
 from workerbee.wire.imports import Bound
 
 # Held to make what others wait on, and to end a future that nobody has looked at: one or the other is first.
@@ -26,6 +28,8 @@ if hasattr(os, "register_at_fork"):  # a child may ask a future of its parent's
     )
 
 
+#: Characters of an error's message that a future shows.
+MESSAGE = 120
 _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 Task = Callable[[], None]
@@ -130,8 +134,16 @@ class JobFuture(Bound, Future[Any]):
         state = {CANCELLED_AND_NOTIFIED: "cancelled"}.get(self._state, self._state).lower()
         if state == "finished":
             error = self._exception
-            state += f" returned {type(self._result).__name__}" if error is None else f" raised {type(error).__name__}"
+            state += f" returned {type(self._result).__name__}" if error is None else f" raised {self._failure(error)}"
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
+
+    def _failure(self, error: BaseException) -> str:
+        """The error in a line, with the job, and the host on which it failed."""
+        message = " ".join(text_of(error).split())
+        said = f"{type(error).__name__}: {message[:MESSAGE]}{'…' * (len(message) > MESSAGE)}".removesuffix(": ")
+        host = host_of(error)
+        place = f" on {host}" if host is not None else ""
+        return said if self.job is None else f"{said}, job {self.job}{place}"
 
     @property
     def stored_job(self) -> int:

@@ -17,7 +17,7 @@ from concurrent.futures.process import _RemoteTraceback
 from types import FunctionType, TracebackType
 from typing import Any, TypeVar
 
-from workerbee import pickling
+from workerbee import pickling, resources
 from workerbee.errors import RemoteError, attributes_of, complete, rebuilt, taken_apart, text_of
 from workerbee.pickling import Absent
 from workerbee.wire.codec import WARN_BYTES, is_simple
@@ -41,6 +41,7 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
         "message": _clean(text_of(error)[:TRACEBACK]),
         "traceback": _clean(_bounded(_trace(error))),
         "notes": [_clean(n) for n in notes or ()],
+        "host": _clean(resources.host()),
         "pickle": None if text_only or not _is_harmless(error) else _pickled(error),
     }
     return json.dumps(record).encode()
@@ -62,7 +63,14 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
     if error is None or not _is_harmless(error):
         error = RemoteError(str(record.get("type") or "an error without a record"), str(record.get("message")), text)
     notes = [str(n) for n in record["notes"]] if isinstance(record.get("notes"), list) else []
-    return _dressed(error, text, notes)
+    return _dressed(error, text, notes, record.get("host"))
+
+
+def host_of(error: BaseException) -> str | None:
+    """The host on which the job has raised it; None: its record doesn't say."""
+    cause = BaseException.__dict__["__cause__"].__get__(error)
+    host = getattr(cause, "host", None) if type(cause) is _RemoteTraceback else None
+    return host if isinstance(host, str) else None
 
 
 def tamed(action: Callable[[], T]) -> T:
@@ -239,8 +247,8 @@ class _TextsPickler(_PartsPickler):
         return Absent(text if len(text) <= STAND_IN else f"{text[:STAND_IN]}…")
 
 
-def _dressed(error: BaseException, text: str, notes: list[str]) -> BaseException:
-    """The error with its cause and notes set, by none of its own methods."""
+def _dressed(error: BaseException, text: str, notes: list[str], host: object = None) -> BaseException:
+    """The error with its cause, which has the host, and notes set, by none of its own methods."""
     if hasattr(BaseException, "add_note"):
         attributes = attributes_of(error)
         own = attributes.get("__notes__")
@@ -248,5 +256,6 @@ def _dressed(error: BaseException, text: str, notes: list[str]) -> BaseException
     else:
         text += "".join(f"{note}\n" for note in notes)
     cause = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # the standard library's own way to show it
+    cause.host = host  # type: ignore[attr-defined]
     BaseException.__dict__["__cause__"].__set__(error, cause)
     return error

@@ -1,0 +1,229 @@
+"""A live view of a jobset in a notebook or a terminal, from a thread that only reads: the kernel stays free."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from html import escape
+from typing import Any, NamedTuple, Protocol
+
+from workerbee.errors import JobsetNotFoundError
+from workerbee.store import is_passing
+
+#: Seconds between looks: while jobs are open, and while none is. A view that didn't change is shown again so seldom.
+LOOK, REST, STALE = 0.5, 5.0, 5.0
+#: Seconds for which the first view is waited for.
+FIRST = 1.0
+#: Seconds between lines where what was printed can't be replaced.
+LINES = 10.0
+
+
+class Going(Protocol):
+    """What is shown of how a jobset goes."""
+
+    @property
+    def percent(self) -> int:
+        """So many of a hundred jobs have ended."""
+
+    @property
+    def sentence(self) -> str:
+        """How it goes."""
+
+    @property
+    def advice(self) -> str | None:
+        """A command that helps."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is open."""
+
+
+Look = Callable[[], Going]
+
+
+class View(NamedTuple):
+    """What is shown: how it went at a moment, and what there is to say of the look itself."""
+
+    name: str
+    going: Going | None
+    at: float
+    trouble: str = ""
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        said = "looking …" if self.going is None else self.going.sentence
+        advice = f" Next: {self.going.advice}" if self.going is not None and self.going.advice else ""
+        trouble = f" {self.trouble}" if self.trouble else ""
+        return f"{self.name}: {said}{advice}{trouble} (as of {_moment(self.at)})"
+
+    @property
+    def html(self) -> str:
+        """As a notebook shows it, in the colours of its theme."""
+        percent = 0 if self.going is None else self.going.percent
+        said = "looking …" if self.going is None else self.going.sentence
+        advice = f"<div><code>{escape(self.going.advice)}</code></div>" if self.going and self.going.advice else ""
+        trouble = f"<div><b>{escape(self.trouble)}</b></div>" if self.trouble else ""
+        return (
+            f"<div><b>{escape(self.name)}</b>: {escape(said)}{advice}{trouble}"
+            '<div style="border:1px solid currentColor;border-radius:3px;height:0.7em;max-width:40em;margin:0.3em 0">'
+            f'<div style="background:currentColor;opacity:0.6;height:100%;width:{percent}%"></div></div>'
+            f'<small style="opacity:0.7">as of {escape(_moment(self.at))}</small></div>'
+        )
+
+
+class Watch:
+    """Shows how a jobset goes, at most twice a second, until `stop`, or until what it belongs to has ended."""
+
+    def __init__(
+        self, name: str, looks: Callable[[], AbstractContextManager[Look]], has_ended: Callable[[], bool]
+    ) -> None:
+        """``looks`` opens what the thread looks by; ``has_ended`` says that nobody is there any more to show it to."""
+        self._name = name
+        self._looks = looks
+        self._has_ended = has_ended
+        self._view = View(name, None, time.time())
+        self._stop, self._seen = threading.Event(), threading.Event()
+        self._shown = _display(self._view)
+        self._thread = threading.Thread(target=self._run, name="workerbee watch", daemon=True)
+        self._thread.start()
+        self._seen.wait(FIRST)
+
+    def __repr__(self) -> str:
+        return f"<Watch of {self._view.text}>"
+
+    def _ipython_display_(self) -> None:
+        """It is on show already."""
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the view is still kept up to date."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Look a last time, and leave what is shown as it is then."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(LOOK + REST)
+
+    def _run(self) -> None:
+        try:
+            with self._looks() as look:
+                is_last = False
+                while not is_last:
+                    is_last = self._stop.is_set() or self._has_ended()
+                    going = self._again(look)
+                    self._seen.set()
+                    self._pause(REST if going is not None and going.is_over else LOOK)
+        except JobsetNotFoundError:
+            self._show(self._view._replace(trouble="The jobset is gone."))
+        except Exception as error:  # noqa: BLE001 (it is said where it is looked for)
+            self._show(self._view._replace(trouble=f"{type(error).__name__}: {error}"))
+        finally:
+            self._seen.set()
+            self._shown.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than it has a sense."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._has_ended() and not self._stop.wait(min(LOOK, seconds)):
+            pass
+
+    def _again(self, look: Look) -> Going | None:
+        try:
+            going = look()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            since = f"The database hasn't answered since {_moment(self._view.at)}."
+            self._show(self._view._replace(trouble=self._view.trouble or since))
+        else:
+            self._show(View(self._name, going, time.time()))
+            return going
+        return None
+
+    def _show(self, view: View) -> None:
+        is_same = view.going == self._view.going and view.trouble == self._view.trouble
+        if not is_same or (view.at > self._view.at + STALE and not (view.going and view.going.is_over)):
+            self._view = view
+            self._shown.show(view)
+
+
+class _Page:
+    """A notebook's display, which is replaced wherever it is shown."""
+
+    def __init__(self, view: View) -> None:
+        from IPython import display  # noqa: PLC0415 (only notebooks have it)
+
+        publish: Any = display.display
+        self._handle = publish(_bundle(view), raw=True, display_id=True)
+
+    def show(self, view: View) -> None:
+        self._handle.update(_bundle(view), raw=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Line:
+    """A line of a terminal, which is written over."""
+
+    def __init__(self, view: View) -> None:
+        self.show(view)
+
+    def show(self, view: View) -> None:
+        sys.stderr.write(f"\r\x1b[2K{view.text[: _columns() - 1]}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        sys.stderr.write("\n")
+        sys.stderr.flush()
+
+
+class _Log:
+    """Lines now and then, where somebody types or a file is written."""
+
+    def __init__(self, view: View) -> None:
+        self._view, self._due = view, 0.0
+
+    def show(self, view: View) -> None:
+        self._view = view
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + LINES
+            self._print()
+
+    def _print(self) -> None:
+        sys.stderr.write(f"{self._view.text}\n")
+        sys.stderr.flush()
+        self._view = self._view._replace(going=None)
+
+    def close(self) -> None:
+        if self._view.going is not None:
+            self._print()
+
+
+def _display(view: View) -> _Page | _Line | _Log:
+    """What can show it here."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None and hasattr(shell, "kernel"):
+        return _Page(view)
+    if shell is None and not hasattr(sys, "ps1") and sys.stderr.isatty():
+        return _Line(view)
+    return _Log(view)
+
+
+def _bundle(view: View) -> dict[str, str]:
+    return {"text/plain": view.text, "text/html": view.html}
+
+
+def _columns() -> int:
+    import shutil  # noqa: PLC0415
+
+    return shutil.get_terminal_size().columns
+
+
+def _moment(epoch: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(epoch))
