@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import Key
@@ -71,7 +70,8 @@ class Held(Lot):
 
 def held_of(task: Task) -> Held:
     """The batch that a job came from: all that runners get is held here, or was."""
-    return cast("Held", task.lot)
+    held: Held = task.lot  # type: ignore[assignment]
+    return held
 
 
 class Holdings:

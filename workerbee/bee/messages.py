@@ -10,7 +10,7 @@ import marshal
 import struct
 from collections.abc import Sequence
 from math import inf
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from workerbee.bee.channel import GarbledError
 from workerbee.wire import codec
@@ -171,7 +171,7 @@ def _finished(view: memoryview) -> list[Finished]:
         data = view[at : at + size]
         at += size
         # A large result stays where it is: a copy would take as much again.
-        value = cast("bytes", data) if size > LARGE and kind == 0 else bytes(data)
+        value: Any = data if size > LARGE and kind == 0 else bytes(data)
         ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds))
         if not 0.0 <= seconds < inf:
             break
