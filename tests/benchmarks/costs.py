@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.costs``: what many bees cost one PostgreSQL, and what looking at much takes.
+"""``python -m tests.benchmarks.costs``: what many bees cost one PostgreSQL, and what much takes, to look at and to do.
 
 One process issues, over a few connections, the very statements of bees for many incarnations. First each
 kind of statement alone and as fast as it goes, with few and with all bees there: its rate, the server's
@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import looks, report
+from tests.benchmarks import crowds, looks, report
 from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
@@ -224,7 +224,8 @@ def measure(
             busy["job"] = fleet.cost(Desk.job, seconds)
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
         found["check"] = {"got_through": share} | check._asdict()
-        found["looks"] = [bar._asdict() for bar in looks.measure(running, *looked_at, say)]
+        bars = looks.measure(running, *looked_at, say) + crowds.measure(running, looked_at[0], say)
+        found["looks"] = [bar._asdict() for bar in bars]
         found["needs"] = {_name(job): _needs(busy if job else idle, bees, job) for job in _JOBS}
     return found
 

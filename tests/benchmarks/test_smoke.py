@@ -65,11 +65,11 @@ def test_a_bar_of_pairs_is_missed_only_by_the_whole_interval() -> None:
 
 
 def test_costs_are_measured(tmp_path: Path) -> None:
-    """Of few bees and jobs: each statement, what looking takes, and the bars of that."""
+    """Of few bees and jobs: each statement, what much takes, and the bars of that."""
     file = tmp_path / "costs.json"
     few = ["--bees=3", "--connections=1", "--seconds=0.05", "--jobs=250", "--jobsets=5", f"--json={file}"]
     said = CliRunner().invoke(costs.main, few, catch_exceptions=False).output
-    assert said.count("bar ") == 3
+    assert said.count("bar ") == 8
     bars = json.loads(file.read_text("utf-8"))["looks"]
-    assert [bar["sign"] for bar in bars] == ["≥", "≤", "≤"]
+    assert [bar["sign"] for bar in bars] == ["≥", "≤", "≤", "≤", "≤", "≥", "≥", "≤"]
     assert all(0 < bar["value"] < 1e6 for bar in bars)

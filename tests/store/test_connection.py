@@ -25,6 +25,7 @@ from tests.waiting import eventually
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, parts, reach, schema
 from workerbee.store.queries import FILES, load
+from workerbee.store.reader import Reader
 from workerbee.store.statement import Statement, literal
 from workerbee.wire.job import Function, Options
 
@@ -195,6 +196,8 @@ def live(line: Connection) -> None:
     assert catalogue.held_elsewhere(one.incarnation, None) == []
     assert catalogue.counts(hive.jobset.number).open > 0
     assert catalogue.remaining(hive.jobset.number).ever_added
+    steer(hive, number)
+    look(line, hive)
     catalogue.hint_work(hive.jobset.number)
     catalogue.hint_done(hive.jobset.number, "1")
     assert {hive.status(n) for n in range(1, 19)} >= {"waiting", "completed"}
@@ -203,6 +206,50 @@ def live(line: Connection) -> None:
     catalogue.leave(two.incarnation)
     catalogue.sweep()
     assert catalogue.drop_jobset(hive.jobset)
+
+
+def steer(hive: Hive, number: int) -> None:
+    """Ask what clients ask to have other code run what waits."""
+    client = hive.client
+    adopted = Function(0, b"adoption", "f", "adopted", b"identity", "3.11", b"mac")
+    for identity in (b"one", b"another"):
+        client.put_adoption(adopted, identity)
+    assert [row.identity for row in client.versions("f") if row.digest == b"adoption"] == [b"another"]
+    assert (client.get_function(number) or adopted).body == b"body"
+    assert client.waiting_functions([0, number]) == [0]
+    assert client.reprioritise([0], 0, -1) > 0
+    assert client.reprioritise([0], 0, 1) > 0
+    assert client.hand_over({0: number}) > 0
+    assert client.hand_over({number: 0}) > 0
+    assert client.refused() == []
+    assert client.open_runs()
+    assert client.signatures([1]) == {1: None}
+    assert client.lost([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
+    assert set(client.ended([(1, 9, 1)], 99)) == {1, 2, 4, 6, 7, 8}
+    client.skip_ids()
+
+
+def look(line: Connection, hive: Hive) -> None:
+    """Ask all that readers ask."""
+    reader = Reader(line)
+    its = reader.of(hive.jobset)
+    [row] = reader.jobsets(jobset_id=hive.jobset.id)
+    assert row.jobset.uuid == hive.jobset.uuid
+    assert reader.jobsets()
+    assert len(reader.bees(hive.jobset)) == len(reader.bees()) == 2
+    assert len(its.jobs()) == 18
+    for status in ("completed", "failed", "cancelled", "retrying", "waiting", "running"):
+        list(its.all_jobs(status))
+    assert its.life(1)
+    its.begun_jobs()
+    for cause in its.causes():
+        list(its.failed_of(cause.digest))
+    its.recent_durations()
+    assert its.progress().added == 18
+    assert [function.name for function in its.functions()] == ["f", "f"]
+    its.newest()
+    its.legible()
+    assert its.run_facts([1, 2])
 
 
 def traps(database: Database) -> int:

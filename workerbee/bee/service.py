@@ -139,7 +139,9 @@ class Service:
         """Nothing works in this jobset: it lacks a right there, or what is stored makes no sense."""
         reason = f"{jobset.name} is left alone: {' '.join(str(error).split()) or repr(error)}"
         self._log.error("%s", reason)
-        self._avoided[jobset.number] = time.monotonic() + AVOID_SECONDS
+        now = time.monotonic()
+        self._avoided = {number: until for number, until in self._avoided.items() if until > now}
+        self._avoided[jobset.number] = now + AVOID_SECONDS
         if self._presence.jobset == jobset.number:
             self._tell(Broken(reason))
             raise Leaving(Status.CANT_GO_ON)
