@@ -132,12 +132,15 @@ class WorkerbeeError(Exception):
 
 
 class JobsetIdError(WorkerbeeError, ValueError, TypeError):
-    """The id can't name a jobset."""
+    """The id can't name a jobset, or not here, where what it is ``taken_by`` is no jobset."""
 
-    def __init__(self, jobset_id: object) -> None:
+    def __init__(self, jobset_id: object, taken_by: str | None = None) -> None:
         super().__init__(
             f"{jobset_id!r} can't name a jobset: use a str of 1 to 48 lowercase ASCII letters, digits and "
             "underscores, such as 'texturemap_2016_08_24'"
+            if taken_by is None
+            else f"{jobset_id!r} can't name a jobset here: somebody has made a {taken_by} of this name in the schema "
+            f"workerbee; choose another jobset_id, or rename that {taken_by}"
         )
 
 
@@ -206,14 +209,21 @@ class UniqueInputDataConstraintError(WorkerbeeError, ValueError):
         self.input_data = input_data
 
 
+#: PostgreSQL's code for what the encoding of a database or of a client lacks.
+UNTRANSLATABLE = "22P05"
+
+
 class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
-    """A function, its arguments or a result can't be pickled; ``culprit`` names the part of it that can't."""
+    """A function, its arguments or a result can't be pickled or stored; ``culprit`` names the part that can't."""
 
     def __init__(self, what: str, cause: BaseException, culprit: str | None = None) -> None:
         where = f": {culprit}" if culprit else ""
         super().__init__(
-            f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}){where}; pass what it is made from, "
-            "such as a path or plain data, and open or build it inside the job"
+            f"{what} can't be stored: the encoding of this database lacks a character ({text_of(cause).strip()}); "
+            "make a database with ENCODING 'UTF8', or use names and values without it"
+            if getattr(cause, "pgcode", None) == UNTRANSLATABLE
+            else f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}){where}; pass what it is made "
+            "from, such as a path or plain data, and open or build it inside the job"
         )
 
 

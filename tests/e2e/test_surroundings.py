@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import psycopg2
 import pytest
@@ -21,9 +22,10 @@ from psycopg2.extensions import parse_dsn
 
 from tests.conftest import MARKER
 from tests.jobs import double
-from tests.servers import Database
+from tests.servers import Database, Server
 from tests.users import identity, interpreter_for
 from workerbee import JobSet, WorkerbeeExecutor, resources
+from workerbee.errors import EncodingError
 from workerbee.server import embedded
 
 PROJECT = Path(embedded.__file__).parents[2]
@@ -253,3 +255,18 @@ def test_quota_of_a_container(tmp_path: Path, files: dict[str, str], quota: floa
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert resources._quota_of(tmp_path) == quota
+
+
+def test_a_name_that_the_database_cannot_hold_fails_its_own_call(server: Server) -> None:
+    """In a database of another encoding; what it can hold is stored, and comes back as it was."""
+    name = f"latin_{uuid4().hex[:8]}"
+    server.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("def größe(x): return x\ndef 大きさ(x): return x", space)
+    with WorkerbeeExecutor(1, dsn=server.dsn_of(name)) as executor:
+        futures = [executor.submit(space[each], "é") for each in ("größe", "大きさ", "größe")]
+        with pytest.raises(EncodingError, match=r"the encoding of this database lacks a character.* ENCODING 'UTF8'"):
+            futures[1].result(60)
+        assert [futures[n].result(60) for n in (0, 2)] == ["é", "é"]
+        assert executor.submit(len, "大きさ").result(60) == 3
+    Database(server, name).drop()

@@ -12,6 +12,7 @@ from psycopg2 import extensions
 from tests.servers import Database
 from tests.store.hive import Hive
 from workerbee import JobSet
+from workerbee.errors import JobsetIdError
 from workerbee.store import Catalogue, Connection, is_passing, schema
 from workerbee.wire.job import Jobset
 
@@ -171,3 +172,24 @@ def test_bees_are_counted_and_forgotten(hive: Hive, line: Connection) -> None:
     holder.release_unknown([])
     hive.catalogue.sweep()
     assert not hive.run(known, b=str(holder.incarnation))
+
+
+TAKEN = {
+    "view": "VIEW {} AS SELECT 1 AS mine",
+    "materialized view": "MATERIALIZED VIEW {} AS SELECT 1 AS mine",
+    "table": "TABLE {} (mine integer)",
+    "sequence": "SEQUENCE {}",
+    "type": "TYPE {} AS (mine integer)",
+}
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_a_name_that_is_taken_by_something_else_is_refused(line: Connection, kind: str) -> None:
+    """What somebody has made in our schema stays as it is, and no jobset is left half made."""
+    name = f"taken_by_{kind.replace(' ', '_')}"
+    line.run("CREATE " + TAKEN[kind].format(f"workerbee.{name}"))
+    with pytest.raises(JobsetIdError, match=f"somebody has made a {kind} of this name.* choose another jobset_id"):
+        create(line, name, uuid4())
+    assert line.run(f"SELECT relname FROM pg_class WHERE relname = '{name}'") == [(name,)]
+    assert Catalogue(line).find_jobset(name) is None
+    assert create(line, f"{name}_not", uuid4()) is not None

@@ -59,6 +59,10 @@ def test_all_exceptions_are_in_the_tree() -> None:
 
 FACTS: dict[str, tuple[Exception, str]] = {
     "id": (errors.JobsetIdError("Not An Id"), r"'Not An Id' can't name a jobset: use a str of 1 to 48"),
+    "taken id": (
+        errors.JobsetIdError("a", "view"),
+        r"'a' can't name a jobset here: .* a view .* choose another jobset_id",
+    ),
     "exists": (errors.JobsetExistsError("a"), r"'a' exists already; pass ignore_existing_jobset=True"),
     "missing": (errors.JobsetNotFoundError("a"), r"'a' doesn't exist \(this database has no jobsets\); create it"),
     "others": (errors.JobsetNotFoundError("a", ("b", "c")), r"jobsets here: b, c\); create it with setup_jobset"),

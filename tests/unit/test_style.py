@@ -49,6 +49,7 @@ STEPS = {
     "drop_view": "make",
     "add_tables": "_finish",
     "make_view": "_finish",
+    "name_taken": "make",
     "former_words": "_move_words",
     "grant_text": "run",
     "hold_outdated": "_is_held",

@@ -164,6 +164,13 @@ SELECT {number}, '00000000-0000-0000-0000-000000000000', count(*) FROM {run} r
  WHERE (SELECT o.status FROM {outcome} o WHERE o.job = r.job AND o.run = r.run - 1) = 'cancelled'
 ON CONFLICT (jobset, writer) DO UPDATE SET revived = excluded.revived;
 
+-- name: name_taken
+-- What else bears the name of the view. One of ours may be left of a jobset that was dropped while somebody read it.
+SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
+                      WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'table' END
+  FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'workerbee'
+ WHERE c.relname = %(name)s AND NOT (c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%%"attempt$%%');
+
 -- name: drop_view
 -- A dropped jobset's may still be there, if somebody was reading it then.
 DROP VIEW IF EXISTS {view};

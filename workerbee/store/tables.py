@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg2
 from psycopg2 import sql
 
-from workerbee.errors import DatabaseUnavailableError
+from workerbee.errors import DatabaseUnavailableError, JobsetIdError
 from workerbee.store import queries
 from workerbee.store.connection import Connection, Row
 from workerbee.store.patience import jitter, one_line
@@ -33,8 +33,13 @@ class _Place(NamedTuple):
 
 
 def make(connection: Connection, number: int, jobset_id: str | None, uuid: UUID) -> None:
-    """Make the tables and the view of a new jobset, in the caller's transaction."""
+    """Make the tables and the view of a new jobset, in the caller's transaction.
+
+    Raises JobsetIdError if something else has the name of the view.
+    """
     bound = queries.bind("jobset.sql", number, jobset_id, uuid)
+    for (kind,) in connection.run(bound["name_taken"], {"name": jobset_id or f"view${number}"}):
+        raise JobsetIdError(jobset_id, kind)
     connection.run(bound["make_tables"])
     connection.run("SET LOCAL lock_timeout = '1s'")
     connection.run(bound["drop_view"])
