@@ -17,14 +17,15 @@ import pytest
 from tests.servers import Server
 from tests.store.explaining import Explaining, nodes
 from tests.store.hive import ANY, Bee, Hive, success
-from workerbee.store import ClientStore, Connection, schema
+from workerbee.changing import Changing
+from workerbee.store import ClientStore, Connection, JobsetReader, Reader, Wanted, schema
 from workerbee.wire.job import Options
 
 FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
 #: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.
 MOST = 2_000
 #: Tables that may be scanned where they are small; what is touched of them is counted all the same.
-SMALL = {"jobset$", "bee$", "counter$"}
+SMALL = {"jobset$", "bee$", "counter$", "departed$", "service$", "history$", "tail$", "function$1"}
 
 FILL = """
 INSERT INTO {job} (id, digest, codec, input) SELECT n, int8send(n), 'json', '{{}}' FROM generate_series(1, %(all)s) n;
@@ -147,7 +148,41 @@ def cancel_elsewhere(hive: Hive, bee: Bee) -> None:
     assert client.cancel([(2, 1), (3, 1), (5, 1)], running=False).jobs is None
 
 
-VERBS = [cancel_elsewhere, claim_all_at_hand, start, complete, fail, release, look_after_others, add, watch, serve_all]
+def look(hive: Hive, bee: Bee) -> None:
+    reader, overview = JobsetReader(bee.connection, hive.jobset), Reader(bee.connection)
+    for wanted in (Wanted(), Wanted(("failed", "cancelled")), Wanted(("failed",), cause=b"c"), Wanted(host="h")):
+        reader.jobs(5000, 50, wanted)
+    reader.jobs(0, 50, Wanted(("retrying",), cause=b"c"))
+    reader.jobs(0, 50, Wanted(("running",)))
+    reader.causes()
+    reader.life(500)
+    reader.progress()
+    reader.begun_jobs()
+    reader.history()
+    reader.recent_ends()
+    reader.recent_durations()
+    reader.texts(500)
+    reader.tail(500)
+    reader.run_facts(range(500, 700))
+    overview.jobsets(50)
+    overview.bees(hive.jobset)
+    overview.departed(hive.jobset)
+    list(Changing(bee.connection, hive.jobset).retry())
+
+
+VERBS = [
+    look,
+    cancel_elsewhere,
+    claim_all_at_hand,
+    start,
+    complete,
+    fail,
+    release,
+    look_after_others,
+    add,
+    watch,
+    serve_all,
+]
 
 
 @pytest.mark.parametrize("verbs", VERBS, ids=lambda verbs: verbs.__name__)
@@ -165,6 +200,20 @@ def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[
             most = 10 if verbs is cancel_elsewhere else MOST
             what = f"{node['Node Type']} {table or ''} {node.get('Index Name', '')}"
             assert touched <= most, f"{verbs.__name__}: {what} touches {touched} rows"
+
+
+@pytest.mark.parametrize("status", ["waiting", "retrying", "running"])
+def test_a_page_of_what_is_open_looks_at_headers_once(crowd: Crowd, status: str) -> None:
+    """And at no more jobs than a page has."""
+    hive, bee, explaining = crowd
+    explaining.plans.clear()
+    JobsetReader(bee.connection, hive.jobset).jobs(FINISHED + 5000, 50, Wanted((status,)))
+    assert explaining.plans
+    for plan in explaining.plans:
+        for node in nodes(plan):
+            touched = node["Actual Rows"] * node["Actual Loops"]
+            assert touched <= 1.1 * BATCHES, f"{node['Node Type']} touches {touched} rows"
+            assert node["Node Type"] != "Seq Scan" or node["Relation Name"] in SMALL
 
 
 @pytest.mark.parametrize("what", ["LIMIT 10", "ORDER BY id DESC LIMIT 10", "WHERE id = 5000"])

@@ -324,8 +324,8 @@ SELECT id, function, codec, input::text, payload, run, status, end_codec, output
 
 -- name: ended_badly
 -- The latest runs that failed or were cancelled, of these functions' jobs: what a retry starts anew.
-SELECT o.job, o.run FROM {outcome} o
- WHERE o.status <> 'completed' AND {here}
+SELECT o.job, o.run FROM (SELECT * FROM {outcome} WHERE status <> 'completed' ORDER BY status, job OFFSET 0) o
+ WHERE {here}
    AND (%(functions)s::integer[] IS NULL
         OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
    AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)

@@ -10,7 +10,12 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
            SELECT h.minute FROM workerbee."history$" h WHERE h.jobset = j.number ORDER BY h.minute DESC LIMIT 1
        )))::double precision,
        extract(epoch FROM j.paused_at)::double precision, j.paused_by, j.paused_why
-  FROM workerbee."jobset$" j
+  FROM (SELECT * FROM workerbee."jobset$" WHERE dropped_at IS NULL AND id = %(id)s::text
+         UNION ALL
+        -- By number: the index of ids would be read as a whole, and COALESCE keeps it out.
+        (SELECT * FROM workerbee."jobset$"
+          WHERE dropped_at IS NULL AND COALESCE(id, '') <> '' AND %(id)s::text IS NULL AND number < %(before)s
+          ORDER BY number DESC LIMIT %(n)s)) j
  CROSS JOIN LATERAL (
        SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
               COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
@@ -21,8 +26,7 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
  CROSS JOIN LATERAL (
        SELECT count(*) AS n_bees, COALESCE(sum(runners), 0) AS n_runners FROM workerbee."bee$"
         WHERE lease_until > now() AND (jobset = j.number OR jobset IS NULL)) b
- WHERE j.dropped_at IS NULL AND j.id IS NOT NULL AND (%(id)s::text IS NULL OR j.id = %(id)s) AND j.number < %(before)s
- ORDER BY j.number DESC LIMIT %(n)s;
+ ORDER BY j.number DESC;
 
 -- name: bees
 -- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has departed.

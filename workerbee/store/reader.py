@@ -6,6 +6,7 @@ what it gives is text: nothing here is unpickled, and nothing is verified.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -42,8 +43,8 @@ WIDTH, PAGE = 2000, 1000
 FAILURES = 100_000
 #: The largest number of a jobset.
 LAST = 2**31 - 1
-#: Looks for one page, and jobs that one of them passes over at the most where there is no index.
-LOOKS, SEEN = 10, 5000
+#: Seconds after which a page is given as far as it is, and jobs in one look where there is no index for what is meant.
+LOOK_SECONDS, SEEN = 0.1, 2000
 
 
 class Reader:
@@ -86,16 +87,21 @@ class JobsetReader:
     def jobs(self, after: int = 0, n: int = 50, wanted: Wanted = ANY_JOB) -> JobPage:
         """A page of jobs after the id ``after``, in the order of their ids."""
         found: list[JobRow] = []
-        for _ in range(LOOKS):
+        until: int | None = after
+        deadline = time.monotonic() + LOOK_SECONDS
+        while until is not None:
+            after = until
             ids, until = self._candidates(after, n, wanted)
             for start in range(0, len(ids), PAGE):
-                found += self._rows(ids[start : start + PAGE], n - len(found), wanted)
+                some = ids[start : start + PAGE]
+                found += self._rows(some, n - len(found), wanted)
                 if len(found) == n:
                     return JobPage(found, found[-1].id)
-            if until is None:
-                return JobPage(found, None)
-            after = until
-        return JobPage(found, after)
+                if time.monotonic() > deadline and some[-1] != ids[-1]:
+                    return JobPage(found, some[-1])
+            if time.monotonic() > deadline:
+                break
+        return JobPage(found, until)
 
     def pages(self, wanted: Wanted = ANY_JOB) -> Iterator[list[JobRow]]:
         """All jobs that are meant, in the order of their ids."""
@@ -108,34 +114,36 @@ class JobsetReader:
     def _candidates(self, after: int, n: int, wanted: Wanted) -> tuple[list[int], int | None]:
         """The next jobs that may be meant, by what is rarest, and until where; None: there are no more."""
         statuses = set(wanted.statuses or STATUSES)
+        is_rare = wanted.function is not None or wanted.host is not None
+        most = PAGE if is_rare else min(n, PAGE)
         if wanted.cause is not None:
-            lists = [self._tried_of(after, wanted.cause)] if statuses & set(OPEN) else []
-            lists += [self._failed_of(after, wanted.cause)] if "failed" in statuses else []
+            lists = [self._tried_of(after, wanted.cause, most)] if statuses & set(OPEN) else []
+            lists += [self._failed_of(after, wanted.cause, most)] if "failed" in statuses else []
         elif "completed" in statuses:
-            return self._seek(after, SEEN if wanted.function or wanted.host else n, wanted)
+            return self._seek(after, SEEN if is_rare else n, wanted)
         else:
-            lists = [self._ended_badly(after, status) for status in BADLY if status in statuses]
+            lists = [self._ended_badly(after, status, most) for status in BADLY if status in statuses]
             # What waits includes what is to be tried again.
             waits = "waiting" if "waiting" in statuses else "retrying"
-            lists += [self._open(after, waits)] if statuses & {"waiting", "retrying"} else []
-            lists += [self._open(after, "running")] if "running" in statuses else []
+            lists += [self._open(after, waits, most)] if statuses & {"waiting", "retrying"} else []
+            lists += [self._open(after, "running", most)] if "running" in statuses else []
         # Behind the end of a list that is full there may be more of its kind.
-        full = [ids[-1] for ids in lists if len(ids) == PAGE]
+        full = [ids[-1] for ids in lists if len(ids) == most]
         until = min(full) if full else None
         ids = sorted({job for ids in lists for job in ids if until is None or job <= until})
         return ids, until
 
-    def _ended_badly(self, after: int, status: str) -> list[int]:
-        return [job for (job,) in self._run("ended_badly_after", after=after, status=status, n=PAGE)]
+    def _ended_badly(self, after: int, status: str, n: int) -> list[int]:
+        return [job for (job,) in self._run("ended_badly_after", after=after, status=status, n=n)]
 
-    def _open(self, after: int, status: str) -> list[int]:
-        return [job for (job,) in self._run("open_after", after=after, status=status, n=PAGE)]
+    def _open(self, after: int, status: str, n: int) -> list[int]:
+        return [job for (job,) in self._run("open_after", after=after, status=status, n=n)]
 
-    def _failed_of(self, after: int, cause: bytes) -> list[int]:
-        return [job for (job,) in self._run("failed_of", after=after, cause=cause, n=PAGE)]
+    def _failed_of(self, after: int, cause: bytes, n: int) -> list[int]:
+        return [job for (job,) in self._run("failed_of", after=after, cause=cause, n=n)]
 
-    def _tried_of(self, after: int, cause: bytes) -> list[int]:
-        return [job for (job,) in self._run("tried_of", after=after, cause=cause, n=PAGE)]
+    def _tried_of(self, after: int, cause: bytes, n: int) -> list[int]:
+        return [job for (job,) in self._run("tried_of", after=after, cause=cause, n=n)]
 
     def _seek(self, after: int, look: int, wanted: Wanted) -> tuple[list[int], int | None]:
         [(ids, until, n)] = self._run("seek", after=after, function=wanted.function, look=look)

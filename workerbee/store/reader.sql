@@ -45,16 +45,18 @@ SELECT COALESCE(array_agg(id ORDER BY id) FILTER (WHERE fits), '{{}}'), max(id),
           FROM {job} WHERE id > %(after)s ORDER BY id LIMIT %(look)s) j;
 
 -- name: ended_badly_after
--- Jobs whose latest run failed or was cancelled, by id.
+-- Jobs whose latest run failed or was cancelled, by id. Said as a range, so that only the index of such runs has them
+-- in this order: a plan made for few outcomes would else do with that of all.
 SELECT o.job FROM {outcome} o
- WHERE o.status = (%(status)s::text)::workerbee."status$" AND o.status <> 'completed' AND o.job > %(after)s
+ WHERE o.status BETWEEN (%(status)s::text)::workerbee."status$" AND (%(status)s::text)::workerbee."status$"
+   AND o.status <> 'completed' AND o.job > %(after)s
    AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
  ORDER BY o.status, o.job LIMIT %(n)s;
 
 -- name: failed_of
 -- Jobs whose latest run failed for this cause, by id.
 SELECT o.job FROM {outcome} o
- WHERE o.status = 'failed' AND o.cause = %(cause)s::bytea AND o.job > %(after)s
+ WHERE o.status = 'failed' AND o.cause BETWEEN %(cause)s::bytea AND %(cause)s::bytea AND o.job > %(after)s
    AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
  ORDER BY o.cause, o.job LIMIT %(n)s;
 
@@ -64,20 +66,34 @@ SELECT DISTINCT job FROM {attempt} WHERE cause = %(cause)s::bytea AND job > %(af
 
 -- name: open_after
 -- Jobs by id that bees have begun, or else those that wait: again, if they are to be tried once more. The jobs of a
--- header are in the order of their ids, so that those whose first ones come first hold the first of all.
+-- header are in the order of their ids. So the first n of all are no greater than the last ones of the headers whose
+-- first ones come first, as many as hold n.
 WITH headers AS MATERIALIZED (
-    SELECT p.jobs,
-           CASE WHEN p.jobs[1] > %(after)s THEN p.jobs[1]
-                ELSE (SELECT min(u.job) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS first
-      FROM workerbee."batch$" h
+    SELECT p.jobs, p.jobs[cardinality(p.jobs)] AS last, s.*
+      FROM (SELECT jobs, started, again FROM workerbee."batch$"
+             WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL AND %(status)s <> 'running'
+             UNION ALL
+            SELECT jobs, started, again FROM workerbee."batch$"
+             WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL AND %(status)s <> 'running'
+             UNION ALL
+            SELECT jobs, started, again FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) h
      CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
                                      ELSE h.jobs[h.started + 1:] END AS jobs OFFSET 0) p
-     WHERE h.jobset = {number} AND p.jobs[cardinality(p.jobs)] > %(after)s
-       AND (h.claim IS NOT NULL OR %(status)s <> 'running') AND (h.again OR %(status)s <> 'retrying')
-     ORDER BY first LIMIT %(n)s
+     CROSS JOIN LATERAL (
+           SELECT p.jobs[1] AS first, cardinality(p.jobs) AS size WHERE p.jobs[1] > %(after)s
+            UNION ALL
+           SELECT min(u.job), count(*) FROM unnest(p.jobs) AS u (job)
+            WHERE u.job > %(after)s AND p.jobs[1] <= %(after)s HAVING count(*) > 0) s
+     WHERE p.jobs[cardinality(p.jobs)] > %(after)s AND (h.again OR %(status)s <> 'retrying')
+     ORDER BY s.first LIMIT %(n)s
+), bound AS (
+    SELECT max(last) AS last
+      FROM (SELECT last, sum(size) OVER (ORDER BY first, last ROWS UNBOUNDED PRECEDING) - size AS before
+              FROM headers) r WHERE before < %(n)s
 )
-SELECT DISTINCT u.job FROM headers h CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
- WHERE u.job > %(after)s ORDER BY u.job LIMIT %(n)s;
+SELECT DISTINCT u.job FROM headers h CROSS JOIN bound b CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
+ WHERE h.first <= b.last AND u.job > %(after)s AND u.job <= b.last
+ ORDER BY u.job LIMIT %(n)s;
 
 -- name: begun_jobs
 -- What bees have begun and not closed, longest first: the job, its run, who has it, and since when at the most.
@@ -108,7 +124,7 @@ SELECT kind, run, extract(epoch FROM at)::double precision, bee, host, duration,
 -- where it has to be looked up for each whether it was retried.
 WITH failed AS MATERIALIZED (
     SELECT o.cause, o.job, o.completed_at FROM {outcome} o
-     WHERE o.status = 'failed'
+     WHERE o.status BETWEEN 'failed' AND 'failed' AND o.status <> 'completed'
        AND ((SELECT true FROM {run} LIMIT 1) IS NULL
             OR (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL)
      ORDER BY o.status DESC, o.job DESC LIMIT %(most)s / CASE WHEN EXISTS (SELECT FROM {run}) THEN 5 ELSE 1 END
