@@ -68,6 +68,9 @@ def test_bees_of_this_version_take_over_from_those_of_the_former(former: Former,
         words = connection.run('SELECT host, refuses::text, doubts FROM workerbee."service$" ORDER BY host')
         assert ("node-1", '{"3": "no key"}', [4]) in words
         assert [jobs for (jobs,) in former.run("SELECT count(*) FROM {part}")] == [1], "a function's part stays"
+        assert connection.run('SELECT bees FROM workerbee."history$" WHERE added = 12'), "a history is written"
+        left = connection.run('SELECT last_words FROM workerbee."departed$"')
+        assert [words.partition(";")[0] for (words,) in left] == ["nothing was left to do, or it was stopped"] * 2
         view = connection.run("SELECT id, status, host, error FROM workerbee.study WHERE id IN (1, 5) ORDER BY id")
         assert view == [(1, "completed", "node-1", None), (5, "failed", "node-1", "ValueError: unlucky 5")]
 

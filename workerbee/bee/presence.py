@@ -78,6 +78,8 @@ class Presence:
         self._lease = IDLE_LEASE
         self.next_beat = 0.0
         self.n_bees = 1
+        #: The jobsets in which others held work at the last heartbeat.
+        self.seen_at_work: frozenset[int] = frozenset()
         #: Whether work is held, here or elsewhere, as far as this bee knows.
         self.lively = True
 
@@ -125,7 +127,8 @@ class Presence:
         self.next_beat = min(self.next_beat, time.monotonic() + seconds)
 
     def beat(self) -> None:
-        self.lively = self._holds() or bool(self.held_elsewhere())
+        self.seen_at_work = frozenset(self.held_elsewhere())
+        self.lively = self._holds() or bool(self.seen_at_work)
         beat, self._lease = (BEAT, LEASE) if self.lively else (IDLE_BEAT, IDLE_LEASE)
         sent = time.monotonic()
         pulse = self._catalogue.beat(self._arrived(), lease=self._lease, resting=self._rests())

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from workerbee import resources
+from workerbee.bee.chronicle import Chronicle
 from workerbee.bee.claiming import Claiming
 from workerbee.bee.crew import Crew
 from workerbee.bee.damper import Damper
@@ -92,6 +93,7 @@ class Supervisor:
             max_pause=max(LONGEST_PAUSE_SECONDS, orders.max_failure_sleep),
             lifetime=orders.lifetime,
         )
+        self._chronicle = Chronicle(catalogue)
         limits = Limits(orders.max_n_retry_attempts, 1.0, orders.max_failure_sleep)
         judge = Judge(bee=name, host=resources.host(), limits=limits)
         self._service = Service(orders, catalogue, self._crew, self._presence, judge, tell=tell, log=log)
@@ -213,6 +215,8 @@ class Supervisor:
             self._presence.reconciled(now)
         self._settle()
         self._presence.beat_if_due()
+        at_work = self._holdings.jobsets() | self._presence.seen_at_work
+        self._chronicle.note_if_due(now, at_work, n_bees=self._presence.n_bees)
         self._holdings.stop_overtaken(now)
         self._leave_if_broken()
         match self._departure.phase(now, n_taken=self._claiming.n_taken, n_held=len(self._holdings)):
@@ -328,6 +332,7 @@ class Supervisor:
         for served in self._holdings.each_served():
             with self._holdings.guard(served.jobset.number):
                 served.store.release_unknown(())
+        self._chronicle.close()
         words = LAST_WORDS.get(self._departure.status(reason, time.monotonic()), reason.name)
         self._presence.leave(f"{words}; {self._recorder.tally}")
         raise Leaving(reason)
