@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from workerbee import __version__
-from workerbee.cli.change import cancel, drop, pause, resume, retry
+from workerbee.cli.change import cancel, pause, resume, retry
 from workerbee.cli.demo import demo
+from workerbee.cli.drop import drop
 from workerbee.cli.jobs import failures, jobs
 from workerbee.cli.key import key
+from workerbee.cli.psql import completion, psql
 from workerbee.cli.results import results
 from workerbee.cli.schema import schema
 from workerbee.cli.status import bees, status
@@ -70,6 +72,8 @@ for command in (
     drop,
     schema,
     key,
+    psql,
+    completion,
 ):
     main.add_command(command)
 

@@ -1,4 +1,4 @@
-"""``workerbee retry``, ``cancel``, ``pause``, ``resume`` and ``drop``: what changes much says how much, and asks."""
+"""``workerbee retry``, ``cancel``, ``pause`` and ``resume``: what changes much says how much, and asks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def yes_option(command: Command) -> Command:
     return click.option("--yes", is_flag=True, help="Don't ask.")(command)
 
 
-def _make_sure(what: str, *, yes: bool) -> None:
+def make_sure(what: str, *, yes: bool) -> None:
     """Ask; without somebody to ask, demand ``--yes``."""
     if yes:
         return
@@ -97,7 +97,7 @@ def retry(
         if dry_run or not n:
             click.echo(f"this would {what}" if n else f"nothing in {jobset_id} is to be retried")
             return
-        _make_sure(what, yes=yes or bool(ids))
+        make_sure(what, yes=yes or bool(ids))
         n = changing.retry_runs(runs) if ids else changing.retry_wanted(wanted)
     click.echo(f"{n:,} jobs of {jobset_id} wait to be run once more")
 
@@ -167,7 +167,7 @@ def cancel(
         wanted = wanted_jobs(jobset, statuses or OPEN, **which)
         n = len(ids) or (row.counts.open if is_all else changing.count(wanted))
         if n:
-            _make_sure(f"cancel the {n:,} open jobs of {jobset_id}", yes=yes or bool(ids))
+            make_sure(f"cancel the {n:,} open jobs of {jobset_id}", yes=yes or bool(ids))
         if ids:
             n = changing.cancel_runs([(job.id, job.run) for job in jobset.jobs_of(list(ids))])
         elif n:
@@ -205,21 +205,3 @@ def resume(jobset_id: str, dsn: str | None) -> None:
         row, _ = found(reader, jobset_id)
         was_paused = Changing(reader.connection, row.jobset).resume()
     click.echo(f"{jobset_id} goes on" if was_paused else f"{jobset_id} wasn't paused")
-
-
-@click.command()
-@click.argument("jobset_ids", nargs=-1, required=True, metavar="JOBSET…")
-@yes_option
-@dsn_option
-def drop(jobset_ids: tuple[str, ...], dsn: str | None, *, yes: bool) -> None:
-    """Delete jobsets with all their jobs and results. There is no way back."""
-    from workerbee import changing  # noqa: PLC0415 (loads the driver)
-
-    with reading(dsn) as reader:
-        rows = [found(reader, jobset_id)[0] for jobset_id in jobset_ids]
-        jobs = ", ".join(f"{row.jobset.name} with {row.counts.added:,} jobs" for row in rows)
-        _make_sure(f"delete {jobs} and all their results", yes=yes)
-        for row in rows:
-            gone = changing.drop(reader.connection, row.jobset)
-            later = "" if gone else "; somebody is reading it, so its tables go a little later"
-            click.echo(f"{row.jobset.name} is dropped{later}")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Any of these in the environment names a server; nothing else does.
 ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
+#: What says where an embedded server is.
+ADDRESS = ("host", "port", "user", "dbname")
 
 
 class Server:
@@ -40,6 +42,17 @@ class Server:
             return False
         here = ("", "localhost", "::1", resources.host())
         return host.startswith(("/", "127.")) or host in here
+
+    def for_programs(self) -> tuple[str, dict[str, str]]:
+        """A connection string and an environment for programs that have a libpq of their own.
+
+        An embedded server's says no more than any libpq knows; what the environment says of others isn't for it.
+        """
+        environment = dict(os.environ)
+        if self._embedded is None:
+            return self.dsn, environment
+        parts = {name: value for name, value in described(self.dsn).items() if name in ADDRESS}
+        return conninfo(None, **parts), {k: v for k, v in environment.items() if not k.startswith("PG")}
 
     def __repr__(self) -> str:
         if self._embedded is not None:

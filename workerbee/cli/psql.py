@@ -1,0 +1,50 @@
+"""``workerbee psql`` and ``workerbee completion``: other programs, made to fit."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+
+import click
+
+from workerbee.cli.database import dsn_option
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PSQL'S ARGUMENTS]…")
+@dsn_option
+def psql(arguments: tuple[str, ...], dsn: str | None) -> None:
+    """Open psql on the server that is meant, the embedded one too; its exit status is psql's.
+
+    A row a job is in the view named as the jobset: SELECT * FROM workerbee.my_jobset
+    """
+    from workerbee import server  # noqa: PLC0415 (loads the driver)
+
+    program = shutil.which("psql")
+    if program is None:
+        raise click.ClickException(
+            "there is no psql on this machine; install PostgreSQL's client (Debian: apt install postgresql-client, "
+            "conda: conda install postgresql), or look with: workerbee jobs list"
+        )
+    with server.of_command(dsn) as found:  # which keeps an embedded server running meanwhile
+        before = signal.signal(signal.SIGINT, lambda *_: None)  # it is for psql
+        try:
+            address, environment = found.for_programs()
+            command = [program, f"--dbname={address}", *arguments]
+            status = subprocess.run(command, env=environment, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+    raise SystemExit(status if status >= 0 else 128 - status)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete these commands: eval "$(workerbee completion bash)"."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 (few need it)
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 (a choice of click's own)
+    click.echo(kind(context.find_root().command, {}, "workerbee", "_WORKERBEE_COMPLETE").source())
