@@ -211,6 +211,6 @@ def test_help_loads_no_driver() -> None:
         "import sys, workerbee.cli\n"
         "try: workerbee.cli.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "assert not {'psycopg2', 'rich', 'cloudpickle'} & set(sys.modules)"
+        "assert not {'psycopg2', 'rich', 'cloudpickle', 'multiprocessing'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=True, timeout=60)

@@ -20,7 +20,6 @@ from workerbee.cli.schema import schema
 from workerbee.cli.status import bees, status
 from workerbee.cli.top import top
 from workerbee.cli.wait import wait
-from workerbee.errors import WorkerbeeError
 
 
 class _Commands(click.Group):
@@ -34,7 +33,11 @@ class _Commands(click.Group):
             context.exit(0)
         except KeyboardInterrupt:
             context.exit(130)
-        except WorkerbeeError as error:
+        except Exception as error:
+            from workerbee.errors import WorkerbeeError  # noqa: PLC0415 (loads what --help does without)
+
+            if not isinstance(error, WorkerbeeError):
+                raise
             click.echo(f"workerbee: {error}", err=True)
             context.exit(69 if isinstance(error, OSError) else 2)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workerbee import resources
-from workerbee.errors import KeyMismatchError
 from workerbee.logs import print_to_stdout
 
 if TYPE_CHECKING:
@@ -55,6 +53,8 @@ def demo(jobset_id: str | None, workers: int) -> None:
     sklearn = _version_of_sklearn()
     from rich.console import Console  # noqa: PLC0415 (slow to load, and other commands do without)
 
+    from workerbee.errors import KeyMismatchError  # noqa: PLC0415 (loads what --help does without)
+
     console = Console(highlight=False, soft_wrap=True)
     print_to_stdout(logging.getLogger("workerbee"))
     try:
@@ -72,6 +72,8 @@ def demo(jobset_id: str | None, workers: int) -> None:
 
 
 def _version_of_sklearn() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (slow to load, for --help too)
+
     try:
         return version("scikit-learn")
     except PackageNotFoundError:

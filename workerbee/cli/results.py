@@ -14,7 +14,6 @@ from typing import IO, Any
 import click
 
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.errors import text_of
 
 #: Rows by which a table's columns are found.
 SAMPLE = 1000
@@ -105,6 +104,8 @@ def _named(row: dict[Any, Any]) -> Row:
 
 def _text(value: Any) -> Any:
     """What stands for a value that JSON can't hold: NumPy's as plain numbers, errors by type and message."""
+    from workerbee.errors import text_of  # noqa: PLC0415 (loads what --help does without)
+
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {text_of(value)}"
     listed = getattr(value, "tolist", None)
