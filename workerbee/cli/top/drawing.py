@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from textwrap import wrap
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -52,7 +53,7 @@ def _how_it_goes(seen: Seen, width: int) -> list[RenderableType]:
     """The sentence, what helps, a bar and the numbers."""
     if seen.outlook is None or seen.progress is None or seen.jobset is None:
         return []
-    lines: list[RenderableType] = [Text(shortened(seen.outlook.sentence, width - 1))]
+    lines: list[RenderableType] = [Text(line) for line in wrap(printable(seen.outlook.sentence), width - 1)[:2]]
     if seen.jobset.paused_at is not None:
         lines.append(Text(f"Paused since {local(seen.jobset.paused_at)} by {seen.jobset.paused_by}", "yellow"))
     elif seen.outlook.advice is not None:
@@ -95,7 +96,10 @@ def _job(seen: Seen, width: int, room: int) -> RenderableType:
     if seen.job is None:
         return Text("it is gone", "dim")
     row, events = seen.job
-    lines = [f"job {row.id}: {row.status}, run {row.run}, {row.function}", f"input:  {row.input or row.input_codec}"]
+    lines = [
+        f"job {row.id}: {row.status}, run {row.run}" + f", {row.function}" * bool(row.function),
+        f"input:  {row.input or row.input_codec}",
+    ]
     if row.output_codec is not None:
         lines.append(f"output: {row.output or row.output_codec}")
     lines += [f"{local(event.at)}  run {event.run}  {event.kind}  {event.host or ''}" for event in events[-5:]]
