@@ -59,6 +59,15 @@ def test_status_lists_the_jobsets(shared: Database, study: Hive) -> None:
     assert (row["percent"], row["bees"], row["events"]["failed"]) == (87, 1, 2)
 
 
+def test_status_says_how_large_jobsets_are(shared: Database, study: Hive) -> None:
+    """With what their jobs have printed; of all or of one."""
+    assert "PRINTED" in say(shared, "status", "--size").stdout
+    [row] = documents(say(shared, "status", "study", "--size", "--json"))
+    assert row["jobset"] == "study"
+    assert row["bytes"] > 8192 * 5
+    assert 0 <= row["text_bytes"] < row["bytes"]
+
+
 def test_status_says_in_a_sentence_how_a_jobset_goes(shared: Database, study: Hive) -> None:
     """How much, until when, and what fails most."""
     result = say(shared, "status", "study")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from workerbee import __version__
+from workerbee.cli.bees import bees
 from workerbee.cli.change import cancel, pause, resume, retry
 from workerbee.cli.demo import demo
 from workerbee.cli.drop import drop
@@ -17,7 +18,7 @@ from workerbee.cli.key import key
 from workerbee.cli.psql import completion, psql
 from workerbee.cli.results import results
 from workerbee.cli.schema import schema
-from workerbee.cli.status import bees, status
+from workerbee.cli.status import status
 from workerbee.cli.top import top
 from workerbee.cli.wait import wait
 

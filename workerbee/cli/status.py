@@ -1,8 +1,7 @@
-"""``workerbee status`` and ``workerbee bees``: how it goes, and who works."""
+"""``workerbee status``: how it goes."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,7 @@ from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
-    from workerbee.reading import BeeRow, JobsetReader, JobsetRow
+    from workerbee.reading import JobsetReader, JobsetRow, Reader
 
 #: Groups of failures that a status shows.
 GROUPS = 5
@@ -20,18 +19,35 @@ GROUPS = 5
 
 @click.command()
 @click.argument("jobset_id", required=False, metavar="[JOBSET]")
+@click.option("--size", is_flag=True, help="Say how much room each takes in the database.")
 @dsn_option
 @json_option
-def status(jobset_id: str | None, dsn: str | None, *, as_json: bool) -> None:
+def status(jobset_id: str | None, dsn: str | None, *, size: bool, as_json: bool) -> None:
     """Say how JOBSET goes, or list all jobsets.
 
     A percentage counts the jobs whose latest run has ended, rounded down: 100 % only if nothing is open.
     """
     with reading(dsn) as reader:
-        if jobset_id is not None:
+        if size:
+            rows = reader.jobsets() if jobset_id is None else [found(reader, jobset_id)[0]]
+            _show_sizes(reader, rows, as_json=as_json)
+        elif jobset_id is not None:
             _show_one(*found(reader, jobset_id), as_json=as_json)
         else:
             _show_all(reader.jobsets(), as_json=as_json)
+
+
+def _show_sizes(reader: Reader, rows: list[JobsetRow], *, as_json: bool) -> None:
+    """The largest first; what jobs have printed is part of the whole."""
+    sizes = sorted(((*reader.of(row.jobset).size(), row) for row in rows), key=lambda size: size[:2], reverse=True)
+    if as_json:
+        terminal.lines(_numbers(row) | {"bytes": whole, "text_bytes": texts} for whole, texts, row in sizes)
+        return
+    shown = (
+        (row.jobset.name, f"{whole / 1e6:,.1f} MB", f"{texts / 1e6:,.1f} MB", f"{row.counts.added:,}")
+        for whole, texts, row in sizes
+    )
+    terminal.table(("JOBSET", "SIZE", "PRINTED", "JOBS"), shown, right=range(1, 4))
 
 
 def _show_all(rows: list[JobsetRow], *, as_json: bool) -> None:
@@ -135,71 +151,4 @@ def _numbers(row: JobsetRow) -> dict[str, Any]:
         "bees": row.n_bees,
         "runners": row.n_runners,
         "events": counts,
-    }
-
-
-@click.command()
-@click.argument("jobset_id", required=False, metavar="[JOBSET]")
-@dsn_option
-@json_option
-def bees(jobset_id: str | None, dsn: str | None, *, as_json: bool) -> None:
-    """List the bees that serve JOBSET, or all bees: where they run, and when they were last heard of."""
-    with reading(dsn) as reader:
-        jobset = found(reader, jobset_id)[0].jobset if jobset_id is not None else None
-        rows = reader.bees(jobset)
-    if as_json:
-        terminal.lines(_bee(row) for row in rows)
-        return
-    if not rows:
-        click.echo(f"no bee is there; start one with: python -m workerbee.bee {jobset_id or ''}".rstrip(), err=True)
-        return
-    now = time.time()
-    from workerbee.outlook import spelled  # noqa: PLC0415 (loads the driver)
-
-    terminal.table(
-        ("BEE", "STATE", "HOST", "PID", "SERVES", "RUNNERS", "HAS BEGUN", "UP FOR", "HEARD OF", "PYTHON"),
-        (
-            (
-                row.id[:8],
-                _state(row),
-                row.host,
-                row.pid,
-                "every jobset" if row.serves_all else row.jobset or "a temporary jobset",
-                row.n_runners,
-                row.n_started,
-                spelled(max(0.0, now - row.started_at)),
-                f"{spelled(max(0.0, row.silent_for))} ago",
-                row.python,
-            )
-            for row in rows
-        ),
-        right=(3, 5, 6, 7, 8),
-    )
-
-
-def _state(row: BeeRow) -> str:
-    if not row.alive:
-        return "silent"
-    return "resting" if row.resting else "alive"
-
-
-def _bee(row: BeeRow) -> dict[str, Any]:
-    return {
-        "bee": row.id,
-        "state": _state(row),
-        "host": row.host,
-        "pid": row.pid,
-        "jobset": row.jobset,
-        "serves_all": row.serves_all,
-        "runners": row.n_runners,
-        "begun": row.n_started,
-        "started": terminal.moment(row.started_at),
-        "silent_seconds": row.silent_for,
-        "python": row.python,
-        "version": row.version,
-        "cpus": row.cpus,
-        "launch": row.launch,
-        "place": row.place,
-        "ends": terminal.moment(row.ends_at),
-        "refuses": row.refuses,
     }
