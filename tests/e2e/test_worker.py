@@ -76,7 +76,11 @@ def compare():
             expected = pool.submit(facts, proxy).result()
         with WorkerbeeExecutor(1, dsn=os.environ["DSN"]) as executor:
             found = executor.submit(facts, proxy).result(60)
-    print("FOUND" + json.dumps([expected, json.loads(json.dumps(found))]))
+        spawned = None
+        if "SPAWN" in os.environ:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                spawned = pool.submit(facts, proxy).result()
+    print("FOUND" + json.dumps([expected, json.loads(json.dumps(found)), spawned]))
 """
 GUARD = "\nif __name__ == '__main__':\n    compare()\n"
 
@@ -188,16 +192,26 @@ WAYS = [
     by_kernel,
     by_pytest("prepend"),
     by_pytest("append"),
+    by_pytest("importlib"),
 ]
+#: Ways in which a spawning pool has workers at all.
+SPAWNING = [way for way in WAYS if way.__name__.startswith(("by_module", "by_pytest"))]
 
 
 @pytest.mark.parametrize("start", WAYS, ids=lambda way: way.__name__)
 def test_a_runner_is_a_worker_of_its_program(start: Callable[[Place], Any], database: Database, tmp_path: Path) -> None:
-    """What a job finds, and where its output goes, is what a worker of a forking pool finds."""
-    said = start(Place(tmp_path, database.dsn))
+    """What a job finds, and where its output goes, is what a worker of a pool finds that forks, or that spawns."""
+    place = Place(tmp_path, database.dsn)
+    if start in SPAWNING:
+        place.environment["SPAWN"] = "yes"
+    said = start(place)
     [line] = [line for line in said.stdout.splitlines() if "FOUND" in line]
-    expected, found = json.loads(line.partition("FOUND")[2])
+    expected, found, spawned = json.loads(line.partition("FOUND")[2])
     assert found == expected
+    if start in SPAWNING:  # whose workers only call the script and their own children something else
+        spawned = json.loads(json.dumps(spawned).replace("__mp_main__", "__main__"))
+        assert found == spawned | {"method": "fork"}
     if said.stderr is not None:
-        assert (said.stdout.count("to stdout"), said.stderr.count("to stderr")) == (2, 2)
+        n = 3 if start in SPAWNING else 2
+        assert (said.stdout.count("to stdout"), said.stderr.count("to stderr")) == (n, n)
         assert "to stderr" not in said.stdout
