@@ -136,14 +136,14 @@ def test_a_bee_ends_when_its_jobset_is_exhausted(bee: NewBee, client: NewClient)
 
 
 def test_a_bee_says_what_it_did(bee: NewBee, client: NewClient) -> None:
-    """Of a failure what it was and of which input; at the end how many there were."""
+    """Of a failure what it was, of which input and where; at the end how many there were."""
     executor = client()
     executor.submit(int, "13 {}")
     executor.submit(jobs.double, 1)
     executor.flush()
     worker = bee("work")
     assert worker.process.wait(60) == 0
-    worker.says(r"job 1 of work: ValueError: invalid literal .*'13 \{\}' .*13 \{\}.* \(failed\)")
+    worker.says(r"job 1 of work: ValueError: invalid literal .*'13 \{\}' .*13 \{\}.* \(failed, on .+\)")
     worker.says("all jobs of work are done: 1 failed, 0 cancelled")
     worker.says(r"ends: done 1, failed 1, busy \d+ s")
 

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from workerbee.bee.printer import Printer
+from workerbee.bee.runner_process import Lines
 
 
 def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +34,14 @@ def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert head == b"x" * 200_000
     assert note
     assert rest.endswith(b"]\nmore\n")
+
+
+def test_lines_are_given_out_whole() -> None:
+    """A half line waits for its end, but not for ever."""
+    lines = Lines()
+    assert lines.whole(b"one\nha") == b"one\n"
+    assert lines.whole(b"lf") == b""
+    assert lines.whole(b" of it\n50 %\r60") == b"half of it\n50 %\r"
+    assert lines.rest() == b"60"
+    assert len(lines.whole(b"x" * (Lines.MOST + 1))) == Lines.MOST + 1
+    assert (lines.whole(b"y"), lines.whole(b""), lines.rest()) == (b"", b"y", b"")

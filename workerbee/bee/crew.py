@@ -321,15 +321,16 @@ class Crew:
         if runner not in self._runners:
             return  # its end was heard of at the same moment, and told first
         text = runner.heard(fd)
-        if text:
-            self._forward(runner.outputs[fd], text)
-        elif text is not None:
+        if text is not None:
+            self._forward(runner.outputs[fd], runner.lines[fd].whole(text))
+        if text == b"":
             self._ears.unwatch(fd)
 
     def _overhear_all(self, runner: RunnerProcess) -> None:
-        for fd in runner.outputs:
+        for fd, stream in runner.outputs.items():
             if self._ears.watches(fd):
                 self._overhear(runner, fd)
+            self._forward(stream, runner.lines[fd].rest())
 
     # Burying
 

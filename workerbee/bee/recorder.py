@@ -6,6 +6,7 @@ import json
 import logging
 from typing import Any
 
+from workerbee import resources
 from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Holdings, Served, held_of
 from workerbee.bee.judge import Judge
@@ -130,7 +131,8 @@ class Recorder:
                 verdict = served.store.fail(held.batch, outcome, limits, summary, cause)
                 self.tally.note(failed=verdict == "failed", seconds=end.duration)
                 said = _said(end, json.loads(summary))
-                self._log.log(self._level, "job %d of %s: %s (%s)", job.id, served.jobset.name, said, verdict)
+                said = f"{said} ({verdict}, on {resources.host()})"
+                self._log.log(self._level, "job %d of %s: %s", job.id, served.jobset.name, said)
             self._holdings.strike_off(end.task)
             if end.kind is not EndKind.STOPPED:
                 self._crew.settled()

@@ -48,6 +48,28 @@ class Launch(NamedTuple):
         return Channel(sock, most=self.largest + BESIDE)
 
 
+class Lines:
+    """What is printed to one stream, given out in whole lines, so that those of several runners aren't mixed."""
+
+    MOST = 1 << 16
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def whole(self, text: bytes) -> bytes:
+        """The lines that are whole now; all there is where one is very long, and at the stream's end (no text)."""
+        begun = self._begun + text
+        end = max(begun.rfind(b"\n"), begun.rfind(b"\r")) + 1
+        if not text or len(begun) - end > self.MOST:
+            end = len(begun)
+        self._begun = begun[end:]
+        return begun[:end]
+
+    def rest(self) -> bytes:
+        """The beginning of a line that is held back."""
+        return self.whole(b"")
+
+
 class RunnerProcess:
     """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
 
@@ -62,6 +84,7 @@ class RunnerProcess:
         self.program = b""
         self.n_done = 0
         self.tail = bytearray()
+        self.lines = {fd: Lines() for fd in self.outputs}
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
         self.leaving = False
         self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
