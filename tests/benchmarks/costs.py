@@ -29,8 +29,8 @@ from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
 from workerbee.bee.hunger import MAX_PAUSE_SECONDS
-from workerbee.bee.presence import BEAT, IDLE_BEAT, LEASE
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Scope, results_hint, schema
+from workerbee.timing import BEAT_SECONDS, IDLE_BEAT_SECONDS, LEASE_SECONDS
 from workerbee.wire.job import NO_FUNCTION, EndKind, Jobset, NewJob, Options, Outcome
 
 #: Lengths of jobs (s) that bees are busy with; None: they have none.
@@ -62,7 +62,7 @@ class Desk:
         self._catalogue.held_elsewhere(bee, self._jobset.number)
 
     def rescue(self, bee: UUID) -> None:
-        self._as(bee).rescue(LEASE)
+        self._as(bee).rescue(LEASE_SECONDS)
 
     def overtaken(self, bee: UUID) -> None:
         self._as(bee).overtaken([(1, 1)])
@@ -180,9 +180,15 @@ def _job(i: int) -> NewJob:
 def _per_second(job: float | None, bees: int) -> dict[str, float]:
     """What one of so many bees says: as `supervisor` has it."""
     if job is None:
-        return {"held_elsewhere": 1 / IDLE_BEAT, "beat": 1 / IDLE_BEAT, "claim": 1 / MAX_PAUSE_SECONDS}
+        return {"held_elsewhere": 1 / IDLE_BEAT_SECONDS, "beat": 1 / IDLE_BEAT_SECONDS, "claim": 1 / MAX_PAUSE_SECONDS}
     look = 1 / max(job, lookout.pause(bees, sated=True))  # after a claim
-    return {"beat": 1 / BEAT, "overtaken": 1 / BEAT, "job": 1 / job, "held_elsewhere": look, "rescue": look}
+    return {
+        "beat": 1 / BEAT_SECONDS,
+        "overtaken": 1 / BEAT_SECONDS,
+        "job": 1 / job,
+        "held_elsewhere": look,
+        "rescue": look,
+    }
 
 
 def _say(desk: Desk, said: tuple[str, UUID]) -> None:

@@ -127,7 +127,7 @@ def test_a_claim_says_what_was_tried_before(hive: Hive) -> None:
     """Attempts are counted, and hosts whose bees vanished with the job alone."""
     hive.add(1)
     bee = hive.bee()
-    assert bee.take().jobs[0].attempts == 0
+    assert bee.take().jobs[0].n_attempts == 0
     hive.run(
         "UPDATE {batch} SET bee = NULL, claim = NULL, claimed_at = NULL, started = 0, again = true"
         " WHERE jobset = {number}"
@@ -139,7 +139,7 @@ def test_a_claim_says_what_was_tried_before(hive: Hive) -> None:
         b=str(uuid4()),
     )
     [job] = bee.take().jobs
-    assert (job.attempts, job.vanished) == (5, 2)
+    assert (job.n_attempts, job.n_hosts_lost) == (5, 2)
 
 
 def test_offers_name_each_jobset_with_work(line: Connection) -> None:

@@ -103,6 +103,7 @@ class Store(RuleBasedStateMachine):
             self.latest[job] = run + 1
             self.waiting[job, run + 1] += 1
             self.counts["reopened"] += 1
+            self.counts["revived"] += self.outcomes[job, run] == "cancelled"
 
     # Bees
 

@@ -25,7 +25,7 @@ UUID_OF_ALL = UUID(int=7)
 
 
 def ended(kind: EndKind, *, function: int = 3) -> End:
-    job = Job(1, 1, "json", b"{}", None, attempts=2)
+    job = Job(1, 1, "json", b"{}", None, n_attempts=2)
     batch = Batch(9, UUID(int=1), function, 1, 2.5, None, False, 1, [job])
     served = cast("Served", SimpleNamespace(jobset=SimpleNamespace(uuid=UUID_OF_ALL)))
     held = Held((1, function), batch.timeout, None, served, batch, {1: job})

@@ -15,11 +15,12 @@ from workerbee.bee.holdings import Held, Served
 from workerbee.bee.lookout import Lookout
 from workerbee.bee.messages import Unusable
 from workerbee.bee.pace import Appetite
-from workerbee.bee.presence import LEASE, Presence
+from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End, Record, Records, Task
+from workerbee.timing import LEASE_SECONDS
 from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, Function, Jobset
 
 #: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
@@ -113,7 +114,7 @@ class Claiming:
                 continue
             with self._holdings.guard(number):
                 served = self._service.serve(jobset)
-                bees = served.store.rescue(LEASE)
+                bees = served.store.rescue(LEASE_SECONDS)
                 if bees:
                     self._log.warning("took back the work of %s in %s", ", ".join(b[:8] for b in bees), jobset.name)
                 if bees or (is_idle and not has_made_work and self._help_out(served, now)):
@@ -150,9 +151,9 @@ class Claiming:
 
     def _blamed(self, held: Held) -> set[int]:
         """Jobs that took three bees on different hosts with them, each alone with it, aren't tried again."""
-        blamed = [job for job in held.batch.jobs if job.vanished >= DEATHS]
+        blamed = [job for job in held.batch.jobs if job.n_hosts_lost >= DEATHS]
         for job in blamed:
-            evidence = f"{job.vanished} bees on different hosts vanished while they ran this job and nothing else"
+            evidence = f"{job.n_hosts_lost} bees on different hosts vanished while they ran this job and nothing else"
             self._recorder.keep(End(Task(held, job), EndKind.LOST, "", b"", None, 0.0, evidence))
         return {job.id for job in blamed}
 

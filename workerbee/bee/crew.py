@@ -235,7 +235,7 @@ class Crew:
         for n, task in enumerate(tasks, self._n_handed + 1):
             runner.in_hand[n] = task
             job = task.job
-            calls.append((n, job.id, job.run, job.attempts + 1, job.codec, job.data, job.mac))
+            calls.append((n, job.id, job.run, job.n_attempts + 1, job.codec, job.data, job.mac))
         self._n_handed += len(tasks)
         lot = tasks[0].lot
         runner.make_known(lot.function, lot.record, self._program)

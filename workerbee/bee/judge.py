@@ -55,7 +55,7 @@ class Judge:
     def _own_outcome(self, task: Task, kind: EndKind, error: Exception, duration: float) -> Outcome:
         """An outcome with an error of ours, signed as a runner signs its own."""
         job = task.job
-        notes = [f"job {job.id}, attempt {job.attempts + 1}, bee {self._bee}, host {self._host}"]
+        notes = [f"job {job.id}, attempt {job.n_attempts + 1}, bee {self._bee}, host {self._host}"]
         record = encode_error(error, notes=notes, text_only=self.key is None)
         mac, held = None, held_of(task)
         if self.key is not None and held.batch.function != NO_FUNCTION:

@@ -17,15 +17,12 @@ from uuid import UUID
 
 from workerbee import resources
 from workerbee.store import QUERY_TIMEOUT, BeeFacts, Catalogue, jitter
+from workerbee.timing import BEAT_SECONDS, IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS, LEASE_SECONDS
 
-#: Seconds between heartbeats, and what each one is good for, while the bee holds work or sees others do.
-BEAT, LEASE = 0.5, 2.0
-#: The same for a bee in whose jobsets nothing is going on.
-IDLE_BEAT, IDLE_LEASE = 8.0, 30.0
 #: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
-DOUBT, RECONCILE = QUERY_TIMEOUT + 10.0, 5.0
+DOUBT_SECONDS, RECONCILE_SECONDS = QUERY_TIMEOUT + 10.0, 5.0
 #: Seconds after which every bee that lives has beaten; by which two clocks may part between two heartbeats.
-ALL_HEARD, DRIFT = 10.0, 0.5
+ALL_HEARD_SECONDS, DRIFT_SECONDS = 10.0, 0.5
 
 
 class ServerClock:
@@ -43,7 +40,7 @@ class ServerClock:
         least, most = self._ahead or (low, high)
         self._ahead = low, high
         step = max(0.0, low - most) + min(0.0, high - least)
-        return step if abs(step) > DRIFT else 0.0
+        return step if abs(step) > DRIFT_SECONDS else 0.0
 
 
 class Presence:
@@ -75,7 +72,7 @@ class Presence:
         self._last_step, self._to_set_back = -inf, 0.0
         self._generation = 0
         self._next_reconcile = self._doubt_until = 0.0
-        self._lease = IDLE_LEASE
+        self._lease = IDLE_LEASE_SECONDS
         self.next_beat = 0.0
         self.n_bees = 1
         #: The jobsets in which others held work at the last heartbeat.
@@ -129,7 +126,7 @@ class Presence:
     def beat(self) -> None:
         self.seen_at_work = frozenset(self.held_elsewhere())
         self.lively = self._holds() or bool(self.seen_at_work)
-        beat, self._lease = (BEAT, LEASE) if self.lively else (IDLE_BEAT, IDLE_LEASE)
+        beat, self._lease = (BEAT_SECONDS, LEASE_SECONDS) if self.lively else (IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS)
         sent = time.monotonic()
         pulse = self._catalogue.beat(self._arrived(), lease=self._lease, resting=self._rests())
         received = time.monotonic()
@@ -145,7 +142,7 @@ class Presence:
 
     def took_work(self) -> None:
         """The lease of a bee without work is too long for one that has some."""
-        if self._lease > LEASE:
+        if self._lease > LEASE_SECONDS:
             self.beat_soon()
 
     def _note_step(self, step: float) -> None:
@@ -166,11 +163,11 @@ class Presence:
 
     def may_judge(self) -> bool:
         """Whether this bee beats as often as those that hold work, and has been served for two leases since a step."""
-        return self._lease <= LEASE and self._settled(2 * LEASE)
+        return self._lease <= LEASE_SECONDS and self._settled(2 * LEASE_SECONDS)
 
     def is_alone_in(self, number: int) -> bool:
         """Whether no other bee serves this jobset; False where some may not have been heard since a step."""
-        return self._settled(ALL_HEARD) and self._catalogue.live_bees(number) <= 1
+        return self._settled(ALL_HEARD_SECONDS) and self._catalogue.live_bees(number) <= 1
 
     def _settled(self, seconds: float) -> bool:
         return time.monotonic() > self._last_step + seconds
@@ -180,10 +177,10 @@ class Presence:
     def must_reconcile(self, now: float) -> bool:
         """Whether what this bee holds may differ from what the server says, as its connection was cut lately."""
         if self._catalogue.connection.generation != self._generation:
-            self._doubt_until, self._next_reconcile = now + DOUBT, now
+            self._doubt_until, self._next_reconcile = now + DOUBT_SECONDS, now
         return self._next_reconcile <= now < self._doubt_until
 
     def reconciled(self, now: float) -> None:
         """It was compared."""
-        self._generation, self._next_reconcile = self._catalogue.connection.generation, now + RECONCILE
+        self._generation, self._next_reconcile = self._catalogue.connection.generation, now + RECONCILE_SECONDS
         self.beat_soon()  # before anybody takes the end of the old connection for ours

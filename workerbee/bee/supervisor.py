@@ -27,7 +27,7 @@ from workerbee.bee.exhaustion import Exhaustion
 from workerbee.bee.hunger import Hunger
 from workerbee.bee.judge import Judge
 from workerbee.bee.messages import Unusable
-from workerbee.bee.presence import BEAT, Presence
+from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.runner_process import Launch
@@ -36,6 +36,7 @@ from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
 from workerbee.orders import Broken, Event, Orders, Status
 from workerbee.store import Catalogue, Connection, Limits, retrying, schema
+from workerbee.timing import BEAT_SECONDS
 from workerbee.wire.job import EndKind
 
 #: No retry waits longer (seconds), but where a bee was told otherwise.
@@ -179,7 +180,7 @@ class Supervisor:
         else:  # here, or with others that may need help soon
             self._hunger.hurry()
             self._presence.lively = True
-            self._presence.beat_soon(BEAT)
+            self._presence.beat_soon(BEAT_SECONDS)
 
     def _patiently(self, action: Callable[[], None]) -> None:
         retrying(action, patience=self._orders.reconnect_timeout, pause=self._pause, log=self._log)

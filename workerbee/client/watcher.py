@@ -19,6 +19,7 @@ from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
 from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
+from workerbee.timing import TOUCH_SECONDS
 from workerbee.wire import codec
 from workerbee.wire.ends import decode, holds
 from workerbee.wire.job import Jobset, Stored
@@ -34,8 +35,8 @@ IDLE = 0.25
 PAGE, RANGES, LOOK, REST = 1000, 1000, 0.5, 10
 #: Functions in a warning.
 NAMED = 5
-#: Seconds between signs of life of a temporary jobset's client, and between looks at what has begun.
-TOUCH, BEGUN = 2.0, 0.1
+#: Seconds between looks at what has begun.
+BEGUN = 0.1
 #: Seconds without an end after which to see whether any bee is there that does the work, and at most between looks.
 NO_BEES, SELDOM = 10.0, 60.0
 
@@ -133,7 +134,7 @@ class Watcher:
         if self._jobset.temporary and now >= self._next_touch:
             if not self._catalogue.touch_client(self._jobset):
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
-            self._next_touch = now + TOUCH
+            self._next_touch = now + TOUCH_SECONDS
         found = self._fetch(self._wanted(hints))
         if self._ledger and now >= self._next_poll:
             self._poll(now, found)

@@ -52,6 +52,34 @@ class Claim(NamedTuple):
     claim: UUID
 
 
+class ClaimedRow(NamedTuple):
+    """A row of a claim: a job with its batch, whose mark it is before if ``is_started``; no job: all have ended."""
+
+    batch: int
+    function: int
+    run: int
+    timeout: float | None
+    max_attempts: int | None
+    again: bool
+    is_started: bool
+    job: int | None
+    codec: str
+    text: str | None
+    payload: Any
+    mac: Any
+    n_attempts: int | None
+    n_hosts_lost: int | None
+
+    def header(self, claim: UUID) -> Batch:
+        """The batch, without any jobs yet."""
+        return Batch(
+            self.batch or 0, claim, self.function, self.run, self.timeout, self.max_attempts, self.again, 0, []
+        )
+
+
+_CLAIMED = len(ClaimedRow._fields)
+
+
 class BeeStore:
     """One jobset as a bee sees it, over the bee's connection."""
 
@@ -149,34 +177,22 @@ class BeeStore:
 
     def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
         batches: dict[int, Batch] = {}
-        for (
-            batch,
-            function,
-            run,
-            timeout,
-            max_attempts,
-            again,
-            started,
-            job,
-            stored,
-            text,
-            payload,
-            mac,
-            attempts,
-            vanished,
-            *_,
-        ) in rows:
-            if batch not in batches:
-                batches[batch] = Batch(batch, claim, function, run, timeout, max_attempts, again, 0, [])
-            if job is None:
+        for claimed in (ClaimedRow._make(row[:_CLAIMED]) for row in rows):
+            if claimed.batch not in batches:
+                batches[claimed.batch] = claimed.header(claim)
+            if claimed.job is None:
                 continue
-            if started:  # what has ended meanwhile isn't among the jobs, though it counts for the mark
-                batches[batch] = batches[batch]._replace(started=batches[batch].started + 1)
-            data = text.encode() if text is not None else bytes(payload or b"")  # of nothing no signature holds
-            codec, data = (stored, data) if stored != parts.PARTS else parts.get(self._run, job, 0, data)
-            signature = bytes(mac) if mac is not None else None
-            batches[batch].jobs.append(Job(job, run, codec, data, signature, attempts or 0, vanished or 0))
+            if claimed.is_started:  # what has ended meanwhile isn't among the jobs, though it counts for the mark
+                batch = batches[claimed.batch]
+                batches[claimed.batch] = batch._replace(started=batch.started + 1)
+            batches[claimed.batch].jobs.append(self._job(claimed, claimed.job))
         return list(batches.values())
+
+    def _job(self, row: ClaimedRow, job: int) -> Job:
+        data = row.text.encode() if row.text is not None else bytes(row.payload or b"")  # of nothing no signature holds
+        codec, data = (row.codec, data) if row.codec != parts.PARTS else parts.get(self._run, job, 0, data)
+        mac = bytes(row.mac) if row.mac is not None else None
+        return Job(job, row.run, codec, data, mac, row.n_attempts or 0, row.n_hosts_lost or 0)
 
     def start(self, batch: Batch, started: int) -> tuple[int, list[int]]:
         """Move the mark: how many are started now, and the jobs that are left; (0, []) if the claim is lost."""

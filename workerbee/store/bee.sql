@@ -13,7 +13,7 @@
 WITH allowed AS (
     SELECT clock_timestamp() AS began FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL AND paused_at IS NULL
-       AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
+       AND (seen_at IS NULL OR seen_at BETWEEN now() - {silence} AND now() + {silence})
        AND {here}
 ), ready AS MATERIALIZED (
     SELECT id, function, jobs, priority, place FROM workerbee."batch$"
@@ -56,9 +56,8 @@ WITH allowed AS (
     UPDATE workerbee."batch$" b SET due_at = NULL
      WHERE b.id IN (SELECT id FROM due) AND b.id NOT IN (SELECT id FROM front WHERE room > 0)
 ), part AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
-                                    again, jobs, bee, claim, claimed_at, started)
-    SELECT jobset, function, run, priority, place, timeout, max_attempts, speculate, again, head,
+    INSERT INTO workerbee."batch$" ({header}, place, again, jobs, bee, claim, claimed_at, started)
+    SELECT {header}, place, again, head,
            %(bee)s, %(claim)s, now(), LEAST(cardinality(head), GREATEST(0, %(start)s - before))
       FROM cut
     RETURNING *
@@ -213,13 +212,12 @@ WITH members AS MATERIALIZED (
                                               %(limit)s) AS final
       FROM open h
 ), requeued AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, due_at, timeout, max_attempts,
-                                    speculate, again, jobs)
-    SELECT jobset, function, run, priority,
+    INSERT INTO workerbee."batch$" ({header}, place, due_at, again, jobs)
+    SELECT {header},
            CASE WHEN %(kind)s IN ('died', 'lost') THEN place ELSE nextval('workerbee."place$"') END,
            CASE WHEN %(kind)s NOT IN ('died', 'lost') THEN now() + make_interval(secs =>
                LEAST(%(max_backoff)s, %(backoff)s * 2 ^ LEAST(n - 1, 100)) * (0.5 + random() / 2)) END,
-           timeout, max_attempts, speculate, true, ARRAY[%(job)s::bigint]
+           true, ARRAY[%(job)s::bigint]
       FROM verdict WHERE NOT final AND NOT raced
     RETURNING id
 ), ended AS (
@@ -288,10 +286,8 @@ WITH members AS MATERIALIZED (
       FROM held h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY AS u (job, n)
      WHERE u.job = ANY (%(jobs)s)
 ), returned AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
-                                    again, jobs)
-    SELECT h.jobset, h.function, h.run, h.priority, h.place, h.timeout, h.max_attempts, h.speculate,
-           h.again OR NOT %(untouched)s, b.jobs
+    INSERT INTO workerbee."batch$" ({header}, place, again, jobs)
+    SELECT {h.header}, h.place, h.again OR NOT %(untouched)s, b.jobs
       FROM held h, back b WHERE b.jobs IS NOT NULL
     RETURNING id
 ), heirs AS (
@@ -334,7 +330,7 @@ WITH me AS (
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
      WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee <> %(bee)s AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
-            OR b.seen_at > now() + interval '2 seconds'  -- before the clock was set back, and not since
+            OR b.seen_at > now() + {lease}  -- before the clock was set back, and not since
             OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
                 AND NOT EXISTS (SELECT FROM pg_stat_activity a
                                  WHERE a.pid = b.backend
@@ -370,19 +366,14 @@ WITH me AS (
      WHERE c.jobset = {number} AND c.claim IS NOT NULL AND c.copy_of IN (SELECT id FROM lapsed)
        AND c.id NOT IN (SELECT id FROM lapsed)
 ), waiting AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
-                                    again, jobs)
-    SELECT l.jobset, l.function, l.run, l.priority, l.place, l.timeout, l.max_attempts, l.speculate, l.again,
-           array_agg(u.job ORDER BY u.n)
+    INSERT INTO workerbee."batch$" ({header}, place, again, jobs)
+    SELECT {l.header}, l.place, l.again, array_agg(u.job ORDER BY u.n)
       FROM lapsed l JOIN unfinished u USING (id) WHERE NOT u.begun
-     GROUP BY l.id, l.jobset, l.function, l.run, l.priority, l.place, l.timeout, l.max_attempts, l.speculate,
-              l.again
+     GROUP BY l.id, {l.header}, l.place, l.again
 ), alone AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, due_at, timeout, max_attempts,
-                                    speculate, again, jobs)
-    SELECT DISTINCT ON (u.job, u.run) l.jobset, l.function, l.run, l.priority, l.place,
-           CASE WHEN s.before >= 2 THEN now() + interval '1 minute' END, l.timeout, l.max_attempts, l.speculate,
-           true, ARRAY[u.job]
+    INSERT INTO workerbee."batch$" ({header}, place, due_at, again, jobs)
+    SELECT DISTINCT ON (u.job, u.run) {l.header}, l.place,
+           CASE WHEN s.before >= 2 THEN now() + {return_time} END, true, ARRAY[u.job]
       FROM lapsed l JOIN unfinished u USING (id) LEFT JOIN suspect s USING (id, job)
      WHERE u.begun AND NOT u.copied
     RETURNING id
@@ -413,16 +404,15 @@ WITH slow AS MATERIALIZED (
                    ELSE (started + cardinality(jobs)) / 2 END AS kept
       FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NOT NULL AND bee <> %(bee)s AND started < cardinality(jobs)
-       AND COALESCE(marked_at, claimed_at) NOT BETWEEN now() - interval '200 milliseconds' AND now() + interval '2 seconds'
+       AND COALESCE(marked_at, claimed_at) NOT BETWEEN now() - interval '200 milliseconds' AND now() + {lease}
        AND (%(only)s::integer[] IS NULL OR function = ANY (%(only)s)) AND function <> ALL (%(refused)s)
      ORDER BY COALESCE(marked_at, claimed_at) LIMIT 1 FOR UPDATE SKIP LOCKED
 ), shortened AS (
     -- The mark too as it was locked: constraints (tests/impossible.sql) are checked on the snapshot's row first.
     UPDATE workerbee."batch$" b SET started = s.started, jobs = s.jobs[:s.kept] FROM slow s WHERE b.id = s.id
 )
-INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate, again,
-                                jobs)
-SELECT jobset, function, run, priority, place, timeout, max_attempts, speculate, again, jobs[kept + 1:] FROM slow
+INSERT INTO workerbee."batch$" ({header}, place, again, jobs)
+SELECT {header}, place, again, jobs[kept + 1:] FROM slow
 RETURNING cardinality(jobs), set_config('synchronous_commit', 'off', true);
 
 -- name: came_back
@@ -430,7 +420,7 @@ RETURNING cardinality(jobs), set_config('synchronous_commit', 'off', true);
 -- blamed for it. If it was given up once more just now, that stays to be heard of.
 WITH excused AS (
     UPDATE {attempt} SET kind = 'away', alone = false
-     WHERE bee = %(bee)s AND kind = 'lost' AND error IS NULL AND at > now() - interval '1 minute'
+     WHERE bee = %(bee)s AND kind = 'lost' AND error IS NULL AND at > now() - {return_time}
     RETURNING job
 ), counted AS (
     INSERT INTO workerbee."counter$" AS c (jobset, writer, lost)
@@ -481,9 +471,8 @@ WITH pace AS MATERIALIZED (
 ), rewritten AS (
     UPDATE workerbee."batch$" b SET started = b.started FROM unchanged u WHERE b.id = u.id
 ), copy AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, place, timeout, max_attempts, speculate,
-                                    again, jobs, bee, claim, claimed_at, started, copy_of)
-    SELECT jobset, function, run, priority, place, timeout, max_attempts, true, true, ARRAY[job],
+    INSERT INTO workerbee."batch$" ({header}, place, again, jobs, bee, claim, claimed_at, started, copy_of)
+    SELECT {header}, place, true, ARRAY[job],
            %(bee)s, %(claim)s, now(), 1, id
       FROM unchanged
     RETURNING *

@@ -148,7 +148,7 @@ WITH counted AS (
            served_since = CASE WHEN (b.backend, b.backend_start)
                                     IS DISTINCT FROM (excluded.backend, excluded.backend_start)
                                  OR now() NOT BETWEEN b.seen_at AND b.lease_until
-                                 OR now() - b.seen_at > GREATEST(interval '2 seconds', (b.lease_until - b.seen_at) / 3)
+                                 OR now() - b.seen_at > GREATEST({lease}, (b.lease_until - b.seen_at) / 3)
                                THEN now() ELSE b.served_since END
     RETURNING given_up_at IS NOT NULL AS given_up, set_config('synchronous_commit', 'off', true)
 )
@@ -164,11 +164,11 @@ WITH bees AS (
     UPDATE workerbee."bee$" b
        SET seen_at = seen_at - make_interval(secs => %(step)s), served_since = now(),
            lease_until = lease_until - make_interval(secs => %(step)s)
-     WHERE incarnation IN (SELECT incarnation FROM workerbee."bee$" WHERE seen_at > now() + interval '2 seconds'
+     WHERE incarnation IN (SELECT incarnation FROM workerbee."bee$" WHERE seen_at > now() + {lease}
                               FOR UPDATE SKIP LOCKED)
 ), clients AS (
     UPDATE workerbee."jobset$" j SET seen_at = seen_at - make_interval(secs => %(step)s)
-     WHERE number IN (SELECT number FROM workerbee."jobset$" WHERE seen_at > now() + interval '10 seconds'
+     WHERE number IN (SELECT number FROM workerbee."jobset$" WHERE seen_at > now() + {silence}
                          FOR UPDATE SKIP LOCKED)
 ), pauses AS (
     UPDATE workerbee."batch$" b SET due_at = due_at - make_interval(secs => %(step)s)
@@ -179,7 +179,7 @@ UPDATE workerbee."batch$" b
    SET claimed_at = CASE WHEN claimed_at > now() THEN claimed_at - make_interval(secs => %(step)s) ELSE claimed_at END,
        marked_at = CASE WHEN marked_at > now() THEN marked_at - make_interval(secs => %(step)s) ELSE marked_at END
  WHERE id IN (SELECT id FROM workerbee."batch$"
-               WHERE claim IS NOT NULL AND GREATEST(claimed_at, marked_at) > now() + interval '2 seconds'
+               WHERE claim IS NOT NULL AND GREATEST(claimed_at, marked_at) > now() + {lease}
                  FOR UPDATE SKIP LOCKED);
 
 -- name: leave
@@ -235,7 +235,7 @@ DELETE FROM workerbee."departed$" WHERE left_at < now() - interval '7 days';
 -- name: live_bees
 -- Could anybody do this jobset's work?
 SELECT count(*) FROM workerbee."bee$"
- WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() - interval '30 seconds';
+ WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() - {idle_lease};
 
 -- name: live_runners
 -- How much of this jobset's work can be done at a time.
@@ -270,7 +270,7 @@ SELECT o.jobset, j.*
   LEFT JOIN LATERAL (
        SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
         WHERE number = o.jobset AND dropped_at IS NULL AND paused_at IS NULL
-          AND (seen_at IS NULL OR seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '10 seconds')
+          AND (seen_at IS NULL OR seen_at BETWEEN now() - {silence} AND now() + {silence})
         LIMIT 1) j ON true
  ORDER BY o.jobset;
 

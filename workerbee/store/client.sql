@@ -92,9 +92,8 @@ WITH given AS (
 ), lots AS (
     SELECT g.lot, array_agg(g.id ORDER BY g.id) AS jobs FROM inserted i JOIN given g USING (id) GROUP BY g.lot
 ), batched AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
-                                    speculate, jobs)
-    SELECT {number}, k.function, 1, k.priority, to_timestamp(k.due), k.timeout, k.max_attempts, k.speculate, l.jobs
+    INSERT INTO workerbee."batch$" ({header}, due_at, jobs)
+    SELECT {number}, k.function, 1, k.priority, k.timeout, k.max_attempts, k.speculate, to_timestamp(k.due), l.jobs
       FROM lots l
       JOIN unnest(%(lot_function)s::integer[], %(lot_priority)s::integer[], %(lot_due)s::double precision[],
                   %(lot_timeout)s::double precision[], %(lot_max_attempts)s::integer[], %(lot_speculate)s::boolean[])
@@ -159,10 +158,9 @@ WITH opened AS (
      ORDER BY a.job
     ON CONFLICT DO NOTHING RETURNING job, run
 ), batched AS (
-    INSERT INTO workerbee."batch$" (jobset, function, run, priority, due_at, timeout, max_attempts,
-                                    speculate, jobs)
-    SELECT {number}, o.function, o.run, %(priority)s, to_timestamp(%(due)s), %(timeout)s,
-           %(max_attempts)s, %(speculate)s, array_agg(o.job ORDER BY o.job)
+    INSERT INTO workerbee."batch$" ({header}, due_at, jobs)
+    SELECT {number}, o.function, o.run, %(priority)s, %(timeout)s, %(max_attempts)s, %(speculate)s,
+           to_timestamp(%(due)s), array_agg(o.job ORDER BY o.job)
       FROM (SELECT o.*, row_number() OVER (PARTITION BY o.function, o.run ORDER BY o.job) - 1 AS n
               FROM (SELECT o.*, COALESCE(s.runs, j.function) AS function
                       FROM opened o JOIN {job} j ON j.id = o.job
@@ -285,7 +283,7 @@ SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job F
 -- of this jobset; if no bee is there, those that were refused before.
 WITH there AS (
     SELECT incarnation FROM workerbee."bee$"
-     WHERE (jobset = {number} OR jobset IS NULL) AND lease_until > now() - interval '30 seconds'
+     WHERE (jobset = {number} OR jobset IS NULL) AND lease_until > now() - {idle_lease}
 ), waiting AS (
     SELECT DISTINCT function FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND {here}
 ), said AS (

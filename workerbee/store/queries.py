@@ -2,8 +2,10 @@
 
 Each file is a list of ``-- name: NAME`` headings, each followed by comments on why and one query. A
 query names its jobset's own objects as ``{job}``, ``{outcome}`` …; `bind` puts the quoted identifiers in. In any
-query ``{durably}`` is the expression that has the transaction commit synchronously. ``{here}`` is true, or ends the
-query as if the tables were gone: after a restore or in a new schema a number may come again, a UUID doesn't.
+query ``{durably}`` is the expression that has the transaction commit synchronously, ``{lease}``, ``{silence}`` … are
+the intervals of `timing`, and ``{header}`` or ``{h.header}`` the columns that a batch hands on to those that are made
+of its jobs. ``{here}`` is true, or ends the query as if the tables were gone: after a restore or in a new schema a
+number may come again, a UUID doesn't.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from uuid import UUID
 
 from psycopg2 import errors, sql
 
+from workerbee import timing
 from workerbee.store.connection import Connection, Row
 from workerbee.store.statement import Statement, literal
 from workerbee.wire.job import Jobset
@@ -27,6 +30,8 @@ LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 #: The tables of a jobset.
 TABLES = ("job", "function", "run", "outcome", "attempt", "part", "text")
 _INDEXES = ("job_digest", "job_key", "attempt_job", "attempt_cause", "outcome_badly", "outcome_cause")
+# What a batch hands on to those that are made of its jobs.
+_HEADER = ("jobset", "function", "run", "priority", "timeout", "max_attempts", "speculate")
 # What promises something commits synchronously also where the server's default is another.
 _DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
@@ -50,6 +55,9 @@ SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || cou
 def load(file: str) -> dict[str, str]:
     """The queries of one file by name, without their comments."""
     text = resources.files(__package__).joinpath(file).read_text("utf-8").replace("{durably}", _DURABLY)
+    text = re.sub(r"\{(\w\.)?header\}", lambda found: ", ".join((found[1] or "") + c for c in _HEADER), text)
+    for name, seconds in timing.INTERVALS.items():
+        text = text.replace(f"{{{name}}}", f"interval '{seconds:g} seconds'")
     named = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {
         name: re.sub(r"^\s*--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";")

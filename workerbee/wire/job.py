@@ -110,7 +110,7 @@ class NewJob(NamedTuple):
 class Job(NamedTuple):
     """A job as claimed: what a runner needs to do it.
 
-    ``attempts`` were made before; on ``vanished`` hosts a bee vanished that ran this job and nothing else.
+    ``n_attempts`` were made before; on ``n_hosts_lost`` hosts a bee vanished that ran this job and nothing else.
     """
 
     id: int
@@ -118,8 +118,8 @@ class Job(NamedTuple):
     codec: str
     data: bytes
     mac: bytes | None
-    attempts: int = 0
-    vanished: int = 0
+    n_attempts: int = 0
+    n_hosts_lost: int = 0
 
 
 class Batch(NamedTuple):
