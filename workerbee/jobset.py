@@ -224,7 +224,7 @@ class JobSet(Bound, MoreVerbs):
             else:
                 events.append(event)
 
-        bee = LocalBee(orders, own=(theirs, mark.fd))
+        bee = LocalBee(orders, caller=(theirs, mark.fd))
         theirs.close()
         listener = threading.Thread(target=bee.events, args=(hear,), daemon=True)
         listener.start()

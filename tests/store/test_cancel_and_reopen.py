@@ -240,7 +240,7 @@ def test_ended_badly_is_run_anew(hive: Hive) -> None:
     assert hive.client.reopen([(1, 1), (2, 1), (3, 1)], Options(priority=2)) == 2
     assert (hive.client.ended_badly(), hive.waiting()) == ([], [[1, 2]])
     again = bee.take(2)
-    assert (again.run, [job.attempts for job in again.jobs]) == (2, [0, 0])
+    assert (again.run, [job.n_attempts for job in again.jobs]) == (2, [0, 0])
     bee.succeed(again)
     assert (hive.outcome(1, 1), hive.outcome(1, 2), hive.status(1)) == ("failed", "completed", "completed")
     counts = hive.catalogue.counts(hive.jobset.number)

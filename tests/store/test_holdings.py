@@ -59,7 +59,7 @@ def refuse(bee: Bee, number: int) -> None:
     """A function turns out to be unusable."""
     presence = SimpleNamespace(is_alone_in=lambda _: False)
     refusals = Refusals(
-        bee.holdings, cast("Recorder", None), cast("Presence", presence), own=False, tell=print, log=LOG
+        bee.holdings, cast("Recorder", None), cast("Presence", presence), is_clients=False, tell=print, log=LOG
     )
     refusals.hear(Unusable(number, NO_FUNCTION, "it isn't there", None))
     refusals.settle()

@@ -120,7 +120,7 @@ class Store(RuleBasedStateMachine):
         open_ = [j for j in jobs if (j, batch.run) not in self.outcomes]
         assert open_ == ids_of(batch), "ended jobs aren't handed out"
         assert batch.started == len([j for j in jobs[:started] if j in open_])
-        assert not batch.again or all(job.attempts >= 0 for job in batch.jobs)
+        assert not batch.again or all(job.n_attempts >= 0 for job in batch.jobs)
         for job in jobs:
             assert self.waiting[job, batch.run] > 0
             self.waiting[job, batch.run] -= 1

@@ -248,7 +248,7 @@ def test_a_bee_that_comes_back_had_not_vanished(hive: Hive) -> None:
     assert hive.attempts(1) == ["away"]
     assert hive.catalogue.counts(hive.jobset.number).lost == 0
     assert not away.beat()
-    assert judge.take().jobs[0].vanished == 0
+    assert judge.take().jobs[0].n_hosts_lost == 0
 
 
 def test_after_a_minute_it_stays_lost(hive: Hive) -> None:
@@ -300,7 +300,7 @@ def test_the_third_vanished_host_waits_for_the_verdict(hive: Hive) -> None:
     query = "SELECT due_at > now() + interval '50 seconds' FROM {batch} WHERE jobset = {number}"
     assert hive.run(query) == [(True,)]
     hive.make_due()
-    assert judge.take().jobs[0].vanished == 3
+    assert judge.take().jobs[0].n_hosts_lost == 3
 
 
 def test_a_copy_of_a_dead_bee_brings_nothing_back(hive: Hive) -> None:

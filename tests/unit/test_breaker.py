@@ -18,7 +18,7 @@ def test_five_different_jobs_that_fail_in_a_row_open_it() -> None:
         failed(breaker, job)
         rooms.append(breaker.room)
     assert rooms == [None, 4, 3, 3, 3, 2, 1, 0]
-    assert breaker.open
+    assert breaker.is_open
 
 
 def test_one_success_closes_it() -> None:
@@ -27,7 +27,7 @@ def test_one_success_closes_it() -> None:
     failed(breaker, *range(5))
     breaker.note(6, failed=False)
     assert breaker.room is None
-    assert not breaker.open
+    assert not breaker.is_open
 
 
 def test_where_half_of_the_jobs_fail_a_row_of_five_is_nothing() -> None:
@@ -36,9 +36,9 @@ def test_where_half_of_the_jobs_fail_a_row_of_five_is_nothing() -> None:
     for job in range(100):
         breaker.note(job, failed=job % 2 == 0)
     failed(breaker, *range(1000, 1019))
-    assert not breaker.open
+    assert not breaker.is_open
     failed(breaker, 1019)
-    assert breaker.open
+    assert breaker.is_open
     assert 0.5**20 < CHANCE < 0.5**19
 
 

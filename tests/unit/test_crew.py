@@ -61,7 +61,7 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     assert crew.appetite() == SATED
     while not crew.n_idle:
         crew.serve(60, -1)
-    assert crew.costs(JOBSET.number) == {}
+    assert crew.pace.costs(JOBSET.number) == {}
     assert crew.room_for(FUNCTION) == 1
     assert [end.kind for end in crew.collect()] == ["error"]
     assert crew.room_for(FUNCTION) > 100
@@ -89,8 +89,8 @@ def test_what_has_not_begun_is_given_back_when_it_is_wanted(crew: Crew, tmp_path
     record, gate = tmp_path / "record", tmp_path / "gate"
     give = teach(crew, jobs.gated)
     for _ in range(100):  # all known to be quick
-        crew._backlog.pace.learn(FUNCTION, 1e-4)
-    crew._backlog.pace.judge()
+        crew.pace.learn(FUNCTION, 1e-4)
+    crew.pace.judge()
     give([(str(record), n, str(gate)) for n in range(100)])
     while not jobs.noted(record):
         crew.serve(0.05, -1)

@@ -62,10 +62,10 @@ def test_only_what_fails_is_limited(bee: Bee) -> None:
     assert bee.caps() == {F: 4}
     bee.ends(F, 3, 4, 5, 6)
     assert bee.caps() == {F: 0}
-    assert bee.damper.resting
+    assert bee.damper.is_resting
     bee.ends(G, 7, kind=EndKind.COMPLETED)
     assert bee.caps() == {F: 0}
-    assert not bee.damper.resting
+    assert not bee.damper.is_resting
     bee.now += 2.1
     assert bee.caps() == {F: 1}
     bee.holds(F, 1)

@@ -22,7 +22,7 @@ from workerbee.bee.messages import (
     Outdated,
     Perform,
     Quit,
-    Settled,
+    Recorded,
     Telling,
     Unusable,
     order,
@@ -62,7 +62,7 @@ FUNCTIONS = st.builds(
         Learn(1, "uuid", 3, (3, b"digest", "name"), is_fresh=False),
         Forget(1, 3),
         Perform(1, 3, [tuple(CALL)]),
-        Settled(),
+        Recorded(),
         Quit(),
     ],
 )

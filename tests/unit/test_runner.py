@@ -18,7 +18,7 @@ import pytest
 
 from workerbee import program
 from workerbee.bee.channel import Channel, Mark
-from workerbee.bee.messages import Finished, Learn, Perform, Quit, Settled, Unusable, order, parse
+from workerbee.bee.messages import Finished, Learn, Perform, Quit, Recorded, Unusable, order, parse
 from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.wire import codec, functions, records
@@ -383,7 +383,7 @@ def test_the_callers_exception_comes_out_once_it_is_recorded(bee: Bee) -> None:
     def settle() -> None:
         got.extend(parse(bee.ours.receive() or b""))
         bee.ours.send(order(Perform(1, NO_FUNCTION, [bee.call(None, {"x": 9})])))
-        bee.ours.send(order(Settled()))
+        bee.ours.send(order(Recorded()))
 
     thread = threading.Thread(target=settle)
     thread.start()

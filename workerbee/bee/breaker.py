@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import ceil, log
 
-#: So many jobs in a row have to fail; and where jobs fail often, so many as chance rarely brings about.
+#: Suspect the bee after so many failures in a row; where jobs often fail, after a row with a chance below this.
 IN_A_ROW, CHANCE = 5, 1e-6
 #: Seconds of the first rest, and of the longest.
-REST = (2.0, 60.0)
+REST_SECONDS = (2.0, 60.0)
 
 
 class Breaker:
@@ -21,7 +21,7 @@ class Breaker:
     def __init__(self) -> None:
         self._row: set[Hashable] = set()
         self._n_failed = self._n_ended = 0  # before this row
-        self._pause = REST[0]
+        self._pause = REST_SECONDS[0]
         self._until: float | None = None
 
     def note(self, job: Hashable, *, failed: bool) -> None:
@@ -33,7 +33,7 @@ class Breaker:
             self._n_failed += len(self._row)
             self._n_ended += len(self._row) + 1
             self._row.clear()
-            self._pause = REST[0]
+            self._pause = REST_SECONDS[0]
 
     @property
     def room(self) -> int | None:
@@ -45,7 +45,7 @@ class Breaker:
         return max(0, enough - len(self._row))
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether this bee is suspected."""
         return self.room == 0
 
@@ -53,5 +53,5 @@ class Breaker:
         """Seconds that are left of the rest, which begins with the first call after a failure."""
         if self._until is None:
             self._until = now + self._pause
-            self._pause = min(REST[1], self._pause * 2)
+            self._pause = min(REST_SECONDS[1], self._pause * 2)
         return max(0.0, self._until - now)

@@ -23,13 +23,13 @@ def main() -> None:
     program.reset_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides
     printer = Printer()
-    client, *own = map(int, sys.argv[1:])
-    status = _serve(Client(socket.socket(fileno=client)), own, printer)
+    client, *caller = map(int, sys.argv[1:])
+    status = _serve(Client(socket.socket(fileno=client)), caller, printer)
     printer.finish()
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 
 
-def _serve(client: Client, own: list[int], printer: Printer) -> int:
+def _serve(client: Client, caller: list[int], printer: Printer) -> int:
     orders = client.orders()
     logger = logging.getLogger("workerbee")
     logger.addHandler(_Telling(client))
@@ -41,9 +41,11 @@ def _serve(client: Client, own: list[int], printer: Printer) -> int:
         tell=client.tell,
         forward=printer.put,
         program=client.program,
-        own=(socket.socket(fileno=own[0]), own[1]) if own else None,
+        caller=(socket.socket(fileno=caller[0]), caller[1]) if caller else None,
     )
-    client.listen(supervisor, stops=not own)  # else the crew hears the end too, and knows which job the caller was in
+    client.listen(
+        supervisor, stops=not caller
+    )  # else the crew hears the end too, and knows which job the caller was in
     signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
     status = supervisor.run()
     client.tell(Ended(status))

@@ -82,8 +82,8 @@ class Claiming:
         wanted = appetite.at_most(min(store.portion, max(1, int(MOST_FUNCTION_BYTES / max(1.0, self._bytes_a_job)))))
         caps = self._damper.caps(served, now)
         scope = served.scope.without(f for f, n in caps.items() if not n)
-        costs = damper.costs_of(self._crew.costs(served.jobset.number), caps, wanted.runners)
-        other = self._crew.cost_of_new(served.jobset.number)
+        costs = damper.costs_of(self._crew.pace.costs(served.jobset.number), caps, wanted.runners)
+        other = self._crew.pace.unknown(served.jobset.number)
         batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs, other=other)
         if not batches:
             return Taken(0, is_sated=False)
@@ -105,7 +105,7 @@ class Claiming:
 
     def help_others(self, now: float, *, is_idle: bool) -> bool:
         """Put back what dead bees held; if idle, help stragglers too. Whether that has brought or made work."""
-        if not (self._presence.lively and self._presence.may_judge()):
+        if not (self._presence.is_lively and self._presence.may_judge()):
             return False
         has_made_work = False
         for number in self._presence.held_elsewhere():

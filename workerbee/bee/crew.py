@@ -18,7 +18,7 @@ from workerbee.bee.backlog import Backlog, Place, place
 from workerbee.bee.channel import GarbledError
 from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
-from workerbee.bee.messages import Finished, Outdated, Perform, Settled, Unusable, parse
+from workerbee.bee.messages import Finished, Outdated, Perform, Recorded, Unusable, parse
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, Key
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task
@@ -29,7 +29,7 @@ DEATHS = 3
 
 
 class Crew:
-    """The runners of one bee. ``forward`` gets what they print, with the number of the stream (1, 2)."""
+    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print."""
 
     def __init__(
         self,
@@ -38,15 +38,17 @@ class Crew:
         launch: Launch,
         program: bytes,
         max_tasks: int | None = None,
-        own: tuple[socket.socket, int] | None = None,
+        caller: tuple[socket.socket, int] | None = None,
         forward: Callable[[int, bytes], None],
     ) -> None:
         self._program = program
         self._max_tasks = max_tasks
         self._forward = forward
-        self._hiring = Hiring(1 if own is not None else size, launch, own)
+        self._hiring = Hiring(1 if caller is not None else size, launch, caller)
         self._ears = Ears()
+        self.wake = self._ears.wake  # for other threads and signal handlers
         self._backlog = Backlog()
+        self.pace = self._backlog.pace  # how long jobs take, for who claims them
         self._ends: list[End | Unusable] = []
         self._doomed: set[Place] = set()
         self._n_handed = 0
@@ -101,14 +103,6 @@ class Crew:
         """How many more jobs of this function to start, now that some runner has nothing to do."""
         return self._backlog.room_for(function, self._hiring.n_wanted)
 
-    def costs(self, jobset: int) -> dict[int, float]:
-        """What part of a runner a job takes, by function, where that is known and small."""
-        return self._backlog.pace.costs(jobset)
-
-    def cost_of_new(self, jobset: int) -> float:
-        """The same for a job whose function is new."""
-        return self._backlog.pace.unknown(jobset)
-
     def recall(self, jobset: int) -> list[Task]:
         """Jobs of this jobset that have not begun, from the runners' hands too. Until one ends, none is taken ahead."""
         for runner in self._runners:
@@ -131,16 +125,12 @@ class Crew:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
         self._doomed.add((lot, job))
 
-    def settled(self) -> None:
+    def tell_recorded(self) -> None:
         """Tell the caller's own runner that the end of its job is recorded."""
         for runner in self._runners:
             if runner.process is None:
-                runner.tell(Settled())
+                runner.tell(Recorded())
                 runner.transmit(self._ears)
-
-    def wake(self) -> None:
-        """End the wait in `serve`; for other threads and signal handlers."""
-        self._ears.wake()
 
     def serve(self, timeout: float, fd: int, *, writing: bool = False, only: bool = False) -> bool:
         """Serve the runners until ``fd`` is ready, or for ``timeout`` seconds; whether it is ready. See `Ears.wait`."""
@@ -213,7 +203,7 @@ class Crew:
     def _hand_out(self) -> None:
         if self._backlog.n_ready:
             for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
-                while self._backlog.n_ready and not runner.leaving and self._wants_more(runner):
+                while self._backlog.n_ready and not runner.is_leaving and self._wants_more(runner):
                     self._hand(runner)
         for runner in self._runners:
             if runner.channel.pending:
@@ -345,7 +335,7 @@ class Crew:
         self._backlog.put_back(runner.take_all())
         if blamed is not None:
             self._end(End(blamed, reason, "", b"", None, seconds, how))
-        elif not runner.leaving and reason is EndKind.DIED:
+        elif not runner.is_leaving and reason is EndKind.DIED:
             self._hiring.has_failed(f"runners die before they do anything; the last one {how}")
         runner.close()
 

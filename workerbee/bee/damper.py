@@ -20,7 +20,7 @@ from workerbee.wire.job import EndKind
 #: Functions of which this is remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
 #: Seconds between questions whether others can do what fails here, and after which nobody asks: nothing has been tried.
-ASK, QUIET = 1.0, 120.0
+ASK_SECONDS, QUIET_SECONDS = 1.0, 120.0
 
 
 class Damper:
@@ -36,9 +36,9 @@ class Damper:
         self._last = Breaker()
 
     @property
-    def resting(self) -> bool:
+    def is_resting(self) -> bool:
         """Whether all that this bee has tried last has failed."""
-        return self._last.open
+        return self._last.is_open
 
     def note(self, end: End) -> bool:
         """A job has ended here; whether that makes room for another of a function that fails."""
@@ -46,9 +46,9 @@ class Damper:
         key = lot.function
         breaker = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
         self._breakers[key] = breaker
-        was_open = breaker.open
+        was_open = breaker.is_open
         breaker.note(job.id, failed=end.kind is not EndKind.COMPLETED)
-        if breaker.open != was_open:
+        if breaker.is_open != was_open:
             self._unsaid.add(key)
         if breaker.room is None:
             self._failing.pop(key, None)
@@ -72,7 +72,7 @@ class Damper:
             breaker, served = self._breakers.get(key), self._holdings.served.get(number)
             if breaker is not None and served is not None:
                 with self._holdings.guard(number):
-                    if breaker.open:
+                    if breaker.is_open:
                         served.store.doubt(function)
                         self._warn(served, function)
                     else:
@@ -109,11 +109,11 @@ class Damper:
         """Whether other bees are there that might do well at what this one fails at."""
         key = (served.jobset.number, function)
         able, until = self._able.get(key, (True, 0.0))
-        if now - self._failing[key] > QUIET:
+        if now - self._failing[key] > QUIET_SECONDS:
             return True
         if now >= until:
             able = served.store.able_bees(function) > 0
-            self._able[key] = able, now + ASK
+            self._able[key] = able, now + ASK_SECONDS
         return able
 
 

@@ -16,17 +16,17 @@ MOST_FAILURES = 5
 
 
 class Hiring:
-    """Starts ``n_wanted`` runners. ``own`` leads to the only one of JobSet.run, which is its process.
+    """Starts ``n_wanted`` runners. ``caller`` leads to the only one of JobSet.run, which is its process.
 
     ``broken`` says why there are none any more, nor can there be.
     """
 
-    def __init__(self, n_wanted: int, launch: Launch, own: tuple[socket.socket, int] | None) -> None:
+    def __init__(self, n_wanted: int, launch: Launch, caller: tuple[socket.socket, int] | None) -> None:
         self.n_wanted = n_wanted
         self.broken: str | None = None
         self._launch = launch
-        self._own = own
-        self._guardian = Guardian() if own is None else None
+        self._caller = caller
+        self._guardian = Guardian() if caller is None else None
         self._n_failures = 0
         self._start_at = 0.0
 
@@ -34,8 +34,8 @@ class Hiring:
         """Another runner beside these; None if they are enough, or if it isn't time for the next try."""
         if len(present) >= self.n_wanted or time.monotonic() < self._start_at:
             return None
-        if self._own is not None:
-            channel, mark = self._own
+        if self._caller is not None:
+            channel, mark = self._caller
             return RunnerProcess(self._launch.channel(channel), Mark(mark), None, 1)
         free = set(range(1, self.n_wanted + 1)) - {runner.number for runner in present}
         try:
@@ -74,7 +74,7 @@ class Hiring:
 
     def part(self, runner: RunnerProcess) -> str:
         """A runner is dead; what is known about its end. JobSet.run's own has no successor."""
-        if self._own is not None:
+        if self._caller is not None:
             self.broken = "the caller is gone"
             self.n_wanted = 0
         if runner.process is not None and self._guardian is not None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from workerbee.store import jitter
 
-#: Seconds. Bees look ten times a second together, each after FEW for every bee there is, but at least once in
-#: FEW_AT_MOST. With so many bees that this makes a hundred looks a second, it is MANY for every bee, to MANY_AT_MOST.
-FEW, FEW_AT_MOST, MANY, MANY_AT_MOST = 0.1, 1.5, 0.01, 10.0
+#: Seconds between one bee's looks, for each bee that there is: up to so many seconds where they are few, and beyond
+#: that so many for each of a crowd. So all together look ten times a second, and a crowd a hundred times.
+FEW_SECONDS, FEW_MAX_SECONDS, CROWD_SECONDS, CROWD_MAX_SECONDS = 0.1, 1.5, 0.01, 10.0
 #: The shortest and the longest pause of a bee that always finds enough to claim.
-SATED = (1.0, 300.0)
+SATED_SECONDS = (1.0, 300.0)
 
 
 def pause(n_bees: int, *, sated: bool = False) -> float:
-    """Seconds between one bee's looks where there are so many bees."""
+    """Seconds between one bee's looks where there are so many bees.
+
+    Up to 15 bees: 0.1 for each. To 150: 1.5. Beyond: 0.01 for each, at most 10.
+    """
     if sated:
-        return min(max(SATED[0], FEW * n_bees), SATED[1])
-    return min(max(min(FEW * n_bees, FEW_AT_MOST), MANY * n_bees), MANY_AT_MOST)
+        return min(max(SATED_SECONDS[0], FEW_SECONDS * n_bees), SATED_SECONDS[1])
+    return min(max(min(FEW_SECONDS * n_bees, FEW_MAX_SECONDS), CROWD_SECONDS * n_bees), CROWD_MAX_SECONDS)
 
 
 class Lookout:

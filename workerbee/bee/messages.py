@@ -79,7 +79,7 @@ class CallMessage(NamedTuple):
     mac: bytes | None
 
 
-class Settled(NamedTuple):
+class Recorded(NamedTuple):
     """To a caller's own runner: a failure of its is recorded."""
 
 
@@ -87,8 +87,8 @@ class Quit(NamedTuple):
     """End after what was said before."""
 
 
-Telling = Become | Learn | Forget | Perform | Settled | Quit
-_TELLINGS: tuple[Any, ...] = (Become, Learn, Forget, Perform, Settled, Quit)
+Telling = Become | Learn | Forget | Perform | Recorded | Quit
+_TELLINGS: tuple[Any, ...] = (Become, Learn, Forget, Perform, Recorded, Quit)
 
 
 def order(telling: Telling) -> bytes:

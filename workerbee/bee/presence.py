@@ -78,7 +78,7 @@ class Presence:
         #: The jobsets in which others held work at the last heartbeat.
         self.seen_at_work: frozenset[int] = frozenset()
         #: Whether work is held, here or elsewhere, as far as this bee knows.
-        self.lively = True
+        self.is_lively = True
 
     @property
     def name(self) -> str:
@@ -125,8 +125,8 @@ class Presence:
 
     def beat(self) -> None:
         self.seen_at_work = frozenset(self.held_elsewhere())
-        self.lively = self._holds() or bool(self.seen_at_work)
-        beat, self._lease = (BEAT_SECONDS, LEASE_SECONDS) if self.lively else (IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS)
+        self.is_lively = self._holds() or bool(self.seen_at_work)
+        beat, self._lease = (BEAT_SECONDS, LEASE_SECONDS) if self.is_lively else (IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS)
         sent = time.monotonic()
         pulse = self._catalogue.beat(self._arrived(), lease=self._lease, resting=self._rests())
         received = time.monotonic()

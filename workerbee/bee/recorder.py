@@ -135,7 +135,7 @@ class Recorder:
                 self._log.log(self._level, "job %d of %s: %s", job.id, served.jobset.name, said)
             self._holdings.strike_off(end.task)
             if end.kind is not EndKind.STOPPED:
-                self._crew.settled()
+                self._crew.tell_recorded()
 
     def _hint(self) -> None:
         """Say what has ended since the last hint, in a transaction of its own."""

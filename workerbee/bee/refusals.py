@@ -18,7 +18,7 @@ from workerbee.wire.job import EndKind, Job
 class Refusals:
     """Hears from the runners what they can't run. What an outage interrupts is decided in the next round.
 
-    ``own``: this bee is a client's, whose jobs nobody else might do.
+    ``is_clients``: this bee is a client's, whose jobs nobody else might do.
     """
 
     def __init__(
@@ -27,14 +27,14 @@ class Refusals:
         recorder: Recorder,
         presence: Presence,
         *,
-        own: bool,
+        is_clients: bool,
         tell: Callable[[Event], None],
         log: logging.Logger,
     ) -> None:
         self._holdings = holdings
         self._recorder = recorder
         self._presence = presence
-        self._own = own
+        self._is_clients = is_clients
         self._tell = tell
         self._log = log
         self._heard: deque[Unusable] = deque()
@@ -68,7 +68,7 @@ class Refusals:
 
     def _is_last_resort(self, number: int) -> bool:
         """Whether this is a client's own bee, and there is no other that might do what it can't."""
-        return self._own and self._presence.is_alone_in(number)
+        return self._is_clients and self._presence.is_alone_in(number)
 
     def _give_up(self, served: Served, function: int, reason: str) -> None:
         """Calls of a function that nobody can run fail, with the reason."""

@@ -37,7 +37,7 @@ from workerbee.bee.messages import (
     Outdated,
     Perform,
     Quit,
-    Settled,
+    Recorded,
     Telling,
     Unusable,
     report,
@@ -59,7 +59,7 @@ from workerbee.wire.job import LARGE, NO_FUNCTION, EndKind, Function
 from workerbee.wire.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
-GATHER = 0.01
+GATHER_SECONDS = 0.01
 
 
 class Usable(NamedTuple):
@@ -172,7 +172,7 @@ class Runner:
         self._sent = 0.0
         self._warned: set[int] = set()
         self._ending: BaseException | None = None  # what the caller's own function raised
-        self._unsettled = 0
+        self._n_unrecorded = 0
 
     def serve(self) -> None:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
@@ -188,11 +188,11 @@ class Runner:
                     self._work[jobset].forget(number)
                 case Perform(jobset, function, calls):
                     self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
-                case Settled():
-                    self._unsettled -= 1
+                case Recorded():
+                    self._n_unrecorded -= 1
                 case Quit():
                     return
-            if self._ending is not None and self._unsettled == 0:
+            if self._ending is not None and self._n_unrecorded == 0:
                 raise self._ending
 
     def _hear(self) -> Telling | None:
@@ -310,13 +310,13 @@ class Runner:
         notes = [f"job {call.job}, attempt {call.attempt}, bee {self._bee}, host {resources.host()}"]
         record = encode_error(error, notes=notes, text_only=signer is None)
         mac = signer.sign_end(call.job, call.run, "error", record, is_value=False) if signer else None
-        self._unsettled += self._own is not None
+        self._n_unrecorded += self._own is not None
         return Finished(call.n, kind, "error", record, mac, duration)
 
     def _finish(self, finished: Finished) -> None:
         self._done.append(finished)
         now = time.monotonic()
-        if now - self._sent > GATHER or len(finished.data) > LARGE:
+        if now - self._sent > GATHER_SECONDS or len(finished.data) > LARGE:
             self._send()
 
     def _send(self) -> None:

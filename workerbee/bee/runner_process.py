@@ -86,8 +86,8 @@ class RunnerProcess:
         self.tail = bytearray()
         self.lines = {fd: Lines() for fd in self.outputs}
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
-        self.leaving = False
         self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
+        self.is_leaving = False
         self.complaint = ""  # what it said that made no sense
         self.is_blocked = False  # its channel takes no more for the moment
         self.exit_fd = -1 if process is None else _exit_fd(process.pid)
@@ -140,7 +140,7 @@ class RunnerProcess:
     def quit(self) -> None:
         """It is to end after what it has in hand."""
         self.tell(Quit())
-        self.leaving = True
+        self.is_leaving = True
 
     def transmit(self, ears: Ears) -> None:
         """Send what fits of all that; the ears hear when there is room for more."""
@@ -169,7 +169,7 @@ class RunnerProcess:
 
     def seconds_to_next(self) -> float:
         """Until it has to be looked at again, whatever it does."""
-        if self.leaving and not self.in_hand:
+        if self.is_leaving and not self.in_hand:
             return LEAVE_SECONDS / 2
         if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
             return STUCK_SECONDS / 2
@@ -217,7 +217,7 @@ class RunnerProcess:
 
     def see_off(self) -> None:
         """Kill it if it was to end and doesn't: a thread that a job has left behind keeps it, or an exit handler."""
-        if self.leaving and not self.in_hand:
+        if self.is_leaving and not self.in_hand:
             now = time.monotonic()
             self._gone_by = self._gone_by or now + LEAVE_SECONDS
             if now > self._gone_by:

@@ -61,7 +61,7 @@ class Supervisor:
         orders: Orders,
         log: logging.Logger,
         *,
-        own: tuple[socket.socket, int] | None = None,
+        caller: tuple[socket.socket, int] | None = None,
         tell: Callable[[Event], None] = lambda _: None,
         forward: Callable[[int, bytes], None] = lambda _, __: None,
         program: Callable[[], bytes] = lambda: b"",
@@ -78,7 +78,7 @@ class Supervisor:
             launch=launch,
             program=program(),
             max_tasks=orders.max_tasks_per_child,
-            own=own,
+            caller=caller,
             forward=forward,
         )
         self._connection = Connection(orders.dsn, application=f"workerbee bee {name}", wait=self._wait_for)
@@ -89,7 +89,7 @@ class Supervisor:
             log,
             n_runners=orders.workers,
             holds=lambda: len(self._holdings) > 0,
-            rests=lambda: self._damper.resting,
+            rests=lambda: self._damper.is_resting,
             on_given_up=lambda: self._holdings.come_back(),  # noqa: PLW0108 (they aren't there yet)
             max_pause=max(LONGEST_PAUSE_SECONDS, orders.max_failure_sleep),
             lifetime=orders.lifetime,
@@ -104,7 +104,7 @@ class Supervisor:
         self._recorder = Recorder(self._holdings, catalogue, self._crew, judge, log, level)
         self._damper = Damper(self._holdings, log)
         self._refusals = Refusals(
-            self._holdings, self._recorder, self._presence, own=orders.number is not None, tell=tell, log=log
+            self._holdings, self._recorder, self._presence, is_clients=orders.number is not None, tell=tell, log=log
         )
         self._claiming = Claiming(
             self._service,
@@ -179,7 +179,7 @@ class Supervisor:
             self._holdings.give_back_tasks(self._crew.recall(int(number[:10])))
         else:  # here, or with others that may need help soon
             self._hunger.hurry()
-            self._presence.lively = True
+            self._presence.is_lively = True
             self._presence.beat_soon(BEAT_SECONDS)
 
     def _patiently(self, action: Callable[[], None]) -> None:
@@ -269,7 +269,7 @@ class Supervisor:
                 is_sated=is_sated,
                 was_help=self._help_others_if_due(now, is_idle=not n, is_sated=is_sated),
                 n_bees=n_bees,
-                is_lively=self._presence.lively,
+                is_lively=self._presence.is_lively,
                 look_within=self._claiming.look_within(),
             )
         if self._hunger.listens != self._connection.listens:

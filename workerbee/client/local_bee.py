@@ -21,16 +21,16 @@ class LocalBee:
 
     What it is to do, the database's password included, goes over a socket, never through its argv or
     environment. The socket's end is our end: the bee then gives back what it holds and exits. Its runners are to be
-    workers of the ``program``; ``own`` leads to a caller's own.
+    workers of the ``program``; ``caller`` leads to the process that runs its jobs itself.
     """
 
     def __init__(
-        self, orders: Orders, program: Program | None = None, *, own: tuple[socket.socket, int] | None = None
+        self, orders: Orders, program: Program | None = None, *, caller: tuple[socket.socket, int] | None = None
     ) -> None:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.settimeout(None)  # whatever socket.setdefaulttimeout says
-        inherited = (theirs.fileno(), *(() if own is None else (own[0].fileno(), own[1])))
+        inherited = (theirs.fileno(), *(() if caller is None else (caller[0].fileno(), caller[1])))
         self.process = subprocess.Popen(
             command("workerbee.bee.child", *inherited, flags=search_flags()),
             pass_fds=inherited,

@@ -54,15 +54,20 @@ SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || cou
 @cache
 def load(file: str) -> dict[str, str]:
     """The queries of one file by name, without their comments."""
-    text = resources.files(__package__).joinpath(file).read_text("utf-8").replace("{durably}", _DURABLY)
-    text = re.sub(r"\{(\w\.)?header\}", lambda found: ", ".join((found[1] or "") + c for c in _HEADER), text)
-    for name, seconds in timing.INTERVALS.items():
-        text = text.replace(f"{{{name}}}", f"interval '{seconds:g} seconds'")
+    text = _expanded(resources.files(__package__).joinpath(file).read_text("utf-8"))
     named = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {
         name: re.sub(r"^\s*--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";")
         for name, body in zip(named[::2], named[1::2], strict=True)
     }
+
+
+def _expanded(written: str) -> str:
+    """The text of a file with what stands for the same in every query."""
+    expanded = written.replace("{durably}", _DURABLY)
+    for name, seconds in timing.INTERVALS.items():
+        expanded = expanded.replace(f"{{{name}}}", f"interval '{seconds:g} seconds'")
+    return re.sub(r"\{(\w\.)?header\}", lambda found: ", ".join((found[1] or "") + c for c in _HEADER), expanded)
 
 
 @cache
