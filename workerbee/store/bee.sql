@@ -336,7 +336,8 @@ WITH me AS (
                                  WHERE a.pid = b.backend
                                    -- Of other users' sessions only the superuser sees more than the pid.
                                    AND COALESCE(a.backend_start, b.backend_start) = b.backend_start)))
-     ORDER BY h.id LIMIT 50 FOR UPDATE OF h SKIP LOCKED
+     -- No index has it in this order: along the primary key, all headers there are might be read.
+     ORDER BY h.id + 0 LIMIT 50 FOR UPDATE OF h SKIP LOCKED
 ), lapsed AS MATERIALIZED (
     SELECT l.* FROM silent l JOIN workerbee."batch$" s ON s.id = l.id AND s.xmin = l.version
 ), elsewhere AS MATERIALIZED (
