@@ -108,8 +108,14 @@ class Hive:
         self.n_jobs = share * n_clients
         self.clients = [Client(self, i * share, share, seconds - 5) for i in range(n_clients)]
         self.bees = [self._new_bee(i) for i in range(len(BEES))]
+        eventually(self._has_begun, 120, "the jobset")
         self._witness = threading.Thread(target=self._watch_rows, name="witness")
         self._witness.start()
+
+    def _has_begun(self) -> bool:
+        with suppress(psycopg2.errors.UndefinedTable):  # the schema is still to come
+            return bool(self.database.execute('SELECT FROM workerbee."jobset$" WHERE id = %s', JOBSET))
+        return False
 
     def _new_bee(self, place: int) -> Bee:
         return Bee(self.proxied, *BEES[place], workers=1 + place % 2)
