@@ -291,6 +291,14 @@ MUTANTS = [
         "e2e/test_ids_given_twice.py::test_the_same_call_by_itself_is_not_somebody_elses",
     ),
     # Reading
+    _python(
+        "sweep: it hardly waits for readers",
+        "store/catalogue.py",
+        "def sweep",
+        'patience="50ms"',
+        'patience="1s"',
+        "store/test_catalogue.py::test_a_sweep_hardly_waits_for_readers",
+    ),
     _sql(
         "results: a page is bounded",
         "client",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
@@ -105,6 +106,25 @@ def test_a_reader_puts_a_drop_off(hive: Hive, connect: Callable[[], Connection])
     assert again.status(1) == "waiting"
     with pytest.raises(psycopg2.errors.UndefinedTable):
         hive.run("SELECT 1 FROM {job}")
+
+
+def test_a_sweep_hardly_waits_for_readers(line: Connection, connect: Callable[[], Connection]) -> None:
+    """Beside one who reads all of what is dropped, as pg_dump does; what he leaves is swept by the next."""
+    catalogue, reader = Catalogue(line), connect()
+    made = [catalogue.create_jobset(f"swept_{n}", key=None, speculate=False) for n in range(20)]
+    reader.run("BEGIN")
+    for jobset in filter(None, made):
+        reader.run(f'SELECT FROM workerbee."{jobset.id}"')
+    line.run("UPDATE workerbee.\"jobset$\" SET dropped_at = now() WHERE id LIKE 'swept_%'")
+    began = time.monotonic()
+    catalogue.sweep()
+    assert time.monotonic() - began < 10
+    left = "SELECT 1 FROM workerbee.\"jobset$\" WHERE id LIKE 'swept_%'"
+    assert len(line.run(left)) == 20
+    reader.run("COMMIT")
+    while catalogue.sweep():
+        pass
+    assert not line.run(left)
 
 
 def test_a_temporary_jobset_outlives_its_client_by_an_hour(line: Connection) -> None:

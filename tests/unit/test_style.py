@@ -62,6 +62,7 @@ STEPS = {
     "vacancy": "become_maker",
     "mark_dropped": "drop_jobset",
     "open_after": "_open",
+    "be_patient": "_drop_tables",
     "put_parts": "_put_all",
     "schema_version": "_present",
     "server_facts": "_present",

@@ -202,12 +202,14 @@ class Catalogue:
         Rows of bees that vanished long ago go as well; what belongs to another of the database's users stays for them.
         """
         self._run("forget_bees")
-        return sum(self._drop_tables(dropped) for row in self._run("dropped_jobsets") if (dropped := _jobset([row])))
+        left = [dropped for row in self._run("dropped_jobsets") if (dropped := _jobset([row]))]
+        return sum(self._drop_tables(jobset, patience="50ms") for jobset in left)
 
-    def _drop_tables(self, jobset: Jobset) -> bool:
+    def _drop_tables(self, jobset: Jobset, *, patience: str = "1s") -> bool:
+        """Drop them, unless somebody who reads them has to be waited for for longer than this; whether it is done."""
         try:
             with self.connection.transaction():
-                self.connection.run("SET LOCAL lock_timeout = '1s'")
+                self._run("be_patient", patience=patience)
                 if self._run("hold_jobset", number=jobset.number, uuid=str(jobset.uuid)):  # else another has its number
                     tables.drop(self.connection, jobset.number, jobset.id, jobset.uuid)
                     self._run("forget_jobset", number=jobset.number)

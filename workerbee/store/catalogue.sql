@@ -110,6 +110,10 @@ WITH batches AS (DELETE FROM workerbee."batch$" WHERE jobset = %(number)s),
      tails AS (DELETE FROM workerbee."tail$" WHERE jobset = %(number)s)
 DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
 
+-- name: be_patient
+-- How long this transaction waits for each lock.
+SELECT set_config('lock_timeout', %(patience)s, true);
+
 -- name: dropped_jobsets
 -- What is left to sweep: drops that were refused, and temporary jobsets whose client fell silent an
 -- hour ago; not what another user's are.
