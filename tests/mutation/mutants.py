@@ -1251,8 +1251,8 @@ MUTANTS = [
         "jobsets: a drop doesn't wait for readers",
         "store/catalogue.py",
         "def _drop_tables",
-        "lock_timeout = '1s'",
-        "lock_timeout = '100s'",
+        'patience: str = "1s"',
+        'patience: str = "100s"',
         "store/test_catalogue.py::test_a_reader_puts_a_drop_off",
     ),
     _python(
