@@ -133,7 +133,9 @@ def test_integers_in_json_are_printed_by_any_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [memoryview(b"abc"), memoryview(np.arange(6.0).reshape(2, 3)), memoryview(bytearray(4)).cast("i")], ids=repr
+    "view",
+    [memoryview(b"abc"), memoryview(np.arange(6.0).reshape(2, 3)), memoryview(bytearray(4)).cast("i")],
+    ids=["bytes", "array", "integers"],
 )
 def test_a_view_of_memory_comes_back_as_one(view: memoryview) -> None:
     """Of its own items and shape, in a copy of the memory."""
