@@ -13,13 +13,12 @@ import hashlib
 import io
 import os
 import pickle
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
@@ -27,7 +26,8 @@ from cloudpickle.cloudpickle import _function_setstate
 from workerbee import script
 from workerbee.errors import PayloadTooLargeError, complete, rebuilt, taken_apart
 from workerbee.wire import classes
-from workerbee.wire.bytecode import is_dispatcher
+from workerbee.wire.bounded import Bounded
+from workerbee.wire.bytecode import is_dispatcher, mentioned
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
 from workerbee.wire.sources import Excerpt, excerpt, keep
 
@@ -85,23 +85,6 @@ class Stub:
 
 
 # Dumping
-
-
-class Bounded(io.BytesIO):
-    """Takes at most so many bytes of the pickle of ``what``; the next one raises PayloadTooLargeError."""
-
-    def __init__(self, what: str, most: int) -> None:
-        super().__init__()
-        self._what = what
-        self.most = most
-
-    def write(self, data: Any) -> int:
-        if self.tell() + memoryview(data).nbytes > self.most:
-            self.refuse()
-        return super().write(data)
-
-    def refuse(self) -> NoReturn:
-        raise PayloadTooLargeError(self._what, None, self.most)
 
 
 def dumps(value: object, file: io.BytesIO | None = None) -> bytes:
@@ -187,8 +170,8 @@ class _Pickler(PlainPickler):
         return make, (code, space, *rest), state, None, None, _set_state
 
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
-        """Add what cloudpickle leaves behind, though the function may look it up: `_mentioned`."""
-        for name in _mentioned(func):
+        """Add what cloudpickle leaves behind, though the function may look it up: `mentioned`."""
+        for name in mentioned(func):
             if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name], self._bound):
                 found[name] = func.__globals__[name]
 
@@ -248,19 +231,6 @@ def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) 
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return os.urandom(16)
     return file.digest()
-
-
-def _mentioned(func: FunctionType) -> set[str]:
-    """Globals that a function may look up otherwise than by name: those of its annotations, and through the module."""
-    texts = [text for text in func.__annotations__.values() if isinstance(text, str)]
-    names = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
-    seen: set[str] = set()
-    codes = [func.__code__]
-    for code in codes:
-        seen.update(code.co_names)
-        seen.update(part for part in code.co_consts if isinstance(part, str))
-        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
-    return names | seen if func.__module__ in seen else names
 
 
 def _goes_along(value: object, bound: Bounded | None) -> bool:

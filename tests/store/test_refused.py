@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.store.hive import Hive
-from workerbee.store.client import Refused
+from workerbee.store.answers import Refused
 from workerbee.wire.job import Function
 
 

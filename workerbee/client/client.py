@@ -14,10 +14,11 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from uuid import uuid4
 
+from workerbee.client import spectators
 from workerbee.client.cancelling import Cancelling
 from workerbee.client.dispatcher import Dispatcher
 from workerbee.client.employer import Employer
@@ -34,12 +35,10 @@ from workerbee.errors import (
 )
 from workerbee.orders import Orders
 from workerbee.server import Server
-from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, PatientConnection, is_dropped, retrying
+from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, is_dropped, retrying
 from workerbee.wire import codec, functions
 from workerbee.wire.job import Jobset, Options
 from workerbee.wire.signing import Key, Signer
-
-_READER = "workerbee reader"
 
 
 class Client:
@@ -276,27 +275,12 @@ class Client:
 
     # Reading
 
-    @contextmanager
-    def reading(self, patience: float | None = None) -> Iterator[Connection]:
+    def reading(self, patience: float | None = None) -> AbstractContextManager[Connection]:
         """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.
 
         An outage is waited out; with ``patience``, each query has so many seconds instead.
         """
-        with self._server.again() as found:
-            connection: Connection
-            if patience is None:
-                connection = PatientConnection(found.dsn, application=_READER, patience=self._patience, log=self.log)
-            else:
-                connection = Connection(found.dsn, application=_READER)
-                connection.patience = patience
-            try:
-                yield connection
-            except Exception as error:
-                if not is_dropped(error):
-                    raise
-                raise JobsetNotFoundError(self.jobset.name, dropped=True) from None
-            finally:
-                connection.close()
+        return spectators.reading(self._server, self.jobset, self.log, outage=self._patience, patience=patience)
 
     def live_runners(self) -> int:
         """How many runners could do this jobset's jobs now."""

@@ -1,8 +1,9 @@
 """The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
 
+from workerbee.store.answers import Cancelled, Result, SameCall
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
-from workerbee.store.client import Cancelled, ClientStore, Result, SameCall
+from workerbee.store.client import ClientStore
 from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnection
 from workerbee.store.dsn import conninfo, described, has_password
 from workerbee.store.hints import Pace, parse_hint, results_hint

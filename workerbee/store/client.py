@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from psycopg2 import errors
 
 from workerbee.store import parts
+from workerbee.store.answers import Cancelled, Refused, Result, Run, SameCall
 from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
@@ -28,60 +29,6 @@ CANCEL_TRIES = 5
 ANSWER = 1000, 1.0
 #: Jobs in one page of results, and seconds that it may take.
 PAGE = 4000, 0.5
-
-
-Run = tuple[int, int]  # (job, run)
-
-
-class SameCall(NamedTuple):
-    """The job that a call is already; ``status`` None: its latest ``run`` has not ended."""
-
-    job: int
-    run: int
-    status: str | None
-    function: int
-
-
-class Result(NamedTuple):
-    """A job's row, and that of the end of its latest run; ``status`` None: that has not ended.
-
-    Each has its readable text, or other bytes, or both; large ones are references (`ClientStore.end_of`, `call_of`).
-    ``mac`` is in hexadecimal.
-    """
-
-    job: int
-    function: int
-    codec: str
-    input: str | None
-    payload: memoryview | None
-    run: int
-    status: str | None
-    end_codec: str | None
-    output: str | None
-    end_payload: memoryview | None
-    mac: str | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing of it is elsewhere."""
-        return parts.PARTS not in (self.codec, self.end_codec)
-
-
-class Refused(NamedTuple):
-    """The function ``name`` that ``bees`` live bees can't run; the ``host`` of one, and its ``reason``."""
-
-    name: str
-    bees: int
-    host: str
-    reason: str
-
-
-class Cancelled(NamedTuple):
-    """What came of a cancellation: ``n`` jobs are cancelled by it, which (None: all), and what is undecided."""
-
-    n: int
-    jobs: list[int] | None
-    undecided: list[Run]
 
 
 class ClientStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from enum import Enum
 from math import isfinite
@@ -218,3 +219,16 @@ def content(cell: CellType, _: str, missing: Any) -> Any:
         return cell.cell_contents
     except ValueError:
         return missing
+
+
+def mentioned(func: FunctionType) -> set[str]:
+    """Globals that a function may look up otherwise than by name: those of its annotations, and through the module."""
+    texts = [text for text in func.__annotations__.values() if isinstance(text, str)]
+    names = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
+    seen: set[str] = set()
+    codes = [func.__code__]
+    for code in codes:
+        seen.update(code.co_names)
+        seen.update(part for part in code.co_consts if isinstance(part, str))
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+    return names | seen if func.__module__ in seen else names

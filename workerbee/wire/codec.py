@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from workerbee import pickling
 from workerbee.errors import EncodingError, PayloadTooLargeError
 from workerbee.wire import bytecode, twins
+from workerbee.wire.bounded import Bounded
 from workerbee.wire.job import TWINNED
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
@@ -218,7 +219,7 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
 def _pickle(value: object, what: str, most: int) -> bytes:
     try:
         if not is_simple(value, _HEAVY):
-            return pickling.dumps(value, pickling.Bounded(what, most))
+            return pickling.dumps(value, Bounded(what, most))
         data = pickle.dumps(value, protocol=5)
     except (PayloadTooLargeError, KeyboardInterrupt):
         raise

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from workerbee import pickling, resources
 from workerbee.errors import RemoteError, attributes_of, complete, rebuilt, taken_apart, text_of
 from workerbee.pickling import Absent
+from workerbee.wire.bounded import Bounded
 from workerbee.wire.codec import WARN_BYTES, is_simple
 from workerbee.wire.sources import with_cells
 
@@ -204,8 +205,8 @@ def _dumped(pickler: type[_PartsPickler], error: BaseException) -> bytes:
     return file.getvalue()
 
 
-def _file() -> pickling.Bounded:
-    return pickling.Bounded("the exception", WARN_BYTES)
+def _file() -> Bounded:
+    return Bounded("the exception", WARN_BYTES)
 
 
 class _PartsPickler(pickling.PlainPickler):

@@ -25,6 +25,7 @@ from workerbee import pickling
 from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError
 from workerbee.pickling import Namespaces
 from workerbee.wire import blame, codec, records
+from workerbee.wire.bounded import Bounded
 from workerbee.wire.bytecode import MISSING, code_digest
 from workerbee.wire.identity import Identity, Watched, is_compiled, name_of
 from workerbee.wire.imports import CachedFunction, importable
@@ -148,7 +149,7 @@ class Cache:
 
     def _dump(self, value: object, fn: Any) -> bytes:
         """The pickle of what ``fn`` is, and belongs to it."""
-        file = pickling.Bounded(self._whole(name_of(fn)), self._max_payload)
+        file = Bounded(self._whole(name_of(fn)), self._max_payload)
         try:
             return pickling.dumps(value, file)
         except PayloadTooLargeError:
