@@ -129,12 +129,14 @@ def test_an_interrupt_outside_a_block_says_so_too(start: Callable[[str, str], Pr
 
 #: A cell for each way to wait, interrupted in it, in a session that goes on.
 CELLS = """
-        import os, threading
+        import concurrent.futures, os, threading
         sys.ps1 = ">>> "  # as a shell or a kernel has it
 
         def is_waiting():
             frame = sys._current_frames()[threading.main_thread().ident]
-            return frame.f_code.co_name == "wait" and frame.f_back.f_code.co_name == "exception"
+            while frame.f_code.co_name == "wait" and "threading" in frame.f_code.co_filename:
+                frame = frame.f_back
+            return frame.f_code.co_name in ("exception", "wait", "as_completed")
 
         def interrupt():
             while not [*Path(path).parent.glob("nap.*")] or not is_waiting():
@@ -145,6 +147,8 @@ CELLS = """
         for cell in (
             lambda: futures[-1].result(),
             lambda: futures[-1].exception(timeout=60),
+            lambda: concurrent.futures.wait([concurrent.futures.Future(), *futures], 60),
+            lambda: list(concurrent.futures.as_completed(futures)),
             lambda: list(executor.map(nap, [path] * 200, range(200))),
         ):
             try:
@@ -160,8 +164,8 @@ CELLS = """
 def test_each_interrupt_of_a_session_says_what_goes_on(start: Callable[[str, str], Program]) -> None:
     """Whatever waited outside a block; the executor is still there to be told to stop."""
     said, logged = start("naps", CELLS).end(30)
-    assert said == "caught\n" * 3
-    assert len(re.findall(r"interrupted: of naps \d+ jobs wait and 1 run; .*executor\.cancel\(\)", logged)) == 3, logged
+    assert said == "caught\n" * 5
+    assert len(re.findall(r"interrupted: of naps \d+ jobs wait and 1 run; .*executor\.cancel\(\)", logged)) == 5, logged
 
 
 @pytest.mark.parametrize("block", [INSIDE.format(wait=WAITS["map"], then="pass"), WAITS["map"]], ids=["in", "out"])

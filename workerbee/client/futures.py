@@ -56,6 +56,32 @@ class _Observed:
         return vars(future)[self._name]
 
 
+class _Waiters(list[Any]):
+    """Who waits for several futures, by `concurrent.futures.wait` or `as_completed`; ``tell`` of an interrupt."""
+
+    def __init__(self, tell: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, waiter: Any) -> None:
+        if not isinstance(waiter.event, _Event):
+            waiter.event = _Event(self._tell)  # nothing has ended it yet: it is added to its first future
+        super().append(waiter)
+
+
+class _Event(threading.Event):
+    def __init__(self, tell: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def wait(self, timeout: float | None = None) -> bool:
+        try:
+            return super().wait(timeout)
+        except KeyboardInterrupt as interrupt:
+            self._tell(interrupt)
+            raise
+
+
 class JobFuture(Bound, Future[Any]):
     """Resolves from the job's row. ``job`` and ``run`` name it once it is stored.
 
@@ -97,7 +123,11 @@ class JobFuture(Bound, Future[Any]):
 
     def observe(self) -> None:
         """Make what somebody can wait on."""
-        made = {"_condition": threading.Condition(), "_waiters": [], "_done_callbacks": []}
+        made = {
+            "_condition": threading.Condition(),
+            "_waiters": _Waiters(self._say_what_goes_on),
+            "_done_callbacks": [],
+        }
         with _OBSERVING:
             for name, thing in made.items():
                 vars(self).setdefault(name, thing)  # what the same thread has made meanwhile stays
