@@ -163,7 +163,7 @@ CELLS = """
 
 def test_each_interrupt_of_a_session_says_what_goes_on(start: Callable[[str, str], Program]) -> None:
     """Whatever waited outside a block; the executor is still there to be told to stop."""
-    said, logged = start("naps", CELLS).end(30)
+    said, logged = start("naps", CELLS).end(90)
     assert said == "caught\n" * 5
     assert len(re.findall(r"interrupted: of naps \d+ jobs wait and 1 run; .*executor\.cancel\(\)", logged)) == 5, logged
 
