@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,6 +243,16 @@ def test_every_handle_counts(home: Path) -> None:
     assert server.query("SELECT 1") == 1
     second.close()
     eventually(server.is_gone, 3)
+
+
+def test_one_thread_stands_by_however_many_holds(home: Path) -> None:
+    """Executors that come and go leave none behind."""
+    before = threading.active_count()
+    with contextlib.closing(embedded.start(home)):
+        for _ in range(5):
+            embedded.start(home).close()
+        assert threading.active_count() == before + 1
+    eventually(lambda: threading.active_count() == before)
 
 
 def test_data_stays(home: Path) -> None:

@@ -356,4 +356,5 @@ class Client:
             self.log.debug("the temporary jobset is left to be swept: %s", error)
         self._control_connection.close()
         self._server.close()
+        self._threads = []  # which are kept by nobody, whatever keeps this
         self.ended.set()

@@ -71,6 +71,7 @@ class Dispatcher:
         for worker in iter(self._first_alive, None):
             worker.join(HELD_UP)
             self.tend()
+        self._workers = []  # what has ended is kept by nobody, whatever keeps this
 
     def _first_alive(self) -> _Worker | None:
         return next((worker for worker in self._workers if worker.is_alive()), None)

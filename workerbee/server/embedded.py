@@ -97,7 +97,7 @@ class EmbeddedServer:
         self.data = site.data
         self.made = made
         self._hold = hold
-        threading.Thread(target=_stand_by, args=(site, hold), name="workerbee server", daemon=True).start()
+        _stand_by(site, hold)
 
     def close(self) -> None:
         """Let go of the server. Connections of this process to it may be cut from now on."""
@@ -198,15 +198,50 @@ def _ensure_running(site: Site) -> None:
     raise _server_error(site, f"isn't ready after {_PATIENCE:.0f} s")
 
 
+#: This process's holds on each server that a thread of it stands by for; the lock is for changes of this.
+_stood_by: dict[Site, list[Lock]] = {}
+_standing = threading.Lock()
+
+
 def _stand_by(site: Site, hold: Lock) -> None:
     """Start another keeper whenever there is none, as after ``pkill -9``, until the hold is closed."""
-    with contextlib.suppress(OSError):  # the runtime directory was removed under our feet: newcomers make another
-        while hold.close.alive:
+    with _standing:
+        is_first = site not in _stood_by
+        _stood_by.setdefault(site, []).append(hold)
+    if is_first:  # one thread for all: it can't be woken while a keeper is there
+        threading.Thread(target=_replace_keepers, args=(site,), name="workerbee server", daemon=True).start()
+
+
+def _replace_keepers(site: Site) -> None:
+    try:
+        while _is_held(site):
             with contextlib.closing(Lock(site.runtime / "keeper.lock", os.O_RDWR)) as lock:
                 lock.take(fcntl.LOCK_EX)
-                if hold.close.alive:
+                if _is_held(site):
                     _start_keeper(site, lock)
             time.sleep(_KEEPER_PAUSE)
+    except OSError:  # the runtime directory was removed under our feet: newcomers make another
+        with _standing:
+            _stood_by.pop(site, None)
+
+
+def _is_held(site: Site) -> bool:
+    """Whether this process has a hold; if not, nobody stands by from now on."""
+    with _standing:
+        left = [hold for hold in _stood_by.pop(site, ()) if hold.close.alive]
+        if left:
+            _stood_by[site] = left
+    return bool(left)
+
+
+def _stand_by_for_nobody() -> None:
+    """In a forked child, which holds nothing and has no such thread."""
+    global _standing  # noqa: PLW0603 (the parent's may be locked by a thread that isn't here)
+    _standing = threading.Lock()
+    _stood_by.clear()
+
+
+os.register_at_fork(after_in_child=_stand_by_for_nobody)
 
 
 def _leave(site: Site, hold: Lock) -> None:
