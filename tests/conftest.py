@@ -31,7 +31,7 @@ GRACE = 5.0
 #: Servers of the standard library and of loky that, once needed, serve this process until it ends.
 _COMPANIONS = ("resource_tracker", "multiprocessing.forkserver")
 
-for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_"))]:
+for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_")) or n in ("COLUMNS", "LINES")]:
     del os.environ[_name]
 os.environ[MARKER] = RUN
 

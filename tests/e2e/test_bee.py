@@ -407,7 +407,7 @@ def test_a_zombies_failure_is_ignored(
     heir.freeze()  # it still holds the job, for the time of its lease
     gate.touch()
     zombie.thaw()
-    zombie.says(r"failed: .*\(ignored\)")
+    zombie.says(r"\(ignored, on ")
     assert attempts(database) in ({"lost": 1}, {"away": 1})  # the same, told before or after it came back
     heir.thaw()
 
@@ -482,15 +482,15 @@ def test_a_bee_that_cant_load_a_function_names_it_and_leaves_its_jobs(
     bee: NewBee, client: NewClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing module is one bee's trouble: it says so, runs what it can, and another bee does the rest."""
-    (tmp_path / "only_here.py").write_text("def triple(x):\n    return 3 * x\n")
+    (tmp_path / "only_at_the_client.py").write_text("def triple(x):\n    return 3 * x\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import only_here  # type: ignore[import-not-found]  # noqa: PLC0415
+    import only_at_the_client  # type: ignore[import-not-found]  # noqa: PLC0415
 
     without = bee("work", "--busywait")
     executor = client()
-    special = executor.submit(only_here.triple, 2)
+    special = executor.submit(only_at_the_client.triple, 2)
     assert executor.submit(jobs.double, 2).result(30) == 4
-    assert "only_here" in without.says("leaves some jobs of .*")[0]
+    assert "only_at_the_client" in without.says("leaves some jobs of .*")[0]
     assert not special.done()
     bee("work", environment={"PYTHONPATH": os.pathsep.join([str(PROJECT), str(tmp_path)])})
     assert special.result(30) == 6
