@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ def test_flushing_ends_beside_another_thread_that_submits(pool: Any) -> None:
     def submit() -> None:
         while not stop.is_set():
             pool.submit(divmod, 7, 2)
+            if len(pool._client._flusher._queue) > 2000:  # enough to starve in, and soon stored at the end
+                time.sleep(0.001)
 
     threads = [threading.Thread(target=submit) for _ in range(2)]
     for thread in threads:
