@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workerbee import changing, server
 from workerbee.changing import Changing
+from workerbee.client.spectators import until_dropped
 from workerbee.errors import JobsetNotFoundError
 from workerbee.reading import COLUMNS, Choice, Reading
 from workerbee.standing import Status, status_of
@@ -23,7 +24,6 @@ from workerbee.store import (
     JobsetReader,
     PatientConnection,
     Wanted,
-    is_dropped,
     retrying,
     schema,
 )
@@ -300,17 +300,6 @@ def open(jobset_id: str, *, dsn: str | None = None, reconnect_timeout: float | N
     EmbeddedServerError.
     """
     return Handle(jobset_id, dsn, reconnect_timeout)
-
-
-@contextmanager
-def until_dropped(jobset_id: str) -> Iterator[None]:
-    """Raises JobsetNotFoundError in place of what the database says of tables that are gone."""
-    try:
-        yield
-    except Exception as error:
-        if not is_dropped(error):
-            raise
-        raise JobsetNotFoundError(jobset_id, dropped=True) from None
 
 
 @contextmanager

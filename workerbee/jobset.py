@@ -20,6 +20,7 @@ from workerbee import server
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.runner import Runner
 from workerbee.client.local_bee import LocalBee
+from workerbee.client.spectators import until_dropped
 from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
@@ -27,7 +28,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UniqueInputDataConstraintError,
 )
-from workerbee.handle import MoreVerbs, Place, Watched, spectating, until_dropped
+from workerbee.handle import MoreVerbs, Place, Watched, spectating
 from workerbee.logs import print_to_stdout
 from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema

@@ -15,6 +15,17 @@ _READER = "workerbee reader"
 
 
 @contextmanager
+def until_dropped(jobset_id: str) -> Iterator[None]:
+    """Raises JobsetNotFoundError in place of what the database says of tables that are gone."""
+    try:
+        yield
+    except Exception as error:
+        if not is_dropped(error):
+            raise
+        raise JobsetNotFoundError(jobset_id, dropped=True) from None
+
+
+@contextmanager
 def reading(
     server: Server, jobset: Jobset, log: logging.Logger, *, outage: float | None, patience: float | None
 ) -> Iterator[Connection]:
@@ -30,10 +41,7 @@ def reading(
             connection = Connection(found.dsn, application=_READER)
             connection.patience = patience
         try:
-            yield connection
-        except Exception as error:
-            if not is_dropped(error):
-                raise
-            raise JobsetNotFoundError(jobset.name, dropped=True) from None
+            with until_dropped(jobset.name):
+                yield connection
         finally:
             connection.close()
