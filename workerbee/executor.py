@@ -18,22 +18,20 @@ from datetime import datetime
 from html import escape
 from types import TracebackType
 from typing import Any
-from uuid import uuid4
 
 from workerbee import resources, server
 from workerbee.client import leaving
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
-from workerbee.errors import JobsetNotFoundError, KeyMismatchError
+from workerbee.client.opening import opened_jobset
 from workerbee.perform import Jobs
 from workerbee.program import is_importing
-from workerbee.store import Catalogue, Connection, is_passing, retrying, schema
+from workerbee.reading import is_passing
 from workerbee.whole import Whole
 from workerbee.wire import codec, functions
 from workerbee.wire.chunks import Chunk, unpacked, value_of
 from workerbee.wire.imports import Bound
-from workerbee.wire.job import Jobset, Options, valid_id
-from workerbee.wire.signing import Key, whereabouts
+from workerbee.wire.job import Options, valid_id
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0
@@ -178,8 +176,8 @@ class _Submitter(Bound, Whole, Executor):
 
     def live_workers(self) -> int:
         """How many runners could do this executor's jobs now, here and elsewhere."""
-        with self._client.reading() as connection:
-            return Catalogue(connection).live_runners(self._client.jobset.number)
+        with self._reading() as reading:
+            return reading.n_runners()
 
 
 class WorkerbeeExecutor(_Submitter):
@@ -234,7 +232,7 @@ class WorkerbeeExecutor(_Submitter):
         )
         try:
             key = self._server.key()
-            jobset = self._open_jobset(jobset_id, key, reconnect_timeout)
+            jobset = opened_jobset(jobset_id, self._server.dsn, key, patience=reconnect_timeout, log=self._logger)
             client = Client(
                 self._server,
                 jobset,
@@ -260,32 +258,6 @@ class WorkerbeeExecutor(_Submitter):
             max_workers = resources.cores() if self._server.local else 0
         if max_workers or nested:
             client.employ(max_workers or 1, max_tasks_per_child)
-
-    def _open_jobset(self, jobset_id: str | None, key: Key, patience: float | None) -> Jobset:
-        catalogue = Catalogue(Connection(self._server.dsn, application="workerbee client"))
-
-        def find_or_create() -> Jobset:
-            schema.ensure(catalogue.connection)
-            if jobset_id is None:
-                jobset = catalogue.create_jobset(None, key=key.fingerprint, speculate=False, client=uuid4())
-            else:
-                jobset = catalogue.find_jobset(jobset_id)
-                jobset = jobset or catalogue.create_jobset(jobset_id, key=key.fingerprint, speculate=True)
-                jobset = jobset or catalogue.find_jobset(jobset_id)
-            if jobset is None:
-                raise JobsetNotFoundError(str(jobset_id), dropped=True)
-            theirs = catalogue.adopt_key(jobset, key.fingerprint)
-            if theirs is None:
-                raise JobsetNotFoundError(jobset.name, dropped=True)
-            if theirs != key.fingerprint:
-                raise KeyMismatchError(jobset.name, theirs, key.fingerprint, whereabouts(theirs))
-            catalogue.sweep()
-            return jobset
-
-        try:
-            return retrying(find_or_create, patience=patience, log=self._logger, opening=True)
-        finally:
-            catalogue.connection.close()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.

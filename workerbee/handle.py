@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from workerbee import changing, server
 from workerbee.changing import Changing
 from workerbee.client.spectators import until_dropped
-from workerbee.errors import JobsetNotFoundError
-from workerbee.reading import COLUMNS, Choice, Reading
-from workerbee.standing import Status, status_of
-from workerbee.store import (
-    Catalogue,
+from workerbee.reading import (
+    COLUMNS,
     CauseRow,
+    Choice,
     Connection,
     JobRow,
     JobsetReader,
-    PatientConnection,
+    Reading,
     Wanted,
-    retrying,
-    schema,
+    opened_jobset,
 )
+from workerbee.standing import Status, status_of
 from workerbee.watching import Look, Watch
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import Jobset
@@ -240,23 +238,13 @@ class Handle(Bound, MoreVerbs):
         self._is_closed = False
         log = logging.getLogger("workerbee")
         self._server = server.resolve(dsn, log)
-        self._connection = PatientConnection(
-            self._server.dsn, application="workerbee handle", patience=reconnect_timeout, log=log
-        )
         try:
-            self._jobset = retrying(self._find, patience=reconnect_timeout, log=log, opening=True)
+            self._connection, self._jobset = opened_jobset(
+                jobset_id, self._server.dsn, application="workerbee handle", patience=reconnect_timeout, log=log
+            )
         except BaseException:
-            self.close()
+            self._server.close()
             raise
-
-    def _find(self) -> Jobset:
-        with closing(Connection(self._server.dsn, application="workerbee handle")) as connection:
-            schema.require(connection)
-            catalogue = Catalogue(connection)
-            jobset = catalogue.find_jobset(self.jobset_id)
-            if jobset is None:
-                raise JobsetNotFoundError(self.jobset_id, catalogue.jobset_ids())
-            return jobset
 
     def _stands_for(self) -> tuple[str, str]:
         return f"the handle of {self.jobset_id}", "inside a job, open another one with the same id"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
-from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
 from workerbee import server
 from workerbee.bee.channel import Channel, Mark
 from workerbee.bee.runner import Runner
+from workerbee.client.adding import Adder
 from workerbee.client.local_bee import LocalBee
 from workerbee.client.spectators import until_dropped
 from workerbee.errors import (
@@ -26,19 +21,14 @@ from workerbee.errors import (
     DatabaseUnavailableError,
     JobsetExistsError,
     JobsetNotFoundError,
-    UniqueInputDataConstraintError,
 )
 from workerbee.handle import MoreVerbs, Place, Watched, spectating
 from workerbee.logs import print_to_stdout
 from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
-from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
-from workerbee.wire import codec, inputs
 from workerbee.wire.imports import Bound
-from workerbee.wire.job import NO_FUNCTION, NewJob, Options, valid_id
+from workerbee.wire.job import valid_id
 
 JobFunction = Callable[[dict[str, Any]], Any]
-
-T = TypeVar("T")
 
 #: Seconds that a run waits for the first job of a jobset.
 EMPTY = 60.0
@@ -71,15 +61,12 @@ class JobSet(Bound, MoreVerbs):
         self._server = server.resolve(
             logger=self._logger, host=host, port=port, user=user, password=password, dbname=dbname
         )
-        self._connection = Connection(self._server.dsn, application="workerbee jobset")
-        self._catalogue = Catalogue(self._connection)
-        self._store: ClientStore | None = None
         self._lock = threading.RLock()
         self._is_closed = False
         try:
-            self._patiently(lambda: schema.ensure(self._connection), opening=True)
+            self._adder = Adder(self.jobset_id, self._server.dsn, self._logger)
         except BaseException:
-            self.close()
+            self._server.close()
             raise
 
     def _stands_for(self) -> tuple[str, str]:
@@ -93,7 +80,7 @@ class JobSet(Bound, MoreVerbs):
         if self._watch is not None:
             self._watch.stop()
         self._is_closed = True
-        self._connection.close()
+        self._adder.connection.close()
         self._server.close()
 
     def setup_jobset(self, ignore_existing_jobset: bool = False) -> bool:  # noqa: FBT001, FBT002 (the origin's signature)
@@ -102,20 +89,14 @@ class JobSet(Bound, MoreVerbs):
         If that process is gone and nobody has added anything, it is True for one other process, which then takes its
         place. Raises JobsetExistsError if the jobset is there already, unless ``ignore_existing_jobset``: then False.
         """
-        maker = Maker(socket.gethostname(), os.getpid(), platform.python_version())
-        uuid = uuid4()  # the same for every try, so that a COMMIT whose answer was lost counts as ours
         with self._lock:
-            created = self._patiently(
-                lambda: self._catalogue.create_jobset(self.jobset_id, key=None, speculate=True, uuid=uuid, maker=maker)
-            )
-            taken = created is None and self._patiently(
-                lambda: self._catalogue.become_maker(self.jobset_id, maker, _age())
-            )
-        if created is None and not taken and not ignore_existing_jobset:
+            is_made = self._adder.make()
+            is_taken = not is_made and self._adder.take_place()
+        if not (is_made or is_taken or ignore_existing_jobset):
             raise JobsetExistsError(self.jobset_id)
-        what = "created" if created else "found" if not taken else "took over, empty as its maker has left it,"
+        what = "created" if is_made else "found" if not is_taken else "took over, empty as its maker has left it,"
         self._logger.info("%s the jobset %s", what, self.jobset_id)
-        return created is not None or taken
+        return is_made or is_taken
 
     def add_job(self, input_data: dict[str, Any]) -> None:
         """Add one job. Raises as `add_jobs` does."""
@@ -129,58 +110,10 @@ class JobSet(Bound, MoreVerbs):
 
         Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError.
         """
-        given = list(input_datas)
-        if not given:
-            return
-        texts = [inputs.check_input(data) for data in given]
-        digests = [codec.digest(b"input", codec.canonical_text(text)) for text in texts]
-        keys = [None if (i := inputs.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
-        self._refuse_repetition(given, digests, by_id=False)
-        self._refuse_repetition(given, keys, by_id=True)
         with self._lock:
-            added = False
-            while not added:
-                # Reserved once, so that jobs which an earlier try has stored are known by their ids.
-                first = self._patiently(lambda: self._reserve(len(given)))
-                jobs = [
-                    NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
-                    for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
-                ]
-                added = self._patiently(partial(self._add, given, jobs, count()))
-        self._logger.info("added %d job%s to %s", len(given), "s" * (len(given) != 1), self.jobset_id)
-
-    def _reserve(self, n: int) -> int:
-        first = self._catalogue.reserve_jobs(self._bound().jobset, n)
-        if first is None:
-            raise JobsetNotFoundError(self.jobset_id, dropped=True)
-        return first
-
-    def _add(self, given: list[dict[str, Any]], jobs: list[NewJob], tries: Iterator[int]) -> bool:
-        """Whether they are stored now; False if their ids are somebody else's jobs."""
-        store = self._bound()
-        is_first = next(tries) == 0
-        if store.add(jobs, whole=True):
-            return True
-        taken, taken_keys = store.taken_inputs(
-            [job.digest for job in jobs if job.digest], [job.key for job in jobs if job.key]
-        )
-        if not is_first and all(job.id == taken.get(job.digest or b"") for job in jobs):
-            return True  # the COMMIT of an earlier try, whose answer was lost, had added them
-        for data, job in zip(given, jobs, strict=True):
-            if job.digest in taken or job.key in taken_keys:
-                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=job.digest not in taken)
-        self._logger.warning(
-            "ids of %s were given out twice (has the database lost its last commits?): taking new ones", self.jobset_id
-        )
-        store.skip_ids()
-        return False
-
-    def _refuse_repetition(self, given: list[dict[str, Any]], marks: list[Any], *, by_id: bool) -> None:
-        seen = set()
-        for data, mark in zip(given, marks, strict=True):
-            if mark is not None and mark in seen:
-                raise UniqueInputDataConstraintError(self.jobset_id, data, by_id=by_id)
-            seen.add(mark)
+            n_added = self._adder.add(input_datas)
+        if n_added:
+            self._logger.info("added %d job%s to %s", n_added, "s" * (n_added != 1), self.jobset_id)
 
     def run(
         self,
@@ -202,7 +135,7 @@ class JobSet(Bound, MoreVerbs):
         result that JSON can't hold), DatabaseUnavailableError, BrokenWorkerbeeError (its bee was killed).
         """
         with self._lock:
-            self._patiently(self._bound)
+            self._adder.find()
         ours, theirs = socket.socketpair()
         mark = Mark.create()
         orders = Orders(
@@ -253,26 +186,8 @@ class JobSet(Bound, MoreVerbs):
     @contextmanager
     def _at(self) -> Iterator[Place]:
         with self._lock, until_dropped(self.jobset_id):
-            yield Place(self._connection, self._patiently(self._bound).jobset)
+            yield Place(self._adder.connection, self._adder.find().jobset)
 
     def _watched(self) -> Watched:
         with self._at() as (connection, jobset):
             return Watched(jobset, partial(spectating, connection), lambda: self._is_closed)
-
-    def _bound(self) -> ClientStore:
-        """The jobset as it is now in the database. Raises JobsetNotFoundError."""
-        found = self._catalogue.find_jobset(self.jobset_id)
-        if found is None:
-            raise JobsetNotFoundError(self.jobset_id, self._catalogue.jobset_ids())
-        if self._store is None or self._store.jobset.uuid != found.uuid:
-            self._store = ClientStore(self._connection, found, uuid4())
-        return self._store
-
-    def _patiently(self, action: Callable[[], T], *, opening: bool = False) -> T:
-        return retrying(action, patience=3600.0, log=self._logger, opening=opening)
-
-
-def _age() -> float:
-    """Seconds since this process was started."""
-    fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from workerbee.store import Progress
+from workerbee.reading import Progress
 
 #: So many jobs must have completed before anybody speaks of a finish.
 ENOUGH = 10

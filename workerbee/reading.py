@@ -8,16 +8,18 @@ identity.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from workerbee.errors import JobsetNotFoundError
 from workerbee.rows import flat_rows
 from workerbee.store import (
     STATUSES,
@@ -35,6 +37,7 @@ from workerbee.store import (
     JobsetReader,
     JobsetRow,
     Minute,
+    PatientConnection,
     Progress,
     Reader,
     Result,
@@ -42,6 +45,7 @@ from workerbee.store import (
     TextRow,
     Wanted,
     is_passing,
+    retrying,
     schema,
 )
 from workerbee.wire import records
@@ -67,6 +71,7 @@ __all__ = [
     "Counts",
     "DepartedRow",
     "Event",
+    "Figures",
     "JobPage",
     "JobRow",
     "JobsetReader",
@@ -78,9 +83,11 @@ __all__ = [
     "TextRow",
     "Wanted",
     "connected",
+    "figures",
     "is_passing",
     "needed_version",
     "opened",
+    "opened_jobset",
     "scripts",
     "version",
     "version_here",
@@ -103,6 +110,51 @@ def opened(dsn: str) -> Iterator[Reader]:
     with connected(dsn) as connection:
         schema.require(connection)
         yield Reader(connection)
+
+
+def opened_jobset(
+    jobset_id: str, dsn: str, *, application: str, patience: float | None, log: logging.Logger
+) -> tuple[Connection, Jobset]:
+    """Find a durable jobset, and connect to it; an outage is waited out for ``patience`` seconds (None: for ever).
+
+    Raises JobsetNotFoundError (which names the nearest), DatabaseUnavailableError, UnsupportedDatabaseError.
+    """
+
+    def find() -> Jobset:
+        with closing(Connection(dsn, application=application)) as connection:
+            schema.require(connection)
+            catalogue = Catalogue(connection)
+            jobset = catalogue.find_jobset(jobset_id)
+            if jobset is None:
+                raise JobsetNotFoundError(jobset_id, catalogue.jobset_ids())
+            return jobset
+
+    jobset = retrying(find, patience=patience, log=log, opening=True)
+    return PatientConnection(dsn, application=application, patience=patience, log=log), jobset
+
+
+class Figures(NamedTuple):
+    """What is read of a jobset to say how it goes; ``quartiles`` as `JobsetReader.recent_durations` gives them."""
+
+    jobs: Progress
+    events: Counts
+    n_bees: int
+    n_runners: int
+    quartiles: tuple[float, float, float, float] | None
+    paused: str | None
+
+
+def figures(connection: Connection, jobset: Jobset) -> Figures:
+    """Read how a jobset goes now."""
+    catalogue, reader, number = Catalogue(connection), JobsetReader(connection, jobset), jobset.number
+    return Figures(
+        reader.progress(),
+        catalogue.counts(number),
+        catalogue.live_bees(number),
+        catalogue.live_runners(number),
+        reader.recent_durations(),
+        catalogue.remaining(number).paused,
+    )
 
 
 def version_here(connection: Connection) -> int:
@@ -171,6 +223,10 @@ class Reading:
     def events(self) -> Counts:
         """What has happened so far, whoever did it."""
         return self._catalogue.counts(self._jobset.number)
+
+    def n_runners(self) -> int:
+        """How many runners could do the jobset's jobs now."""
+        return self._catalogue.live_runners(self._jobset.number)
 
     def glance(self) -> dict[str, int]:
         """The jobs by state, as far as there are any, and the bees that serve the jobset."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from workerbee.outlook import outlook
-from workerbee.store import Catalogue, Connection, Counts, JobsetReader, Progress
+from workerbee.reading import Connection, Counts, Figures, Progress, figures
 from workerbee.wire.job import Jobset
 
 
@@ -38,23 +38,22 @@ class Status(NamedTuple):
 
 
 def status_of(connection: Connection, jobset: Jobset) -> Status:
-    """How a jobset goes now."""
-    catalogue, reader = Catalogue(connection), JobsetReader(connection, jobset)
-    progress = reader.progress()
-    bees, runners = catalogue.live_bees(jobset.number), catalogue.live_runners(jobset.number)
-    view = outlook(jobset.name, progress, n_bees=bees, n_runners=runners, quartiles=reader.recent_durations())
-    paused = catalogue.remaining(jobset.number).paused
-    advice = f"workerbee resume {jobset.name}" if paused is not None and progress.open else view.advice
-    sentence = f"Paused by {paused}. {view.sentence}" if paused is not None and progress.open else view.sentence
+    """Read how a jobset goes now."""
+    return _status(jobset.name, figures(connection, jobset))
+
+
+def _status(name: str, seen: Figures) -> Status:
+    view = outlook(name, seen.jobs, n_bees=seen.n_bees, n_runners=seen.n_runners, quartiles=seen.quartiles)
+    is_held_up = seen.paused is not None and bool(seen.jobs.open)
     return Status(
-        jobset=jobset.name,
-        jobs=progress,
-        events=catalogue.counts(jobset.number),
+        jobset=name,
+        jobs=seen.jobs,
+        events=seen.events,
         percent=view.percent,
         seconds_left=view.seconds_left,
-        bees=bees,
-        runners=runners,
-        paused=paused,
-        sentence=sentence,
-        advice=advice,
+        bees=seen.n_bees,
+        runners=seen.n_runners,
+        paused=seen.paused,
+        sentence=f"Paused by {seen.paused}. {view.sentence}" if is_held_up else view.sentence,
+        advice=f"workerbee resume {name}" if is_held_up else view.advice,
     )

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, NamedTuple, Protocol
 
 from workerbee.errors import JobsetNotFoundError
-from workerbee.store import is_passing
+from workerbee.reading import is_passing
 
 #: Seconds between looks: while jobs are open, and while none is. A view that didn't change is shown again so seldom.
 LOOK, REST, STALE = 0.5, 5.0, 5.0

@@ -13,8 +13,7 @@ from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
 from workerbee.client.registry import SUPERSEDED
 from workerbee.handle import PATIENCE, Place, Verbs, Watched, checked_columns
-from workerbee.reading import Choice, Chosen, Reading
-from workerbee.store import Connection, Counts, Progress
+from workerbee.reading import Choice, Chosen, Connection, Counts, Progress, Reading
 from workerbee.wire import functions
 from workerbee.wire.job import Options
 

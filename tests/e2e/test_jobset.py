@@ -26,7 +26,6 @@ from tests.faultproxy import FaultProxy
 from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import JobFailedError, JobSet, UniqueInputDataConstraintError, WorkerbeeExecutor, catch_all_exceptions
-from workerbee import jobset as jobset_module
 from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
@@ -36,6 +35,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
     UnsupportedDatabaseError,
 )
+from workerbee.store import schema
 
 NewJobSet = Callable[..., JobSet]
 OTHER_SESSIONS = (
@@ -562,7 +562,7 @@ def test_a_newer_schema_is_refused(new: NewJobSet, database: Database) -> None:
 
 def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is created in it."""
-    monkeypatch.setattr(jobset_module.schema, "OLDEST_SERVER", 990000)
+    monkeypatch.setattr(schema, "OLDEST_SERVER", 990000)
     with pytest.raises(UnsupportedDatabaseError, match="needs 12 or newer"):
         JobSet("work", **at(database))
     assert database.execute("SELECT FROM pg_namespace WHERE nspname = 'workerbee'") == []

@@ -127,18 +127,18 @@ def test_what_is_added_together_is_there_as_a_whole_or_not_at_all(jobset: JobSet
     jobset.add_job(inputs[-1])
     with pytest.raises(UniqueInputDataConstraintError):
         jobset.add_jobs(inputs)
-    catalogue = jobset._catalogue
+    catalogue = jobset._adder._catalogue
     found = catalogue.find_jobset(jobset.jobset_id)
     assert found is not None
     assert catalogue.counts(found.number).added == 1
     jobset.add_jobs(inputs[:-1])
     assert catalogue.counts(found.number).added == n
-    assert jobset._connection.longest < BOUND  # type: ignore[attr-defined]
-    store = ClientStore(jobset._connection, found, uuid4())
+    assert jobset._adder.connection.longest < BOUND  # type: ignore[attr-defined]
+    store = ClientStore(jobset._adder.connection, found, uuid4())
     page = store.results(0, n=5)
     assert [json.loads(store.call_of(row)[1]) for row in page] == [inputs[-1], *inputs[:4]]
     if kind == "many":
-        rows = jobset._connection.run(
+        rows = jobset._adder.connection.run(
             'SELECT cardinality(jobs) FROM workerbee."batch$" WHERE jobset = %(n)s', {"n": found.number}
         )
         assert sorted(size for (size,) in rows) == [1, 99, *[200] * 101]
@@ -149,23 +149,23 @@ def test_an_interrupted_addition_leaves_nothing(
 ) -> None:
     """Cut off between two of its statements: all is tried again, with the same ids."""
     inputs = [INPUTS["large"](i) for i in range(9)]
-    run, calls = jobset._connection.run, []
+    run, calls = jobset._adder.connection.run, []
 
     def interrupted(query: Any, params: Any = None) -> Any:
         if params is not None and "lot_function" in params:
             calls.append(query)
             if len(calls) == 2:
-                shared.execute("SELECT pg_terminate_backend(%s)", backend := jobset._connection.backend)
+                shared.execute("SELECT pg_terminate_backend(%s)", backend := jobset._adder.connection.backend)
                 eventually(lambda: not shared.execute("SELECT FROM pg_stat_activity WHERE pid = %s", backend))
         return run(query, params)
 
-    monkeypatch.setattr(jobset._connection, "run", interrupted)
+    monkeypatch.setattr(jobset._adder.connection, "run", interrupted)
     jobset.add_jobs(inputs)
-    found = jobset._catalogue.find_jobset(jobset.jobset_id)
+    found = jobset._adder._catalogue.find_jobset(jobset.jobset_id)
     assert found is not None
-    store = ClientStore(jobset._connection, found, uuid4())
+    store = ClientStore(jobset._adder.connection, found, uuid4())
     assert [row.job for row in store.results(0)] == list(range(1, 10))
-    assert jobset._catalogue.counts(found.number).added == 9
+    assert jobset._adder._catalogue.counts(found.number).added == 9
 
 
 def test_a_page_of_results_is_bounded(hive: Hive) -> None:

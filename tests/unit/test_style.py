@@ -127,10 +127,10 @@ def test_only_the_store_imports_the_driver() -> None:
 
 
 def test_outer_rooms_read_and_change_through_their_faces() -> None:
-    """What commands and pages need of the database is in `reading` and `changing`, so that it stands once."""
-    outer = [path for path in MODULES if room_of(path) in ("cli", "dashboard", "launch", "notebook")]
-    assert outer
-    assert [path.name for path in outer if "store" in imported_rooms(path)] == []
+    """What handles, commands and pages need of the database is in `reading` and `changing`, so that it stands once."""
+    users = {room_of(path) for path in MODULES if "store" in imported_rooms(path)} - {"store"}
+    assert {room.partition("/")[0] for room in users} == {"bee", "client", "server", "rows", "reading", "changing"}
+    assert "bee/__main__" not in users
 
 
 def test_nothing_imports_the_command() -> None:
