@@ -17,7 +17,7 @@ from contextlib import closing
 from datetime import datetime
 from html import escape
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from workerbee import resources, server
 from workerbee.client import leaving
@@ -32,6 +32,9 @@ from workerbee.wire import codec, functions
 from workerbee.wire.chunks import Chunk, unpacked, value_of
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import Options, valid_id
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0
@@ -66,7 +69,7 @@ class _Submitter(Bound, Whole, Executor):
             live = 0
         return max(1, self._client.n_local, live)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]:
         """Schedule ``fn(*args, **kwargs)``; its future.
 
         Raises EncodingError if the call can't be stored, RuntimeError after shutdown, and
@@ -79,12 +82,12 @@ class _Submitter(Bound, Whole, Executor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[T]:
         """``map(fn, *iterables)`` by jobs; results in order, exceptions at their position.
 
         ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many jobs are

@@ -11,11 +11,20 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workerbee.errors import text_of
 from workerbee.wire.failures import host_of
 from workerbee.wire.imports import Bound
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 # Held to make what others wait on, and to end a future that nobody has looked at: one or the other is first.
 # A thread may hold it twice: a signal's handler and a finalizer look at futures wherever they interrupt.
@@ -82,7 +91,7 @@ class _Event(threading.Event):
             raise
 
 
-class JobFuture(Bound, Future[Any]):
+class JobFuture(Bound, Future[T]):
     """Resolves from the job's row. ``job`` and ``run`` name it once it is stored.
 
     What a `Future` needs for those who wait for it (its condition and lists, a dozen objects) is made when
@@ -133,12 +142,12 @@ class JobFuture(Bound, Future[Any]):
                 vars(self).setdefault(name, thing)  # what the same thread has made meanwhile stays
             self._observed = True
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T:
         """The job's result; see `concurrent.futures.Future.result`."""
         # The superclass asks whether the exception is true, and some are not.
         error = self._exception if self._state == FINISHED else self.exception(timeout)
         if error is None:
-            return self._result
+            return self._result  # type: ignore[return-value]  # it has ended
         try:
             raise error
         finally:
