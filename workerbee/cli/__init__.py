@@ -1,4 +1,4 @@
-"""The command ``workerbee``. Each of its commands has a module here, or is a program of its own."""
+"""The command ``workerbee``. Each of its commands has a module here that is named as the command."""
 
 from __future__ import annotations
 
@@ -9,21 +9,39 @@ from typing import Any
 import click
 
 from workerbee import __version__
-from workerbee.cli.bees import bees
-from workerbee.cli.change import cancel, pause, resume, retry
-from workerbee.cli.demo import demo
-from workerbee.cli.drop import drop
-from workerbee.cli.jobs import failures, jobs
-from workerbee.cli.key import key
-from workerbee.cli.psql import completion, psql
-from workerbee.cli.results import results
-from workerbee.cli.schema import schema
-from workerbee.cli.status import status
-from workerbee.cli.top import top
-from workerbee.cli.wait import wait
+from workerbee.cli.commands import Commands
+
+SECTIONS = {
+    "Look": {
+        "status": "Say how JOBSET goes, or list all jobsets.",
+        "top": "Show live how JOBSET goes (also: workerbee JOBSET).",
+        "jobs": "List jobs, or show one.",
+        "failures": "Say why jobs of JOBSET fail, by cause.",
+        "results": "Write what the jobs of JOBSET returned.",
+        "bees": "List the bees that serve JOBSET, or all bees.",
+        "wait": "Wait until all jobs of JOBSET have ended.",
+    },
+    "Steer": {
+        "retry": "Run the failed jobs of JOBSET once more.",
+        "cancel": "Cancel what waits and what runs in JOBSET.",
+        "pause": "Have no more jobs of JOBSET begun.",
+        "resume": "Have the jobs of JOBSET begun again.",
+        "drop": "Delete jobsets with all their jobs and results.",
+    },
+    "Run": {
+        "bee": "Claim and run jobs: the same as python -m workerbee.bee.",
+        "demo": "Search for a classifier's parameters, as a first example.",
+    },
+    "Set up": {
+        "key": "Show the key that signs, and go on where it is lost.",
+        "schema": "Show, install or print the tables of all jobsets.",
+        "psql": "Open psql on the server that is meant.",
+        "completion": "Print what makes a shell complete these commands.",
+    },
+}
 
 
-class _Commands(click.Group):
+class _Main(Commands):
     """Commands whose users see Workerbee's errors as one sentence, with the exit status that a bee has."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -44,47 +62,17 @@ class _Commands(click.Group):
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         """``workerbee JOBSET`` is ``workerbee top JOBSET``; but what is almost a command is a mistake."""
-        name = args[0]
-        if name in self.commands or name.startswith("-"):
+        name, commands = args[0], self.list_commands(context)
+        if name in commands or name.startswith("-"):
             return super().resolve_command(context, args)
         from difflib import get_close_matches  # noqa: PLC0415 (few need it)
 
-        if name.isalpha() and (near := get_close_matches(name, self.commands, 1, 0.75)):
+        if name.isalpha() and (near := get_close_matches(name, commands, 1, 0.75)):
             context.fail(f"there is no command {name!r}; did you mean {near[0]!r}? A jobset: workerbee top {name}")
-        return "top", self.commands["top"], args
+        return "top", self.get_command(context, "top"), args
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, package=__name__, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="workerbee")
 def main() -> None:
     """Run many independent jobs on whatever machines are at hand, through PostgreSQL."""
-
-
-for command in (
-    demo,
-    status,
-    top,
-    bees,
-    jobs,
-    failures,
-    results,
-    wait,
-    retry,
-    cancel,
-    pause,
-    resume,
-    drop,
-    schema,
-    key,
-    psql,
-    completion,
-):
-    main.add_command(command)
-
-
-@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bee(arguments: tuple[str, ...]) -> None:
-    """Claim and run jobs: the same as python -m workerbee.bee."""
-    # In the place of this process, so that signals and exit status are the bee's own.
-    os.execv(sys.executable, [sys.executable, "-m", "workerbee.bee", *arguments])  # noqa: S606

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workerbee.cli.change import make_sure, yes_option
+from workerbee.cli.asking import make_sure, yes_option
 from workerbee.cli.database import dsn_option, found, reading
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``workerbee psql`` and ``workerbee completion``: other programs, made to fit."""
+"""``workerbee psql``: PostgreSQL's own program, on the server that is meant."""
 
 from __future__ import annotations
 
@@ -36,15 +36,3 @@ def psql(arguments: tuple[str, ...], dsn: str | None) -> None:
         finally:
             signal.signal(signal.SIGINT, before)
     raise SystemExit(status if status >= 0 else 128 - status)
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete these commands: eval "$(workerbee completion bash)"."""
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 (few need it)
-
-    kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101 (a choice of click's own)
-    click.echo(kind(context.find_root().command, {}, "workerbee", "_WORKERBEE_COMPLETE").source())

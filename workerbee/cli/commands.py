@@ -1,0 +1,36 @@
+"""A group of commands that loads each one when it is wanted: help needs their names and summaries alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+
+class Commands(click.Group):
+    """Its commands by section, each with its summary; ``package`` has a module for each, named as the command."""
+
+    def __init__(self, *args: Any, package: str, sections: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._package = package
+        self.sections = sections
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """The names, section by section."""
+        return [name for section in self.sections.values() for name in section]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of this name; None if there is none."""
+        if name not in self.list_commands(context):
+            return None
+        found: click.Command = getattr(import_module(f"{self._package}.{name}"), name)
+        return found
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and summaries, and load no command."""
+        widest = max(len(name) for section in self.sections.values() for name in section)
+        for title, section in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in section.items()])

@@ -1,0 +1,17 @@
+"""``workerbee jobs``: single jobs. Each of its commands has a module here that is named as the command."""
+
+from __future__ import annotations
+
+import click
+
+from workerbee.cli.commands import Commands
+
+COMMANDS = {
+    "list": "List the jobs of JOBSET by id.",
+    "show": "Show one job: its input and output, its attempts, its error.",
+}
+
+
+@click.group(cls=Commands, package=__name__, sections={"Commands": COMMANDS})
+def jobs() -> None:
+    """List jobs, or show one."""

@@ -1,0 +1,60 @@
+"""``workerbee jobs list``: the jobs of a jobset, page by page."""
+
+from __future__ import annotations
+
+import click
+
+from workerbee.cli import terminal
+from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.jobs.rows import cell, facts
+from workerbee.cli.terminal import json_option, local
+from workerbee.cli.which import wanted_jobs, which_options
+
+STATUSES = ("waiting", "retrying", "running", "completed", "failed", "cancelled")
+
+
+@click.command("list")
+@click.argument("jobset_id", metavar="JOBSET")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs whose latest run stands so.")
+@which_options
+@click.option("--after", type=click.IntRange(0), default=0, help="Only jobs with a greater id: the next page.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Jobs on a page.")
+@dsn_option
+@json_option
+def list(  # noqa: A001 (the command is called so)
+    jobset_id: str,
+    status: str | None,
+    after: int,
+    limit: int,
+    dsn: str | None,
+    *,
+    as_json: bool,
+    **which: str | None,
+) -> None:
+    """List the jobs of JOBSET by id."""
+    with reading(dsn) as reader:
+        _, jobset = found(reader, jobset_id)
+        page, more = jobset.jobs(after, limit, wanted_jobs(jobset, status and (status,), **which))  # type: ignore[arg-type]
+    if as_json:
+        terminal.lines(facts(row) for row in page)
+        return
+    terminal.table(
+        ("JOB", "STATUS", "RUN", "FUNCTION", "HOST", "TOOK", "ENDED", "INPUT", "OUTPUT"),
+        (
+            (
+                row.id,
+                row.status,
+                row.run,
+                row.function,
+                row.host or "",
+                "" if row.duration is None else f"{row.duration:.3g} s",
+                local(row.ended_at),
+                cell(row.input_codec, row.input),
+                "" if row.output_codec is None else cell(row.output_codec, row.output),
+            )
+            for row in page
+        ),
+        right=(0, 2, 5),
+    )
+    if more is not None:
+        click.echo(f"there may be more: --after {more}", err=True)

@@ -1,0 +1,72 @@
+"""``workerbee jobs show``: all that is known of one job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workerbee.cli import terminal
+from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.jobs.rows import facts, whole
+from workerbee.cli.terminal import json_option, local, moment, shortened
+
+if TYPE_CHECKING:
+    from workerbee.reading import Event
+
+
+@click.command("show")
+@click.argument("jobset_id", metavar="JOBSET")
+@click.argument("job", type=click.IntRange(1), metavar="ID")
+@dsn_option
+@json_option
+def show(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
+    """Show one job: its input and output, its attempts, and its error with the traceback."""
+    with reading(dsn) as reader:
+        _, jobset = found(reader, jobset_id)
+        rows, events = jobset.jobs_of([job]), jobset.life(job)
+    if not rows:
+        raise click.UsageError(f"there is no job {job} in {jobset_id}")
+    [row] = rows
+    if as_json:
+        terminal.document("job", **facts(row), events=[_event(event) for event in events])
+        return
+    click.echo(f"job {row.id} of {jobset_id}: {row.status}, run {row.run}" + f", {row.function}" * bool(row.function))
+    click.echo(f"input:  {whole(row.input_codec, row.input)}")
+    if row.status == "completed":
+        click.echo(f"output: {whole(row.output_codec or '', row.output)}")
+    terminal.table(
+        ("WHEN", "RUN", "WHAT", "TOOK", "BEE", "HOST", "ERROR"),
+        (
+            (
+                local(event.at),
+                event.run,
+                event.kind,
+                "" if event.duration is None else f"{event.duration:.3g} s",
+                (event.bee or "")[:8],
+                event.host or "",
+                shortened(_said(event)),
+            )
+            for event in events
+        ),
+        right=(1, 3),
+    )
+    if row.status == "failed" and events and (trace := events[-1].error.get("traceback")):
+        click.echo(terminal.printable(str(trace)).rstrip())
+
+
+def _said(event: Event) -> str:
+    error = event.error
+    return f"{error.get('type')}: {error.get('message')}" if error else ""
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "kind": event.kind,
+        "run": event.run,
+        "at": moment(event.at),
+        "bee": event.bee,
+        "host": event.host,
+        "duration_seconds": event.duration,
+        "error": event.error or None,
+    }

@@ -1,0 +1,74 @@
+"""Which jobs a command means: the options that say so, and what is stored of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from workerbee.reading import JobsetReader, Wanted
+
+#: Digits at the most of a group's place in the list; what is longer is the beginning of its name.
+PLACE = 3
+#: Digits of a whole name.
+WHOLE = 16
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def statuses_option(*allowed: str) -> Callable[[Command], Command]:
+    """``--status``, one of these or several with commas between."""
+
+    def parsed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+        statuses = None if value is None else tuple(value.split(","))
+        if unknown := set(statuses or ()) - set(allowed):
+            raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(allowed)}")
+        return statuses
+
+    text = f"Only what is {' or '.join(allowed)}; several with commas between."
+    return click.option("--status", "statuses", callback=parsed, metavar="STATUS", help=text)
+
+
+def which_options(command: Command) -> Command:
+    """The options that say which jobs are meant."""
+    command = click.option("--host", metavar="HOST", help="Only jobs that were on this host last.")(command)
+    command = click.option("--function", metavar="MODULE:NAME", help="Only jobs of this function.")(command)
+    text = "Only jobs that failed for this cause: a group of 'workerbee failures'."
+    return click.option("--group", metavar="GROUP", help=text)(command)
+
+
+def refuse_both(ids: tuple[int, ...], which: dict[str, str | None], statuses: tuple[str, ...] | None) -> None:
+    given = [f"--{name}" for name, value in (which | {"status": statuses}).items() if value is not None]
+    if ids and given:
+        raise click.UsageError(f"give IDs or {given[0]}, not both")
+
+
+def wanted_jobs(
+    reader: JobsetReader,
+    statuses: tuple[str, ...] | None,
+    *,
+    group: str | None,
+    function: str | None,
+    host: str | None,
+) -> Wanted:
+    """The jobs that the options mean."""
+    from workerbee.reading import Wanted  # noqa: PLC0415 (loads the driver)
+
+    return Wanted(statuses, function, group and _cause_called(reader, group), host)  # type: ignore[arg-type]
+
+
+def _cause_called(reader: JobsetReader, group: str) -> bytes:
+    """The cause that is called so, by the first digits of its digest or, in up to three digits, by its place."""
+    if len(group) == WHOLE and set(group) <= set("0123456789abcdef"):
+        return bytes.fromhex(group)
+    causes = [row.digest for row in reader.causes() if row.digest is not None]
+    if group.isdecimal() and len(group) <= PLACE:
+        called = causes[int(group) - 1 : int(group)] if int(group) else []
+    else:
+        called = [digest for digest in causes if digest.hex().startswith(group.lower())]
+    if len(called) != 1:
+        what = "several are called" if called else "none of them is"
+        raise click.UsageError(f"there are {len(causes)} groups of failures now, and {what} {group!r}")
+    return called[0]
