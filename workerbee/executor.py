@@ -36,6 +36,8 @@ from workerbee.wire.job import Options, valid_id
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Calls that Dask is to keep under way for each runner, so that none is idle for the time of a round trip.
+AHEAD = 32
 #: Seconds that a notebook waits for each of the numbers that it shows.
 GLANCE = 1.0
 
@@ -60,14 +62,14 @@ class _Submitter(Bound, Whole, Executor):
 
     @property
     def _max_workers(self) -> int:
-        # Dask reads this at each compute, and takes it for the number of calls that may be under way.
+        # Dask reads this at each compute, and keeps so many calls under way: more than there are runners.
         try:
             live = self._client.live_runners()
         except Exception as error:
             if not is_passing(error):
                 raise
             live = 0
-        return max(1, self._client.n_local, live)
+        return AHEAD * max(1, self._client.n_local, live)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]:
         """Schedule ``fn(*args, **kwargs)``; its future.

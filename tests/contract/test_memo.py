@@ -459,7 +459,7 @@ def test_a_view_is_an_executor(reopen: Open) -> None:
     executor = reopen()
     view = executor.with_options(priority=1).with_options(timeout=30)
     assert list(view.map(jobs.mul, range(3), range(3))) == [0, 1, 4]
-    assert view._max_workers == 1
+    assert view._max_workers == executor._max_workers
     view.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(jobs.mul, 1, 1)

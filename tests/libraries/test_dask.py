@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -19,7 +19,9 @@ import pytest
 import xarray as xr
 
 from tests.servers import Database
+from tests.waiting import eventually
 from workerbee import JobFailedError, WorkerbeeExecutor
+from workerbee.executor import AHEAD
 
 
 @pytest.fixture
@@ -27,6 +29,11 @@ def on_bees(executor: WorkerbeeExecutor) -> Iterator[None]:
     """In its scope Dask computes by the executor, unless told otherwise."""
     with dask.config.set(scheduler=executor):
         yield
+
+
+def wait_for(gate: Path) -> None:
+    while not gate.exists():
+        time.sleep(0.01)
 
 
 class OddError(Exception):
@@ -73,12 +80,27 @@ def test_as_a_view_with_options(database: Database) -> None:
 
 
 def test_all_runners_count(database: Database) -> None:
-    """Dask keeps as many calls under way as there are living runners, here or elsewhere."""
+    """Dask keeps calls under way for each living runner, here or elsewhere."""
     with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="dask") as elsewhere:
-        assert elsewhere._max_workers == 1
+        assert elsewhere._max_workers == AHEAD
         with WorkerbeeExecutor(3, dsn=database.dsn, jobset_id="dask") as local:
             local.submit(int).result()
-            assert elsewhere._max_workers == local._max_workers == 3
+            assert elsewhere._max_workers == local._max_workers == 3 * AHEAD
+
+
+def test_runners_find_work_when_they_are_through(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """Many more calls are under way than there are runners, so that none is idle for the time of a round trip."""
+    gate = tmp_path / "gate"
+    computed = executor.progress().completed
+    tasks = [dask.delayed(wait_for, pure=False)(gate) for _ in range(5 * AHEAD)]
+    with ThreadPoolExecutor(1) as thread:
+        sums = thread.submit(dask.compute, *tasks, scheduler=executor)
+        try:
+            assert eventually(lambda: executor.progress().open == 2 * AHEAD)
+        finally:
+            gate.touch()
+        assert len(sums.result()) == 5 * AHEAD
+    assert executor.progress().completed == computed + 5 * AHEAD
 
 
 def test_chunks_of_tasks(executor: WorkerbeeExecutor) -> None:
