@@ -8,13 +8,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from uuid import uuid4
 
-from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Wanted, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Run, Wanted, retrying, schema
 from workerbee.wire.job import Jobset, Options
 
 #: Jobs in one statement.
-CHUNK = 2000
-
-Run = tuple[int, int]
+CHUNK_JOBS = 2000
 
 
 class Changing:
@@ -110,5 +108,5 @@ def _who() -> str:
 
 
 def _chunks(runs: list[Run]) -> Iterator[list[Run]]:
-    for start in range(0, len(runs), CHUNK):
-        yield runs[start : start + CHUNK]
+    for start in range(0, len(runs), CHUNK_JOBS):
+        yield runs[start : start + CHUNK_JOBS]

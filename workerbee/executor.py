@@ -23,7 +23,7 @@ from workerbee import resources, server
 from workerbee.client import leaving
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
-from workerbee.client.opening import opened_jobset
+from workerbee.client.opening import find_or_make
 from workerbee.perform import Jobs
 from workerbee.program import is_importing
 from workerbee.reading import is_passing
@@ -39,7 +39,7 @@ T = TypeVar("T")
 #: Calls that Dask is to keep under way for each runner, so that none is idle for the time of a round trip.
 AHEAD = 32
 #: Seconds that a notebook waits for each of the numbers that it shows.
-GLANCE = 1.0
+GLANCE_SECONDS = 1.0
 
 
 class _Submitter(Bound, Whole, Executor):
@@ -237,7 +237,7 @@ class WorkerbeeExecutor(_Submitter):
         )
         try:
             key = self._server.key()
-            jobset = opened_jobset(jobset_id, self._server.dsn, key, patience=reconnect_timeout, log=self._logger)
+            jobset = find_or_make(jobset_id, self._server.dsn, key, patience=reconnect_timeout, log=self._logger)
             client = Client(
                 self._server,
                 jobset,
@@ -292,7 +292,7 @@ class WorkerbeeExecutor(_Submitter):
         if self._client.ended.is_set():
             return {"state": "shut down"}  # and an embedded server isn't started again for this
         try:
-            with self._reading(GLANCE) as reading:
+            with self._reading(GLANCE_SECONDS) as reading:
                 return reading.glance()
         except Exception as error:  # noqa: BLE001 (a notebook shows what there is)
             return {"state": error}

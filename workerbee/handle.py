@@ -25,7 +25,7 @@ from workerbee.reading import (
     opened_jobset,
 )
 from workerbee.standing import Status, status_of
-from workerbee.watching import Look, Watch
+from workerbee.watching import ReadGoing, Watch
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, Signer
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 #: Seconds between two looks of who waits, at first and at the most.
-PAUSES = (0.05, 2.0)
+PAUSE_SECONDS = (0.05, 2.0)
 #: Seconds for an answer to who watches.
-PATIENCE = 2.0
+WATCH_SECONDS = 2.0
 ENDED_BADLY, OPEN = ("failed", "cancelled"), ("waiting", "retrying", "running")
 
 Statuses = str | Collection[str] | None
@@ -218,7 +218,7 @@ class MoreVerbs(Verbs):
         With ``fail_fast``, until a job has failed or was cancelled. Raises TimeoutError after ``timeout`` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause, longest = PAUSES
+        pause, longest = PAUSE_SECONDS
         while True:
             status = self.status()
             if not status.jobs.open or (fail_fast and status.jobs.failed + status.jobs.cancelled):
@@ -291,7 +291,7 @@ def open(jobset_id: str, *, dsn: str | None = None, reconnect_timeout: float | N
 
 
 @contextmanager
-def _looking(connect: Callable[[], AbstractContextManager[Connection]], jobset: Jobset) -> Iterator[Look]:
+def _looking(connect: Callable[[], AbstractContextManager[Connection]], jobset: Jobset) -> Iterator[ReadGoing]:
     with until_dropped(jobset.name), connect() as connection:
         yield partial(status_of, connection, jobset)
 
@@ -300,7 +300,7 @@ def _looking(connect: Callable[[], AbstractContextManager[Connection]], jobset: 
 def spectating(connection: Connection) -> Iterator[Connection]:
     """Another connection, for who looks again and again and waits for no answer."""
     another = connection.another("workerbee watch")
-    another.patience = PATIENCE
+    another.patience = WATCH_SECONDS
     try:
         yield another
     finally:

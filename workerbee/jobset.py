@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from workerbee import server
-from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.channel import Channel, Position
 from workerbee.bee.runner import Runner
 from workerbee.client.adding import Adder
 from workerbee.client.local_bee import LocalBee
@@ -24,14 +24,14 @@ from workerbee.errors import (
 )
 from workerbee.handle import MoreVerbs, Place, Watched, spectating
 from workerbee.logs import print_to_stdout
-from workerbee.orders import Dropped, Empty, Event, Log, Orders, Status
+from workerbee.orders import BeeEvent, Dropped, Empty, ExitStatus, Log, Orders
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import valid_id
 
 JobFunction = Callable[[dict[str, Any]], Any]
 
 #: Seconds that a run waits for the first job of a jobset.
-EMPTY = 60.0
+EMPTY_SECONDS = 60.0
 
 
 class JobSet(Bound, MoreVerbs):
@@ -137,12 +137,12 @@ class JobSet(Bound, MoreVerbs):
         with self._lock:
             self._adder.find()
         ours, theirs = socket.socketpair()
-        mark = Mark.create()
+        mark = Position.create()
         orders = Orders(
             self._server.dsn,
             jobset_id=self.jobset_id,
             busywait=busywait,
-            wait=EMPTY,
+            wait=EMPTY_SECONDS,
             grace=5.0,  # what a bee has left to store when its caller is gone is little
             only_functionless=True,
             max_n_retry_attempts=max_n_retry_attempts,
@@ -150,9 +150,9 @@ class JobSet(Bound, MoreVerbs):
             max_failure_sleep=Orders.max_failure_sleep if max_failure_sleep is None else max_failure_sleep,
             log_level=self._logger.getEffectiveLevel(),
         )
-        events: list[Event] = []
+        events: list[BeeEvent] = []
 
-        def hear(event: Event) -> None:
+        def hear(event: BeeEvent) -> None:
             if isinstance(event, Log):
                 self._logger.log(event.level, "%s", event.message)
             else:
@@ -172,15 +172,15 @@ class JobSet(Bound, MoreVerbs):
             mark.close()
         self._explain(events, status)
 
-    def _explain(self, events: list[Event], status: int) -> None:
+    def _explain(self, events: list[BeeEvent], status: int) -> None:
         """Raise what made the bee end other than by the end of the work."""
         if any(isinstance(event, Dropped) for event in events):
             raise JobsetNotFoundError(self.jobset_id, dropped=True)
         if any(isinstance(event, Empty) for event in events):
-            raise JobsetNotFoundError(self.jobset_id, empty_for=EMPTY)
-        if status == Status.NO_DATABASE:
+            raise JobsetNotFoundError(self.jobset_id, empty_for=EMPTY_SECONDS)
+        if status == ExitStatus.NO_DATABASE:
             raise DatabaseUnavailableError("PostgreSQL hasn't come back; what was finished before is stored")
-        if status != Status.OK:
+        if status != ExitStatus.OK:
             raise BrokenWorkerbeeError(f"the bee ended with status {status}; its log says why")
 
     @contextmanager

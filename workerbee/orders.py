@@ -13,7 +13,7 @@ from workerbee.program import hash_seed
 from workerbee.wire import codec
 
 
-class Status(IntEnum):
+class ExitStatus(IntEnum):
     """A bee's exit status."""
 
     OK = 0  # nothing is left to do, or it was stopped
@@ -113,7 +113,7 @@ class Ended(NamedTuple):
     status: int
 
 
-Event = Log | InitializerFailed | Broken | Dropped | Empty | Ended
+BeeEvent = Log | InitializerFailed | Broken | Dropped | Empty | Ended
 
 _MESSAGES: dict[str, Any] = {
     message.__name__: message
@@ -121,12 +121,12 @@ _MESSAGES: dict[str, Any] = {
 }
 
 
-def to_line(message: Order | Event) -> bytes:
+def to_line(message: Order | BeeEvent) -> bytes:
     """The message as a line of JSON."""
     return json.dumps([type(message).__name__, *message], default=_plain).encode() + b"\n"
 
 
-def from_line(line: bytes | str) -> Order | Event:
+def from_line(line: bytes | str) -> Order | BeeEvent:
     """The message in a line. Raises ValueError for what is none, such as the half of one."""
     word, *fields = json.loads(line)
     if word == "Start":
@@ -135,7 +135,7 @@ def from_line(line: bytes | str) -> Order | Event:
         return Start(Orders(**(orders | lists)), base64.b64decode(program))
     if word == "BeWorkersOf":
         return BeWorkersOf(base64.b64decode(fields[0]))
-    message: Order | Event = _MESSAGES[word](*fields)
+    message: Order | BeeEvent = _MESSAGES[word](*fields)
     return message
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from workerbee.reading import Progress
 
 #: So many jobs must have completed before anybody speaks of a finish.
-ENOUGH = 10
+ENOUGH_JOBS = 10
 
 
 class Outlook(NamedTuple):
@@ -61,7 +61,7 @@ def _seconds_left(
     progress: Progress, n_runners: int, quartiles: tuple[float, float, float, float] | None
 ) -> tuple[float, float] | None:
     """What the open jobs take if they are like the quicker or like the slower half of the last ones."""
-    if quartiles is None or progress.completed < ENOUGH or not n_runners:
+    if quartiles is None or progress.completed < ENOUGH_JOBS or not n_runners:
         return None
     low, _, high, _ = quartiles
     rounds = progress.open / n_runners

@@ -32,7 +32,7 @@ from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, 
 from workerbee.wire.sources import Excerpt, excerpt, keep
 
 #: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
-MOST = 8
+MOST_NAMESPACES = 8
 
 
 class Absent(str):
@@ -332,7 +332,7 @@ class Namespaces:
     def find(self, origin: Origin) -> dict[str, Any]:
         """The globals for functions that come from there."""
         module = origin.module.get("__name__", "")
-        spaces = self._spaces.setdefault(module, deque(maxlen=MOST))
+        spaces = self._spaces.setdefault(module, deque(maxlen=MOST_NAMESPACES))
         space = next((space for space in reversed(spaces) if space.agrees(origin)), None)
         if space is None:
             found = {**origin.module, **self._prepared.get(module, {})}

@@ -14,11 +14,11 @@ from workerbee.errors import JobsetNotFoundError
 from workerbee.reading import is_passing
 
 #: Seconds between looks: while jobs are open, and while none is. A view that didn't change is shown again so seldom.
-LOOK, REST, STALE = 0.5, 5.0, 5.0
+LOOK_SECONDS, REST_SECONDS, STALE_SECONDS = 0.5, 5.0, 5.0
 #: Seconds for which the first view is waited for.
-FIRST = 1.0
+FIRST_SECONDS = 1.0
 #: Seconds between lines where what was printed can't be replaced.
-LINES = 10.0
+LINE_SECONDS = 10.0
 
 
 class Going(Protocol):
@@ -41,7 +41,7 @@ class Going(Protocol):
         """Whether nothing is open."""
 
 
-Look = Callable[[], Going]
+ReadGoing = Callable[[], Going]
 
 
 class View(NamedTuple):
@@ -79,7 +79,7 @@ class Watch:
     """Shows how a jobset goes, at most twice a second, until `stop`, or until what it belongs to has ended."""
 
     def __init__(
-        self, name: str, looks: Callable[[], AbstractContextManager[Look]], has_ended: Callable[[], bool]
+        self, name: str, looks: Callable[[], AbstractContextManager[ReadGoing]], has_ended: Callable[[], bool]
     ) -> None:
         """``looks`` opens what the thread looks by; ``has_ended`` says that nobody is there any more to show it to."""
         self._name = name
@@ -90,7 +90,7 @@ class Watch:
         self._shown = _display(self._view)
         self._thread = threading.Thread(target=self._run, name="workerbee watch", daemon=True)
         self._thread.start()
-        self._seen.wait(FIRST)
+        self._seen.wait(FIRST_SECONDS)
 
     def __repr__(self) -> str:
         return f"<Watch of {self._view.text}>"
@@ -107,7 +107,7 @@ class Watch:
         """Look a last time, and leave what is shown as it is then."""
         self._stop.set()
         if threading.current_thread() is not self._thread:
-            self._thread.join(LOOK + REST)
+            self._thread.join(LOOK_SECONDS + REST_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -117,7 +117,7 @@ class Watch:
                     is_last = self._stop.is_set() or self._has_ended()
                     going = self._again(look)
                     self._seen.set()
-                    self._pause(REST if going is not None and going.is_over else LOOK)
+                    self._pause(REST_SECONDS if going is not None and going.is_over else LOOK_SECONDS)
         except JobsetNotFoundError:
             self._show(self._view._replace(trouble="The jobset is gone."))
         except Exception as error:  # noqa: BLE001 (it is said where it is looked for)
@@ -129,10 +129,10 @@ class Watch:
     def _pause(self, seconds: float) -> None:
         """Wait, but no longer than it has a sense."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self._has_ended() and not self._stop.wait(min(LOOK, seconds)):
+        while time.monotonic() < end and not self._has_ended() and not self._stop.wait(min(LOOK_SECONDS, seconds)):
             pass
 
-    def _again(self, look: Look) -> Going | None:
+    def _again(self, look: ReadGoing) -> Going | None:
         try:
             going = look()
         except Exception as error:
@@ -147,7 +147,7 @@ class Watch:
 
     def _show(self, view: View) -> None:
         is_same = view.going == self._view.going and view.trouble == self._view.trouble
-        if not is_same or (view.at > self._view.at + STALE and not (view.going and view.going.is_over)):
+        if not is_same or (view.at > self._view.at + STALE_SECONDS and not (view.going and view.going.is_over)):
             self._view = view
             self._shown.show(view)
 
@@ -192,7 +192,7 @@ class _Log:
     def show(self, view: View) -> None:
         self._view = view
         if time.monotonic() >= self._due:
-            self._due = time.monotonic() + LINES
+            self._due = time.monotonic() + LINE_SECONDS
             self._print()
 
     def _print(self) -> None:

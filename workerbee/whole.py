@@ -12,7 +12,7 @@ from workerbee.changing import Changing
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
 from workerbee.client.registry import SUPERSEDED
-from workerbee.handle import PATIENCE, Place, Verbs, Watched, checked_columns
+from workerbee.handle import WATCH_SECONDS, Place, Verbs, Watched, checked_columns
 from workerbee.reading import Choice, Chosen, Connection, Counts, Progress, Reading
 from workerbee.wire import functions
 from workerbee.wire.job import Options
@@ -135,7 +135,7 @@ class Whole(Verbs):
 
     def _watched(self) -> Watched:
         client = self._client  # and not the executor, which may be collected while it is watched
-        return Watched(client.jobset, partial(client.reading, PATIENCE), client.ended.is_set)
+        return Watched(client.jobset, partial(client.reading, WATCH_SECONDS), client.ended.is_set)
 
     def _reader(self, connection: Connection) -> Reading:
         return Reading(connection, self._client.jobset, self._client.signer)

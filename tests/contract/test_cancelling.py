@@ -18,8 +18,8 @@ def test_what_cant_be_cancelled_in_time_is_given_up(
     shared: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody holds the jobs' rows: it is said how many weren't cancelled, and the server works at nothing of ours."""
-    monkeypatch.setattr("workerbee.client.cancelling.PATIENCE", 0.3)
-    monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE", 0.6)
+    monkeypatch.setattr("workerbee.client.cancelling.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE_SECONDS", 0.6)
     executor = maker("durable", shared.dsn)(0)
     futures = [executor.submit(jobs.mul, n, n) for n in range(5)]
     try:

@@ -176,7 +176,7 @@ def test_jobs_of_jobs_go_before_others(make: Make, shared: Database) -> None:
 @pytest.mark.parametrize("kind", OURS)
 def test_nobody_to_work_is_said(make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, with the command that starts a bee."""
-    monkeypatch.setattr("workerbee.client.watcher.NO_BEES", 0.1)
+    monkeypatch.setattr("workerbee.client.watcher.NO_BEES_SECONDS", 0.1)
     executor = make(0)
     future = executor.submit(time.sleep, 0)
     eventually(lambda: "-m workerbee.bee" in caplog.text, what="the warning")

@@ -71,7 +71,7 @@ def test_a_database_that_gives_no_answer_isnt_waited_for(
     kind: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said that there is none."""
-    monkeypatch.setattr("workerbee.executor.GLANCE", 0.1)
+    monkeypatch.setattr("workerbee.executor.GLANCE_SECONDS", 0.1)
     with FaultProxy("127.0.0.1", database.server.port) as proxy:
         executor = maker(kind, proxy.dsn(database.dsn))(0)
         proxy.stall()

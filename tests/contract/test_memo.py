@@ -119,7 +119,7 @@ def test_cancelling_waits_for_no_call_but_its_own(
     reopen: Open, shared: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is stored is cancelled meanwhile; what can't be stored in time is not, and runs."""
-    monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE", 1.0)
+    monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE_SECONDS", 1.0)
     executor = reopen()
     held = executor.submit(jobs.hold, gate.path)
     gate.holds(1)

@@ -500,7 +500,7 @@ def test_waiting_without_a_bee_is_warned_of_once(
     client: NewClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When no live bee could run what is pending, one warning has the command that starts one."""
-    monkeypatch.setattr(watcher, "NO_BEES", 0.1)
+    monkeypatch.setattr(watcher, "NO_BEES_SECONDS", 0.1)
     client().submit(jobs.double, 1)
 
     def warnings() -> list[str]:

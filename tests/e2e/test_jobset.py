@@ -369,7 +369,7 @@ def test_a_missing_jobset_is_not_run(new: NewJobSet) -> None:
 
 def test_a_jobset_without_jobs_is_not_waited_for_for_ever(new: NewJobSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while the error says what is missing, jobs, and what to do where nobody is left to add them."""
-    monkeypatch.setattr("workerbee.jobset.EMPTY", 0.1)
+    monkeypatch.setattr("workerbee.jobset.EMPTY_SECONDS", 0.1)
     with pytest.raises(JobsetNotFoundError, match=r"has had no job in 0\.1 s; add jobs.* run this program again"):
         new().run(print)
 

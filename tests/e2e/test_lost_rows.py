@@ -42,8 +42,8 @@ def test_who_waits_for_jobs_that_are_gone_is_told(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deletion: str
 ) -> None:
     """Once nothing has ended for a while; those that are there are waited for."""
-    monkeypatch.setattr(watcher, "NO_BEES", 0.2)
-    monkeypatch.setattr(watcher, "PAGE", 7)
+    monkeypatch.setattr(watcher, "NO_BEES_SECONDS", 0.2)
+    monkeypatch.setattr(watcher, "PAGE_JOBS", 7)
     with client(database, "gone", 0) as executor:
         gone = [executor.submit(double, n) for n in range(20)]
         executor.flush()

@@ -276,7 +276,7 @@ def test_half_open_connections_of_which_nobody_tells(
     database: Database, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the client isn't told either, its own deadline ends the wait."""
-    monkeypatch.setattr("workerbee.store.connection.QUERY_TIMEOUT", 1.0)
+    monkeypatch.setattr("workerbee.store.connection.QUERY_SECONDS", 1.0)
     executor = WorkerbeeExecutor(0, jobset_id="work", dsn=proxy.dsn(database.dsn))
     for connection in (executor._client._flusher._connection, executor._client._watcher._connection):
         connection.patience = 1.0

@@ -41,7 +41,7 @@ def only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    monkeypatch.setattr(watcher, "NO_BEES", 0.1)
+    monkeypatch.setattr(watcher, "NO_BEES_SECONDS", 0.1)
 
     class Kept(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.store.hive import ANY, Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
 from workerbee.store import ClientStore, Connection
-from workerbee.wire.job import EndKind, Function, NewJob, Options, Outcome
+from workerbee.wire.job import EndKind, FunctionRow, NewJob, Options, Outcome
 
 
 def test_added_jobs_wait(hive: Hive) -> None:
@@ -147,7 +147,7 @@ def test_delayed_jobs_wait_for_their_time(hive: Hive) -> None:
 
 def test_a_function_that_another_client_is_storing_is_one(hive: Hive, connect: Callable[[], Connection]) -> None:
     """What the other one commits meanwhile can't be seen in the snapshot of the statement that waited for it."""
-    function = Function(0, b"digest", "f", "pickle", b"body", "3.12", b"mac")
+    function = FunctionRow(0, b"digest", "f", "pickle", b"body", "3.12", b"mac")
     other = ClientStore(connect(), hive.jobset, uuid4())
     other.connection.run("BEGIN")
     numbers = [other.put_function(function, b"identity")]

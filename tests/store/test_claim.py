@@ -157,7 +157,7 @@ def test_offers_name_each_jobset_with_work(line: Connection) -> None:
 
 def test_offers_come_in_portions(line: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobsets have work, each is offered in its turn, waiting or due, and once in a look at all."""
-    monkeypatch.setattr("workerbee.store.catalogue.OFFERS", 3)
+    monkeypatch.setattr("workerbee.store.catalogue.OFFERED_JOBSETS", 3)
     hives = [Hive(line) for _ in range(7)]
     for n, hive in enumerate(hives):
         hive.add(1, due=1.0 if n % 2 else None)

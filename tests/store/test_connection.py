@@ -28,7 +28,7 @@ from workerbee.store.queries import FILES, load
 from workerbee.store.reader import Reader
 from workerbee.store.seen import Wanted
 from workerbee.store.statement import Statement, literal
-from workerbee.wire.job import Function, Options
+from workerbee.wire.job import FunctionRow, Options
 
 # Values
 
@@ -153,7 +153,7 @@ def live(line: Connection) -> None:
     assert catalogue.find_jobset(name) == catalogue.find_jobset_by_number(hive.jobset.number) == hive.jobset
     assert name in catalogue.jobset_ids()
     assert catalogue.adopt_key(hive.jobset, "key") == "key"
-    function = Function(0, b"digest", "f", "cloudpickle", b"body", "3.11", b"mac")
+    function = FunctionRow(0, b"digest", "f", "cloudpickle", b"body", "3.11", b"mac")
     number = client.put_function(function, b"identity")
     assert client.put_function(function, b"identity") == number
     assert client.left_aside("f", b"other") == 0
@@ -212,7 +212,7 @@ def live(line: Connection) -> None:
 def steer(hive: Hive, number: int) -> None:
     """Ask what clients ask to have other code run what waits."""
     client = hive.client
-    adopted = Function(0, b"adoption", "f", "adopted", b"identity", "3.11", b"mac")
+    adopted = FunctionRow(0, b"adoption", "f", "adopted", b"identity", "3.11", b"mac")
     for identity in (b"one", b"another"):
         client.put_adoption(adopted, identity)
     assert [row.identity for row in client.versions("f") if row.digest == b"adoption"] == [b"another"]
@@ -389,7 +389,7 @@ def test_what_a_pooler_throws_away_is_not_missed(connect: Callable[[], Connectio
 
 def test_prepared_statements_have_a_bound(connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many, those stay that are used; a bee that meets a thousand jobsets costs the server no more than one."""
-    monkeypatch.setattr(connection, "PREPARED", 10)
+    monkeypatch.setattr(connection, "MOST_PREPARED", 10)
     line = connect()
     often = Statement("SELECT 'often'")
     for n in range(50):
@@ -459,7 +459,7 @@ def test_the_server_ends_what_takes_too_long(server: Server, database: Database,
                     line.run(query, {} if query is locked else None)
                 assert is_passing(raised.value)
                 eventually(lambda: not database.execute(_ACTIVE), timeout=5)
-        line.patience = connection.QUERY_TIMEOUT
+        line.patience = connection.QUERY_SECONDS
         assert line.run("SHOW statement_timeout") == [("0",)]
         line.close()
 
@@ -504,7 +504,7 @@ def test_an_address_that_hangs_is_passed_over(shared: Database, hung: Hung) -> N
 
 def test_an_only_address_that_hangs_is_named(hung: Hung, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its host and port."""
-    monkeypatch.setattr(reach, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(reach, "CONNECT_SECONDS", 0.5)
     with pytest.raises(DatabaseUnavailableError, match=f"127.0.0.1 port {hung.port}: no answer"):
         Connection(f"host=127.0.0.1 port={hung.port} dbname=x").run("SELECT 1")
 

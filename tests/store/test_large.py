@@ -17,7 +17,7 @@ from tests.waiting import eventually
 from workerbee import JobSet
 from workerbee.errors import UniqueInputDataConstraintError
 from workerbee.store import BeeStore, ClientStore, Connection
-from workerbee.wire.job import Function
+from workerbee.wire.job import FunctionRow
 
 #: Bytes that no statement needs to have.
 BOUND = 6_000_000
@@ -33,8 +33,8 @@ class Measuring(Connection):
         return super()._answer(pg, text, deadline)
 
 
-def function(body: bytes, digest: bytes = b"digest") -> Function:
-    return Function(0, digest, "f", "pickle;version=00", body, "3.12", b"mac")
+def function(body: bytes, digest: bytes = b"digest") -> FunctionRow:
+    return FunctionRow(0, digest, "f", "pickle;version=00", body, "3.12", b"mac")
 
 
 def test_functions_come_back_as_they_were(hive: Hive, shared: Database) -> None:

@@ -10,10 +10,10 @@ import pytest
 from tests.servers import Server
 from tests.store.hive import ANY, Bee, Hive, new_job, success
 from workerbee.store import Connection, schema
-from workerbee.wire.job import Function, Options
+from workerbee.wire.job import FunctionRow, Options
 
-FUNCTION = Function(0, b"digest", "m:f", "import", b"", "3.11", b"mac")
-LARGE = Function(0, b"large", "m:f", "pickle", b"x" * 1_100_000, "3.11", b"mac")
+FUNCTION = FunctionRow(0, b"digest", "m:f", "import", b"", "3.11", b"mac")
+LARGE = FunctionRow(0, b"large", "m:f", "pickle", b"x" * 1_100_000, "3.11", b"mac")
 
 #: What clients and bees of the former jobset may still say.
 VERBS: dict[str, Callable[[Hive, Bee], object]] = {

@@ -66,7 +66,7 @@ def test_a_claim_passes_over_little_of_what_was_claimed(
     burdened: tuple[Hive, Bee, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some looks at the whole queue, those that follow begin where the last one ended."""
-    monkeypatch.setattr(front, "BUSY", 1e9)
+    monkeypatch.setattr(front, "BUSY_FACTOR", 1e9)
     _, bee, before = burdened
     touched = [cycle(bee) for _ in range(20)]
     assert median(touched) <= 1.3 * before
@@ -94,11 +94,11 @@ def test_what_comes_before_the_front_is_found_where_nothing_else_is(
     hive: Hive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look from the front on that finds nothing is followed by one at all, once that was long enough ago."""
-    monkeypatch.setattr(front, "CHEAP", -1.0)
-    monkeypatch.setattr(front, "BUSY", 1e9)
+    monkeypatch.setattr(front, "CHEAP_SECONDS", -1.0)
+    monkeypatch.setattr(front, "BUSY_FACTOR", 1e9)
     hive.add(1)
     bee = hive.bee()
-    for _ in range(front.FEW):
+    for _ in range(front.FEW_LOOKS):
         bee.release(batch := bee.take(), ids_of(batch), untouched=True)
     bee.succeed(bee.take())
     [urgent] = hive.add(1, priority=7)
@@ -110,13 +110,13 @@ def test_what_a_bee_takes_from_others_it_finds_at_once(hive: Hive, monkeypatch: 
     """However long a look at the whole would take."""
     for name in ("BUSY", "IDLE"):
         monkeypatch.setattr(front, name, 1e9)
-    monkeypatch.setattr(front, "CHEAP", -1.0)
+    monkeypatch.setattr(front, "CHEAP_SECONDS", -1.0)
     for n in (2, 2, 6):
         hive.add(n)
     dead, slow, bee = hive.bee("a"), hive.bee("b"), hive.bee("c")
     first, second = dead.take(2), slow.take(2, start=0)
     hive.age(second, 9)
-    for _ in range(front.FEW):
+    for _ in range(front.FEW_LOOKS):
         bee.take()
     assert bee.unseen
     dead.lapse()
@@ -129,7 +129,7 @@ def test_what_a_bee_takes_from_others_it_finds_at_once(hive: Hive, monkeypatch: 
 
 def test_counters_are_in_several_rows(hive: Hive, monkeypatch: pytest.MonkeyPatch) -> None:
     """All versions of a row that is changed again and again stay as well."""
-    monkeypatch.setattr(writer, "ROW", 2)
+    monkeypatch.setattr(writer, "ROW_STATEMENTS", 2)
     other = Hive(hive.connection)
     bee = other.bee()
     for _ in range(6):
@@ -144,12 +144,12 @@ def test_bees_that_begin_at_one_front_pass_over_each_others_locks(
     hive: Hive, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither waits for the other."""
-    monkeypatch.setattr(front, "BUSY", 1e9)
-    monkeypatch.setattr(front, "CHEAP", -1.0)
+    monkeypatch.setattr(front, "BUSY_FACTOR", 1e9)
+    monkeypatch.setattr(front, "CHEAP_SECONDS", -1.0)
     first, second = bees = hive.bee("a", connect()), hive.bee("b")
     for _ in range(9):
         hive.add(1)
-    for _ in range(front.FEW):
+    for _ in range(front.FEW_LOOKS):
         for bee in bees:
             bee.take()
     first.connection.run("BEGIN")

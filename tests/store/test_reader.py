@@ -12,7 +12,7 @@ from tests.store.hive import ANY, Bee, Hive
 from workerbee.store import Connection, JobsetReader, Limits, Reader, Scope, Wanted
 from workerbee.store import reader as readers
 from workerbee.wire.causes import cause_of_record
-from workerbee.wire.job import EndKind, Function, Options, Outcome
+from workerbee.wire.job import EndKind, FunctionRow, Options, Outcome
 
 ONCE = Limits(1, 0.0, 0.0)
 
@@ -158,8 +158,8 @@ FILTERS = {
 @pytest.mark.parametrize("name", FILTERS)
 def test_jobs_are_found_by_what_is_wanted(several: Hive, name: str, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By status, function and host, all at once, however small the looks are; in the order of ids, each once."""
-    monkeypatch.setattr(readers, "PAGE", page)
-    monkeypatch.setattr(readers, "SEEN", page)
+    monkeypatch.setattr(readers, "PAGE_ROWS", page)
+    monkeypatch.setattr(readers, "LOOK_JOBS", page)
     wanted, ids = FILTERS[name]
     reader = JobsetReader(several.connection, several.jobset)
     found = [row.id for rows in reader.pages(wanted) for row in rows]
@@ -177,7 +177,7 @@ def several(shared: Database) -> Iterator[Hive]:
     bee = hive.bee("host-a")
     bee.note_host()
     make_varied(hive, bee)
-    record = Function(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac")
+    record = FunctionRow(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac")
     function = hive.client.put_function(record, b"i")
     other = hive.bee("host-b")
     scope = Scope(only=(function,))
@@ -198,7 +198,7 @@ def test_no_job_has_another_status() -> None:
 
 def test_a_page_that_looked_long_enough_says_where_to_go_on(several: Hive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no index for what is wanted, no look is without end."""
-    monkeypatch.setattr(readers, "SEEN", 1)
+    monkeypatch.setattr(readers, "LOOK_JOBS", 1)
     monkeypatch.setattr(readers, "LOOK_SECONDS", 0.0)
     reader = JobsetReader(several.connection, several.jobset)
     assert reader.jobs(0, 5, Wanted(function="m:f")) == ([], 1)

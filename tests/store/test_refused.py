@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.store.hive import Hive
 from workerbee.store.answers import Refused
-from workerbee.wire.job import Function
+from workerbee.wire.job import FunctionRow
 
 
 def test_what_all_bees_refuse(hive: Hive) -> None:
     """All that are there, or some where nobody does anything; of those that are gone only where nobody is left."""
-    function = hive.client.put_function(Function(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac"), b"i")
+    function = hive.client.put_function(FunctionRow(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac"), b"i")
     hive.add(1)
     hive.add(1, function=function)
     one, two, gone = hive.bee("a"), hive.bee("b"), hive.bee("0")

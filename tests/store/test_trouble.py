@@ -208,7 +208,7 @@ def test_where_nobody_answers_is_named() -> None:
     with pytest.raises(DatabaseUnavailableError, match=f"127.0.0.1.* port {port}"):
         Connection(f"host=127.0.0.1 port={port} dbname=x").run("SELECT 1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patience, "STRANGER", 0.2)
+        patch.setattr(patience, "STRANGER_SECONDS", 0.2)
         for make in (lambda: WorkerbeeExecutor(0, host="127.0.0.1", port=port), lambda: JobSet("w", "127.0.0.1", port)):
             with pytest.raises(DatabaseUnavailableError, match=f"127.0.0.1.* port {port}"):
                 make()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.store.hive import ANY, Hive, new_job
-from workerbee.wire.job import Function, Options
+from workerbee.wire.job import FunctionRow, Options
 
 
 def batches(hive: Hive) -> list[tuple[int, int, list[int]]]:
@@ -58,7 +58,7 @@ def test_superseded_jobs_go_last_and_come_back(hive: Hive) -> None:
 
 def test_what_a_function_counts_as_can_be_said_anew(hive: Hive) -> None:
     """It is the one row of a function that may change."""
-    record = Function(0, b"digest", "f", "adopted", b"one", "3.12", b"mac")
+    record = FunctionRow(0, b"digest", "f", "adopted", b"one", "3.12", b"mac")
     hive.client.put_adoption(record, b"one")
     hive.client.put_adoption(record._replace(body=b"two", mac=b"other"), b"two")
     [row] = hive.client.versions("f")

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from workerbee.bee.backlog import Backlog, place
-from workerbee.bee.pace import HOLD_SECONDS, MOST_HELD, MOST_IN_HAND, SATED, Appetite, Key
+from workerbee.bee.pace import HOLD_SECONDS, MOST_HELD, MOST_IN_HAND, SATED, Appetite, FunctionKey
 from workerbee.bee.tasks import Lot, Task
 from workerbee.wire.job import Job
 
@@ -15,11 +15,11 @@ F, G, ELSEWHERE = (1, 3), (1, 4), (2, 3)
 _numbers = count(1)
 
 
-def give(backlog: Backlog, function: Key, n: int) -> None:
+def give(backlog: Backlog, function: FunctionKey, n: int) -> None:
     backlog.give(Lot(function, None, None), [Job(next(_numbers), 1, "json", b"", None) for _ in range(n)])
 
 
-def known(seconds: float, *functions: Key) -> Backlog:
+def known(seconds: float, *functions: FunctionKey) -> Backlog:
     """A backlog that knows how long the jobs of these functions take."""
     backlog = Backlog()
     for function in functions:
@@ -28,7 +28,7 @@ def known(seconds: float, *functions: Key) -> Backlog:
     return backlog
 
 
-def functions_of(tasks: list[Task]) -> list[Key]:
+def functions_of(tasks: list[Task]) -> list[FunctionKey]:
     return [task.lot.function for task in tasks]
 
 

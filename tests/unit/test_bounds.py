@@ -16,7 +16,7 @@ from workerbee.bee.tasks import Record, Records
 from workerbee.client import registry
 from workerbee.wire import functions
 from workerbee.wire.functions import Cache
-from workerbee.wire.job import Function
+from workerbee.wire.job import FunctionRow
 from workerbee.wire.signing import Key, Signer
 
 JOBSET = UUID(int=7)
@@ -60,7 +60,7 @@ def test_a_runner_forgets() -> None:
     key = Key(bytes(32))
     made = Cache().describe(define("def m(k):\n  def f(): return k\n  return f\nf = m([1])"))
     mac = Signer(key, JOBSET).sign_function(made.codec, made.digest, made.body)
-    record = Function(3, made.digest, made.name, made.codec, made.body, made.python, mac)
+    record = FunctionRow(3, made.digest, made.name, made.codec, made.body, made.python, mac)
     work = Work(JOBSET, key)
     for _ in range(2):
         work.learn(3, record)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workerbee.bee import channel
-from workerbee.bee.channel import Channel, GarbledError, Mark
+from workerbee.bee.channel import Channel, GarbledError, Position
 
 Pair = tuple[Channel, Channel]
 MESSAGES = st.lists(st.binary(max_size=3000), max_size=8)
@@ -144,13 +144,13 @@ def test_sending_to_the_dead_raises(pair: Pair) -> None:
 
 
 @pytest.fixture
-def mark() -> Iterator[Mark]:
-    made = Mark.create()
+def mark() -> Iterator[Position]:
+    made = Position.create()
     yield made
     made.close()
 
 
-def test_a_mark_says_what_runs(mark: Mark) -> None:
+def test_a_mark_says_what_runs(mark: Position) -> None:
     """The number and the start of the job that the runner is in; none between jobs."""
     assert mark.current()[0] == 0
     assert mark.begin(7)
@@ -161,7 +161,7 @@ def test_a_mark_says_what_runs(mark: Mark) -> None:
     assert mark.current() == (0, 0.0)
 
 
-def test_what_was_taken_back_does_not_begin(mark: Mark) -> None:
+def test_what_was_taken_back_does_not_begin(mark: Position) -> None:
     """What has begun stays with the runner; the rest up to the last number doesn't begin; what comes later does."""
     assert mark.begin(3)
     assert mark.take_back(6) == 3
@@ -169,7 +169,7 @@ def test_what_was_taken_back_does_not_begin(mark: Mark) -> None:
     assert mark.begin(7)
 
 
-def test_what_was_taken_back_stays_so(mark: Mark) -> None:
+def test_what_was_taken_back_stays_so(mark: Position) -> None:
     """Taking more back, while the runner is still to skip the earlier ones, gives it none of those."""
     assert mark.take_back(40) == 0
     assert not mark.begin(24)
@@ -178,7 +178,7 @@ def test_what_was_taken_back_stays_so(mark: Mark) -> None:
     assert mark.begin(42)
 
 
-def test_taking_back_less_gives_nothing_again(mark: Mark) -> None:
+def test_taking_back_less_gives_nothing_again(mark: Position) -> None:
     """The second time, the supervisor has only what began: what it took before is at other runners by now."""
     assert mark.begin(3)
     assert mark.take_back(6) == 3
@@ -187,7 +187,7 @@ def test_taking_back_less_gives_nothing_again(mark: Mark) -> None:
     assert mark.begin(7)
 
 
-def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
+def test_a_resting_runner_has_begun_what_it_did(mark: Position) -> None:
     """Resting after a job, the runner has still begun it."""
     assert mark.begin(3)
     mark.rest()
@@ -198,8 +198,8 @@ def test_a_resting_runner_has_begun_what_it_did(mark: Mark) -> None:
 
 RUNNER = """
 import sys
-from workerbee.bee.channel import Mark
-mark = Mark(int(sys.argv[1]))
+from workerbee.bee.channel import Position
+mark = Position(int(sys.argv[1]))
 print(*[n for n in range(1, int(sys.argv[2]) + 1) if mark.begin(n)])
 """
 
@@ -208,7 +208,7 @@ print(*[n for n in range(1, int(sys.argv[2]) + 1) if mark.begin(n)])
 def test_runner_and_supervisor_agree(ahead: int) -> None:
     """In a race of two processes no job begins that was taken back, however the calls overlap."""
     n = 30_000
-    mark = Mark.create()
+    mark = Position.create()
     runner = subprocess.Popen(
         [sys.executable, "-c", RUNNER, str(mark.fd), str(n)], pass_fds=[mark.fd], stdout=subprocess.PIPE, text=True
     )
@@ -226,7 +226,7 @@ def test_runner_and_supervisor_agree(ahead: int) -> None:
 
 def test_the_mark_is_shared_memory() -> None:
     """The other process's words are seen without any message."""
-    mark = Mark.create()
+    mark = Position.create()
     other = mmap.mmap(mark.fd, 32)
     mark.begin(5)
     assert int.from_bytes(other[:8], sys.byteorder) == 5
@@ -275,7 +275,7 @@ def test_half_a_frame_is_waited_for(pair: Pair, monkeypatch: pytest.MonkeyPatch)
     assert hear(9), "a drop now and then is no message"
 
 
-def test_a_mark_says_what_is_prepared(mark: Mark) -> None:
+def test_a_mark_says_what_is_prepared(mark: Position) -> None:
     """Since when, and that it hasn't begun."""
     mark.prepare(7)
     number, since = mark.current()

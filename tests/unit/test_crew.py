@@ -17,7 +17,7 @@ from workerbee.bee.runner_process import Launch
 from workerbee.bee.tasks import Lot, Record
 from workerbee.program import Program
 from workerbee.wire import codec, functions
-from workerbee.wire.job import Function, Job, Jobset
+from workerbee.wire.job import FunctionRow, Job, Jobset
 from workerbee.wire.signing import Key, Signer
 
 JOBSET = Jobset(1, "jobs", UUID(int=7), None, True, None)
@@ -40,7 +40,7 @@ def teach(
     signer = Signer(Key.load_or_make(), JOBSET.uuid)
     made = functions.Cache().describe(fn)
     mac = signer.sign_function(made.codec, made.digest, made.body)
-    function = Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
+    function = FunctionRow(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
     record = Record(str(JOBSET.uuid), tuple(function), 0.0)
     numbers = count(1)
 

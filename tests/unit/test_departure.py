@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from workerbee.bee.departure import Departure, Phase
-from workerbee.orders import Status
+from workerbee.orders import ExitStatus
 
 WORKING, STOPPING, DRAINING, OVER = Phase.WORKING, Phase.STOPPING, Phase.DRAINING, Phase.OVER
 #: A look at the phase: when (seconds), how many jobs were taken, and how many batches are held. Or a stop.
@@ -66,18 +66,18 @@ def test_so_many_jobs_are_all() -> None:
 @pytest.mark.parametrize(
     ("steps", "reason", "now", "status"),
     [
-        ([(101, 0, 0)], Status.OK, 101, Status.OK),
-        (["stop 101", (101, 0, 0)], Status.OK, 101, Status.OK),
-        ([(101, 5, 0)], Status.OK, 101, Status.TIME_IS_UP),
-        ([(121, 0, 0)], Status.OK, 121, Status.TIME_IS_UP),
-        (["stop 101", (121, 0, 0)], Status.OK, 121, Status.OK),
-        ([(121, 0, 0)], Status.CANT_GO_ON, 121, Status.CANT_GO_ON),
-        ([(101, 0, 0)], Status.NO_DATABASE, 119, Status.NO_DATABASE),
-        ([(101, 0, 0)], Status.NO_DATABASE, 121, Status.TIME_IS_UP),
-        ([(101, 5, 0)], Status.NO_DATABASE, 119, Status.NO_DATABASE),
+        ([(101, 0, 0)], ExitStatus.OK, 101, ExitStatus.OK),
+        (["stop 101", (101, 0, 0)], ExitStatus.OK, 101, ExitStatus.OK),
+        ([(101, 5, 0)], ExitStatus.OK, 101, ExitStatus.TIME_IS_UP),
+        ([(121, 0, 0)], ExitStatus.OK, 121, ExitStatus.TIME_IS_UP),
+        (["stop 101", (121, 0, 0)], ExitStatus.OK, 121, ExitStatus.OK),
+        ([(121, 0, 0)], ExitStatus.CANT_GO_ON, 121, ExitStatus.CANT_GO_ON),
+        ([(101, 0, 0)], ExitStatus.NO_DATABASE, 119, ExitStatus.NO_DATABASE),
+        ([(101, 0, 0)], ExitStatus.NO_DATABASE, 121, ExitStatus.TIME_IS_UP),
+        ([(101, 5, 0)], ExitStatus.NO_DATABASE, 119, ExitStatus.NO_DATABASE),
     ],
 )
-def test_the_status_says_why(steps: Sequence[Step], reason: Status, now: float, status: Status) -> None:
+def test_the_status_says_why(steps: Sequence[Step], reason: ExitStatus, now: float, status: ExitStatus) -> None:
     """That the time is up explains that nothing is left, and an outage that outlasts it; nothing else."""
     departure = Departure(100.0, grace=10.0, lifetime=20.0, max_jobs=5)
     for step in steps:

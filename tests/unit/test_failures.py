@@ -357,7 +357,7 @@ def test_notes_are_added() -> None:
 def test_long_texts_are_cut() -> None:
     """A message of megabytes doesn't fill the table; both ends of a long traceback are kept."""
     record = json.loads(failures.encode_error(raised(ValueError("x" * 10_000_000)), text_only=True))
-    assert len(record["message"]) <= failures.TRACEBACK
+    assert len(record["message"]) <= failures.TRACEBACK_CHARS
     assert "characters left out" in record["traceback"]
     assert record["traceback"].startswith("Traceback")
 

@@ -660,10 +660,10 @@ class Counted:
 def test_old_namespaces_are_let_go() -> None:
     """A notebook's many versions don't fill up a runner."""
     runner = Loader()
-    for n in range(2 * pickling.MOST):
+    for n in range(2 * pickling.MOST_NAMESPACES):
         sent(define("def f(): return big", big={n: n}), runner=runner)
     (namespaces,) = runner._namespaces.values()
-    assert [len(spaces) for spaces in namespaces._spaces.values()] == [pickling.MOST]
+    assert [len(spaces) for spaces in namespaces._spaces.values()] == [pickling.MOST_NAMESPACES]
 
 
 def test_an_initializer_sees_imported_modules() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workerbee.store import parse_hint, results_hint
-from workerbee.store.hints import LIMIT, MOST
+from workerbee.store.hints import MOST_BYTES, MOST_JOBS
 from workerbee.wire.job import EndKind, Outcome, Stored
 
 MAC = bytes(range(16))
@@ -49,8 +49,8 @@ def test_garbage_is_left_out(hint: str) -> None:
     began = time.process_time()
     jobs, ends = parse_hint(hint)
     assert time.process_time() - began < 0.5
-    assert len(jobs) <= MOST
-    assert all(0 <= job < 10**19 + MOST for job in jobs)
+    assert len(jobs) <= MOST_JOBS
+    assert all(0 <= job < 10**19 + MOST_JOBS for job in jobs)
     assert all(0 <= end.job < 10**19 and 0 <= end.run < 10**10 and end.codec == "json" for end in ends)
 
 
@@ -68,7 +68,7 @@ def test_what_was_written_is_read(jobs: set[int], signed: bool) -> None:
         for job in sorted(jobs)
     ]
     hint = results_hint(outcomes)
-    assert len(hint.encode()) < LIMIT + 1
+    assert len(hint.encode()) < MOST_BYTES + 1
     named, ends = parse_hint(hint)
     assert hint == "?" or set(named) == jobs
     if signed and len(jobs) <= 8:

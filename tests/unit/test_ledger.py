@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workerbee.client.futures import JobFuture
-from workerbee.client.ledger import STRIDE, Ledger
+from workerbee.client.ledger import STRIDE_JOBS, Ledger
 from workerbee.wire.job import Stored
 
 JOBS = st.sets(st.integers(1, 2000), max_size=300) | st.builds(
     lambda first, n, gaps: set(range(first, first + n)) - gaps,
     st.integers(1, 100),
-    st.integers(0, 4 * STRIDE),
-    st.sets(st.integers(1, 4 * STRIDE), max_size=5),
+    st.integers(0, 4 * STRIDE_JOBS),
+    st.sets(st.integers(1, 4 * STRIDE_JOBS), max_size=5),
 )
 
 
@@ -51,6 +51,6 @@ def test_ranges_are_what_is_waited_for(first: set[int], later: set[int]) -> None
 def test_a_million_side_by_side_are_one_range() -> None:
     """So that asking for them costs nothing."""
     ledger = Ledger()
-    for job in range(1, 10 * STRIDE + 8):
+    for job in range(1, 10 * STRIDE_JOBS + 8):
         booked(ledger, job, 1)
-    assert ledger.ranges() == [(1, 10 * STRIDE + 7, 1)]
+    assert ledger.ranges() == [(1, 10 * STRIDE_JOBS + 7, 1)]

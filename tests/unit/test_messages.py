@@ -13,7 +13,7 @@ from workerbee.bee.channel import GarbledError
 from workerbee.bee.messages import (
     CODECS,
     KINDS,
-    MOST,
+    MOST_ENDS,
     Become,
     CallMessage,
     Finished,
@@ -30,7 +30,7 @@ from workerbee.bee.messages import (
     report,
     told,
 )
-from workerbee.wire.job import LARGE, EndKind
+from workerbee.wire.job import LARGE_BYTES, EndKind
 
 CALL = CallMessage(7, 1, 1, 1, "json", b"{}", b"mac")
 
@@ -83,7 +83,7 @@ def test_what_is_said_is_heard(said: list[Finished] | Unusable | Outdated) -> No
 
 def test_a_large_result_is_not_copied() -> None:
     """It is a view of what came; an error record is bytes, whatever its size."""
-    value, record = bytes(LARGE + 1), bytes(LARGE + 2)
+    value, record = bytes(LARGE_BYTES + 1), bytes(LARGE_BYTES + 2)
     said = [
         Finished(1, EndKind.COMPLETED, "pickle", value, None, 0.0),
         Finished(2, EndKind.ERROR, "error", record, None, 0.0),
@@ -102,7 +102,7 @@ NONSENSE = {
     "nothing": b"",
     "an unknown word": b"hello",
     "too little": b"D",
-    "too many": struct.pack("!cI", b"D", MOST + 1) + bytes(43) * (MOST + 1),
+    "too many": struct.pack("!cI", b"D", MOST_ENDS + 1) + bytes(43) * (MOST_ENDS + 1),
     "many that aren't there": b"D\0\0\xff\xff",
     "marshal that takes gigabytes": b"(\xff\xff\xff\x7f",
     "marshal without end": b"\xa9\x01" * 100_000,

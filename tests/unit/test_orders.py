@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from workerbee.orders import (
+    BeeEvent,
     BeWorkersOf,
     Broken,
     Drain,
     Dropped,
     Empty,
     Ended,
-    Event,
+    ExitStatus,
     InitializerFailed,
     Log,
     Order,
     Orders,
     Start,
-    Status,
     from_line,
     to_line,
 )
@@ -48,10 +48,10 @@ EVERYTHING = Orders(
         Broken("so"),
         Dropped(),
         Empty(),
-        Ended(Status.TIME_IS_UP),
+        Ended(ExitStatus.TIME_IS_UP),
     ],
 )
-def test_each_message_is_one_line(message: Order | Event) -> None:
+def test_each_message_is_one_line(message: Order | BeeEvent) -> None:
     """Of the type that it was."""
     line = to_line(message)
     assert line.count(b"\n") == 1
@@ -69,7 +69,7 @@ def test_half_a_line_is_no_message(cut: bytes) -> None:
 
 def test_the_exit_statuses_are_for_ever() -> None:
     """Scripts and schedulers go by them."""
-    assert {status.name: int(status) for status in Status} == {
+    assert {status.name: int(status) for status in ExitStatus} == {
         "OK": 0,
         "USAGE": 2,
         "NO_DATABASE": 69,

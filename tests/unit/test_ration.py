@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workerbee.store import ration
-from workerbee.store.ration import LEAST, MOST, STEP, Ration
+from workerbee.store.ration import LEAST_BYTES, MOST_BYTES, STEP_FACTOR, Ration
 
 
 class Link:
@@ -27,19 +27,19 @@ class Link:
 
 def test_small_rows_are_as_many_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a few bytes were under way: it wasn't the link."""
-    assert Link(monkeypatch, 1e6).move(1, 50) == (LEAST, 1000)
+    assert Link(monkeypatch, 1e6).move(1, 50) == (LEAST_BYTES, 1000)
 
 
 def test_a_fast_link_carries_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """From a careful beginning, by steps."""
     link = Link(monkeypatch, 1e9)
-    assert [link.move(n, 100_000) for n in (1, 10, 40)] == [(LEAST * 4, 10), (MOST, 40), (MOST, 40)]
+    assert [link.move(n, 100_000) for n in (1, 10, 40)] == [(LEAST_BYTES * 4, 10), (MOST_BYTES, 40), (MOST_BYTES, 40)]
 
 
 def test_a_slow_link_carries_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """And one row, however large it is."""
     link = Link(monkeypatch, 1e6)
-    link.ration.bytes = MOST
+    link.ration.bytes = MOST_BYTES
     size, rows = link.move(40, 100_000)
     assert 0.4e6 < size <= 0.5e6
     assert rows == 4
@@ -49,8 +49,8 @@ def test_a_slow_link_carries_half_a_second(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_never_came_to_its_end_was_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try over a link that is cut again and again is for less."""
     link = Link(monkeypatch, 1e9)
-    link.ration.bytes = MOST
-    for wanted in (MOST // STEP, LEAST, LEAST):
+    link.ration.bytes = MOST_BYTES
+    for wanted in (MOST_BYTES // STEP_FACTOR, LEAST_BYTES, LEAST_BYTES):
         with pytest.raises(ConnectionError), link.ration.use():
             raise ConnectionError
         assert link.ration.bytes == wanted

@@ -17,13 +17,13 @@ from uuid import UUID
 import pytest
 
 from workerbee import program
-from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.channel import Channel, Position
 from workerbee.bee.messages import Finished, Learn, Perform, Quit, Recorded, Unusable, order, parse
 from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.wire import codec, functions, records
 from workerbee.wire.failures import decode_error
-from workerbee.wire.job import NO_FUNCTION, Function
+from workerbee.wire.job import NO_FUNCTION, FunctionRow
 from workerbee.wire.signing import Key, Signer
 
 JOBSET, NUMBER = UUID(int=7), 3
@@ -61,7 +61,7 @@ class Bee:
     def __init__(self, key: Key | None = None) -> None:
         self.ours, theirs = map(Channel, socket.socketpair())
         self.theirs = theirs
-        self.mark = Mark.create()
+        self.mark = Position.create()
         self.signer = Signer(key or Key.load_or_make(), JOBSET)
         self.n = 0
 
@@ -70,16 +70,16 @@ class Bee:
         self.theirs.close()
         self.mark.close()
 
-    def record(self, fn: Callable[..., Any], **changes: Any) -> Function:
+    def record(self, fn: Callable[..., Any], **changes: Any) -> FunctionRow:
         """A function's row as its client would sign it, and then perhaps changed."""
         made = functions.Cache().describe(fn)
         mac = self.signer.sign_function(made.codec, made.digest, made.body)
-        return Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)._replace(**changes)
+        return FunctionRow(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)._replace(**changes)
 
-    def know(self, record: Function) -> None:
+    def know(self, record: FunctionRow) -> None:
         self.ours.send(order(Learn(1, str(JOBSET), record.number, tuple(record))))
 
-    def call(self, record: Function | None, *args: Any, **changes: Any) -> tuple[Any, ...]:
+    def call(self, record: FunctionRow | None, *args: Any, **changes: Any) -> tuple[Any, ...]:
         """A job as it is sent; without a record unsigned, as add_job makes it."""
         call = codec.encode_call(args, {})
         self.n += 1
@@ -221,7 +221,7 @@ def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
     """Its error goes along, so that a client's own bee can break the executor with it."""
     made = functions.Cache(other_raises).describe(note)
     mac = bee.signer.sign_function(made.codec, made.digest, made.body)
-    record = Function(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
+    record = FunctionRow(NUMBER, made.digest, made.name, made.codec, made.body, made.python, mac)
     bee.know(record)
     bee.give(NUMBER, bee.call(record, 1))
     unusable, _ = bee.serve()

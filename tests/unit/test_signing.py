@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workerbee.errors import KeyFileError
-from workerbee.wire.signing import SIZE, Key, Signer
+from workerbee.wire.signing import MAC_BYTES, Key, Signer
 
 KEY = Key(bytes(range(32)))
 KINDS = ("call", "function", "result", "error")
@@ -51,7 +51,7 @@ ROWS = st.builds(
 def test_what_was_signed_is_accepted(jobset: UUID, row: Row) -> None:
     """Whoever has the key verifies what was signed with it, given as bytes or as a view."""
     mac = Signer(KEY, jobset).sign(*row)
-    assert len(mac) == SIZE
+    assert len(mac) == MAC_BYTES
     other = Signer(Key(bytes(range(32))), jobset)
     assert other.verify(mac, *row)
     assert other.verify(mac, *row._replace(data=memoryview(row.data)))  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def test_what_was_signed_is_accepted(jobset: UUID, row: Row) -> None:
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_it_is_hmac_sha256(head: bytes, data: bytes) -> None:
     """The construction is the standard one, cut to half."""
-    assert KEY.digest(head, data) == hmac.digest(bytes(range(32)), head + data, "sha256")[:SIZE]
+    assert KEY.digest(head, data) == hmac.digest(bytes(range(32)), head + data, "sha256")[:MAC_BYTES]
 
 
 @given(JOBSETS, ROWS, ROWS)
@@ -107,7 +107,7 @@ def flipped(data: bytes, bit: int) -> bytes:
     return (int.from_bytes(data, "big") ^ (1 << bit)).to_bytes(len(data), "big")
 
 
-@given(ROWS, st.integers(0, SIZE - 1), st.binary(min_size=1, max_size=8))
+@given(ROWS, st.integers(0, MAC_BYTES - 1), st.binary(min_size=1, max_size=8))
 @settings(max_examples=500)
 def test_cut_and_stretched_are_refused(row: Row, size: int, more: bytes) -> None:
     """A signature has its whole length, and so has what is signed."""

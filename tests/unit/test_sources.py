@@ -122,7 +122,7 @@ def test_what_is_kept_is_bounded() -> None:
     """A notebook that is used for weeks doesn't fill the memory of runners."""
     sources.keep(sources.Excerpt(f"<input {n}>", 1, ["x\n"]) for n in range(600))
     kept = [file for file in linecache.cache if str(file).startswith("<input ")]
-    assert len(kept) == sources.MOST
+    assert len(kept) == sources.MOST_SOURCES
     for file in kept:
         del linecache.cache[file]
         sources._kept.pop(file)

@@ -138,6 +138,28 @@ def test_nothing_imports_the_command() -> None:
     assert [path.name for path in MODULES if "bee/__main__" in imported_rooms(path)] == []
 
 
+# Names
+
+
+def public_types(tree: ast.Module) -> Iterator[str]:
+    """The classes of a module, and its names for types."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.value, (ast.Subscript, ast.BinOp)):
+            yield from (name.id for name in node.targets if isinstance(name, ast.Name) and not name.id.isupper())
+
+
+def test_no_two_types_have_one_name() -> None:
+    """A name that is read means one thing, wherever it is read."""
+    homes = defaultdict(set)
+    for path in MODULES:
+        for name in public_types(parsed(path)):
+            if not name.startswith("_"):
+                homes[name].add(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 # SQL
 
 

@@ -16,7 +16,7 @@ from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
 from workerbee.errors import WorkerbeeError
 from workerbee.logs import print_to_stdout
-from workerbee.orders import Orders, Status
+from workerbee.orders import ExitStatus, Orders
 from workerbee.program import Program
 from workerbee.script import Script
 from workerbee.wire import codec
@@ -101,7 +101,7 @@ def main(**options: Any) -> None:
         status = _run(printer, **options)
     except WorkerbeeError as error:
         click.echo(f"workerbee: {error}", err=True)
-        status = Status.NO_DATABASE if isinstance(error, OSError) else Status.USAGE
+        status = ExitStatus.NO_DATABASE if isinstance(error, OSError) else ExitStatus.USAGE
     printer.finish()
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from workerbee.bee.pace import HAND_SECONDS, MOST_HELD, MOST_IN_HAND, SATED, Appetite, Key, Pace, portion
+from workerbee.bee.pace import HAND_SECONDS, MOST_HELD, MOST_IN_HAND, SATED, Appetite, FunctionKey, Pace, portion
 from workerbee.bee.tasks import Lot, Task
 from workerbee.wire.job import Job
 
 #: A job of a lot.
-Place = tuple[Lot, int]
+JobOfLot = tuple[Lot, int]
 
 
 class Backlog:
@@ -22,9 +22,9 @@ class Backlog:
     def __init__(self) -> None:
         self.pace = Pace()
         self._ready: deque[Task] = deque()  # no runner has got these
-        self._n_jobs: Counter[Key] = Counter()  # of all, by function
-        self._alone: set[Place] = set()
-        self._barred: set[Key] = set()
+        self._n_jobs: Counter[FunctionKey] = Counter()  # of all, by function
+        self._alone: set[JobOfLot] = set()
+        self._barred: set[FunctionKey] = set()
         self._is_recalled = False
 
     @property
@@ -100,7 +100,7 @@ class Backlog:
         jobs = max(0, n_idle) if self._is_recalled else int(runners * MOST_HELD)
         return Appetite(jobs, runners, jobs)
 
-    def room_for(self, function: Key, size: int) -> int:
+    def room_for(self, function: FunctionKey, size: int) -> int:
         """How many more jobs of this function to start, now that some runner has nothing to do."""
         return max(1, self._n_idle(size), int(self._free(size) / self.pace.cost(function)))
 
@@ -137,11 +137,11 @@ class Backlog:
             self.end(task)
         return taken
 
-    def take_doomed(self, doomed: set[Place]) -> list[Task]:
+    def take_doomed(self, doomed: set[JobOfLot]) -> list[Task]:
         """Those of these jobs that no runner has got, and none is to get."""
         return self._take(lambda task: place(task) in doomed)
 
-    def bar(self, function: Key) -> list[Task]:
+    def bar(self, function: FunctionKey) -> list[Task]:
         """No runner here can run this function: those of its jobs that none has got."""
         self._barred.add(function)
         return self._take(lambda task: task.lot.function == function)
@@ -160,5 +160,5 @@ class Backlog:
         return taken
 
 
-def place(task: Task) -> Place:
+def place(task: Task) -> JobOfLot:
     return task.lot, task.job.id

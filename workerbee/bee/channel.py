@@ -1,6 +1,6 @@
 """What leads from a supervisor to a runner: frames over a socket, and a scrap of shared memory.
 
-A frame is bytes behind their length; `messages` says what is in them. The shared `Mark` says which job a
+A frame is bytes behind their length; `messages` says what is in them. The shared `Position` says which job a
 runner is in, so that a death is blamed on that job alone, and lets the supervisor take back jobs that
 it has sent already but that have not begun.
 """
@@ -19,9 +19,9 @@ from itertools import groupby
 from typing import cast
 
 #: Bytes asked of the socket at once: for a larger buffer the allocator calls the kernel each time.
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 #: Seconds after which the rest of a frame won't come, and bytes a second by which it comes at the least.
-PATIENCE, DRIP = 10.0, 1_000_000
+PATIENCE_SECONDS, DRIP_BYTES = 10.0, 1_000_000
 
 _LENGTH = struct.Struct("!Q")
 
@@ -93,8 +93,8 @@ class Channel:
     def overdue(self) -> bool:
         """Whether the rest of a frame has been waited for for longer than it deserves."""
         now = time.monotonic()
-        waited = max(now - self._heard_at, now - self._begun_at - len(self._inbox) / DRIP)
-        return self.halfway and waited > PATIENCE
+        waited = max(now - self._heard_at, now - self._begun_at - len(self._inbox) / DRIP_BYTES)
+        return self.halfway and waited > PATIENCE_SECONDS
 
     def arrived(self) -> list[bytes | GarbledError] | None:
         """What can be read without waiting; None when the other end is gone and all is read.
@@ -123,16 +123,16 @@ class Channel:
         now = time.monotonic()
         if not self._inbox:
             self._begun_at = now
-        elif now - self._heard_at > PATIENCE:  # it was we who didn't look
+        elif now - self._heard_at > PATIENCE_SECONDS:  # it was we who didn't look
             self._begun_at += now - self._heard_at
         self._heard_at = now
 
     def _wanted(self) -> int:
         """How much to ask for: of a long frame no more than its rest, which then needn't be cut off from the next."""
-        if len(self._inbox) < CHUNK:
-            return CHUNK
+        if len(self._inbox) < CHUNK_BYTES:
+            return CHUNK_BYTES
         size: int = _LENGTH.unpack_from(self._inbox)[0]
-        return max(1, min(CHUNK, _LENGTH.size + size - len(self._inbox)))
+        return max(1, min(CHUNK_BYTES, _LENGTH.size + size - len(self._inbox)))
 
     def _complete(self) -> Iterator[bytes | GarbledError]:
         while len(self._inbox) >= _LENGTH.size:
@@ -149,7 +149,7 @@ class Channel:
     def _taken(self, end: int) -> bytes:
         """The frame up to here; a large one as it came, without a copy."""
         self._begun_at = self._heard_at
-        if end > CHUNK and len(self._inbox) == end:
+        if end > CHUNK_BYTES and len(self._inbox) == end:
             whole, self._inbox = self._inbox, bytearray()
             return cast("bytes", memoryview(whole)[_LENGTH.size :])
         frame = bytes(memoryview(self._inbox)[_LENGTH.size : end])
@@ -164,17 +164,17 @@ def _framed(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
     """The pieces behind their length, small ones together."""
     size = sum(map(len, pieces))
     length = _LENGTH.pack(size)
-    if size < CHUNK:
+    if size < CHUNK_BYTES:
         yield b"".join((length, *pieces))
         return
-    for is_large, some in groupby((length, *pieces), lambda piece: len(piece) > CHUNK):
+    for is_large, some in groupby((length, *pieces), lambda piece: len(piece) > CHUNK_BYTES):
         if is_large:
             yield from some
         else:
             yield b"".join(some)
 
 
-class Mark:
+class Position:
     """What a runner is at: the last job that it began, since when it is in it, and what it is to skip.
 
     Job numbers only grow. Each side writes its word, passes a memory barrier, and then reads the
@@ -191,7 +191,7 @@ class Mark:
         self._now = time.monotonic  # bound before any job freezes or replaces it
 
     @classmethod
-    def create(cls) -> Mark:
+    def create(cls) -> Position:
         fd = _shared_memory()
         os.ftruncate(fd, 32)
         return cls(fd)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from workerbee import program, resources
 from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
-from workerbee.orders import BeWorkersOf, Drain, Ended, Event, Log, Orders, Start, from_line, to_line
+from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Log, Orders, Start, from_line, to_line
 
 
 def main() -> None:
@@ -24,12 +24,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides
     printer = Printer()
     client, *caller = map(int, sys.argv[1:])
-    status = _serve(Client(socket.socket(fileno=client)), caller, printer)
+    status = _serve(ClientLink(socket.socket(fileno=client)), caller, printer)
     printer.finish()
     os._exit(status)  # a runner's leftovers must not keep a batch system's slot
 
 
-def _serve(client: Client, caller: list[int], printer: Printer) -> int:
+def _serve(client: ClientLink, caller: list[int], printer: Printer) -> int:
     orders = client.orders()
     logger = logging.getLogger("workerbee")
     logger.addHandler(_Telling(client))
@@ -52,7 +52,7 @@ def _serve(client: Client, caller: list[int], printer: Printer) -> int:
     return status
 
 
-class Client:
+class ClientLink:
     """The other end of the socket. Messages are lines of JSON both ways."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -75,7 +75,7 @@ class Client:
         self._program = start.program
         return start.orders
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: BeeEvent) -> None:
         with self._writing, suppress(OSError):  # it is gone, which `listen` hears
             self._socket.sendall(to_line(event))
 
@@ -121,7 +121,7 @@ class Client:
 class _Telling(logging.Handler):
     """What a client's bee has to say is logged by the client, whose user has chosen where to."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ClientLink) -> None:
         super().__init__()
         self._client = client
 

@@ -7,9 +7,9 @@ from collections.abc import Set as AbstractSet
 from workerbee.store import Catalogue, jitter
 
 #: Seconds between a bee's notes where few bees are, and among how many it takes turns with them.
-NOTE_SECONDS, FEW = 20.0, 4
+NOTE_SECONDS, FEW_BEES = 20.0, 4
 #: Of so many notes one is followed by tidying up.
-TIDY = 30
+NOTES_TO_TIDY = 30
 
 
 class Chronicle:
@@ -23,7 +23,7 @@ class Chronicle:
     def note_if_due(self, now: float, numbers: AbstractSet[int], *, n_bees: int) -> None:
         """Note these jobsets, if it is time to."""
         if now >= self._next and (numbers or self._last):
-            self._next = now + NOTE_SECONDS * max(1.0, n_bees / FEW) * jitter.uniform(0.5, 1.0)
+            self._next = now + NOTE_SECONDS * max(1.0, n_bees / FEW_BEES) * jitter.uniform(0.5, 1.0)
             self._note(numbers)
 
     def close(self) -> None:
@@ -35,6 +35,6 @@ class Chronicle:
         noted = self._catalogue.note_minute(sorted(numbers | self._last))
         self._last = numbers
         for number in noted:
-            if jitter.random() < 1 / TIDY:
+            if jitter.random() < 1 / NOTES_TO_TIDY:
                 self._catalogue.thin_history(number)
                 self._catalogue.fold_counters(number)

@@ -21,7 +21,7 @@ from workerbee.bee.refusals import Refusals
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End, Record, Records, Task
 from workerbee.timing import LEASE_SECONDS
-from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, Function, Jobset
+from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, FunctionRow, Jobset
 
 #: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
 MOST_FETCHED, MOST_FUNCTION_BYTES = 16, 16_000_000
@@ -176,7 +176,7 @@ class Claiming:
         self._bytes_a_job = fetched / max(1, sum(len(batch.jobs) for batch in batches))
         return known
 
-    def _know(self, jobset: Jobset, function: Function) -> Record:
+    def _know(self, jobset: Jobset, function: FunctionRow) -> Record:
         record = Record(str(jobset.uuid), tuple(function), time.monotonic())
         self._records.keep((jobset.number, function.number), record)
         return record

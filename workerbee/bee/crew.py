@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from workerbee.bee.backlog import Backlog, Place, place
+from workerbee.bee.backlog import Backlog, JobOfLot, place
 from workerbee.bee.channel import GarbledError
 from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
 from workerbee.bee.messages import Finished, Outdated, Perform, Recorded, Unusable, parse
-from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, Key
+from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task
 from workerbee.wire.job import EndKind, Job, Jobset
@@ -50,7 +50,7 @@ class Crew:
         self._backlog = Backlog()
         self.pace = self._backlog.pace  # how long jobs take, for who claims them
         self._ends: list[End | Unusable] = []
-        self._doomed: set[Place] = set()
+        self._doomed: set[JobOfLot] = set()
         self._n_handed = 0
         self._runners: list[RunnerProcess] = []
 
@@ -99,7 +99,7 @@ class Crew:
             return SATED  # or what was just given back would be claimed again
         return self._backlog.appetite(self._hiring.n_wanted)
 
-    def room_for(self, function: Key) -> int:
+    def room_for(self, function: FunctionKey) -> int:
         """How many more jobs of this function to start, now that some runner has nothing to do."""
         return self._backlog.room_for(function, self._hiring.n_wanted)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from workerbee.bee.breaker import Breaker
 from workerbee.bee.holdings import Holdings, Served
-from workerbee.bee.pace import Key
+from workerbee.bee.pace import FunctionKey
 from workerbee.bee.tasks import End
 from workerbee.wire.job import EndKind
 
@@ -29,10 +29,10 @@ class Damper:
     def __init__(self, holdings: Holdings, log: logging.Logger) -> None:
         self._holdings = holdings
         self._log = log
-        self._breakers: dict[Key, Breaker] = {}
-        self._failing: dict[Key, float] = {}  # whose last job failed, and when
-        self._unsaid: set[Key] = set()
-        self._able: dict[Key, tuple[bool, float]] = {}  # whether others can, and until when that counts
+        self._breakers: dict[FunctionKey, Breaker] = {}
+        self._failing: dict[FunctionKey, float] = {}  # whose last job failed, and when
+        self._unsaid: set[FunctionKey] = set()
+        self._able: dict[FunctionKey, tuple[bool, float]] = {}  # whether others can, and until when that counts
         self._last = Breaker()
 
     @property

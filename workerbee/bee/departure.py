@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from math import inf
 
-from workerbee.orders import Status
+from workerbee.orders import ExitStatus
 
 
 class Phase(Enum):
@@ -20,7 +20,7 @@ class Phase(Enum):
 class Leaving(Exception):  # noqa: N818 (it is no error)
     """Ends a bee's rounds, for this reason."""
 
-    def __init__(self, reason: Status) -> None:
+    def __init__(self, reason: ExitStatus) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -77,7 +77,9 @@ class Departure:
         is_drained = self._drain_by is not None and (not has_arrived or now > self._drain_by)
         return self._is_at_once or is_drained or self.has_outlived(now, self._grace)
 
-    def status(self, reason: Status, now: float) -> Status:
+    def status(self, reason: ExitStatus, now: float) -> ExitStatus:
         """The exit status of a bee that ends for this reason: that its time is up explains that nothing is left."""
-        is_up = reason is Status.OK and self._is_time_up
-        return Status.TIME_IS_UP if is_up or (reason is Status.NO_DATABASE and self.has_outlived(now)) else reason
+        is_up = reason is ExitStatus.OK and self._is_time_up
+        return (
+            ExitStatus.TIME_IS_UP if is_up or (reason is ExitStatus.NO_DATABASE and self.has_outlived(now)) else reason
+        )

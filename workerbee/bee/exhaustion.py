@@ -8,9 +8,9 @@ from collections.abc import Callable
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Tally
-from workerbee.orders import Empty, Event, Orders, Status
+from workerbee.orders import BeeEvent, Empty, ExitStatus, Orders
 from workerbee.store import Catalogue
-from workerbee.wire.job import Function
+from workerbee.wire.job import FunctionRow
 
 
 class Exhaustion:
@@ -25,7 +25,7 @@ class Exhaustion:
         tally: Tally,
         *,
         now: float,
-        tell: Callable[[Event], None],
+        tell: Callable[[BeeEvent], None],
         log: logging.Logger,
     ) -> None:
         self._orders = orders
@@ -38,7 +38,7 @@ class Exhaustion:
         self._tell = tell
         self._log = log
 
-    def reason(self, now: float) -> Status | None:
+    def reason(self, now: float) -> ExitStatus | None:
         """Why to end, now that there was nothing to claim; None: go on."""
         number = self._presence.jobset
         if self._orders.busywait or number is None or len(self._holdings):
@@ -62,7 +62,7 @@ class Exhaustion:
             self._log.warning("%s is paused by %s; waiting until it is resumed", self._orders.jobset_id, paused)
         self._is_paused = paused is not None
 
-    def _without_batches(self, number: int, now: float, *, was_ever_added: bool) -> Status | None:
+    def _without_batches(self, number: int, now: float, *, was_ever_added: bool) -> ExitStatus | None:
         if was_ever_added:
             return self._all_done(number)
         if now <= self._wait_until:
@@ -72,9 +72,9 @@ class Exhaustion:
             "%s never had a job; bees end when all jobs are done, and this one has waited long enough",
             self._orders.jobset_id,
         )
-        return Status.CANT_GO_ON
+        return ExitStatus.CANT_GO_ON
 
-    def _all_done(self, number: int) -> Status | None:
+    def _all_done(self, number: int) -> ExitStatus | None:
         """Whether nothing is open, now that no batch is there.
 
         If jobs without an end stand in no batch, somebody must have deleted it.
@@ -89,13 +89,13 @@ class Exhaustion:
                 counts.open,
                 name,
             )
-            return Status.CANT_GO_ON
+            return ExitStatus.CANT_GO_ON
         if counts.open > 0:
             return None
         self._log.info("all jobs of %s are done: %d failed, %d cancelled", name, counts.failed, counts.cancelled)
-        return Status.OK
+        return ExitStatus.OK
 
-    def _left_to_others(self, served: Served, functions: list[int]) -> Status:
+    def _left_to_others(self, served: Served, functions: list[int]) -> ExitStatus:
         """What remains is for other bees. One that ran nothing for what is missing here has failed."""
         name = served.jobset.name
         names = ", ".join(_name_of(served.store.get_function(number)) for number in functions)
@@ -103,9 +103,9 @@ class Exhaustion:
         reasons = [served.refusals[number] for number in functions if number in served.refusals]
         if reasons and self._tally.ran_nothing:
             self._log.error("this bee could run nothing of %s: %s", name, reasons[0])
-            return Status.CANT_GO_ON
-        return Status.OK
+            return ExitStatus.CANT_GO_ON
+        return ExitStatus.OK
 
 
-def _name_of(function: Function | None) -> str:
+def _name_of(function: FunctionRow | None) -> str:
     return "no function (JobSet.run and --function MODULE:NAME run them)" if function is None else function.name

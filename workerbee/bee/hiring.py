@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from workerbee.bee.channel import Mark
+from workerbee.bee.channel import Position
 from workerbee.bee.guardian import Guardian
 from workerbee.bee.runner_process import Launch, RunnerProcess
 
@@ -36,7 +36,7 @@ class Hiring:
             return None
         if self._caller is not None:
             channel, mark = self._caller
-            return RunnerProcess(self._launch.channel(channel), Mark(mark), None, 1)
+            return RunnerProcess(self._launch.channel(channel), Position(mark), None, 1)
         free = set(range(1, self.n_wanted + 1)) - {runner.number for runner in present}
         try:
             runner = RunnerProcess.start(self._launch, min(free))

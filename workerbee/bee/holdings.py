@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from workerbee.bee.crew import Crew
-from workerbee.bee.pace import Key
+from workerbee.bee.pace import FunctionKey
 from workerbee.bee.tasks import End, Lot, Record, Task
 from workerbee.errors import WorkerbeeError
 from workerbee.store import BeeStore, Scope, is_dropped, is_passing
@@ -212,7 +212,7 @@ class Holdings:
         for held, jobs in by_held.items():
             self.give_back(held, jobs, untouched=False)
 
-    def give_back_unstarted(self, function: Key | None = None) -> None:
+    def give_back_unstarted(self, function: FunctionKey | None = None) -> None:
         """Book all that is unstarted, or what is unstarted of one function."""
         for held in self:
             if function in (None, held.function):

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 from workerbee.bee.channel import GarbledError
 from workerbee.wire import codec
-from workerbee.wire.job import LARGE, TWINNED, EndKind
+from workerbee.wire.job import LARGE_BYTES, TWINNED, EndKind
 
 #: How jobs end in a runner; ``recalled``: it was taken back, and has not run.
 KINDS = (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)
 CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error")
 #: Bytes of a frame beside the largest result in it: what is small and ends meanwhile, error records.
-BESIDE = 64_000_000
+BESIDE_BYTES = 64_000_000
 #: Ends in one frame: more than any runner holds.
-MOST = 100_000
+MOST_ENDS = 100_000
 
 _DONE, _UNUSABLE, _OUTDATED = b"D", b"U", b"O"
 _COUNT = struct.Struct("!I")
@@ -163,7 +163,7 @@ def parse(frame: bytes) -> list[Finished] | Unusable | Outdated:
 
 def _finished(view: memoryview) -> list[Finished]:
     (count,) = _COUNT.unpack_from(view)
-    if count > MOST:
+    if count > MOST_ENDS:
         raise GarbledError(f"{count} jobs were said to have ended")
     at = _COUNT.size + count * _END.size
     ends = []
@@ -171,7 +171,7 @@ def _finished(view: memoryview) -> list[Finished]:
         data = view[at : at + size]
         at += size
         # A large result stays where it is: a copy would take as much again.
-        value: Any = data if size > LARGE and kind == 0 else bytes(data)
+        value: Any = data if size > LARGE_BYTES and kind == 0 else bytes(data)
         ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds))
         if not 0.0 <= seconds < inf:
             break

@@ -21,7 +21,7 @@ MOST_FUNCTIONS = 64
 ALIKE, LOADING_SECONDS = 8, 0.001
 
 #: A jobset's number and a function's.
-Key = tuple[int, int]
+FunctionKey = tuple[int, int]
 
 
 class Appetite(NamedTuple):
@@ -42,12 +42,12 @@ class Pace:
     """Seconds a job, by function: a mean in which each new job counts for a fifth."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Key, float] = {}
-        self._judged: dict[Key, float] = {}
+        self._seconds: dict[FunctionKey, float] = {}
+        self._judged: dict[FunctionKey, float] = {}
         self._firsts: dict[int, deque[float]] = {}  # of the functions that were new last, by jobset
         self._likely: dict[int, float] = {}  # what was judged of those
 
-    def learn(self, function: Key, seconds: float) -> None:
+    def learn(self, function: FunctionKey, seconds: float) -> None:
         """A job of this function has taken so long."""
         if function not in self._seconds:
             firsts = self._firsts.pop(function[0], None) or deque(maxlen=ALIKE)
@@ -68,11 +68,11 @@ class Pace:
         self._judged = self._seconds.copy()
         self._likely = {jobset: max(f) + LOADING_SECONDS for jobset, f in self._firsts.items() if len(f) == ALIKE}
 
-    def seconds(self, function: Key) -> float | None:
+    def seconds(self, function: FunctionKey) -> float | None:
         """What a job takes, or is likely to take; None if that is unknown."""
         return self._seconds.get(function, self._likely.get(function[0]))
 
-    def cost(self, function: Key) -> float:
+    def cost(self, function: FunctionKey) -> float:
         """What part of a runner a job takes."""
         return _cost(self._judged.get(function, self._likely.get(function[0])))
 

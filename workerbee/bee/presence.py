@@ -16,11 +16,11 @@ from math import inf
 from uuid import UUID
 
 from workerbee import resources
-from workerbee.store import QUERY_TIMEOUT, BeeFacts, Catalogue, jitter
+from workerbee.store import QUERY_SECONDS, BeeFacts, Catalogue, jitter
 from workerbee.timing import BEAT_SECONDS, IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS, LEASE_SECONDS
 
 #: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
-DOUBT_SECONDS, RECONCILE_SECONDS = QUERY_TIMEOUT + 10.0, 5.0
+DOUBT_SECONDS, RECONCILE_SECONDS = QUERY_SECONDS + 10.0, 5.0
 #: Seconds after which every bee that lives has beaten; by which two clocks may part between two heartbeats.
 ALL_HEARD_SECONDS, DRIFT_SECONDS = 10.0, 0.5
 

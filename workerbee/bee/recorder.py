@@ -11,12 +11,12 @@ from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Holdings, Served, held_of
 from workerbee.bee.judge import Judge
 from workerbee.bee.tasks import End
-from workerbee.store import Catalogue, Pace, is_unstorable, results_hint
+from workerbee.store import Catalogue, HintThrottle, is_unstorable, results_hint
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import READABLE, EndKind, Outcome
 
 #: Characters of a message and of an input in the log.
-SAID = 300
+SAID_CHARS = 300
 
 
 class Tally:
@@ -57,7 +57,7 @@ class Recorder:
         self.tally = Tally()
         self._ends: list[End] = []
         self._unhinted: dict[int, list[Outcome]] = {}
-        self._pace = Pace()
+        self._pace = HintThrottle()
         self._n_bees = 1
 
     @property
@@ -163,8 +163,8 @@ def _said(end: End, summary: dict[str, Any]) -> str:
     job = end.task.job
     name = str(summary.get("type") or end.kind).removeprefix("builtins.")
     what = f"{name}: {summary.get('message') or ''}"
-    given = job.data[: SAID + 1].decode(errors="replace") if job.codec in READABLE else ""
-    line = " ".join(f"{what[:SAID]} {given if len(given) <= SAID else given[:SAID] + '…'}".split())
+    given = job.data[: SAID_CHARS + 1].decode(errors="replace") if job.codec in READABLE else ""
+    line = " ".join(f"{what[:SAID_CHARS]} {given if len(given) <= SAID_CHARS else given[:SAID_CHARS] + '…'}".split())
     return f"{end.kind}: {line}" if end.kind in (EndKind.FAILED, EndKind.DIED, EndKind.LOST) else line
 
 

@@ -11,7 +11,7 @@ from workerbee.bee.messages import Unusable
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.tasks import End, Task
-from workerbee.orders import Event, InitializerFailed
+from workerbee.orders import BeeEvent, InitializerFailed
 from workerbee.wire.job import EndKind, Job
 
 
@@ -28,7 +28,7 @@ class Refusals:
         presence: Presence,
         *,
         is_clients: bool,
-        tell: Callable[[Event], None],
+        tell: Callable[[BeeEvent], None],
         log: logging.Logger,
     ) -> None:
         self._holdings = holdings

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee import places, resources, script
-from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.channel import Channel, Position
 from workerbee.bee.footing import Footing, out_of_the_way
 from workerbee.bee.messages import (
     Become,
@@ -55,7 +55,7 @@ from workerbee.pickling import Namespaces
 from workerbee.program import Program, reset_signals
 from workerbee.wire import codec, functions, inputs, records
 from workerbee.wire.failures import encode_error
-from workerbee.wire.job import LARGE, NO_FUNCTION, EndKind, Function
+from workerbee.wire.job import LARGE_BYTES, NO_FUNCTION, EndKind, FunctionRow
 from workerbee.wire.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
@@ -94,14 +94,14 @@ class Work:
         self.uuid = uuid
         self._fingerprint = key.fingerprint if key is not None else None
         self._signer = Signer(key, uuid) if key is not None else None
-        self.records: dict[int, Function] = {}
+        self.records: dict[int, FunctionRow] = {}
         #: For each function the jobset's signer, if this bee has the key that its record was signed with.
         self.signers: dict[int, Signer | None] = {}
         self._fresh: dict[int, bool] = {}
         self._loader = functions.Loader()
         self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType]] = {}
 
-    def learn(self, number: int, record: Function, *, fresh: bool = True) -> None:
+    def learn(self, number: int, record: FunctionRow, *, fresh: bool = True) -> None:
         """A function, as its row has it. The signature covers all of that by the digest."""
         signed = self._signer is not None and self._signer.verify_function(
             record.mac, record.codec, record.digest, record.body
@@ -145,7 +145,7 @@ class Runner:
     def __init__(
         self,
         channel: Channel,
-        mark: Mark,
+        mark: Position,
         *,
         bee: str,
         own: Callable[..., Any] | None = None,
@@ -183,7 +183,7 @@ class Runner:
                 case Learn(jobset, uuid, number, record, is_fresh):
                     if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
                         self._work[jobset] = Work(UUID(uuid), self._key())
-                    self._work[jobset].learn(number, Function(*record), fresh=is_fresh)
+                    self._work[jobset].learn(number, FunctionRow(*record), fresh=is_fresh)
                 case Forget(jobset, number):
                     self._work[jobset].forget(number)
                 case Perform(jobset, function, calls):
@@ -316,7 +316,7 @@ class Runner:
     def _finish(self, finished: Finished) -> None:
         self._done.append(finished)
         now = time.monotonic()
-        if now - self._sent > GATHER_SECONDS or len(finished.data) > LARGE:
+        if now - self._sent > GATHER_SECONDS or len(finished.data) > LARGE_BYTES:
             self._send()
 
     def _send(self) -> None:
@@ -347,7 +347,7 @@ def main() -> None:
     _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
     reset_signals()
-    channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Mark(int(mark_fd))
+    channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Position(int(mark_fd))
     runner = Runner(
         channel,
         mark,

@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from workerbee import program
-from workerbee.bee.channel import Channel, Mark
+from workerbee.bee.channel import Channel, Position
 from workerbee.bee.ears import Ears
-from workerbee.bee.messages import BESIDE, Become, Forget, Learn, Quit, Telling, order
-from workerbee.bee.pace import Key
+from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Quit, Telling, order
+from workerbee.bee.pace import FunctionKey
 from workerbee.bee.tasks import Record, Records, Task
 from workerbee.wire import codec
 from workerbee.wire.job import EndKind
@@ -29,7 +29,7 @@ IDLE_SECONDS = 3600.0
 #: Seconds in which a runner that is to end, and has done all that it had, is to be gone.
 LEAVE_SECONDS = 2.0
 #: Bytes of what it printed last, for the report of a crash.
-TAIL = 64 * 1024
+TAIL_BYTES = 64 * 1024
 
 
 class Launch(NamedTuple):
@@ -45,7 +45,7 @@ class Launch(NamedTuple):
 
     def channel(self, sock: socket.socket) -> Channel:
         """What leads to such a runner."""
-        return Channel(sock, most=self.largest + BESIDE)
+        return Channel(sock, most=self.largest + BESIDE_BYTES)
 
 
 class Lines:
@@ -73,7 +73,7 @@ class Lines:
 class RunnerProcess:
     """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
 
-    def __init__(self, channel: Channel, mark: Mark, process: subprocess.Popen[bytes] | None, number: int) -> None:
+    def __init__(self, channel: Channel, mark: Position, process: subprocess.Popen[bytes] | None, number: int) -> None:
         self.channel = channel
         self.mark = mark
         self.process = process
@@ -95,7 +95,7 @@ class RunnerProcess:
     @classmethod
     def start(cls, launch: Launch, number: int) -> RunnerProcess:
         """Start a runner that is the bee's worker with that number."""
-        mark = Mark.create()
+        mark = Position.create()
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -126,7 +126,7 @@ class RunnerProcess:
             self.tell(Become(program))
             self.program = program
 
-    def make_known(self, function: Key, record: Record | None, program: bytes) -> None:
+    def make_known(self, function: FunctionKey, record: Record | None, program: bytes) -> None:
         """Send the record of a function that it is to run, if it needs one; to make room, it forgets others."""
         known = self.functions.get(function)
         if record is None or (known is not None and known.jobset == record.jobset):
@@ -205,7 +205,7 @@ class RunnerProcess:
         except BlockingIOError:
             return None
         self.tail += text
-        del self.tail[:-TAIL]
+        del self.tail[:-TAIL_BYTES]
         return text
 
     def last_words(self) -> str:

@@ -12,7 +12,7 @@ from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.judge import Judge
 from workerbee.bee.presence import Presence
 from workerbee.errors import JobsetNotFoundError
-from workerbee.orders import Broken, Dropped, Event, Orders, Status
+from workerbee.orders import BeeEvent, Broken, Dropped, ExitStatus, Orders
 from workerbee.store import BeeStore, Catalogue, Scope, jitter
 from workerbee.wire.job import NO_FUNCTION, Jobset
 from workerbee.wire.signing import Key
@@ -32,7 +32,7 @@ class Service:
         presence: Presence,
         judge: Judge,
         *,
-        tell: Callable[[Event], None],
+        tell: Callable[[BeeEvent], None],
         log: logging.Logger,
     ) -> None:
         self._orders = orders
@@ -61,10 +61,10 @@ class Service:
             missing = JobsetNotFoundError(orders.jobset_id or str(orders.number), self._catalogue.jobset_ids())
             now = time.monotonic()
             if departure.has_outlived(now):
-                raise Leaving(Status.TIME_IS_UP)
+                raise Leaving(ExitStatus.TIME_IS_UP)
             if now >= deadline or departure.is_stopped:
                 self._log.error("%s", missing)
-                raise Leaving(Status.CANT_GO_ON)
+                raise Leaving(ExitStatus.CANT_GO_ON)
             if not is_told:
                 self._log.warning("%s; waiting %.0f s for it", missing, orders.wait)
                 is_told = True
@@ -133,7 +133,7 @@ class Service:
         self._crew.forget(jobset)
         if self._presence.jobset == jobset.number:
             self._tell(Dropped())
-            raise Leaving(Status.CANT_GO_ON)
+            raise Leaving(ExitStatus.CANT_GO_ON)
 
     def _avoid(self, jobset: Jobset, error: Exception) -> None:
         """Nothing works in this jobset: it lacks a right there, or what is stored makes no sense."""
@@ -144,7 +144,7 @@ class Service:
         self._avoided[jobset.number] = now + AVOID_SECONDS
         if self._presence.jobset == jobset.number:
             self._tell(Broken(reason))
-            raise Leaving(Status.CANT_GO_ON)
+            raise Leaving(ExitStatus.CANT_GO_ON)
 
     def _avoids(self, number: int) -> bool:
         return time.monotonic() < self._avoided.get(number, 0.0)

@@ -34,7 +34,7 @@ from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
-from workerbee.orders import Broken, Event, Orders, Status
+from workerbee.orders import BeeEvent, Broken, ExitStatus, Orders
 from workerbee.store import Catalogue, Connection, Limits, retrying, schema
 from workerbee.timing import BEAT_SECONDS
 from workerbee.wire.job import EndKind
@@ -45,12 +45,12 @@ LONGEST_PAUSE_SECONDS = 300.0
 HINT_SECONDS, START_SECONDS = 0.02, 0.05
 #: What a bee that ends in order says of it to those who look later.
 LAST_WORDS = {
-    Status.OK: "nothing was left to do, or it was stopped",
-    Status.CANT_GO_ON: "it couldn't go on",
-    Status.TIME_IS_UP: "its time was up, or its number of jobs done",
+    ExitStatus.OK: "nothing was left to do, or it was stopped",
+    ExitStatus.CANT_GO_ON: "it couldn't go on",
+    ExitStatus.TIME_IS_UP: "its time was up, or its number of jobs done",
 }
 #: Where hints of work are heard.
-WORK = "workerbee$work"
+WORK_CHANNEL = "workerbee$work"
 
 
 class Supervisor:
@@ -62,7 +62,7 @@ class Supervisor:
         log: logging.Logger,
         *,
         caller: tuple[socket.socket, int] | None = None,
-        tell: Callable[[Event], None] = lambda _: None,
+        tell: Callable[[BeeEvent], None] = lambda _: None,
         forward: Callable[[int, bytes], None] = lambda _, __: None,
         program: Callable[[], bytes] = lambda: b"",
     ) -> None:
@@ -126,19 +126,19 @@ class Supervisor:
 
     # Life
 
-    def run(self) -> Status:
+    def run(self) -> ExitStatus:
         """Serve until there is no reason to."""
-        reason = Status.CANT_GO_ON
+        reason = ExitStatus.CANT_GO_ON
         try:
             self._go_round()
         except Leaving as leaving:
             reason = leaving.reason
         except DatabaseUnavailableError as error:
             self._log.error("%s", error)
-            reason = Status.NO_DATABASE
+            reason = ExitStatus.NO_DATABASE
         except WorkerbeeError as error:
             self._log.error("%s", error)
-            reason = Status.USAGE
+            reason = ExitStatus.USAGE
         except Exception:  # noqa: BLE001 (the crew must be dismissed)
             self._log.exception("this bee has met a fault of its own, and ends")
         finally:
@@ -157,7 +157,7 @@ class Supervisor:
         while True:
             self._patiently(self._round)
             for channel, hint in self._wait(self._until_next()):
-                if channel == WORK:
+                if channel == WORK_CHANNEL:
                     self._hear(hint)
 
     def _wait(self, seconds: float) -> list[tuple[str, str]]:
@@ -200,7 +200,7 @@ class Supervisor:
         """Install or check the schema, find the jobset, and say that this bee is here."""
         schema.ensure(self._connection)
         jobset = self._service.find(self._departure, self._wait) if self._orders.is_for_one else None
-        self._connection.listen([WORK])
+        self._connection.listen([WORK_CHANNEL])
         self._presence.arrive(jobset and jobset.number)
         if jobset is not None:
             self._service.serve(jobset)
@@ -228,7 +228,7 @@ class Supervisor:
                 self._holdings.return_booked()
                 self._claim(now)
             case Phase.OVER:
-                self._leave(Status.OK)
+                self._leave(ExitStatus.OK)
             case phase:
                 if phase is Phase.STOPPING:
                     seconds = self._departure.next_change - now
@@ -274,7 +274,7 @@ class Supervisor:
             )
         if self._hunger.listens != self._connection.listens:
             if self._hunger.listens:
-                self._connection.listen([WORK])
+                self._connection.listen([WORK_CHANNEL])
             else:
                 self._connection.unlisten()
 
@@ -314,7 +314,7 @@ class Supervisor:
             level = logging.DEBUG if self._orders.only_functionless else logging.ERROR
             self._log.log(level, "ending: %s", reason)
             self._tell(Broken(reason))
-            self._leave(Status.CANT_GO_ON)
+            self._leave(ExitStatus.CANT_GO_ON)
 
     def _finish(self) -> None:
         """Give back what has not begun, and end when all that has is done."""
@@ -322,9 +322,9 @@ class Supervisor:
         self._holdings.give_back_unstarted()
         self._holdings.return_booked()
         if self._crew.is_empty and not self._recorder.has_ends:
-            self._leave(Status.OK)
+            self._leave(ExitStatus.OK)
 
-    def _leave(self, reason: Status) -> None:
+    def _leave(self, reason: ExitStatus) -> None:
         """Give back everything, say goodbye, and end."""
         self._settle()
         self._crew.take_back(all_ready=True)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workerbee.bee.pace import Key
+from workerbee.bee.pace import FunctionKey
 from workerbee.wire.job import EndKind, Job
 
 
@@ -28,15 +28,15 @@ class Records:
     def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
         self._most = most
         self._room = size
-        self._kept: OrderedDict[Key, Record] = OrderedDict()
+        self._kept: OrderedDict[FunctionKey, Record] = OrderedDict()
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: FunctionKey) -> Record | None:
         record = self._kept.get(key)
         if record is not None:
             self._kept.move_to_end(key)
         return record
 
-    def keep(self, key: Key, record: Record) -> list[Key]:
+    def keep(self, key: FunctionKey, record: Record) -> list[FunctionKey]:
         """Keep a record, in the place of one of the same key; those that had to go for it."""
         if (former := self._kept.pop(key, None)) is not None:
             self._room += former.size
@@ -57,7 +57,7 @@ class Lot:
     ``timeout`` is seconds for each job. There is no ``record`` where a function needs none.
     """
 
-    function: Key
+    function: FunctionKey
     timeout: float | None
     record: Record | None
 

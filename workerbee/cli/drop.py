@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workerbee.reading import JobsetRow, Reader
 
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-PAGE = 100
+PAGE_JOBSETS = 100
 
 
 def _seconds(_: click.Context, __: click.Parameter, age: str | None) -> float | None:
@@ -62,10 +62,10 @@ def drop(jobset_ids: tuple[str, ...], older_than: float | None, dsn: str | None,
 def _unused(reader: Reader, age: float, *, finished: bool) -> Iterator[JobsetRow]:
     """The jobsets in which nothing has happened for so many seconds."""
     served = {bee.jobset for bee in reader.bees() if bee.alive}
-    rows = reader.jobsets(PAGE)
+    rows = reader.jobsets(PAGE_JOBSETS)
     while rows:
         for row in rows:
             is_old = row.active_at <= time.time() - age
             if is_old and not (finished and row.counts.open) and row.jobset.id not in served:
                 yield row
-        rows = reader.jobsets(PAGE, before=rows[-1].jobset.number)
+        rows = reader.jobsets(PAGE_JOBSETS, before=rows[-1].jobset.number)

@@ -16,9 +16,9 @@ import click
 from workerbee.cli.database import dsn_option, found, reading
 
 #: Rows by which a table's columns are found.
-SAMPLE = 1000
+SAMPLE_ROWS = 1000
 
-Row = dict[str, Any]
+FlatRow = dict[str, Any]
 
 
 @click.command()
@@ -73,15 +73,15 @@ def _opened(output: Path | None) -> Iterator[IO[str]]:
         draft.unlink(missing_ok=True)
 
 
-def _write_jsonl(file: IO[str], rows: Iterable[Row]) -> None:
+def _write_jsonl(file: IO[str], rows: Iterable[FlatRow]) -> None:
     for row in rows:
         file.write(json.dumps(row, default=_text) + "\n")
 
 
-def _write_csv(file: IO[str], rows: Iterable[Row]) -> None:
+def _write_csv(file: IO[str], rows: Iterable[FlatRow]) -> None:
     """The columns are those of the first rows; what later ones have besides is left out, and said."""
     rows = iter(rows)
-    first = list(itertools.islice(rows, SAMPLE))
+    first = list(itertools.islice(rows, SAMPLE_ROWS))
     columns = list(dict.fromkeys(name for row in first for name in row))
     writer = csv.writer(file)
     writer.writerow(columns)
@@ -90,14 +90,14 @@ def _write_csv(file: IO[str], rows: Iterable[Row]) -> None:
         missed |= row.keys() - set(columns)
         writer.writerow([_cell(row.get(column)) for column in columns])
     if missed:
-        click.echo(f"left out, as the first {SAMPLE:,} rows had none: {', '.join(sorted(missed))}", err=True)
+        click.echo(f"left out, as the first {SAMPLE_ROWS:,} rows had none: {', '.join(sorted(missed))}", err=True)
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value, default=_text) if isinstance(value, (dict, list)) else value
 
 
-def _named(row: dict[Any, Any]) -> Row:
+def _named(row: dict[Any, Any]) -> FlatRow:
     """A row whose keys are text, as JSON and tables have them."""
     return {str(name): value for name, value in row.items()}
 

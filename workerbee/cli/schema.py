@@ -9,7 +9,7 @@ from workerbee.cli.database import connected, dsn_option
 from workerbee.cli.terminal import json_option
 
 #: Seconds for which an upgrade waits for tables that others use.
-PATIENCE = 60.0
+PATIENCE_SECONDS = 60.0
 
 
 @click.group()
@@ -58,7 +58,7 @@ def _bring(dsn: str | None) -> None:
 
     with connected(dsn) as connection:
         before = reading.version_here(connection)
-        changing.upgrade_schema(connection, PATIENCE)
+        changing.upgrade_schema(connection, PATIENCE_SECONDS)
         after = reading.version_here(connection)
     click.echo(f"version {after} is here" + (" already" if before == after else ""))
 

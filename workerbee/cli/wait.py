@@ -9,7 +9,7 @@ import click
 from workerbee.cli.database import dsn_option, found, reading
 
 #: Seconds between looks, at first and at the most.
-PAUSES = (0.2, 5.0)
+PAUSE_SECONDS = (0.2, 5.0)
 SOME_FAILED, TIME_IS_UP = 1, 124
 
 
@@ -24,7 +24,7 @@ def wait(jobset_id: str, timeout: float | None, dsn: str | None, *, fail_fast: b
     Exit status: 0 all completed, 1 some failed or were cancelled, 124 the time is up.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    pause, longest = PAUSES
+    pause, longest = PAUSE_SECONDS
     with reading(dsn) as reader:
         while True:
             counts = found(reader, jobset_id)[0].counts

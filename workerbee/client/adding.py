@@ -20,7 +20,7 @@ from workerbee.wire import codec, inputs
 from workerbee.wire.job import NO_FUNCTION, NewJob, Options
 
 #: Seconds for which an outage is waited out.
-PATIENCE = 3600.0
+PATIENCE_SECONDS = 3600.0
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class Adder:
         return self._store
 
     def _patiently(self, action: Callable[[], T], *, opening: bool = False) -> T:
-        return retrying(action, patience=PATIENCE, log=self._log, opening=opening)
+        return retrying(action, patience=PATIENCE_SECONDS, log=self._log, opening=opening)
 
 
 def _maker() -> Maker:

@@ -23,12 +23,12 @@ from workerbee.wire.job import Jobset
 T = TypeVar("T")
 
 #: Seconds that the database may take to cancel one future, and each page of many.
-PATIENCE, PAGE_PATIENCE = 1.0, 10.0
+PATIENCE_SECONDS, PAGE_PATIENCE_SECONDS = 1.0, 10.0
 #: Jobs in a page at first and at most, and the seconds that it should take.
-PAGE, PAGE_SECONDS = (2_000, 20_000), (0.1, 0.4)
+PAGE_JOBS, PAGE_SECONDS = (2_000, 20_000), (0.1, 0.4)
 _JOB, _RUN, _BOTH = attrgetter("job"), attrgetter("run"), attrgetter("job", "run")
 #: Seconds that bees have to give back what they took ahead, and after which they are asked again.
-RECALL, RECALL_AGAIN = 0.25, 1.0
+RECALL_SECONDS, RECALL_AGAIN_SECONDS = 0.25, 1.0
 #: How often what bees were just changing is asked for again.
 TRIES = 5
 
@@ -54,8 +54,8 @@ class Cancelling:
         self._ledger = ledger
         self._log = log
         self._busy = threading.Lock()  # one statement at a time
-        self._page = PAGE[0]
-        self._recalled_at = -RECALL_AGAIN
+        self._page = PAGE_JOBS[0]
+        self._recalled_at = -RECALL_AGAIN_SECONDS
 
     @property
     def busy(self) -> bool:
@@ -64,7 +64,7 @@ class Cancelling:
 
     def cancel(self, future: JobFuture) -> bool:
         """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_SECONDS
         taken, under_way = self._flusher.withdraw([future], deadline)
         if taken or under_way:
             return bool(taken)
@@ -76,7 +76,7 @@ class Cancelling:
                 return False
             self._ledger.forget([future])
             return True
-        attempt, left = _Attempt(PATIENCE, running=False), [future]
+        attempt, left = _Attempt(PATIENCE_SECONDS, running=False), [future]
         for _ in range(TRIES):
             left = self._cancel_page(left, attempt) if left else left
         self._recall([future], attempt)
@@ -86,7 +86,7 @@ class Cancelling:
         """Cancel what hasn't started, the futures too; what isn't ours to stop goes on without us."""
         _, stored = self.withdraw(futures)
         ours = [f for f in stored if f.inserted]
-        attempt = _Attempt(PAGE_PATIENCE, running=False)
+        attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=False)
         left = self._cancel_stored(ours, attempt)
         self._recall(ours, attempt)
         self._say_left([f for f in left if f.wanted and not f.ended], attempt)
@@ -95,14 +95,14 @@ class Cancelling:
     def cancel_running(self, futures: Iterable[JobFuture]) -> int:
         """End jobs as cancelled, also those that run; their runners are killed. How many."""
         n, stored = self.withdraw(futures)
-        attempt = _Attempt(PAGE_PATIENCE, running=True)
+        attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=True)
         self._say_left(self._cancel_stored(stored, attempt), attempt)
         return n + attempt.n_cancelled
 
     def withdraw(self, futures: Iterable[JobFuture]) -> tuple[int, list[JobFuture]]:
         """Cancel what is still queued: how many; and what is stored. What is just on its way may be neither."""
         chosen = not_ended(futures)
-        taken, under_way = self._flusher.withdraw(chosen, time.monotonic() + PAGE_PATIENCE)
+        taken, under_way = self._flusher.withdraw(chosen, time.monotonic() + PAGE_PATIENCE_SECONDS)
         abandon_all(taken)
         if under_way:
             self._log.warning("%d calls are just being stored, and were not cancelled", len(under_way))
@@ -160,10 +160,10 @@ class Cancelling:
         """Cancel what no runner has begun of what bees have taken ahead: they are asked to give it back."""
         left = [f for f in futures if f.wanted and not f.ended]
         now = time.monotonic()
-        if left and now > self._recalled_at + RECALL_AGAIN:
+        if left and now > self._recalled_at + RECALL_AGAIN_SECONDS:
             self._recalled_at = now
             self._within(attempt, lambda: self._catalogue.recall(self._jobset.number))
-        until, pause = self._recalled_at + RECALL, 0.005
+        until, pause = self._recalled_at + RECALL_SECONDS, 0.005
         while left and not attempt.over and time.monotonic() < until:
             time.sleep(pause)
             pause *= 2
@@ -200,9 +200,9 @@ class Cancelling:
         """Larger pages while they are quick, smaller ones when they are slow."""
         least, most = PAGE_SECONDS
         if seconds > most:
-            self._page = max(PAGE[0] // 4, self._page // 2)
+            self._page = max(PAGE_JOBS[0] // 4, self._page // 2)
         elif seconds < least and n >= self._page:
-            self._page = min(PAGE[1], self._page * 2)
+            self._page = min(PAGE_JOBS[1], self._page * 2)
 
 
 class _Attempt:

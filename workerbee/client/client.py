@@ -35,7 +35,7 @@ from workerbee.errors import (
 )
 from workerbee.orders import Orders
 from workerbee.server import Server
-from workerbee.store import QUERY_TIMEOUT, Catalogue, ClientStore, Connection, is_dropped, retrying
+from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, is_dropped, retrying
 from workerbee.wire import codec, functions
 from workerbee.wire.job import Jobset, Options
 from workerbee.wire.signing import Key, Signer
@@ -284,7 +284,7 @@ class Client:
 
     def live_runners(self) -> int:
         """How many runners could do this jobset's jobs now."""
-        with self.reading(QUERY_TIMEOUT) as connection:
+        with self.reading(QUERY_SECONDS) as connection:
             return Catalogue(connection).live_runners(self.jobset.number)
 
     # Ending

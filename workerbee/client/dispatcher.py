@@ -13,22 +13,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 
-Task = Callable[[], None]
+Callback = Callable[[], None]
 
 #: Seconds in one task after which another thread goes on with the others, and how many may be held up at once.
-HELD_UP, MOST = 0.1, 100
+HELD_UP_SECONDS, MOST_HELD_UP = 0.1, 100
 
 
 class Dispatcher:
     """Runs tasks; any thread may put one. Somebody calls `tend` now and then while it `is_behind`."""
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._tasks: SimpleQueue[Callback | None] = SimpleQueue()
         self._workers: list[_Worker] = []  # the last one takes tasks, those before it are held up in one
         self._lock = threading.RLock()  # a finalizer may put a task wherever it interrupts
         self._closed = False
 
-    def put(self, task: Task) -> None:
+    def put(self, task: Callback) -> None:
         """Run a task soon; after `close`, at once."""
         with self._lock:
             if not self._closed:
@@ -46,7 +46,7 @@ class Dispatcher:
         with self._lock:
             if self.is_behind() and not (self._workers and self._workers[-1].takes_tasks()):
                 self._workers = [worker for worker in self._workers if worker.is_alive()]
-                if len(self._workers) < MOST:
+                if len(self._workers) < MOST_HELD_UP:
                     self._hire()
 
     def _hire(self) -> None:
@@ -69,7 +69,7 @@ class Dispatcher:
             for _ in self._workers:
                 self._tasks.put(None)
         for worker in iter(self._first_alive, None):
-            worker.join(HELD_UP)
+            worker.join(HELD_UP_SECONDS)
             self.tend()
         self._workers = []  # what has ended is kept by nobody, whatever keeps this
 
@@ -78,7 +78,7 @@ class Dispatcher:
 
 
 class _Worker(threading.Thread):
-    def __init__(self, tasks: SimpleQueue[Task | None]) -> None:
+    def __init__(self, tasks: SimpleQueue[Callback | None]) -> None:
         super().__init__(name="workerbee callbacks", daemon=True)
         self.tasks = tasks
         self._began: float | None = None
@@ -87,7 +87,7 @@ class _Worker(threading.Thread):
     def takes_tasks(self) -> bool:
         """Whether it will take the next one before long."""
         began = self._began
-        return self.is_alive() and (began is None or time.monotonic() - began < HELD_UP)
+        return self.is_alive() and (began is None or time.monotonic() - began < HELD_UP_SECONDS)
 
     def run(self) -> None:
         while not self.relieved and (task := self.tasks.get()) is not None:
@@ -97,7 +97,7 @@ class _Worker(threading.Thread):
             self._began = None
 
 
-def _run(task: Task) -> None:
+def _run(task: Callback) -> None:
     try:
         task()
     except BaseException:

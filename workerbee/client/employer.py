@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from workerbee.client.local_bee import LocalBee
 from workerbee.errors import BrokenWorkerbeeError, InitializerFailedError, JobsetNotFoundError
-from workerbee.orders import Broken, Dropped, Event, InitializerFailed, Log, Orders
+from workerbee.orders import BeeEvent, Broken, Dropped, InitializerFailed, Log, Orders
 from workerbee.program import Program
 from workerbee.wire.failures import decode_error
 
@@ -106,7 +106,7 @@ class Employer:
         except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
             self._give_up(error, None)
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: BeeEvent) -> None:
         match event:
             case Log(level, message):
                 self._log.log(level, "%s", message)

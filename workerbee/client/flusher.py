@@ -22,15 +22,15 @@ from workerbee.client.ledger import Ledger
 from workerbee.client.registry import Registered, Registry
 from workerbee.client.watcher import Watcher
 from workerbee.errors import EncodingError, JobsetNotFoundError
-from workerbee.store import Catalogue, ClientStore, Connection, Pace, SameCall, Wake, is_unstorable
+from workerbee.store import Catalogue, ClientStore, Connection, HintThrottle, SameCall, Wake, is_unstorable
 from workerbee.wire import codec, functions
 from workerbee.wire.job import Jobset, NewJob, Options
 from workerbee.wire.signing import Signer
 
 #: Jobs, and bytes, in one flush.
-FLUSH, FLUSH_BYTES = 1000, 4_000_000
+FLUSH_JOBS, FLUSH_BYTES = 1000, 4_000_000
 #: Ids reserved at first and at most; each block is four times the one before.
-BLOCK = (64, 20_000)
+BLOCK_IDS = (64, 20_000)
 
 
 class Pending(NamedTuple):
@@ -76,9 +76,9 @@ class Flusher:
         self._ended = False
         self.registry = Registry(self._store, jobset, signer, log)
         self._ids: deque[int] = deque()
-        self._block = BLOCK[0]
+        self._block = BLOCK_IDS[0]
         self._look_first = False  # the last flush brought nothing new
-        self._pace = Pace()
+        self._pace = HintThrottle()
         self._unhinted = False
 
     # Any thread
@@ -174,7 +174,7 @@ class Flusher:
 
     def _gather(self) -> None:
         size = 0
-        while self._queue and len(self._batch) < FLUSH and size < FLUSH_BYTES:
+        while self._queue and len(self._batch) < FLUSH_JOBS and size < FLUSH_BYTES:
             pending = self._queue.popleft()
             self._n_taken += 1
             pending.future.queued = False
@@ -282,7 +282,7 @@ class Flusher:
             if first is None:
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
             self._ids.extend(range(first, first + self._block))
-            self._block = min(BLOCK[1], self._block * 4)
+            self._block = min(BLOCK_IDS[1], self._block * 4)
         return self._ids.popleft()
 
     def _attach(self, calls: Iterable[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:

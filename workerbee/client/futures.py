@@ -38,13 +38,13 @@ if hasattr(os, "register_at_fork"):  # a child may ask a future of its parent's
 
 
 #: Characters of an error's message that a future shows.
-MESSAGE = 120
+MESSAGE_CHARS = 120
 _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
-Task = Callable[[], None]
+_Callback = Callable[[], None]
 
 
-def _call(task: Task) -> None:
+def _call(task: _Callback) -> None:
     task()
 
 
@@ -107,7 +107,7 @@ class JobFuture(Bound, Future[T]):
     def __init__(
         self,
         cancel_job: Callable[[JobFuture], bool],
-        call_later: Callable[[Task], None] = _call,
+        call_later: Callable[[_Callback], None] = _call,
         say_what_goes_on: Callable[[BaseException], None] = _say_nothing,
     ) -> None:
         """``call_later`` runs the callbacks of a future that ends by itself.
@@ -179,7 +179,9 @@ class JobFuture(Bound, Future[T]):
     def _failure(self, error: BaseException) -> str:
         """The error in a line, with the job, and the host on which it failed."""
         message = " ".join(text_of(error).split())
-        said = f"{type(error).__name__}: {message[:MESSAGE]}{'…' * (len(message) > MESSAGE)}".removesuffix(": ")
+        said = f"{type(error).__name__}: {message[:MESSAGE_CHARS]}{'…' * (len(message) > MESSAGE_CHARS)}".removesuffix(
+            ": "
+        )
         host = host_of(error)
         place = f" on {host}" if host is not None else ""
         return said if self.job is None else f"{said}, job {self.job}{place}"

@@ -13,7 +13,7 @@ from workerbee.client.client import Client
 from workerbee.reading import Reading
 
 #: Seconds that whoever interrupts waits for what is on its way to be stored, and for what the database says of it.
-PATIENCE, GLANCE = 1.0, 0.5
+PATIENCE_SECONDS, GLANCE_SECONDS = 1.0, 0.5
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -36,9 +36,9 @@ def interrupted(client: Client, error: BaseException) -> None:
         say_what_goes_on(client, error)
         if client.jobset.temporary:
             client.abandon()
-            client.ended.wait(PATIENCE)
+            client.ended.wait(PATIENCE_SECONDS)
         else:
-            client.leave(PATIENCE)
+            client.leave(PATIENCE_SECONDS)
     except KeyboardInterrupt:
         _end_at_once([client])
         raise
@@ -69,7 +69,7 @@ def _is_told(error: BaseException) -> bool:
 def _state(client: Client) -> tuple[str, str]:
     """What is to be said of the jobs, and of the bees; less if the database doesn't answer at once."""
     try:
-        with client.reading(GLANCE) as connection:
+        with client.reading(GLANCE_SECONDS) as connection:
             facts = Reading(connection, client.jobset, client.signer).glance()
     except Exception:  # noqa: BLE001 (an interrupt isn't the time for this)
         return "all that isn't done goes on", "the database doesn't answer now"

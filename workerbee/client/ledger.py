@@ -10,7 +10,7 @@ from workerbee.client.futures import JobFuture
 from workerbee.wire.job import Stored
 
 #: Jobs that are looked at together.
-STRIDE = 500
+STRIDE_JOBS = 500
 #: First job, last job, run.
 Range = tuple[int, int, int]
 
@@ -163,8 +163,8 @@ class Ledger:
 def _first_runs(jobs: list[int]) -> list[Range]:
     """The first runs of these sorted jobs as ranges; where there is no gap, none is looked at."""
     ranges: list[Range] = []
-    for start in range(0, len(jobs), STRIDE):
-        some = jobs[start : start + STRIDE]
+    for start in range(0, len(jobs), STRIDE_JOBS):
+        some = jobs[start : start + STRIDE_JOBS]
         if some[-1] - some[0] == len(some) - 1:
             begin = ranges.pop()[0] if ranges and ranges[-1][1] == some[0] - 1 else some[0]
             ranges.append((begin, some[-1], 1))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from workerbee.orders import BeWorkersOf, Drain, Ended, Event, Order, Orders, Start, from_line, to_line
+from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Order, Orders, Start, from_line, to_line
 from workerbee.program import Program, command, interpreter_flags, search_flags
 
 
@@ -51,7 +51,7 @@ class LocalBee:
         with self._saying, suppress(OSError):
             self._socket.sendall(to_line(order))
 
-    def events(self, handle: Callable[[Event], None]) -> None:
+    def events(self, handle: Callable[[BeeEvent], None]) -> None:
         """Call ``handle`` with each event that the bee reports, until its end."""
         with suppress(OSError, ValueError), self._socket.makefile(encoding="utf-8") as stream:
             for line in stream:

@@ -13,7 +13,7 @@ from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, whereabouts
 
 
-def opened_jobset(jobset_id: str | None, dsn: str, key: Key, *, patience: float | None, log: logging.Logger) -> Jobset:
+def find_or_make(jobset_id: str | None, dsn: str, key: Key, *, patience: float | None, log: logging.Logger) -> Jobset:
     """Find or make the jobset of an executor that signs with ``key``; without an id, make a temporary one.
 
     An outage is waited out for ``patience`` seconds (None: for ever). Raises KeyMismatchError, JobsetNotFoundError (it

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from workerbee.store import ClientStore
 from workerbee.wire import functions, records
-from workerbee.wire.job import Function, Jobset, StoredFunction
+from workerbee.wire.job import FunctionRow, Jobset, StoredFunction
 from workerbee.wire.signing import Signer
 
 #: How much lower than their own the priority of jobs is whose function has changed since; and what is below is theirs.
@@ -23,9 +23,9 @@ BEHIND, SUPERSEDED = 2**30, -(2**29)
 
 
 #: Functions of which is known what they are stored as; and of which so many, and so many bytes, in one statement.
-MOST, PORTION, PORTION_BYTES = 20_000, 200, 1_000_000
+MOST_KNOWN, PORTION_FUNCTIONS, PORTION_BYTES = 20_000, 200, 1_000_000
 #: Seconds that storing waits for what has changed to be said, and that finding it out may take.
-GLANCE, PATIENCE = 0.1, 30.0
+GLANCE_SECONDS, PATIENCE_SECONDS = 0.1, 30.0
 
 
 class Registered(NamedTuple):
@@ -60,7 +60,7 @@ class Registry:
 
     def register_all(self, several: Iterable[functions.Function]) -> None:
         """Store functions that nothing else has to be found out of: closures and partials come by the thousand."""
-        if len(self._known) > MOST:
+        if len(self._known) > MOST_KNOWN:
             self._known = {}
         new = {}
         for function in several:
@@ -89,9 +89,9 @@ class Registry:
     def _put(self, function: functions.Function) -> int:
         return self._store.put_function(self._record(function), function.identity)
 
-    def _record(self, function: functions.Function) -> Function:
+    def _record(self, function: functions.Function) -> FunctionRow:
         mac = self._signer.sign_function(function.codec, function.digest, function.body)
-        return Function(0, function.digest, function.name, function.codec, function.body, function.python, mac)
+        return FunctionRow(0, function.digest, function.name, function.codec, function.body, function.python, mac)
 
     # What it counts as
 
@@ -102,7 +102,7 @@ class Registry:
         record = None if said is None else self._signed(said)
         return function.identity if record is None else record.body
 
-    def _signed(self, number: int) -> Function | None:
+    def _signed(self, number: int) -> FunctionRow | None:
         """A stored record; None if its signature doesn't hold."""
         record = self._store.get_function(number)
         if record is None:
@@ -130,7 +130,7 @@ class Registry:
             digest = records.adoption(function.identity)
             identity = others[-1].identity
             mac = self._signer.sign_function(records.ADOPTED, digest, identity)
-            record = Function(0, digest, function.name, records.ADOPTED, identity, function.python, mac)
+            record = FunctionRow(0, digest, function.name, records.ADOPTED, identity, function.python, mac)
             self._store.put_adoption(record, identity)
         self.forget()
         self.register(function)
@@ -154,7 +154,7 @@ class Registry:
         arguments = (function, other, n_behind)
         thread = threading.Thread(target=self._count_and_say, args=arguments, name="workerbee changes", daemon=True)
         thread.start()
-        thread.join(GLANCE)
+        thread.join(GLANCE_SECONDS)
 
     def _count_and_say(self, function: functions.Function, other: StoredFunction, n_behind: int) -> None:
         n_aside = self._left_aside(function)
@@ -176,7 +176,7 @@ class Registry:
     def _left_aside(self, function: functions.Function) -> int | None:
         """How many results other code has left; None if it can't be told in time."""
         connection = self._store.connection.another("workerbee changes")
-        connection.patience = PATIENCE
+        connection.patience = PATIENCE_SECONDS
         try:
             return ClientStore(connection, self._jobset, uuid4()).left_aside(function.name, function.identity)
         except Exception:  # noqa: BLE001 (it is for a sentence only)
@@ -240,7 +240,7 @@ def _portions(several: Iterable[functions.Function]) -> Iterator[list[functions.
     portion: list[functions.Function] = []
     size = 0
     for function in several:
-        if portion and (len(portion) == PORTION or size + len(function.body) > PORTION_BYTES):
+        if portion and (len(portion) == PORTION_FUNCTIONS or size + len(function.body) > PORTION_BYTES):
             yield portion
             portion, size = [], 0
         portion.append(function)

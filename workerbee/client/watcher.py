@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from uuid import UUID
 
-from workerbee.client.dispatcher import HELD_UP, Dispatcher
+from workerbee.client.dispatcher import HELD_UP_SECONDS, Dispatcher
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
@@ -26,19 +26,19 @@ from workerbee.wire.job import Jobset, Stored
 from workerbee.wire.signing import Signer
 
 #: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
-POLL, DEAF_POLL = (0.5, 1.0), (0.005, 0.1)
+POLL_SECONDS, DEAF_POLL_SECONDS = (0.5, 1.0), (0.005, 0.1)
 #: A deaf watcher may be late by this share of the time in which nothing has ended, but by no more than a second.
-PATIENCE = 0.002
+LATE_SHARE = 0.002
 #: Seconds that nobody needs to wake a thread that waits for nothing and hears hints.
-IDLE = 0.25
+IDLE_SECONDS = 0.25
 #: Ended jobs, ranges of jobs that are waited for, and seconds in one look; it rests for so many times what it took.
-PAGE, RANGES, LOOK, REST = 1000, 1000, 0.5, 10
+PAGE_JOBS, MOST_RANGES, LOOK_SECONDS, REST_FACTOR = 1000, 1000, 0.5, 10
 #: Functions in a warning.
-NAMED = 5
+NAMED_FUNCTIONS = 5
 #: Seconds between looks at what has begun.
-BEGUN = 0.1
+BEGUN_SECONDS = 0.1
 #: Seconds without an end after which to see whether any bee is there that does the work, and at most between looks.
-NO_BEES, SELDOM = 10.0, 60.0
+NO_BEES_SECONDS, SELDOM_SECONDS = 10.0, 60.0
 
 
 class Watcher:
@@ -65,7 +65,7 @@ class Watcher:
         self._log = log
         self._asked: deque[int] = deque()
         self._wake = Wake()
-        self._pause = POLL[0]
+        self._pause = POLL_SECONDS[0]
         self._next_poll = self._next_touch = self._next_begun = 0.0
         self._generation = 0
         self._position = 0  # the job up to which the last look has come, if it had to stop
@@ -109,13 +109,13 @@ class Watcher:
 
     def _sleep(self) -> float:
         """Seconds until something is due; a hint or a question ends the sleep before."""
-        timers = [time.monotonic() + (3600.0 if self._connection.deaf else IDLE)]
+        timers = [time.monotonic() + (3600.0 if self._connection.deaf else IDLE_SECONDS)]
         if self._jobset.temporary:
             timers.append(self._next_touch)
         if self._asked:
             timers.append(0.0)
         if self._dispatcher.is_behind():
-            timers.append(time.monotonic() + HELD_UP)
+            timers.append(time.monotonic() + HELD_UP_SECONDS)
         if self._ledger:
             timers += [self._next_poll, self._next_begun]
         return max(0.0, min(timers) - time.monotonic())
@@ -165,25 +165,25 @@ class Watcher:
 
     def _poll(self, now: float, found: int) -> None:
         """Look at what is waited for, and say when to look again."""
-        found += self._sweep(now + LOOK)
+        found += self._sweep(now + LOOK_SECONDS)
         deaf = self._connection.deaf  # known once it has been used
         if deaf and not self._said_deaf:
             self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
             self._said_deaf = True
         after = time.monotonic()
-        first, most = DEAF_POLL if deaf else POLL
+        first, most = DEAF_POLL_SECONDS if deaf else POLL_SECONDS
         if found or self._idle_since is None:
             self._idle_since, self._pause = after, first
         elif not self._position:
-            most = max(most, min(1.0, PATIENCE * (after - self._idle_since)), REST * (after - now))
+            most = max(most, min(1.0, LATE_SHARE * (after - self._idle_since)), REST_FACTOR * (after - now))
             self._pause = min(most, self._pause * 2)
         self._next_poll = after + self._pause
         idle = after - self._idle_since
-        is_time = idle > NO_BEES and after >= self._next_census
+        is_time = idle > NO_BEES_SECONDS and after >= self._next_census
         if self._doubts or is_time:
             self._give_up_lost()
         if is_time:
-            self._next_census = after + min(SELDOM, idle)
+            self._next_census = after + min(SELDOM_SECONDS, idle)
             self._warn_if_nobody_works()
 
     def _sweep(self, deadline: float) -> int:
@@ -191,11 +191,11 @@ class Watcher:
         found = 0
         left = [(max(a, self._position + 1), b, run) for a, b, run in self._ledger.ranges() if b > self._position]
         while left and time.monotonic() < deadline:
-            ranges, left = left[:RANGES], left[RANGES:]
-            jobs = self._store.ended(ranges, PAGE)
+            ranges, left = left[:MOST_RANGES], left[MOST_RANGES:]
+            jobs = self._store.ended(ranges, PAGE_JOBS)
             found += self._fetch(jobs)
-            self._position = jobs[-1] if len(jobs) == PAGE else ranges[-1][1]
-            if len(jobs) == PAGE:
+            self._position = jobs[-1] if len(jobs) == PAGE_JOBS else ranges[-1][1]
+            if len(jobs) == PAGE_JOBS:
                 return found
         if not left:
             self._position = 0
@@ -203,9 +203,9 @@ class Watcher:
 
     def _give_up_lost(self) -> None:
         """Futures of jobs that are no longer there would wait for ever. The newest are the likeliest to be lost."""
-        runs = self._ledger.newest(PAGE, before=self._before)
+        runs = self._ledger.newest(PAGE_JOBS, before=self._before)
         futures = self._ledger.of(self._store.lost(runs)) if runs else []
-        self._before = runs[-1][0] if len(runs) >= PAGE else None
+        self._before = runs[-1][0] if len(runs) >= PAGE_JOBS else None
         self._doubts = bool(futures) and self._before is not None
         if futures:
             self._log.warning("%d jobs of %s are in the database no more", len(futures), self._jobset.name)
@@ -223,7 +223,7 @@ class Watcher:
         for function, refusing, host, reason in self._store.refused():
             functions.setdefault((refusing, host, reason), []).append(function)
         for (refusing, host, reason), names in functions.items():
-            what = ", ".join(names[:NAMED]) + (" …" if names[NAMED:] else "")
+            what = ", ".join(names[:NAMED_FUNCTIONS]) + (" …" if names[NAMED_FUNCTIONS:] else "")
             who = f"{refusing} of {n} bees that are there can't" if n else "the bees that were there couldn't"
             self._warn(reason, f"jobs of {what} wait in {name}, and {who} run them: on {host}, {reason}")
 
@@ -238,7 +238,7 @@ class Watcher:
         for future in self._ledger.of(self._store.begun()):
             future.begin()
         now = time.monotonic()
-        self._next_begun = now + max(BEGUN, 20 * (now - began))
+        self._next_begun = now + max(BEGUN_SECONDS, 20 * (now - began))
 
     # What an end says
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerbee import places, resources
 from workerbee.program import occupy_standard_descriptors
-from workerbee.store import conninfo, described, has_password
+from workerbee.store import dsn_parts, has_password, make_dsn
 from workerbee.wire import signing
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Server:
         """Whether it runs on this machine, as far as its address says."""
         if self._embedded is not None:
             return True
-        parts = described(self.dsn)
+        parts = dsn_parts(self.dsn)
         host = (
             parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
         )
@@ -51,15 +51,15 @@ class Server:
         environment = dict(os.environ)
         if self._embedded is None:
             return self.dsn, environment
-        parts = {name: value for name, value in described(self.dsn).items() if name in ADDRESS}
-        return conninfo(None, **parts), {k: v for k, v in environment.items() if not k.startswith("PG")}
+        parts = {name: value for name, value in dsn_parts(self.dsn).items() if name in ADDRESS}
+        return make_dsn(None, **parts), {k: v for k, v in environment.items() if not k.startswith("PG")}
 
     def __repr__(self) -> str:
         if self._embedded is not None:
             return f"the embedded PostgreSQL with its data in {self._embedded.data}"
         parts = {
             k: v
-            for k, v in described(self.dsn).items()
+            for k, v in dsn_parts(self.dsn).items()
             if k in ("host", "hostaddr", "port", "user", "dbname", "service")
         }
         return "PostgreSQL at " + (
@@ -82,7 +82,7 @@ class Server:
         """The same server, with a hold of its own if this one has let go of it."""
         if self._embedded is None or self._held:
             return Server(self.dsn)
-        return _embedded(described(self.dsn).get("dbname"), logging.getLogger("workerbee"))
+        return _embedded(dsn_parts(self.dsn).get("dbname"), logging.getLogger("workerbee"))
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +104,7 @@ def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **part
     if useless and not named:
         raise ValueError(f"{' and '.join(useless)} of which server? Give host or dsn too, or set PGHOST")
     logger = logger or logging.getLogger("workerbee")
-    server = Server(conninfo(dsn, **parts)) if named else _embedded(parts.get("dbname"), logger)
+    server = Server(make_dsn(dsn, **parts)) if named else _embedded(parts.get("dbname"), logger)
     logger.info("using %r", server)
     return server
 
@@ -136,4 +136,4 @@ def _embedded(dbname: object, logger: logging.Logger) -> Server:
             handle.data,
             ", ".join(str(handle.data.with_name(host)) for host in others),
         )
-    return Server(conninfo(handle.dsn, dbname=dbname), embedded=handle)
+    return Server(make_dsn(handle.dsn, dbname=dbname), embedded=handle)

@@ -42,7 +42,7 @@ from workerbee.server.installation import (
     tail,
     version_of,
 )
-from workerbee.store import conninfo
+from workerbee.store import make_dsn
 
 _PATIENCE = 300.0  # seconds; recovery after a crash may take minutes on a slow disk
 _TRIES = 3  # a keeper may be killed before its server is ready
@@ -126,14 +126,14 @@ def start(home: Path | None = None) -> EmbeddedServer:
 def _dsn(runtime: Path) -> str:
     """The server as a connection string that leaves nothing to the environment."""
     address = {"host": runtime, "port": 5432, "user": "postgres", "dbname": "postgres"}
-    return conninfo(None, **address, **{name: value for name, value in _PLAIN.items() if _is_known(name)})
+    return make_dsn(None, **address, **{name: value for name, value in _PLAIN.items() if _is_known(name)})
 
 
 @functools.cache
 def _is_known(option: str) -> bool:
     """Whether this libpq has the option, which may be newer."""
     try:
-        conninfo(f"{option}=''")
+        make_dsn(f"{option}=''")
     except ConnectionStringError:
         return False
     return True

@@ -25,10 +25,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-CRASH_PAUSE = 0.2  # seconds before a server that was killed is started again
-STOP_REPEAT = 0.1  # seconds between two requests to stop, as the first may come before it listens
-LOOK = 0.02  # seconds between looks at a server that starts
-HALF_STOPPED = 1.0  # seconds between looks for a server that lets nobody in any more, but waits for those who are
+CRASH_PAUSE_SECONDS = 0.2  # seconds before a server that was killed is started again
+STOP_REPEAT_SECONDS = 0.1  # seconds between two requests to stop, as the first may come before it listens
+LOOK_SECONDS = 0.02  # seconds between looks at a server that starts
+HALF_STOPPED_SECONDS = 1.0  # seconds between looks for a server that lets nobody in any more, but waits for who is
 
 
 def main(runtime: str, data: str, account: str, *command: str) -> None:
@@ -37,7 +37,7 @@ def main(runtime: str, data: str, account: str, *command: str) -> None:
         os._exit(0)  # the keeper is nobody's child: no zombie for whoever started it
     _ignore_signals()
     held = os.open(runtime, os.O_RDONLY)
-    server = Server(runtime, data, account, command)
+    server = Postmaster(runtime, data, account, command)
     threading.Thread(target=server.stop_when_unused, args=(held,), daemon=True).start()
     threading.Thread(target=server.finish_stops, daemon=True).start()
     server.serve()
@@ -59,7 +59,7 @@ def _ignore_signals() -> None:
         name.write("workerbee-keep")
 
 
-class Server:
+class Postmaster:
     """The postmaster of the data directory: a child, or the orphan of a keeper that was killed."""
 
     def __init__(self, runtime: str, data: str, account: str, command: tuple[str, ...]) -> None:
@@ -81,11 +81,11 @@ class Server:
         while True:
             with contextlib.suppress(ProcessLookupError):
                 self._signal(signal.SIGINT)
-            time.sleep(STOP_REPEAT)
+            time.sleep(STOP_REPEAT_SECONDS)
 
     def finish_stops(self) -> None:
         """After a SIGTERM the server waits for all its sessions, and holders stay: end it, so that it starts again."""
-        while not self.unused.wait(HALF_STOPPED):
+        while not self.unused.wait(HALF_STOPPED_SECONDS):
             if _said(self._data)[1] == "stopping":
                 with contextlib.suppress(ProcessLookupError):
                     self._signal(signal.SIGINT)
@@ -95,7 +95,7 @@ class Server:
 
         It had its reasons then, which are in the log; the next one who wants it may try again.
         """
-        while self._serve_once() and not self.unused.wait(CRASH_PAUSE):
+        while self._serve_once() and not self.unused.wait(CRASH_PAUSE_SECONDS):
             pass
 
     def _serve_once(self) -> bool:
@@ -190,7 +190,7 @@ def _has_served(process: subprocess.Popen[bytes], data: str) -> bool:
     ready = False
     while not ready and process.poll() is None:
         ready = _said(data) == (process.pid, "ready")
-        time.sleep(LOOK)
+        time.sleep(LOOK_SECONDS)
     return process.wait() < 0 or ready
 
 

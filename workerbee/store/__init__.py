@@ -1,12 +1,12 @@
 """The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
 
-from workerbee.store.answers import Cancelled, Result, SameCall
+from workerbee.store.answers import Cancelled, Result, Run, SameCall
 from workerbee.store.bee import BeeStore, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import ClientStore
-from workerbee.store.connection import QUERY_TIMEOUT, Connection, PatientConnection
-from workerbee.store.dsn import conninfo, described, has_password
-from workerbee.store.hints import Pace, parse_hint, results_hint
+from workerbee.store.connection import QUERY_SECONDS, Connection, PatientConnection
+from workerbee.store.dsn import dsn_parts, has_password, make_dsn
+from workerbee.store.hints import HintThrottle, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
 from workerbee.store.reader import JobsetReader, Reader
 from workerbee.store.seen import (
@@ -29,7 +29,7 @@ from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_uns
 from workerbee.store.wake import Wake
 
 __all__ = [
-    "QUERY_TIMEOUT",
+    "QUERY_SECONDS",
     "STATUSES",
     "BeeFacts",
     "BeeRow",
@@ -43,6 +43,7 @@ __all__ = [
     "Counts",
     "DepartedRow",
     "Event",
+    "HintThrottle",
     "JobPage",
     "JobRow",
     "JobsetReader",
@@ -50,12 +51,12 @@ __all__ = [
     "Limits",
     "Maker",
     "Minute",
-    "Pace",
     "PatientConnection",
     "Progress",
     "Reader",
     "Remaining",
     "Result",
+    "Run",
     "RunFacts",
     "SameCall",
     "Scope",
@@ -63,14 +64,14 @@ __all__ = [
     "Wake",
     "Wanted",
     "backoff",
-    "conninfo",
-    "described",
+    "dsn_parts",
     "has_password",
     "is_dropped",
     "is_forbidden",
     "is_passing",
     "is_unstorable",
     "jitter",
+    "make_dsn",
     "parse_hint",
     "results_hint",
     "retrying",

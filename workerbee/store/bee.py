@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 
 from workerbee.store import parts
 from workerbee.store.connection import Connection, Row
-from workerbee.store.front import Front, Position
+from workerbee.store.front import Front, FrontPlace
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.tables import storable
 from workerbee.store.writer import Writer
-from workerbee.wire.job import READABLE, Batch, Function, Job, Jobset, Outcome
+from workerbee.wire.job import READABLE, Batch, FunctionRow, Job, Jobset, Outcome
 
 #: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
 #: meanwhile.
-MOST_IN_CLAIM, HASTE = 1000, 0.5
+MOST_IN_CLAIM, HASTE_SECONDS = 1000, 0.5
 #: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
 HEADERS = 8, 64
 #: Every job costs 1.
@@ -102,8 +102,8 @@ class BeeStore:
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
         self._front = Front()
-        self._claims = Ration(MOST_IN_CLAIM, HASTE)
-        self._results = Ration(MOST_IN_CLAIM, HASTE)
+        self._claims = Ration(MOST_IN_CLAIM, HASTE_SECONDS)
+        self._results = Ration(MOST_IN_CLAIM, HASTE_SECONDS)
 
     def _run(self, name: str, /, way: str = "", **params: Any) -> list[Row]:
         self._alive()
@@ -157,7 +157,7 @@ class BeeStore:
         """Seconds until the next claim looks at the whole queue, if the last one didn't; else 0."""
         return max(0.0, self._front.rest)
 
-    def _claim_from(self, position: Position | None, facts: Mapping[str, Any]) -> list[Batch]:
+    def _claim_from(self, position: FrontPlace | None, facts: Mapping[str, Any]) -> list[Batch]:
         claim = uuid4()
         way, more = ("", {}) if position is None else ("from the front", position._asdict())
         with self._claims.use() as moved:
@@ -324,15 +324,15 @@ class BeeStore:
 
     # Functions
 
-    def get_function(self, number: int) -> Function | None:
+    def get_function(self, number: int) -> FunctionRow | None:
         return self.get_functions([number]).get(number)
 
-    def get_functions(self, numbers: Iterable[int]) -> dict[int, Function]:
+    def get_functions(self, numbers: Iterable[int]) -> dict[int, FunctionRow]:
         """The records that there are of these functions."""
         found = {}
         for number, digest, name, codec, body, python, mac in self._run("get_functions", numbers=array(numbers)):
             whole = parts.get_function(self._run, codec, bytes(body))
-            found[number] = Function(number, bytes(digest), name, *whole, python, bytes(mac))
+            found[number] = FunctionRow(number, bytes(digest), name, *whole, python, bytes(mac))
         return found
 
     def functions_named(self, name: str) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ from workerbee.store.connection import Connection, Row
 from workerbee.wire.job import Jobset
 
 #: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
-OFFERS = 50
+OFFERED_JOBSETS = 50
 #: Characters of a bee's last words.
-LAST_WORDS = 2000
+LAST_WORDS_CHARS = 2000
 
 
 class Counts(NamedTuple):
@@ -258,7 +258,7 @@ class Catalogue:
 
     def leave(self, incarnation: UUID, words: str = "") -> None:
         """End in order, with these last ``words`` for those who look later."""
-        self._run("leave", bee=str(incarnation), words=tables.storable(words)[:LAST_WORDS])
+        self._run("leave", bee=str(incarnation), words=tables.storable(words)[:LAST_WORDS_CHARS])
 
     def live_bees(self, number: int) -> int:
         """Bees that serve this jobset and were alive half a minute ago."""
@@ -274,8 +274,8 @@ class Catalogue:
         for start, until in ((began, 2**31 - 1), (0, began)):
             after, more = start, start < until
             while more:
-                rows = self._run("offers", after=after, until=until, n=OFFERS)
-                more = len(rows) == OFFERS
+                rows = self._run("offers", after=after, until=until, n=OFFERED_JOBSETS)
+                more = len(rows) == OFFERED_JOBSETS
                 self._offered = after = rows[-1][0] if more else 0
                 yield [found for _, *row in rows if row[0] is not None and (found := _jobset([tuple(row)]))]
 

@@ -16,11 +16,11 @@ from workerbee.store.connection import Connection, Row
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.writer import Writer
-from workerbee.wire.job import LARGE, Function, Jobset, NewJob, Options, Stored, StoredFunction
+from workerbee.wire.job import LARGE_BYTES, FunctionRow, Jobset, NewJob, Options, Stored, StoredFunction
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
-BATCH = 200
+BATCH_JOBS = 200
 #: Jobs, and about how many bytes, in one of the statements that insert many.
 PORTION = 20_000, 4_000_000
 #: How often a cancellation is tried where bees change the headers under its eyes.
@@ -45,9 +45,9 @@ class ClientStore:
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
 
-    def put_functions(self, functions: Mapping[Function, bytes]) -> dict[bytes, int]:
+    def put_functions(self, functions: Mapping[FunctionRow, bytes]) -> dict[bytes, int]:
         """Store function records with their identities, each once by content; their numbers, by digest."""
-        large = [f.digest for f in functions if len(f.body) > LARGE]
+        large = [f.digest for f in functions if len(f.body) > LARGE_BYTES]
         numbers = self._numbers("functions_stored", digests=large) if large else {}
         new = [f for f in functions if f.digest not in numbers]
         stored = [parts.put_function(self._run, f.codec, f.body) for f in new]
@@ -68,11 +68,11 @@ class ClientStore:
     def _numbers(self, name: str, **params: Any) -> dict[bytes, int]:
         return {bytes(digest): number for digest, number in self._run(name, **params)}
 
-    def put_function(self, function: Function, identity: bytes) -> int:
+    def put_function(self, function: FunctionRow, identity: bytes) -> int:
         """Store a function record, once by content; its number."""
         return self.put_functions({function: identity})[function.digest]
 
-    def put_adoption(self, function: Function, identity: bytes) -> None:
+    def put_adoption(self, function: FunctionRow, identity: bytes) -> None:
         """Store, in the place of what was said before, that a function counts as those with this identity."""
         facts = function._asdict() | {"identity": identity}
         del facts["number"]
@@ -82,14 +82,14 @@ class ClientStore:
         """What is stored of the functions of this name, oldest first."""
         return [StoredFunction.of(*row) for row in self._run("versions", name=name)]
 
-    def get_function(self, number: int) -> Function | None:
+    def get_function(self, number: int) -> FunctionRow | None:
         """A function's record."""
         rows = self._run("get_function", number=number)
         if not rows:
             return None
         digest, name, codec, body, python, mac = rows[0]
         codec, body = parts.get_function(self._run, codec, bytes(body))
-        return Function(number, bytes(digest), name, codec, body, python, bytes(mac))
+        return FunctionRow(number, bytes(digest), name, codec, body, python, bytes(mac))
 
     def waiting_functions(self, functions: Iterable[int]) -> list[int]:
         """Those of these functions of which a job waits."""
@@ -172,8 +172,8 @@ class ClientStore:
         rows = []
         for job in jobs:
             kind = (job.options, job.function)
-            lot, size = filling.get(kind, (0, BATCH))
-            if size == BATCH:
+            lot, size = filling.get(kind, (0, BATCH_JOBS))
+            if size == BATCH_JOBS:
                 lots.append(kind)
                 lot, size = len(lots), 0
             filling[kind] = (lot, size + 1)
@@ -235,7 +235,7 @@ class ClientStore:
         ``stand_ins`` says by which functions jobs of others are to be run.
         """
         facts = options._asdict() | {"calls": array(stand_ins or ()), "stand_ins": array((stand_ins or {}).values())}
-        facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH}
+        facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH_JOBS}
         rows = self._run("reopen", writer=self._writer.name(), **facts)
         return int(rows[0][0])
 
@@ -348,7 +348,7 @@ def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
         if n - start == PORTION[0] or size > PORTION[1]:
             yield jobs[start:n]
             start, size = n, 0
-        size += min(len(job.data), LARGE)
+        size += min(len(job.data), LARGE_BYTES)
     yield jobs[start:]
 
 

@@ -35,15 +35,15 @@ Row = tuple[Any, ...]
 Query = str | sql.Composable | Statement
 
 #: Seconds that a query may take before its connection is held to be dead.
-QUERY_TIMEOUT = 60.0
+QUERY_SECONDS = 60.0
 #: The part of the patience after which the server gives up: what is left is for its saying so.
 PUNCTUAL = 0.9
 #: Seconds in which we must hear our own notification.
-PROBE = 1.0
+PROBE_SECONDS = 1.0
 #: Seconds without notifications after the server's queue of them was found full.
-SILENCE = 10.0
+FULL_QUEUE_SECONDS = 10.0
 #: Statements that are remembered and prepared: each costs the server some 60 kB as long as the connection lasts.
-PREPARED = 100
+MOST_PREPARED = 100
 
 # Errors after which what the session was told is told anew: a plan or a statement that was prepared is no more.
 _STALE = ("0A000", "42P05")
@@ -60,7 +60,7 @@ class Connection:
         self._pg: Any = None
         self._channels: list[str] = []
         self._prepared: dict[str, str] = {}  # the least recently used first
-        self.patience = QUERY_TIMEOUT  # seconds that a query may take, with the connecting before it
+        self.patience = QUERY_SECONDS  # seconds that a query may take, with the connecting before it
         self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
         self._hears = False  # one has come back over this connection
         self._silent_until = 0.0  # the server's queue of notifications is full
@@ -93,7 +93,7 @@ class Connection:
             if silent is None or self._in_transaction():
                 raise
             rows = self._run(silent, params)  # if this works, it was the notification
-            self._silent_until = time.monotonic() + SILENCE
+            self._silent_until = time.monotonic() + FULL_QUEUE_SECONDS
             _say_once(
                 "PostgreSQL's queue of notifications is full (some session listens, and doesn't end its "
                 "transaction): going on without hints, which takes longer"
@@ -165,7 +165,7 @@ class Connection:
 
     def _make_room(self, pg: Any, deadline: float) -> None:
         """Let go of what was not used for longest."""
-        if len(self._prepared) >= PREPARED:
+        if len(self._prepared) >= MOST_PREPARED:
             name = next(iter(self._prepared))
             if self._prepared.pop(name):
                 self._answer(pg, _as_text(pg, sql.SQL("DEALLOCATE {}").format(sql.Identifier(name))), deadline)
@@ -182,13 +182,13 @@ class Connection:
 
         Only where patience is short: an answer that takes long because it is large may take longer than usual.
         """
-        if self.patience >= QUERY_TIMEOUT:
+        if self.patience >= QUERY_SECONDS:
             return ""
         return f"SET LOCAL statement_timeout = {max(1, int((deadline - time.monotonic()) * 1000 * PUNCTUAL))}; "
 
     def statement(self, query: sql.Composable) -> Statement:
         """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""
-        return Statement(query.as_string(self._connected(time.monotonic() + reach.CONNECT_TIMEOUT)))
+        return Statement(query.as_string(self._connected(time.monotonic() + reach.CONNECT_SECONDS)))
 
     def listen(self, channels: Sequence[str]) -> None:
         """Hear these channels from now on, also after a reconnection. Raises as `run` does."""
@@ -219,7 +219,7 @@ class Connection:
         for channel in channels:
             self._answer(pg, _as_text(pg, sql.SQL("LISTEN {}").format(sql.Identifier(channel))), deadline)
         if channels and not self._hears:
-            self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE)
+            self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE_SECONDS)
             probe = filled("SELECT pg_catalog.pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]})
             with suppress(errors.ProgramLimitExceeded):  # the queue is full: we won't hear ourselves
                 self._answer(pg, probe, deadline)
@@ -275,7 +275,7 @@ class Connection:
         self._probe, self._hears = None, False
         pg = reach.connect(self._dsn, application=self._application, wait=self._wait, deadline=deadline)
         try:
-            self._set_up(pg, min(deadline, time.monotonic() + reach.CONNECT_TIMEOUT))
+            self._set_up(pg, min(deadline, time.monotonic() + reach.CONNECT_SECONDS))
         except psycopg2.OperationalError as error:
             pg.close()
             raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {one_line(error)}") from error

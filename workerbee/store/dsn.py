@@ -8,7 +8,7 @@ from psycopg2 import extensions
 from workerbee.errors import ConnectionStringError
 
 
-def conninfo(dsn: str | None = None, **parts: object) -> str:
+def make_dsn(dsn: str | None = None, **parts: object) -> str:
     """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment.
 
     Raises ConnectionStringError.
@@ -20,7 +20,7 @@ def conninfo(dsn: str | None = None, **parts: object) -> str:
         raise ConnectionStringError from None  # libpq quotes what it can't read, and that may be a password
 
 
-def described(dsn: str) -> dict[str, str]:
+def dsn_parts(dsn: str) -> dict[str, str]:
     """What a connection string says, by libpq's names, without its password."""
     parts = extensions.parse_dsn(dsn)
     parts.pop("password", None)

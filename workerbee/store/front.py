@@ -15,16 +15,16 @@ from math import inf
 from typing import NamedTuple
 
 #: A look that takes less (seconds) isn't worth being avoided; judged by the quickest of the last few at the whole.
-CHEAP, FEW = 0.0005, 3
+CHEAP_SECONDS, FEW_LOOKS = 0.0005, 3
 #: How many times as long as a look at the whole takes nobody makes another: where there is work, and where none is.
-BUSY, IDLE = 20.0, 4.0
+BUSY_FACTOR, IDLE_FACTOR = 20.0, 4.0
 #: Seconds by which a transaction may have chosen the time at which its jobs are due before others see them.
-LATE = 0.2
+LATE_SECONDS = 0.2
 #: Lower priorities that are looked at before the whole is.
 LEVELS = 3
 
 
-class Position(NamedTuple):
+class FrontPlace(NamedTuple):
     """From where on to look: at this priority from this place on, and at what came due ``since``."""
 
     priority: int
@@ -38,30 +38,30 @@ class Front:
     def __init__(self) -> None:
         self._levels: list[tuple[int, int]] = []  # (priority, place) where work was found last, the most urgent last
         self._since = -inf
-        self._costs: deque[float] = deque(maxlen=FEW)
+        self._costs: deque[float] = deque(maxlen=FEW_LOOKS)
         self._looked_at = -inf
 
-    def looks(self) -> Iterator[Position | None]:
+    def looks(self) -> Iterator[FrontPlace | None]:
         """Where to look, one after the other until there is work; None: at the whole queue."""
-        if self._rest(BUSY) > 0:
-            yield Position(*self._levels[-1], self._since)
+        if self._rest(BUSY_FACTOR) > 0:
+            yield FrontPlace(*self._levels[-1], self._since)
             while len(self._levels) > 1:
                 self._levels.pop()
-                yield Position(*self._levels[-1], self._since)
-            if self._rest(IDLE) > 0:
+                yield FrontPlace(*self._levels[-1], self._since)
+            if self._rest(IDLE_FACTOR) > 0:
                 return
         yield None
 
     @property
     def rest(self) -> float:
         """How long the whole isn't to be looked at, where nothing was found elsewhere."""
-        return self._rest(IDLE)
+        return self._rest(IDLE_FACTOR)
 
     def _rest(self, times: float) -> float:
-        cost = min(self._costs) if len(self._costs) == FEW else 0.0
-        return self._looked_at + times * cost - time.monotonic() if cost > CHEAP and self._levels else 0.0
+        cost = min(self._costs) if len(self._costs) == FEW_LOOKS else 0.0
+        return self._looked_at + times * cost - time.monotonic() if cost > CHEAP_SECONDS and self._levels else 0.0
 
-    def note(self, looked_at: Position | None, last: tuple[int, int], seconds: float, now: float) -> None:
+    def note(self, looked_at: FrontPlace | None, last: tuple[int, int], seconds: float, now: float) -> None:
         """A look of so many seconds, at the server's time ``now``, took work: the last was of this (priority, place).
 
         One that found nothing tells nothing.
@@ -70,7 +70,7 @@ class Front:
             self._costs.append(seconds)
             self._looked_at = time.monotonic()
         self._levels = [*[level for level in self._levels if level[0] < last[0]][-LEVELS:], last]
-        self._since = now - LATE
+        self._since = now - LATE_SECONDS
 
     def forget(self) -> None:
         """Look at the whole next: work has come back."""

@@ -14,21 +14,21 @@ from collections.abc import Iterable, Sequence
 from workerbee.wire.job import Outcome, Stored
 
 #: Bytes; PostgreSQL takes less than 8000.
-LIMIT = 7000
+MOST_BYTES = 7000
 #: Jobs in one hint that are looked at, whatever it claims.
-MOST = 20_000
+MOST_JOBS = 20_000
 #: A hint that names nothing: look at everything.
 ANYTHING = "?"
 # No more digits than an id has: Python takes long over some thousands, or refuses them.
 _RANGE = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
 _END = re.compile("([0-9]{1,19}) ([0-9]{1,10}) json ((?:[0-9a-f]{2})+) (.*)", re.DOTALL)
 #: A hint shares the transaction of so few jobs if none was sent in the last so many seconds.
-SMALL, SHARE_PAUSE = 8, 0.001
+SMALL_JOBS, SHARE_SECONDS = 8, 0.001
 #: Seconds between hints that follow, while more is coming. Both pauses grow with the number of writers.
-FOLLOW_PAUSE = 0.02
+FOLLOW_SECONDS = 0.02
 
 
-class Pace:
+class HintThrottle:
     """How often to hint: NOTIFY takes a lock of the whole server at COMMIT, worst where the COMMIT is slow."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Pace:
 
     def shares(self, n_jobs: int, *, writers: int = 1) -> bool:
         """Whether the hint may go with the transaction of ``n_jobs`` jobs."""
-        return n_jobs <= SMALL and self._passes(SHARE_PAUSE * writers)
+        return n_jobs <= SMALL_JOBS and self._passes(SHARE_SECONDS * writers)
 
     def follows(self, *, idle: bool, writers: int = 1) -> bool:
         """Whether to send one now, by itself: at once if no more is coming, else seldom."""
-        return self._passes(0.0 if idle else FOLLOW_PAUSE * writers)
+        return self._passes(0.0 if idle else FOLLOW_SECONDS * writers)
 
     def _passes(self, pause: float) -> bool:
         now = time.monotonic()
@@ -54,11 +54,11 @@ def results_hint(outcomes: Sequence[Outcome]) -> str:
     """The jobs, with their results as far as those are small, signed JSON."""
     lines = [_ranges(o.job for o in outcomes)]
     size = len(lines[0])
-    for o in outcomes if len(outcomes) <= SMALL else ():
-        if o.codec == "json" and o.mac is not None and size + len(o.data) < LIMIT // 2:
+    for o in outcomes if len(outcomes) <= SMALL_JOBS else ():
+        if o.codec == "json" and o.mac is not None and size + len(o.data) < MOST_BYTES // 2:
             lines.append(f"{o.job} {o.run} json {o.mac.hex()} {o.data.decode()}")
             size += len(lines[-1].encode()) + 1
-    return "\n".join(lines) if size < LIMIT else lines[0]
+    return "\n".join(lines) if size < MOST_BYTES else lines[0]
 
 
 def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
@@ -68,7 +68,7 @@ def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
     for part in ids.split(" "):
         if found := _RANGE.fullmatch(part):
             first, last = int(found[1]), int(found[2] or found[1])
-            jobs.extend(range(first, min(last + 1, first + MOST - len(jobs))))
+            jobs.extend(range(first, min(last + 1, first + MOST_JOBS - len(jobs))))
     ends = []
     for line in lines:
         if found := _END.fullmatch(line):
@@ -87,4 +87,4 @@ def _ranges(jobs: Iterable[int]) -> str:
         else:
             ranges.append([job, job])
     text = " ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
-    return text if len(text) < LIMIT else ANYTHING
+    return text if len(text) < MOST_BYTES else ANYTHING

@@ -16,12 +16,12 @@ from uuid import UUID, uuid4
 
 from workerbee.store.connection import Row
 from workerbee.store.ration import Ration
-from workerbee.wire.job import LARGE, READABLE, TWINNED
+from workerbee.wire.job import LARGE_BYTES, READABLE, TWINNED
 
 #: Bytes of one part: what a link of 125 kB/s carries within a lease.
-PART = 250_000
+PART_BYTES = 250_000
 #: Parts in one statement, as far as it takes no longer than this (seconds): a part of the lease.
-AT_ONCE, HASTE = 16, 0.5
+AT_ONCE, HASTE_SECONDS = 16, 0.5
 PARTS = "parts"
 #: The functions' parts belong to no job.
 NO_JOB = 0
@@ -30,7 +30,7 @@ _OF_FUNCTION = f";{PARTS}="
 
 def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, bytes]:
     """Store ``data`` if it is large; the codec and the bytes that go into the row."""
-    if len(data) <= LARGE:
+    if len(data) <= LARGE_BYTES:
         return codec, data
     token = uuid4()
     n = _put_all(run, job, run_number, token, data)
@@ -39,7 +39,7 @@ def put(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, da
 
 def put_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tuple[str, bytes]:
     """Store a function's body if it is large; the codec and the bytes that go into the row."""
-    if len(body) <= LARGE:
+    if len(body) <= LARGE_BYTES:
         return codec, body
     token = hashlib.blake2b(body, digest_size=16).digest()
     return f"{codec}{_OF_FUNCTION}{_put_all(run, NO_JOB, 0, UUID(bytes=token), body)}", token
@@ -48,20 +48,20 @@ def put_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tupl
 def _put_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, data: bytes) -> int:
     """How many parts it were."""
     view = memoryview(data)
-    ration = Ration(AT_ONCE, HASTE)
+    ration = Ration(AT_ONCE, HASTE_SECONDS)
     n = 0
-    while n * PART < len(data):
+    while n * PART_BYTES < len(data):
         with ration.use() as moved:
-            some = view[n * PART : n * PART + ration.bytes // PART * PART]
-            run("put_parts", job=job, run=run_number, token=str(token), first=n + 1, size=PART, data=some)
-            moved.rows, moved.bytes = -(-len(some) // PART), len(some)
+            some = view[n * PART_BYTES : n * PART_BYTES + ration.bytes // PART_BYTES * PART_BYTES]
+            run("put_parts", job=job, run=run_number, token=str(token), first=n + 1, size=PART_BYTES, data=some)
+            moved.rows, moved.bytes = -(-len(some) // PART_BYTES), len(some)
         n += moved.rows
     return n
 
 
 def written(run: Callable[..., list[Row]], job: int, run_number: int, codec: str, data: bytes) -> tuple[str, str, str]:
     """The codec of a value's row, its readable text and its other bytes in hexadecimal; one may be empty."""
-    if len(data) > LARGE:
+    if len(data) > LARGE_BYTES:
         codec, data = put(run, job, run_number, codec, data)
     if codec == TWINNED:
         text, _, rest = data.partition(b"\0")
@@ -103,10 +103,10 @@ def _get_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UU
     """The parts together. Raises ValueError if one isn't there."""
     whole = bytearray()
     last = 0
-    ration = Ration(AT_ONCE, HASTE)
+    ration = Ration(AT_ONCE, HASTE_SECONDS)
     while last < n:
         with ration.use() as moved:
-            first, last = last + 1, min(n, last + ration.bytes // PART)
+            first, last = last + 1, min(n, last + ration.bytes // PART_BYTES)
             rows = run("get_parts", job=job, run=run_number, token=str(token), first=first, last=last)
             moved.rows, moved.bytes = len(rows), sum(len(data) for (data,) in rows)
         if len(rows) < last - first + 1:

@@ -16,7 +16,7 @@ from workerbee.store.trouble import Trouble, sort
 T = TypeVar("T")
 
 #: Seconds for an error that nobody foresaw, and for an address at which nobody has ever answered this process.
-DOUBT, STRANGER = 180.0, 10.0
+DOUBT_SECONDS, STRANGER_SECONDS = 180.0, 10.0
 
 #: A source of our own: the program's seeded one is not for us to draw from.
 jitter = random.Random()  # noqa: S311 (no secret)
@@ -77,11 +77,11 @@ def _limit(error: BaseException, patience: float | None, *, opening: bool) -> fl
     """Seconds for which to try again after such an error; None: for ever."""
     kind = sort(error)
     if kind is Trouble.UNKNOWN:
-        most = 0.0 if opening else DOUBT
+        most = 0.0 if opening else DOUBT_SECONDS
     elif kind is not Trouble.PASSING:
         most = 0.0
     elif opening and isinstance(error, DatabaseUnavailableError) and error.stranger:
-        most = STRANGER
+        most = STRANGER_SECONDS
     else:
         return patience
     return most if patience is None else min(most, patience)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 #: Bytes in one statement; with less than the least, the time it took says nothing of the link.
-LEAST, MOST = 250_000, 4_000_000
+LEAST_BYTES, MOST_BYTES = 250_000, 4_000_000
 #: How many times more or less the next one may be.
-STEP = 4
+STEP_FACTOR = 4
 #: Rows in one statement, at first.
-FIRST = 100
+FIRST_ROWS = 100
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Ration:
     def __init__(self, most_rows: int, seconds: float) -> None:
         self._most_rows = most_rows
         self._seconds = seconds
-        self._weight = LEAST / FIRST  # bytes a row
-        self.bytes = LEAST
+        self._weight = LEAST_BYTES / FIRST_ROWS  # bytes a row
+        self.bytes = LEAST_BYTES
 
     @property
     def rows(self) -> int:
@@ -45,12 +45,12 @@ class Ration:
     def use(self) -> Iterator[Moved]:
         """Around a statement; the block says what it moved."""
         limit = self.bytes
-        self.bytes = max(LEAST, limit // STEP)
+        self.bytes = max(LEAST_BYTES, limit // STEP_FACTOR)
         moved = Moved()
         began = time.monotonic()
         yield moved
         took = max(time.monotonic() - began, 1e-6)
-        fitting = min(STEP * max(limit, moved.bytes), int(moved.bytes * self._seconds / took))
-        self.bytes = max(LEAST, min(MOST, fitting))
+        fitting = min(STEP_FACTOR * max(limit, moved.bytes), int(moved.bytes * self._seconds / took))
+        self.bytes = max(LEAST_BYTES, min(MOST_BYTES, fitting))
         if moved.rows:
             self._weight = max(1.0, moved.bytes / moved.rows)

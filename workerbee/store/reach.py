@@ -31,9 +31,9 @@ Wait = Callable[[int, bool, float], bool]
 Address = dict[str, str]
 
 #: Seconds in all; and for the first try of each address, if there are several.
-CONNECT_TIMEOUT, HASTE = 10.0, 2.0
+CONNECT_SECONDS, FIRST_TRY_SECONDS = 10.0, 2.0
 #: Seconds for which an address that gave no answer is tried after the others.
-HUNG = 60.0
+HUNG_SECONDS = 60.0
 
 #: Connection strings by which this process has had an answer: what they say was right once.
 _answered: set[str] = set()
@@ -68,7 +68,7 @@ def connect(dsn: str, *, application: str, wait: Wait, deadline: float) -> Any:
 
     Raises DatabaseUnavailableError: nobody answers, or what answers refuses us.
     """
-    attempt = _Attempt(dsn, application, wait, min(deadline, time.monotonic() + CONNECT_TIMEOUT))
+    attempt = _Attempt(dsn, application, wait, min(deadline, time.monotonic() + CONNECT_SECONDS))
     pg = attempt.connect()
     _answered.add(dsn)
     return pg
@@ -97,7 +97,7 @@ class _Attempt:
     def connect(self) -> Any:
         pg, addresses = self._start({})
         if len(addresses) < 2:
-            if self._finish(pg, addresses[0] if addresses else {}, CONNECT_TIMEOUT):
+            if self._finish(pg, addresses[0] if addresses else {}, CONNECT_SECONDS):
                 return pg
             raise self._no_answer(addresses[0] if addresses else {})
         if not any(map(_is_hung, addresses)):
@@ -235,11 +235,11 @@ def _where(address: Address) -> str:
 def _haste(pg: Any) -> float:
     """Seconds for the first try of an address: libpq's connect_timeout, if there is one."""
     text = str(pg.info.dsn_parameters.get("connect_timeout", ""))
-    return max(2.0, float(text)) if text.isdigit() and text.isascii() and int(text[:9]) else HASTE
+    return max(2.0, float(text)) if text.isdigit() and text.isascii() and int(text[:9]) else FIRST_TRY_SECONDS
 
 
 def _note_hung(address: Address) -> None:
-    _hung[_key(address)] = time.monotonic() + HUNG
+    _hung[_key(address)] = time.monotonic() + HUNG_SECONDS
 
 
 def _is_hung(address: Address) -> bool:

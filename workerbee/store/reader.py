@@ -38,13 +38,13 @@ from workerbee.store.seen import (
 from workerbee.wire.job import Jobset, StoredFunction
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
-WIDTH, PAGE = 2000, 1000
+WIDTH_CHARS, PAGE_ROWS = 2000, 1000
 #: Failures that are counted by their cause.
-FAILURES = 100_000
+MOST_FAILURES = 100_000
 #: The largest number of a jobset.
-LAST = 2**31 - 1
+LAST_NUMBER = 2**31 - 1
 #: Seconds after which a page is given as far as it is, and jobs in one look where there is no index for what is meant.
-LOOK_SECONDS, SEEN = 0.1, 2000
+LOOK_SECONDS, LOOK_JOBS = 0.1, 2000
 
 
 class Reader:
@@ -56,16 +56,16 @@ class Reader:
     def _run(self, name: str, **params: Any) -> Any:
         return self.connection.run(queries.shared("overview.sql")[name], params)
 
-    def jobsets(self, n: int = 100, *, before: int = LAST, jobset_id: str | None = None) -> list[JobsetRow]:
+    def jobsets(self, n: int = 100, *, before: int = LAST_NUMBER, jobset_id: str | None = None) -> list[JobsetRow]:
         """Durable jobsets, newest first, from below the number ``before``; or only the one of this id."""
         return [_jobset_row(*row) for row in self._run("jobsets", id=jobset_id, before=before, n=n)]
 
-    def bees(self, jobset: Jobset | None = None, n: int = PAGE) -> list[BeeRow]:
+    def bees(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[BeeRow]:
         """The bees that serve a jobset, or all bees; those heard of last come first."""
         rows = self._run("bees", number=jobset and jobset.number, n=n)
         return [BeeRow(*row)._replace(refuses=loaded(row[-1]) or {}) for row in rows]
 
-    def departed(self, jobset: Jobset | None = None, n: int = PAGE) -> list[DepartedRow]:
+    def departed(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[DepartedRow]:
         """Bees that have left a jobset, or any, in the last days; the last come first."""
         return [DepartedRow(*row) for row in self._run("departed", number=jobset and jobset.number, n=n)]
 
@@ -92,8 +92,8 @@ class JobsetReader:
         while until is not None:
             after = until
             ids, until = self._candidates(after, n, wanted)
-            for start in range(0, len(ids), PAGE):
-                some = ids[start : start + PAGE]
+            for start in range(0, len(ids), PAGE_ROWS):
+                some = ids[start : start + PAGE_ROWS]
                 found += self._rows(some, n - len(found), wanted)
                 if len(found) == n:
                     return JobPage(found, found[-1].id)
@@ -107,7 +107,7 @@ class JobsetReader:
         """All jobs that are meant, in the order of their ids."""
         after: int | None = 0
         while after is not None:
-            rows, after = self.jobs(after, PAGE, wanted)
+            rows, after = self.jobs(after, PAGE_ROWS, wanted)
             if rows:
                 yield rows
 
@@ -115,12 +115,12 @@ class JobsetReader:
         """The next jobs that may be meant, by what is rarest, and until where; None: there are no more."""
         statuses = set(wanted.statuses or STATUSES)
         is_rare = wanted.function is not None or wanted.host is not None
-        most = PAGE if is_rare else min(n, PAGE)
+        most = PAGE_ROWS if is_rare else min(n, PAGE_ROWS)
         if wanted.cause is not None:
             lists = [self._tried_of(after, wanted.cause, most)] if statuses & set(OPEN) else []
             lists += [self._failed_of(after, wanted.cause, most)] if "failed" in statuses else []
         elif "completed" in statuses:
-            return self._seek(after, SEEN if is_rare else n, wanted)
+            return self._seek(after, LOOK_JOBS if is_rare else n, wanted)
         else:
             lists = [self._ended_badly(after, status, most) for status in BADLY if status in statuses]
             # What waits includes what is to be tried again.
@@ -152,16 +152,16 @@ class JobsetReader:
     def _rows(self, ids: list[int], n: int, wanted: Wanted) -> list[JobRow]:
         statuses = None if wanted.statuses is None else list(wanted.statuses)
         facts = {"statuses": statuses, "function": wanted.function, "host": wanted.host}
-        return [JobRow(*row) for row in self._run("jobs", ids=array(ids), n=n, width=WIDTH, **facts)]
+        return [JobRow(*row) for row in self._run("jobs", ids=array(ids), n=n, width=WIDTH_CHARS, **facts)]
 
     def jobs_of(self, ids: list[int]) -> list[JobRow]:
         """The jobs of these ids, as far as there are any, in the order of their ids."""
-        rows = (self._rows(ids[n : n + PAGE], PAGE, ANY_JOB) for n in range(0, len(ids), PAGE))
+        rows = (self._rows(ids[n : n + PAGE_ROWS], PAGE_ROWS, ANY_JOB) for n in range(0, len(ids), PAGE_ROWS))
         return [row for page in rows for row in page]
 
     def life(self, job: int) -> list[Event]:
         """What happened to a job, oldest first."""
-        return [Event(*row) for row in self._run("life", job=job, n=PAGE)]
+        return [Event(*row) for row in self._run("life", job=job, n=PAGE_ROWS)]
 
     def begun_jobs(self, n: int = 50) -> list[BegunRow]:
         """What bees have begun, longest first."""
@@ -169,18 +169,18 @@ class JobsetReader:
 
     def causes(self, n: int = 100) -> list[CauseRow]:
         """The failures that nobody has retried by their cause, the most frequent first."""
-        return [_cause_row(*row) for row in self._run("causes", most=FAILURES, n=n)]
+        return [_cause_row(*row) for row in self._run("causes", most=MOST_FAILURES, n=n)]
 
     def recent_durations(self) -> tuple[float, float, float, float] | None:
         """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
         [(found,)] = self._run("recent_durations")
         return None if found is None else tuple(found)
 
-    def recent_ends(self, n: int = PAGE) -> list[tuple[int, float, float | None]]:
+    def recent_ends(self, n: int = PAGE_ROWS) -> list[tuple[int, float, float | None]]:
         """The jobs that completed last, with when (epoch) and after how many seconds."""
         return [(job, at, duration) for job, at, duration in self._run("recent_ends", n=n)]
 
-    def history(self, since: float = 0.0, n: int = PAGE) -> list[Minute]:
+    def history(self, since: float = 0.0, n: int = PAGE_ROWS) -> list[Minute]:
         """How the jobset went since then (epoch), oldest first: at most the last ``n`` minutes that have a row."""
         rows = self._run("history", since=since, n=n)
         return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]

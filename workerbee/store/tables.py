@@ -21,7 +21,7 @@ from workerbee.wire.causes import cause_of_record
 #: The version of a jobset's own tables.
 LAYOUT = 2
 #: Failures in one statement of an upgrade.
-PAGE = 1000
+PAGE_FAILURES = 1000
 
 
 class _Place(NamedTuple):
@@ -126,7 +126,7 @@ class _Upgrade:
     def _find_causes(self) -> None:
         """Say of each failure what it has in common with others."""
         after = 0
-        while rows := self._run("uncaused", after=after, n=PAGE):
+        while rows := self._run("uncaused", after=after, n=PAGE_FAILURES):
             after = rows[-1][0]
             columns = {
                 "jobs": queries.array(job for job, *_ in rows),

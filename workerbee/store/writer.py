@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 #: Statements that count in one row. While somebody holds an old snapshot, all its versions stay, and are passed over.
-ROW = 2000
+ROW_STATEMENTS = 2000
 
 
 class Writer:
@@ -13,11 +13,11 @@ class Writer:
 
     def __init__(self, first: UUID) -> None:
         self._name = str(first)
-        self._left = ROW
+        self._left = ROW_STATEMENTS
 
     def name(self) -> str:
         """The row for one statement."""
         if not self._left:
-            self._name, self._left = str(uuid4()), ROW
+            self._name, self._left = str(uuid4()), ROW_STATEMENTS
         self._left -= 1
         return self._name

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 #: Bytes of a digest, and characters of a message and of a traceback that are looked at.
-DIGEST, MESSAGE, TRACEBACK = 8, 1000, 64_000
+DIGEST_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS = 8, 1000, 64_000
 
 #: What differs between two messages of one cause: addresses, UUIDs and numbers.
 _VARYING = re.compile(
@@ -33,14 +33,14 @@ class Cause(NamedTuple):
     def digest(self) -> bytes:
         """A short name of the cause, the same wherever it is made."""
         text = "\0".join(self).encode("utf-8", "backslashreplace")
-        return hashlib.blake2b(text, digest_size=DIGEST).digest()
+        return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
 def cause_of(kind: str, message: str, trace: str) -> Cause:
     """The cause of an error of this type, with this message and traceback."""
-    frames = list(_FRAME.finditer(trace[-TRACEBACK:]))
+    frames = list(_FRAME.finditer(trace[-TRACEBACK_CHARS:]))
     frame = f"{PurePath(frames[-1]['file']).name}:{frames[-1]['line']} in {frames[-1]['function']}" if frames else ""
-    first_line = message[:MESSAGE].strip().partition("\n")[0]
+    first_line = message[:MESSAGE_CHARS].strip().partition("\n")[0]
     return Cause(kind, _VARYING.sub("#", first_line), frame)
 
 

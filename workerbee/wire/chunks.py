@@ -12,7 +12,7 @@ from workerbee.wire import codec
 from workerbee.wire.failures import decode_error, encode_error, tamed
 
 #: How a call has ended: its value, or the pickle of that, or an error record.
-Outcome = tuple[Literal["value", "pickle", "error"], Any]
+CallOutcome = tuple[Literal["value", "pickle", "error"], Any]
 
 
 class Chunk:
@@ -21,11 +21,11 @@ class Chunk:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.__wrapped__ = fn  # whose code is this one's
 
-    def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[Outcome] | bytes:
+    def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[CallOutcome] | bytes:
         """Raises JobFailedError if a call does: the chunk is tried again."""
         return _packed([self._outcome(args) for args in calls])
 
-    def _outcome(self, args: tuple[Any, ...]) -> Outcome:
+    def _outcome(self, args: tuple[Any, ...]) -> CallOutcome:
         try:
             return "value", self.__wrapped__(*args)
         except JobFailedError:
@@ -34,7 +34,7 @@ class Chunk:
             return "error", encode_error(error)
 
 
-def _packed(outcomes: list[Outcome]) -> list[Outcome] | bytes:
+def _packed(outcomes: list[CallOutcome]) -> list[CallOutcome] | bytes:
     """Outcomes as they are if that is surely well; else in one pickle if that can be loaded, or each in its own."""
     if codec.is_simple(outcomes):
         return outcomes
@@ -46,7 +46,7 @@ def _packed(outcomes: list[Outcome]) -> list[Outcome] | bytes:
     return data
 
 
-def _alone(kind: str, value: Any) -> Outcome:
+def _alone(kind: str, value: Any) -> CallOutcome:
     if kind == "error" or codec.is_simple(value):
         return kind, value  # type: ignore[return-value]
     try:
@@ -55,7 +55,7 @@ def _alone(kind: str, value: Any) -> Outcome:
         return "error", encode_error(EncodingError("the result", error))
 
 
-def unpacked(result: list[Outcome] | bytes) -> list[Outcome]:
+def unpacked(result: list[CallOutcome] | bytes) -> list[CallOutcome]:
     """The outcomes in a chunk's result. Raises an Exception if they can't be loaded here."""
     return tamed(lambda: pickle.loads(result)) if isinstance(result, bytes) else result  # noqa: S301
 

@@ -242,7 +242,7 @@ def encode(value: object, what: str, most: int = MAX_BYTES) -> Encoded:
 
 def twinned(encoded: Encoded, value: object) -> Encoded:
     """The same with a twin that can be read in the database, if it is a pickle and JSON can tell what it holds."""
-    if encoded.codec != PICKLE or len(encoded.data) > twins.LARGE:
+    if encoded.codec != PICKLE or len(encoded.data) > twins.LARGE_BYTES:
         return encoded
     twin = twins.readable(value)
     if twin is twins.NO_TWIN or not is_plain(twin):

@@ -27,9 +27,9 @@ from workerbee.wire.sources import with_cells
 T = TypeVar("T")
 
 #: Characters of a message and of a traceback.
-TRACEBACK = 64_000
+TRACEBACK_CHARS = 64_000
 #: Characters that stand for something that can't be pickled.
-STAND_IN = 1000
+STAND_IN_CHARS = 1000
 
 
 def encode_error(error: BaseException, *, notes: list[str] | None = None, text_only: bool = False) -> bytes:
@@ -39,7 +39,7 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
     """
     record = {
         "type": _name(type(error)),
-        "message": _clean(text_of(error)[:TRACEBACK]),
+        "message": _clean(text_of(error)[:TRACEBACK_CHARS]),
         "traceback": _clean(_bounded(_trace(error))),
         "notes": [_clean(n) for n in notes or ()],
         "host": _clean(resources.host()),
@@ -131,9 +131,10 @@ def _trace(error: BaseException) -> str:
 
 
 def _bounded(text: str) -> str:
-    if len(text) <= TRACEBACK:
+    if len(text) <= TRACEBACK_CHARS:
         return text
-    return f"{text[: TRACEBACK // 2]}\n… {len(text) - TRACEBACK} characters left out …\n{text[-TRACEBACK // 2 :]}"
+    half = TRACEBACK_CHARS // 2
+    return f"{text[:half]}\n… {len(text) - TRACEBACK_CHARS} characters left out …\n{text[-half:]}"
 
 
 def _clean(text: str) -> str:
@@ -223,7 +224,7 @@ class _PartsPickler(pickling.PlainPickler):
                 reduce = self.dispatch_table.get(type(obj))
                 reduced = obj.__reduce_ex__(5) if reduce is None else reduce(obj)
         except BaseException:  # noqa: BLE001 (it can't be pickled, for whatever reason)
-            return Absent, (text_of(obj)[:STAND_IN],)
+            return Absent, (text_of(obj)[:STAND_IN_CHARS],)
         return reduced
 
     def _kept_all(self, named: dict[str, Any]) -> dict[str, Any]:
@@ -240,12 +241,12 @@ class _TextsPickler(_PartsPickler):
     def _kept(self, value: Any) -> Any:
         if issubclass(type(value), BaseException):
             return value
-        if type(value) in (list, tuple) and len(value) <= STAND_IN:
+        if type(value) in (list, tuple) and len(value) <= STAND_IN_CHARS:
             return type(value)(map(self._kept, value))
-        if is_simple(value) and len(pickle.dumps(value)) <= TRACEBACK:
+        if is_simple(value) and len(pickle.dumps(value)) <= TRACEBACK_CHARS:
             return value
         text = text_of(value)
-        return Absent(text if len(text) <= STAND_IN else f"{text[:STAND_IN]}…")
+        return Absent(text if len(text) <= STAND_IN_CHARS else f"{text[:STAND_IN_CHARS]}…")
 
 
 def _dressed(error: BaseException, text: str, notes: list[str], host: object = None) -> BaseException:

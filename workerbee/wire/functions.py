@@ -27,13 +27,13 @@ from workerbee.pickling import Namespaces
 from workerbee.wire import blame, codec, records
 from workerbee.wire.bounded import Bounded
 from workerbee.wire.bytecode import MISSING, code_digest
-from workerbee.wire.identity import Identity, Watched, is_compiled, name_of
+from workerbee.wire.identity import Identity, Noted, is_compiled, name_of
 from workerbee.wire.imports import CachedFunction, importable
 
 IMPORT, PICKLE = "import", "pickle"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 #: Functions that a client keeps described, and bytes of their records.
-MOST, MOST_BYTES = 256, 32_000_000
+MOST_DESCRIBED, MOST_BYTES = 256, 32_000_000
 
 
 class Function(NamedTuple):
@@ -79,7 +79,7 @@ class Cache:
         self._max_payload = max_payload
         self._initializer = initializer
         self._initargs = initargs
-        self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Watched], Function]] = OrderedDict()
+        self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Noted], Function]] = OrderedDict()
         self._size = 0
 
     def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
@@ -105,12 +105,12 @@ class Cache:
             self._keep(key, (held, watched, function))
         return function
 
-    def _keep(self, key: tuple[Any, ...], described: tuple[list[Any], list[Watched], Function]) -> None:
+    def _keep(self, key: tuple[Any, ...], described: tuple[list[Any], list[Noted], Function]) -> None:
         """Keep the latest, as far as there is room."""
         before = self._known.pop(key, None)
         self._size += len(described[2].body) - (len(before[2].body) if before else 0)
         self._known[key] = described
-        while len(self._known) > MOST or (self._size > MOST_BYTES and len(self._known) > 1):
+        while len(self._known) > MOST_DESCRIBED or (self._size > MOST_BYTES and len(self._known) > 1):
             _, (_, _, oldest) = self._known.popitem(last=False)
             self._size -= len(oldest.body)
 
@@ -119,7 +119,7 @@ class Cache:
         """The initializer as it is at first, or it would run anew in each runner whenever its globals change here."""
         return b"" if self._initializer is None else self._dump((self._initializer, self._initargs), self._initializer)
 
-    def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Watched]]:
+    def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Noted]]:
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable")
         name, by_name = name_of(fn), self._initializer is None and importable(fn)
@@ -171,7 +171,7 @@ def _imported(name: str, fn: Any) -> Imported:
     return Imported(name, code_digest(fn), codec.digest(*Identity(fn).parts))
 
 
-def _unchanged(watched: list[Watched]) -> bool:
+def _unchanged(watched: list[Noted]) -> bool:
     for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
         if read(owner, name, MISSING) is not value:
             return False

@@ -45,7 +45,7 @@ def name_of(fn: Any) -> str:
 
 
 #: What an identity was made from: how to read it, of what, under which name, and what it was.
-Watched = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
+Noted = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
 
 
 class Identity:
@@ -59,7 +59,7 @@ class Identity:
     def __init__(self, *functions: Any) -> None:
         self.parts: list[bytes] = []
         self.culprit: str | None = None
-        self.watched: list[Watched] = []
+        self.watched: list[Noted] = []
         self.imported: dict[str, Any] = {}
         self._path: list[str] = []
         self._by_name = False  # within what travels by name

@@ -10,7 +10,7 @@ from workerbee.errors import InputDataError, PayloadTooLargeError
 from workerbee.wire import codec
 
 #: Digits of an integer; Python refuses to print much longer ones.
-DIGITS = 3900
+MOST_DIGITS = 3900
 
 
 def check_input(input_data: object) -> str:
@@ -57,8 +57,8 @@ def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int])
         if not isfinite(value):
             raise InputDataError(what, path, f"is {value!r}, which JSON has no word for; use None or a string")
     elif isinstance(value, int):
-        if not -(10**DIGITS) < value < 10**DIGITS:
-            raise InputDataError(what, path, f"is an integer of more than {DIGITS} digits; use a string")
+        if not -(10**MOST_DIGITS) < value < 10**MOST_DIGITS:
+            raise InputDataError(what, path, f"is an integer of more than {MOST_DIGITS} digits; use a string")
     elif isinstance(value, (dict, list, tuple)):
         if id(value) in seen:
             return  # JSON writes it once more

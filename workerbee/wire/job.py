@@ -16,7 +16,7 @@ READABLE = frozenset({"json", "json_call", "error"})
 TWINNED = "twinned"
 
 #: Bytes of a value above which it travels in parts, and is not copied where that can be helped.
-LARGE = 1_000_000
+LARGE_BYTES = 1_000_000
 
 #: The function number of jobs that bring no function (add_job(s), or inserted by hand).
 NO_FUNCTION = 0
@@ -190,7 +190,7 @@ class Stored(NamedTuple):
     mac: bytes | None
 
 
-class Function(NamedTuple):
+class FunctionRow(NamedTuple):
     """A stored function record, as signed by its client."""
 
     number: int

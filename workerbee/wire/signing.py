@@ -21,7 +21,7 @@ from workerbee import places
 from workerbee.errors import KeyFileError
 
 #: Bytes of a signature: HMAC-SHA256 cut to half, which RFC 2104 (5) allows, to halve what each row carries.
-SIZE = 16
+MAC_BYTES = 16
 
 
 class Key:
@@ -94,7 +94,7 @@ class Key:
         inner.update(head)
         inner.update(data)
         outer.update(inner.digest())
-        return outer.digest()[:SIZE]
+        return outer.digest()[:MAC_BYTES]
 
 
 def keep() -> None:
@@ -193,5 +193,5 @@ class Signer:
             half.update(form % value)
             whole = outer.copy()
             whole.update(half.digest())
-            signed.append(whole.hexdigest()[: 2 * SIZE])
+            signed.append(whole.hexdigest()[: 2 * MAC_BYTES])
         return hmac.compare_digest(",".join(signed), ",".join(macs))

@@ -17,9 +17,9 @@ from types import CodeType, FunctionType
 from typing import NamedTuple
 
 #: Characters that are sent of one function; of a longer one there is none.
-LONGEST = 64_000
+LONGEST_CHARS = 64_000
 #: Names of code whose lines are kept.
-MOST = 256
+MOST_SOURCES = 256
 
 
 class Excerpt(NamedTuple):
@@ -47,7 +47,7 @@ def excerpt(function: FunctionType) -> Excerpt | None:
     text = "".join(lines)
     # What `exec` has made may go by the name of other code.
     is_its_own = code.co_name.strip("<>") in text
-    return Excerpt(code.co_filename, first, lines) if lines and is_its_own and len(text) <= LONGEST else None
+    return Excerpt(code.co_filename, first, lines) if lines and is_its_own and len(text) <= LONGEST_CHARS else None
 
 
 def _source(file: str, function: FunctionType) -> list[str]:
@@ -89,7 +89,7 @@ def keep(excerpts: Iterable[Excerpt]) -> None:
         for n, line in enumerate(lines, first - 1):
             known[n] = line if known[n] in ("", line) else "\n"
         linecache.cache[file] = (sum(map(len, known)), None, known, file)
-        while len(_kept) > MOST:
+        while len(_kept) > MOST_SOURCES:
             linecache.cache.pop(_kept.popitem(last=False)[0], None)
 
 

@@ -11,7 +11,7 @@ from math import isfinite
 from typing import Any
 
 #: Bytes of a pickle that may have a twin, and of the twin; and values within it.
-LARGE, MOST = 200_000, 10_000
+LARGE_BYTES, MOST_VALUES = 200_000, 10_000
 #: Levels of nesting.
 DEPTH = 50
 
@@ -36,7 +36,7 @@ class _Reduction:
 
     def __init__(self, numpy: Any) -> None:
         self._numpy = numpy
-        self._left = MOST
+        self._left = MOST_VALUES
 
     def of(self, value: Any, depth: int) -> Any:
         # Types are compared, not asked: nothing of the user's runs here.

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from workerbee.cli.top.looking import Look
 
 #: Seconds between looks: at a terminal, and without one.
-LIVE, LINES = 1.0, 60.0
+LIVE_SECONDS, LINE_SECONDS = 1.0, 60.0
 #: Seconds that a look may take before the database counts as away, as keys wait for it.
-PATIENCE = 2.0
+PATIENCE_SECONDS = 2.0
 
 
 @click.command()
@@ -35,10 +35,10 @@ def top(jobset_id: str | None, interval: float | None, dsn: str | None) -> None:
     with reading(dsn) as reader:
         look = Look(reader, jobset_id)
         if sys.stdout.isatty() and sys.stdin.isatty():
-            reader.connection.patience = PATIENCE
-            _live(look, interval or LIVE)
+            reader.connection.patience = PATIENCE_SECONDS
+            _live(look, interval or LIVE_SECONDS)
         else:
-            _lines(look, interval or LINES)
+            _lines(look, interval or LINE_SECONDS)
 
 
 def _lines(look: Look, interval: float) -> None:

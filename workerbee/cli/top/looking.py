@@ -22,9 +22,9 @@ from workerbee.reading import (
 )
 
 #: Seconds over which a rate is taken, and rows of each list.
-WINDOW, ROWS = 30.0, 100
+WINDOW_SECONDS, ROWS = 30.0, 100
 #: Counting causes rests for so many times what it took.
-SHARE = 50
+REST_FACTOR = 50
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Look:
         """Ends a second over the last looks; None at the first."""
         now = time.monotonic()
         self._ends.append((now, progress.added - progress.open))
-        while len(self._ends) > 2 and self._ends[0][0] < now - WINDOW:
+        while len(self._ends) > 2 and self._ends[0][0] < now - WINDOW_SECONDS:
             self._ends.popleft()
         (began, before), (_, n) = self._ends[0], self._ends[-1]
         return None if len(self._ends) < 2 else max(0.0, (n - before) / (now - began))
@@ -139,7 +139,7 @@ class _Causes:
         if n_failed != self._n_failed and began >= self._due:
             self._rows = reader.causes(ROWS) if n_failed else []
             self._n_failed, now = n_failed, time.monotonic()
-            self._due = now + SHARE * (now - began)
+            self._due = now + REST_FACTOR * (now - began)
         return self._rows
 
 
