@@ -30,11 +30,19 @@ class Changing:
 
     def retry_wanted(self, wanted: Wanted) -> int:
         """Start a new run of those jobs that are meant and have failed or were cancelled; how many."""
-        return sum(self.retry_runs(_runs(rows)) for rows in self._reader.pages(wanted))
+        return sum(self.retrying(wanted))
+
+    def retrying(self, wanted: Wanted) -> Iterator[int]:
+        """The same page by page: how many of each."""
+        return (self.retry_runs(_runs(rows)) for rows in self._reader.pages(wanted))
 
     def cancel_wanted(self, wanted: Wanted) -> int:
         """Cancel those jobs that are meant and wait or run; how many."""
-        return sum(self.cancel_runs(_runs(rows)) for rows in self._reader.pages(wanted))
+        return sum(self.cancelling(wanted))
+
+    def cancelling(self, wanted: Wanted) -> Iterator[int]:
+        """The same page by page: how many of each."""
+        return (self.cancel_runs(_runs(rows)) for rows in self._reader.pages(wanted))
 
     def pause(self, why: str | None = None) -> bool:
         """Have nothing of the jobset claimed from now on; what runs goes on. False if it was paused already."""

@@ -25,6 +25,8 @@ COLOURS = {
     "cancelled": "#8d6bb8",
     "lost": "#a5772a",
 }
+#: The order of states in a bar.
+BAR = ("completed", "failed", "cancelled", "running", "retrying", "waiting")
 #: Points of a curve and bars of a histogram, at the most.
 MOST_POINTS, MOST_BARS = 96, 32
 #: Counters are noted by the minute: after a longer gap, what has changed did so in its last minute.
@@ -301,3 +303,20 @@ def _duration(seconds: float) -> str:
 
 def _moment(epoch: float) -> str:
     return f"{datetime.fromtimestamp(epoch, timezone.utc):%Y-%m-%d %H:%M}"
+
+
+def bar(counts: Mapping[str, int], title: str) -> str:
+    """Only the bar of `states`, as wide as its place, what has ended first: what stands beside it says the numbers."""
+    there = {state: counts[state] for state in sorted(counts, key=_order) if counts[state] > 0}
+    said = escape(f"{title}: {', '.join(f'{n:,} {state}' for state, n in there.items()) or 'none'}")
+    parts = "".join(
+        f'<rect {_paint(state)} x="{x:.2f}" width="{width:.2f}" height="10"/>' for state, x, width in _shares(there)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="wb-bar" role="img" aria-label="{said}" '
+        f'viewBox="0 0 {WIDTH} 10" preserveAspectRatio="none">{parts}</svg>'
+    )
+
+
+def _order(state: str) -> int:
+    return BAR.index(state) if state in BAR else len(BAR)

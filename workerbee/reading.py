@@ -31,6 +31,8 @@ from workerbee.store import (
     Connection,
     Counts,
     DepartedRow,
+    DoingRow,
+    EndedBy,
     Event,
     JobPage,
     JobRow,
@@ -42,9 +44,12 @@ from workerbee.store import (
     Reader,
     Result,
     RunFacts,
+    ServerLine,
     TextRow,
     Wanted,
+    is_forbidden,
     is_passing,
+    is_too_slow,
     retrying,
     schema,
 )
@@ -70,6 +75,8 @@ __all__ = [
     "Connection",
     "Counts",
     "DepartedRow",
+    "DoingRow",
+    "EndedBy",
     "Event",
     "Figures",
     "JobPage",
@@ -80,17 +87,22 @@ __all__ = [
     "Progress",
     "Reader",
     "Reading",
+    "ServerLine",
     "TextRow",
     "Wanted",
     "connected",
     "figures",
+    "is_forbidden",
     "is_passing",
+    "is_too_slow",
     "needed_version",
     "opened",
     "opened_jobset",
+    "require_schema",
     "scripts",
     "version",
     "version_here",
+    "watcher",
 ]
 
 
@@ -102,6 +114,22 @@ def connected(dsn: str) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def watcher(dsn: str, *, limit: float, patience: float) -> Connection:
+    """A connection for who looks again and again: ``limit`` and ``patience`` are seconds for a query.
+
+    The server ends what takes it longer than the limit; with the way to it, an answer is waited for as long as there is
+    patience.
+    """
+    connection = Connection(dsn, application="workerbee dashboard")
+    connection.limit, connection.patience = limit, patience
+    return connection
+
+
+def require_schema(connection: Connection) -> None:
+    """Raises UnsupportedDatabaseError where Workerbee has never been, or another version of it."""
+    schema.require(connection)
 
 
 @contextmanager

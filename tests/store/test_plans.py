@@ -159,6 +159,8 @@ def look(hive: Hive, bee: Bee) -> None:
     reader.progress()
     reader.begun_jobs()
     reader.history()
+    reader.history_steps(0, 600)
+    reader.begun_jobs(job=500)
     reader.recent_ends()
     reader.recent_durations()
     reader.texts(500)
@@ -167,6 +169,11 @@ def look(hive: Hive, bee: Bee) -> None:
     overview.jobsets(50)
     overview.bees(hive.jobset)
     overview.departed(hive.jobset)
+    overview.lately()
+    overview.histories([hive.jobset.number, 7, 8], 0)
+    overview.server_line()
+    overview.doing(hive.jobset)
+    overview.doing()
     list(Changing(bee.connection, hive.jobset).retry())
 
 

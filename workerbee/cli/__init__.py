@@ -15,6 +15,7 @@ SECTIONS = {
     "Look": {
         "status": "Say how JOBSET goes, or list all jobsets.",
         "top": "Show live how JOBSET goes (also: workerbee JOBSET).",
+        "dashboard": "Show all of it in a browser.",
         "jobs": "List jobs, or show one.",
         "failures": "Say why jobs of JOBSET fail, by cause.",
         "results": "Write what the jobs of JOBSET returned.",

@@ -15,6 +15,8 @@ from workerbee.store.seen import (
     BegunRow,
     CauseRow,
     DepartedRow,
+    DoingRow,
+    EndedBy,
     Event,
     JobPage,
     JobRow,
@@ -22,10 +24,11 @@ from workerbee.store.seen import (
     Minute,
     Progress,
     RunFacts,
+    ServerLine,
     TextRow,
     Wanted,
 )
-from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_unstorable
+from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_too_slow, is_unstorable
 from workerbee.store.wake import Wake
 
 __all__ = [
@@ -42,6 +45,8 @@ __all__ = [
     "Connection",
     "Counts",
     "DepartedRow",
+    "DoingRow",
+    "EndedBy",
     "Event",
     "HintThrottle",
     "JobPage",
@@ -60,6 +65,7 @@ __all__ = [
     "RunFacts",
     "SameCall",
     "Scope",
+    "ServerLine",
     "TextRow",
     "Wake",
     "Wanted",
@@ -69,6 +75,7 @@ __all__ = [
     "is_dropped",
     "is_forbidden",
     "is_passing",
+    "is_too_slow",
     "is_unstorable",
     "jitter",
     "make_dsn",

@@ -61,6 +61,7 @@ class Connection:
         self._channels: list[str] = []
         self._prepared: dict[str, str] = {}  # the least recently used first
         self.patience = QUERY_SECONDS  # seconds that a query may take, with the connecting before it
+        self.limit: float | None = None  # seconds that the server may work on a query; None: as long as is waited for
         self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
         self._hears = False  # one has come back over this connection
         self._silent_until = 0.0  # the server's queue of notifications is full
@@ -182,9 +183,10 @@ class Connection:
 
         Only where patience is short: an answer that takes long because it is large may take longer than usual.
         """
-        if self.patience >= QUERY_SECONDS:
+        if self.patience >= QUERY_SECONDS and self.limit is None:
             return ""
-        return f"SET LOCAL statement_timeout = {max(1, int((deadline - time.monotonic()) * 1000 * PUNCTUAL))}; "
+        left = PUNCTUAL * (deadline - time.monotonic())
+        return f"SET LOCAL statement_timeout = {max(1, int(1000 * min(left, self.limit or left)))}; "
 
     def statement(self, query: sql.Composable) -> Statement:
         """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""

@@ -24,6 +24,8 @@ from workerbee.store.seen import (
     BegunRow,
     CauseRow,
     DepartedRow,
+    DoingRow,
+    EndedBy,
     Event,
     JobPage,
     JobRow,
@@ -31,6 +33,7 @@ from workerbee.store.seen import (
     Minute,
     Progress,
     RunFacts,
+    ServerLine,
     TextRow,
     Wanted,
     loaded,
@@ -41,6 +44,8 @@ from workerbee.wire.job import Jobset, StoredFunction
 WIDTH_CHARS, PAGE_ROWS = 2000, 1000
 #: Failures that are counted by their cause.
 MOST_FAILURES = 100_000
+#: The newest jobsets, among which those are looked for in which something happened last.
+AMONG_JOBSETS = 1500
 #: The largest number of a jobset.
 LAST_NUMBER = 2**31 - 1
 #: Seconds after which a page is given as far as it is, and jobs in one look where there is no index for what is meant.
@@ -56,9 +61,37 @@ class Reader:
     def _run(self, name: str, **params: Any) -> Any:
         return self.connection.run(queries.shared("overview.sql")[name], params)
 
-    def jobsets(self, n: int = 100, *, before: int = LAST_NUMBER, jobset_id: str | None = None) -> list[JobsetRow]:
-        """Durable jobsets, newest first, from below the number ``before``; or only the one of this id."""
-        return [_jobset_row(*row) for row in self._run("jobsets", id=jobset_id, before=before, n=n)]
+    def jobsets(
+        self, n: int = 100, *, before: int = LAST_NUMBER, jobset_id: str | None = None, numbers: Sequence[int] = ()
+    ) -> list[JobsetRow]:
+        """Durable jobsets, newest first, from below the number ``before``; or those of this id or these ``numbers``."""
+        facts = {"id": jobset_id, "before": 0 if numbers else before, "numbers": array(numbers)}
+        return [_jobset_row(*row) for row in self._run("jobsets", n=n, **facts)]
+
+    def lately(self, n: int = 50) -> list[JobsetRow]:
+        """Durable jobsets, the one first in which something happened last, as far as the newest ones tell."""
+        numbers = [number for (number,) in self._run("lately", n=n, among=AMONG_JOBSETS)]
+        found = {row.jobset.number: row for row in self.jobsets(n, numbers=numbers)} if numbers else {}
+        return [found[number] for number in numbers if number in found]
+
+    def histories(self, numbers: Sequence[int], since: float, n: int = 60) -> dict[int, list[EndedBy]]:
+        """What had ended in these jobsets by each minute since then (epoch), oldest first, by jobset."""
+        found: dict[int, list[EndedBy]] = {number: [] for number in numbers}
+        for number, *ended in self._run("histories", numbers=array(numbers), since=since, n=n):
+            found[number].insert(0, EndedBy(*ended))
+        return found
+
+    def server_line(self) -> ServerLine:
+        """The server: its version, connections, and its oldest transaction."""
+        return ServerLine(*self._run("server_line", n=PAGE_ROWS)[0])
+
+    def database_size(self) -> int:
+        """Bytes of the whole database."""
+        return int(self._run("database_size")[0][0])
+
+    def doing(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[DoingRow]:
+        """What bees are at, in one jobset or in any; the longest come first."""
+        return [DoingRow(*row) for row in self._run("doing", number=jobset and jobset.number, n=n)]
 
     def bees(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[BeeRow]:
         """The bees that serve a jobset, or all bees; those heard of last come first."""
@@ -163,13 +196,13 @@ class JobsetReader:
         """What happened to a job, oldest first."""
         return [Event(*row) for row in self._run("life", job=job, n=PAGE_ROWS)]
 
-    def begun_jobs(self, n: int = 50) -> list[BegunRow]:
-        """What bees have begun, longest first."""
-        return [BegunRow(*row) for row in self._run("begun_jobs", n=n)]
+    def begun_jobs(self, n: int = 50, *, job: int | None = None) -> list[BegunRow]:
+        """What bees have begun, longest first; of one ``job`` or of any."""
+        return [BegunRow(*row) for row in self._run("begun_jobs", job=job, n=n)]
 
-    def causes(self, n: int = 100) -> list[CauseRow]:
-        """The failures that nobody has retried by their cause, the most frequent first."""
-        return [_cause_row(*row) for row in self._run("causes", most=MOST_FAILURES, n=n)]
+    def causes(self, n: int = 100, *, most: int = MOST_FAILURES) -> list[CauseRow]:
+        """The failures that nobody has retried by their cause, the most frequent first; of so many at the ``most``."""
+        return [_cause_row(*row) for row in self._run("causes", most=most, n=n)]
 
     def recent_durations(self) -> tuple[float, float, float, float] | None:
         """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
@@ -183,6 +216,11 @@ class JobsetReader:
     def history(self, since: float = 0.0, n: int = PAGE_ROWS) -> list[Minute]:
         """How the jobset went since then (epoch), oldest first: at most the last ``n`` minutes that have a row."""
         rows = self._run("history", since=since, n=n)
+        return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]
+
+    def history_steps(self, since: float, step: float, n: int = PAGE_ROWS) -> list[Minute]:
+        """How the jobset went since then (epoch), oldest first: the last minute of each ``step`` of so many seconds."""
+        rows = self._run("history_steps", since=since, step=step, n=n)
         return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]
 
     def texts(self, job: int, n: int = 20) -> list[TextRow]:

@@ -96,12 +96,13 @@ SELECT DISTINCT u.job FROM headers h CROSS JOIN bound b CROSS JOIN LATERAL unnes
  ORDER BY u.job LIMIT %(n)s;
 
 -- name: begun_jobs
--- What bees have begun and not closed, longest first: the job, its run, who has it, and since when at the most.
+-- What bees have begun and not closed (NULL: any job), longest first: the job, its run, who has it, and since when at the most.
 SELECT u.job, h.run, h.bee::text, b.host, extract(epoch FROM now() - h.claimed_at)::double precision,
        h.copy_of IS NOT NULL
   FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
   LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
  WHERE h.jobset = {number} AND h.claim IS NOT NULL
+   AND (%(job)s::bigint IS NULL OR u.job = %(job)s)
    AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
  ORDER BY h.claimed_at, u.job LIMIT %(n)s;
 
@@ -204,6 +205,15 @@ SELECT extract(epoch FROM minute)::double precision, added, reopened, completed,
        speculative, late, bees, runners
   FROM workerbee."history$"
  WHERE jobset = {number} AND minute >= to_timestamp(%(since)s) ORDER BY minute DESC LIMIT %(n)s;
+
+-- name: history_steps
+-- The same, but of each step of so many seconds only the last minute.
+SELECT extract(epoch FROM minute)::double precision, added, reopened, completed, failed, cancelled, retried, lost,
+       speculative, late, bees, runners
+  FROM (SELECT DISTINCT ON (floor(extract(epoch FROM minute) / %(step)s)) *
+          FROM workerbee."history$" WHERE jobset = {number} AND minute >= to_timestamp(%(since)s)
+         ORDER BY floor(extract(epoch FROM minute) / %(step)s) DESC, minute DESC) h
+ ORDER BY minute DESC LIMIT %(n)s;
 
 -- name: recent_ends
 -- The jobs that completed last, as far as ids tell: when, and after how many seconds.

@@ -51,6 +51,37 @@ class BeeRow(NamedTuple):
     refuses: dict[str, str]
 
 
+class DoingRow(NamedTuple):
+    """A job that a bee is at, for so many seconds at the most; ``copy`` says that another bee has it too."""
+
+    bee: str
+    jobset: str | None
+    job: int
+    run: int
+    since: float
+    copy: bool
+
+
+class ServerLine(NamedTuple):
+    """A server; ``oldest`` is the age of its oldest transaction in seconds, None if there is none we may see."""
+
+    version: str
+    database: str
+    connections: int
+    max_connections: int
+    oldest: float | None
+    clock: float
+
+
+class EndedBy(NamedTuple):
+    """How many runs had ended by some minute (epoch), and how many attempts were lost."""
+
+    at: float
+    completed: int
+    failed: int
+    lost: int
+
+
 class DepartedRow(NamedTuple):
     """A bee that has left, with its last words; None: it vanished. Times are seconds since the epoch."""
 

@@ -90,3 +90,8 @@ def is_unstorable(error: BaseException) -> bool:
 def is_forbidden(error: BaseException) -> bool:
     """Whether this user lacks a right."""
     return isinstance(error, psycopg2.Error) and error.pgcode == "42501"
+
+
+def is_too_slow(error: BaseException) -> bool:
+    """Whether the server ended a query that took longer than it may."""
+    return isinstance(error, psycopg2.Error) and error.pgcode == "57014"

@@ -1,0 +1,297 @@
+"""The page without a browser: each view is HTML and JSON, looks are shared, changes say before and after."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.dashboard.stage import Page, make_study, page
+from tests.servers import Database
+from tests.servers import server as new_server
+from tests.store.hive import Bee, Hive
+from tests.waiting import eventually
+from workerbee.store import Connection, schema
+
+VIEWS = ("", "jobset/study", "jobset/study/jobs", "jobset/study/jobs?status=failed", "jobset/study/job/41", "bees")
+
+
+@pytest.fixture(scope="module")
+def study(shared: Database) -> Iterator[tuple[Hive, Bee]]:
+    connection = Connection(shared.dsn)
+    yield make_study(connection)
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def running(shared: Database, study: tuple[Hive, Bee]) -> Iterator[Page]:
+    with page(shared.dsn) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def client(running: Page) -> Iterator[httpx.Client]:
+    with running.client() as opened:
+        yield opened
+
+
+def text_of(answer: httpx.Response) -> str:
+    """What a reader sees of a page, in one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_each_view_is_html_and_json(client: httpx.Client, path: str) -> None:
+    """The same facts, for people and for programs; nothing in it that a strict policy forbids."""
+    answer = client.get(f"/{path}")
+    assert answer.status_code == 200
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert not re.search(r"<script(?! src)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
+    assert not re.search(r'(href|src|action)="/', answer.text), "an address that isn't relative"
+    path, _, query = path.partition("?")
+    twin = client.get(f"/{path or 'index'}.json?{query}")
+    assert twin.status_code == 200
+    assert twin.json()["schema"].startswith("workerbee.page.")
+
+
+def test_a_jobset_says_how_it_goes(client: httpx.Client) -> None:
+    """A sentence, counts, causes, what runs, and bees; numbers in JSON are those of the page."""
+    text, facts = text_of(client.get("/jobset/study")), client.get("/jobset/study.json").json()
+    assert facts["jobs"] == {"waiting": 9, "running": 3, "completed": 40, "failed": 8, "cancelled": 0}
+    assert "80 %" in text
+    assert "On course: done" in text
+    assert [(cause["jobs"], cause["type"]) for cause in facts["failures"]] == [
+        (6, "ValueError"),
+        (2, "FileNotFoundError"),
+    ]
+    assert "ValueError unlucky #" in text
+    assert len(facts["longest"]) == 3
+    assert facts["bee_rows"][0]["state"] == "working"
+
+
+def test_a_failure_is_read_in_two_clicks(client: httpx.Client) -> None:
+    """From the jobsets to the jobset, and to the traceback."""
+    home = client.get("/")
+    [jobset] = re.findall(r'<h2><a href="([^"]*study)">', home.text)
+    page = client.get(home.url.join(jobset))
+    job = re.findall(r'class="cause" href="([^"]*)"', page.text)[0]
+    assert "raise ValueError(message)" in text_of(client.get(page.url.join(job)))
+
+
+def test_jobs_come_in_pages_and_by_what_is_wanted(client: httpx.Client) -> None:
+    """Fifty at a time; a filter goes with the link to the next page."""
+    first = client.get("/jobset/study/jobs")
+    [more] = re.findall(r'href="(\?after=\d+)" rel="next"', first.text)
+    second = client.get(f"/jobset/study/jobs{more}")
+    assert len(re.findall(r'<tr id="job-', first.text)) == 50
+    assert len(re.findall(r'<tr id="job-', second.text)) == 10
+    failed = client.get("/jobset/study/jobs.json?status=failed").json()["jobs"]
+    assert [job["status"] for job in failed] == ["failed"] * 8
+    [group] = {cause["group"] for cause in client.get("/jobset/study.json").json()["failures"] if cause["jobs"] == 2}
+    assert len(client.get(f"/jobset/study/jobs.json?group={group}&status=failed").json()["jobs"]) == 2
+    assert client.get("/jobset/study/jobs?find=7").headers["location"] == "job/7"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "jobset/nobody",
+        "jobset/study/job/0",
+        "jobset/study/job/99999999999999999999",
+        "jobset/study/jobs?status=lost",
+        "jobset/study/jobs?after=-1",
+        "jobset/study/jobs?after=99999999999999999999",
+        "jobset/study/jobs?find=x",
+        "jobset/study/jobs?group=zz",
+        "jobset/study/jobs?host=%00",
+        "jobset/study/jobs?host=%ff",
+        "jobset/study?span=year",
+        "jobset/%00",
+        "jobset/..%2f..%2fetc",
+        "change/study?do=burn",
+        "change/study",
+        "nothing",
+        "static/../app.py",
+        "static/page.py",
+        "jobset/study/jobs?" + "&".join(f"a{n}=1" for n in range(50)),
+    ],
+)
+def test_what_cant_be_is_said(client: httpx.Client, path: str) -> None:
+    """A mistake is a sentence on a page of ours, never a stack of frames."""
+    answer = client.get(f"/{path}")
+    if answer.status_code != 200:  # a host of odd letters has no jobs
+        assert answer.status_code in (400, 404)
+    assert "Traceback" not in answer.text
+
+
+def test_a_part_is_sent_only_when_it_is_new(client: httpx.Client) -> None:
+    """A tick asks with the tag that it has, and is small."""
+    ask = {"X-Fragment": "1"}
+    first = eventually(lambda: _settled(client, "/jobset/study", ask), what="two same looks")
+    assert first.text.lstrip().startswith("<main")
+    assert len(first.content) < 100_000
+    assert int(first.headers["content-length"]) <= 8192  # packed
+    again = client.get("/jobset/study", headers=ask | {"If-None-Match": first.headers["etag"]})
+    assert again.status_code in (200, 304)
+
+
+def _settled(client: httpx.Client, path: str, headers: dict[str, str]) -> httpx.Response | None:
+    """The view, if a second look found it unchanged."""
+    first = client.get(path, headers=headers)
+    again = client.get(path, headers=headers | {"If-None-Match": first.headers["etag"]})
+    return first if again.status_code == 304 and not again.content else None
+
+
+def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive, Bee]) -> None:
+    """One sampler reads for all of them."""
+    hive, _ = study
+
+    def statements() -> int:
+        query = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        return int(hive.connection.run(query)[0][0])
+
+    with ThreadPoolExecutor(20) as tabs:
+        before = statements()
+        answers = list(tabs.map(lambda _: client.get("/jobset/study").status_code, range(60)))
+        after = statements()
+    assert answers == [200] * 60
+    assert after - before < 300, "60 looks, each of some ten queries, were not shared"
+
+
+def test_the_counters_are_for_prometheus(client: httpx.Client) -> None:
+    """Text, a line a series, and a name and a type for each."""
+    lines = client.get("/metrics").text.splitlines()
+    assert 'workerbee_runs_completed_total{jobset="study"} 40' in lines
+    assert "workerbee_database_up 1" in lines
+    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == {
+        re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")
+    }
+
+
+def test_a_theme_is_remembered(client: httpx.Client) -> None:
+    """By a cookie, without a script; and the way back leads nowhere else."""
+    answer = client.post("/theme", data={"theme": "dark", "back": "./jobset/study?span=day"})
+    assert answer.headers["location"] == "./jobset/study?span=day"
+    assert 'data-theme="dark"' in client.get("/").text
+    assert client.post("/theme", data={"theme": "system", "back": "//elsewhere.org"}).headers["location"] == "./"
+
+
+# Changes
+
+
+@pytest.fixture
+def fresh(shared: Database) -> Iterator[Hive]:
+    """A study of the test's own."""
+    connection = Connection(shared.dsn)
+    hive, _ = make_study(connection, f"own_{uuid4().hex[:8]}")
+    yield hive
+    hive.catalogue.drop_jobset(hive.jobset)
+    connection.close()
+
+
+def do(client: httpx.Client, hive: Hive, **fields: str) -> tuple[str, str]:
+    """Ask, and then do it: what is said before, and after."""
+    before = client.get(f"/change/{hive.jobset.id}", params=fields)
+    answer = client.post(f"/change/{hive.jobset.id}", data=fields)
+    assert answer.status_code == 303, answer.text
+    return text_of(before), text_of(client.get(answer.url.join(answer.headers["location"])))
+
+
+def test_a_group_is_retried(client: httpx.Client, fresh: Hive) -> None:
+    """How many before, how many after, and only those of the group."""
+    facts = client.get(f"/jobset/{fresh.jobset.id}.json").json()
+    [group] = [cause["group"] for cause in facts["failures"] if cause["jobs"] == 2]
+    before, after = do(client, fresh, do="retry", group=group)
+    assert f"2 of {fresh.jobset.id}'s jobs that ended badly will be run once more" in before
+    assert "2 jobs wait to be run once more." in after
+    assert sum(fresh.status(job) == "failed" for job in range(41, 49)) == 6
+
+
+def test_all_that_is_open_is_cancelled(client: httpx.Client, fresh: Hive) -> None:
+    """What runs and what waits."""
+    before, after = do(client, fresh, do="cancel")
+    assert "12 open jobs" in before
+    assert "12 jobs were cancelled." in after
+
+
+def test_one_job_is_retried_and_cancelled(client: httpx.Client, fresh: Hive) -> None:
+    """And the page of this job says so."""
+    assert "1 job waits to be run once more." in do(client, fresh, do="retry", job="41")[1]
+    assert "1 job was cancelled." in do(client, fresh, do="cancel", job="41")[1]
+    assert fresh.status(41) == "cancelled"
+
+
+def test_a_jobset_is_paused_and_goes_on(client: httpx.Client, fresh: Hive) -> None:
+    """With the reason for others to read."""
+    assert "It is paused." in do(client, fresh, do="pause", why="maintenance <b>")[1]
+    text = eventually(lambda: (t := text_of(client.get(f"/jobset/{fresh.jobset.id}"))) and "Paused by" in t and t)
+    assert "(maintenance <b>)" in text
+    assert "It goes on." in do(client, fresh, do="resume")[1]
+
+
+def test_a_jobset_is_deleted_by_who_types_its_name(client: httpx.Client, fresh: Hive) -> None:
+    """Else it stays."""
+    name = str(fresh.jobset.id)
+    assert client.post(f"/change/{name}", data={"do": "drop", "typed": "other"}).status_code == 400
+    assert fresh.catalogue.find_jobset(name) is not None
+    before, after = do(client, fresh, do="drop", typed=name)
+    assert "There is no way back" in before
+    assert "It is deleted." in after
+    assert fresh.catalogue.find_jobset(name) is None
+
+
+def test_a_page_that_only_reads_changes_nothing(shared: Database, study: tuple[Hive, Bee]) -> None:
+    """There is no button, and no address behind one; an observer's right to SELECT is enough."""
+    hive, _ = study
+    hive.connection.run("CREATE ROLE watcher LOGIN")
+    hive.connection.run("GRANT USAGE ON SCHEMA workerbee TO watcher")
+    hive.connection.run("GRANT SELECT ON ALL TABLES IN SCHEMA workerbee TO watcher")
+    try:
+        dsn = shared.dsn.replace("user=postgres", "user=watcher")
+        with page(dsn, "--read-only") as opened, opened.client() as client:
+            for path in VIEWS:
+                answer = client.get(f"/{path}")
+                assert answer.status_code == 200
+                assert "/change/" not in answer.text
+            assert client.get("/change/study?do=drop").status_code == 404
+            assert client.post("/change/study", data={"do": "cancel"}).status_code == 404
+            assert "which only reads" in opened.output
+    finally:
+        hive.connection.run("DROP OWNED BY watcher")
+        hive.connection.run("DROP ROLE watcher")
+    assert hive.status(60) == "waiting"
+
+
+# Outages
+
+
+def test_an_outage_leaves_the_last_numbers() -> None:
+    """Within three seconds a banner says since when; afterwards it goes on by itself."""
+    with new_server() as server:
+        connection = Connection(server.dsn)
+        schema.ensure(connection)
+        make_study(connection)
+        connection.close()
+        with page(server.dsn) as opened, opened.client() as client:
+            assert "80 %" in text_of(client.get("/jobset/study"))
+            server.stop("immediate")
+            began = time.monotonic()
+            text = eventually(lambda: _away(client), 10)
+            assert time.monotonic() - began < 3 + 2  # and a slow machine
+            assert "80 %" in text
+            assert client.get("/jobset/study.json").status_code == 503
+            assert client.get("/bees").status_code == 503  # never seen before
+            assert "workerbee_database_up 0" in client.get("/metrics").text
+            server.start()
+            eventually(lambda: _away(client) is None, 20)
+
+
+def _away(client: httpx.Client) -> str | None:
+    text = text_of(client.get("/jobset/study"))
+    return text if "The database is away." in text else None

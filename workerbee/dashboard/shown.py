@@ -1,0 +1,94 @@
+"""How the page shows values: text out of rows made harmless, times, numbers, and facts as JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+from workerbee.outlook import spelled
+
+#: A sign for each state, so that none is told by its colour alone.
+SIGNS = {
+    "waiting": "○",
+    "retrying": "↻",
+    "running": "▶",
+    "completed": "✓",
+    "failed": "✕",
+    "cancelled": "⊘",
+    "opened": "↻",
+    "lost": "?",
+    "died": "✕",
+    "error": "✕",
+    "timeout": "✕",
+    "copy": "⊕",
+}
+
+
+class Moment(float):
+    """Seconds since the epoch; in JSON an ISO 8601 time in UTC."""
+
+    @property
+    def iso(self) -> str:
+        """The time in UTC."""
+        return datetime.fromtimestamp(self, timezone.utc).isoformat(timespec="seconds")
+
+    @property
+    def clock(self) -> str:
+        """The time as the clock on the wall here has it: only of the day where it is today's."""
+        here, now = datetime.fromtimestamp(self).astimezone(), datetime.now().astimezone()
+        return f"{here:%H:%M:%S}" if here.date() == now.date() else f"{here:%Y-%m-%d %H:%M}"
+
+
+def moment(epoch: float | None) -> Moment | None:
+    """A time, if there is one."""
+    return None if epoch is None else Moment(epoch)
+
+
+def printable(text: object) -> str:
+    """Text without what steers a terminal, turns the direction of writing around, or is no character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def short(text: object, width: int = 120) -> str:
+    """One line of a text, with a mark where something is missing."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def number(n: float | None) -> str:
+    """A count with its thousands apart, or a rate with three digits."""
+    if n is None:
+        return ""
+    return f"{n:,}" if isinstance(n, int) else f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
+
+
+def size(n: float) -> str:
+    """So many bytes."""
+    unit, power = next(((u, p) for u, p in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)) if n >= 10**p), ("B", 0))
+    scaled = n / 10**power
+    return f"{scaled:.0f} {unit}" if scaled >= 100 or not power else f"{scaled:.3g} {unit}"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, so coarse that it doesn't change all the time."""
+    return "now" if seconds < 10 else f"{spelled(float(5 * round(seconds / 5)))} ago"
+
+
+def plain(value: Any) -> Any:
+    """Facts as JSON has them."""
+    if isinstance(value, Moment):
+        return value.iso
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def document(name: str, facts: dict[str, Any]) -> bytes:
+    """The JSON twin of a view."""
+    return json.dumps({"schema": f"workerbee.page.{name}/1"} | plain(facts), indent=1).encode()
+
+
+FILTERS = {"printable": printable, "short": short, "number": number, "size": size, "spelled": spelled, "ago": ago}

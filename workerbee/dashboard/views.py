@@ -1,0 +1,291 @@
+"""The views: an address, its facts, and their HTML or JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from workerbee import plots
+from workerbee.dashboard import shown
+from workerbee.dashboard.changes import OPEN, Changes
+from workerbee.dashboard.looks import SPANS, Facts, Looks
+from workerbee.dashboard.metrics import exposition
+from workerbee.dashboard.sampler import NothingSeenError, Sampler
+from workerbee.errors import JobsetNotFoundError, WorkerbeeError
+from workerbee.reading import STATUSES, Wanted, is_forbidden
+
+#: The largest id of a job.
+LAST_JOB = 2**63 - 1
+THEMES = ("system", "light", "dark")
+THEME_COOKIE = "workerbee-theme"
+
+log = logging.getLogger("workerbee.dashboard")
+
+
+class Mistake(Exception):  # noqa: N818 (it is an answer)
+    """What is asked for isn't there, or can't be: a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Asked(NamedTuple):
+    """What a query asks for, parsed."""
+
+    query: dict[str, str]
+
+    def number(self, name: str, most: int = LAST_JOB) -> int | None:
+        """A natural number, if one is given. Raises Mistake for anything else."""
+        text = self.query.get(name, "")
+        if not text:
+            return None
+        if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > most:
+            raise Mistake(400, f"{name} is a number, not {shown.short(text, 40)}")
+        return int(text)
+
+    def choice(self, name: str, among: Mapping[str, Any] | tuple[str, ...], default: str) -> str:
+        """One of some words. Raises Mistake for another one."""
+        text = self.query.get(name) or default
+        if text not in among:
+            raise Mistake(400, f"{name} is one of {', '.join(among)}, not {shown.short(text, 40)}")
+        return text
+
+    def wanted(self, statuses: tuple[str, ...] | None = None) -> Wanted:
+        """Which jobs are meant. Raises Mistake for what can't be."""
+        status = self.query.get("status") or None
+        if status is not None and status not in STATUSES:
+            raise Mistake(400, f"status is one of {', '.join(STATUSES)}, not {shown.short(status, 40)}")
+        group = self.query.get("group") or None
+        if group is not None and not re.fullmatch(r"[0-9a-f]{16}", group):
+            raise Mistake(400, "group is the name of a group of failures: 16 digits of 0-9a-f")
+        texts = [self.query.get(name) or None for name in ("function", "host")]
+        if any(text is not None and "\0" in text for text in texts):
+            raise Mistake(400, "a name has no NUL in it")
+        function, host = texts
+        return Wanted((status,) if status else statuses, function, group and bytes.fromhex(group), host)
+
+
+class Views:
+    """Answers requests; each method is an endpoint that runs in a thread."""
+
+    def __init__(self, sampler: Sampler, changes: Changes | None, server: str) -> None:
+        """``changes`` None: this page only reads. ``server`` is said in the foot of each page."""
+        self._sampler = sampler
+        self._looks = Looks(sampler)
+        self._changes = changes
+        self._server = server
+        self._templates = Environment(
+            loader=PackageLoader("workerbee.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(shown.FILTERS)
+        self._templates.globals.update(SIGNS=shown.SIGNS, STATUSES=STATUSES, SPANS=tuple(SPANS), plots=plots)
+
+    # Views
+
+    def home(self, request: Request) -> Response:
+        """All jobsets."""
+        return self._view(request, "home", self._looks.home(), title="Jobsets", change=self._change(_asked(request)))
+
+    def jobset(self, request: Request) -> Response:
+        """One of them."""
+        asked, name = _asked(request), request.path_params["jobset"]
+        span = asked.choice("span", SPANS, "hour")
+        facts = self._looks.jobset(name, span)
+        samples = [plots.Sample(*sample) for sample in facts["rates"]]
+        drawn = {
+            "rate_plot": plots.rate(samples).html,
+            "durations_plot": plots.durations(facts["durations"], facts["p95"]).html,
+        }
+        return self._view(request, "jobset", facts, title=name, change=self._change(asked), **drawn)
+
+    def jobs(self, request: Request) -> Response:
+        """A page of jobs, or the one whose id is looked for."""
+        asked, name = _asked(request), request.path_params["jobset"]
+        found = asked.number("find")
+        if found is not None:
+            return RedirectResponse(f"job/{found}", 303)
+        wanted, after = asked.wanted(), asked.number("after") or 0
+        facts = self._looks.jobs(name, wanted, after)
+        kept = {key: asked.query[key] for key in ("status", "function", "host", "group") if asked.query.get(key)}
+        more = None if facts["after"] is None else urlencode(kept | {"after": facts["after"]})
+        return self._view(request, "jobs", facts, title=f"Jobs of {name}", kept=kept, more=more, is_first=not after)
+
+    def job(self, request: Request) -> Response:
+        """One job."""
+        asked, name, job = _asked(request), request.path_params["jobset"], request.path_params["job"]
+        if job > LAST_JOB:
+            raise Mistake(404, "there is no such job")
+        facts = self._looks.job(name, job)
+        if facts is None:
+            raise Mistake(404, f"there is no job {job} in {name}")
+        return self._view(request, "job", facts, title=f"Job {job} of {name}", change=self._change(asked))
+
+    def bees(self, request: Request) -> Response:
+        """All bees."""
+        return self._view(request, "bees", self._looks.bees(), title="Bees")
+
+    def metrics(self, request: Request) -> Response:
+        """The counters, for Prometheus."""
+        try:
+            rows, is_up = self._looks.counters(), self._sampler.away_since is None
+        except NothingSeenError:
+            rows, is_up = [], False
+        return Response(exposition(rows, is_up=is_up), media_type="text/plain; version=0.0.4")
+
+    # Changes
+
+    def ask(self, request: Request) -> Response:
+        """What would be changed."""
+        do, row, wanted, job, asked = self._meant(request, _asked(request))
+        question = self._changing.question(do, row, wanted, job)
+        return self._view(
+            request, "ask", {"question": question}, title=question.verb, asked=asked.query, jobset=row.jobset.name
+        )
+
+    def answer(self, request: Request, asked: Asked) -> Response:
+        """Do it."""
+        do, row, wanted, job, _ = self._meant(request, asked)
+        name = row.jobset.name
+        if do == "drop" and asked.query.get("typed") != name:
+            raise Mistake(400, f"it isn't deleted: type {name} to say that you mean it")
+        why = asked.query.get("why", "").strip()[:500] or None
+        try:
+            done = self._changing.begin(do, row, wanted, job, why)
+        except RuntimeError as error:
+            raise Mistake(503, str(error)) from None
+        back = "../" if do == "drop" else f"../jobset/{name}/job/{job}" if job is not None else f"../jobset/{name}"
+        return RedirectResponse(f"{back}?{urlencode({'done': done})}", 303)
+
+    def _meant(self, request: Request, asked: Asked) -> tuple[str, Any, Wanted, int | None, Asked]:
+        do = asked.choice("do", ("retry", "cancel", "pause", "resume", "drop"), "")
+        row = self._looks.find(request.path_params["jobset"])
+        wanted = asked.wanted(("failed",) if do == "retry" else OPEN)
+        return do, row, wanted, asked.number("job"), asked
+
+    @property
+    def _changing(self) -> Changes:
+        if self._changes is None:
+            raise Mistake(403, "this page only reads")
+        return self._changes
+
+    def _change(self, asked: Asked) -> Any:
+        name = asked.query.get("done")
+        return self._changes.find(name) if self._changes is not None and name else None
+
+    def theme(self, request: Request, asked: Asked) -> Response:
+        """Light, dark, or as the system has it."""
+        theme, back = asked.choice("theme", THEMES, "system"), asked.query.get("back", "./")
+        # Only a place on this page: nothing that leads elsewhere.
+        back = back if re.fullmatch(r"\./[\w/.]*(\?[\w=&%+.-]*)?", back) else "./"
+        answer = RedirectResponse(back, 303)
+        answer.set_cookie(THEME_COOKIE, theme, max_age=10**8, samesite="strict", httponly=True, path="/")
+        return answer
+
+    # Answers
+
+    def guarded(self, view: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """The view, or a page that says what went wrong."""
+
+        def endpoint(request: Request) -> Response:
+            try:
+                return view(request)
+            except Exception as error:  # noqa: BLE001 (whoever asked is told)
+                return self.mistake(request, error)
+
+        return endpoint
+
+    def posted(self, action: Callable[[Request, Asked], Response]) -> Callable[[Request], Awaitable[Response]]:
+        """What is done with a form."""
+
+        async def endpoint(request: Request) -> Response:
+            body = (await request.body()).decode("utf-8", "replace")
+            return await run_in_threadpool(self.guarded(lambda asker: action(asker, Asked(_pairs(body)))), request)
+
+        return endpoint
+
+    def _view(self, request: Request, name: str, facts: Facts, **more: Any) -> Response:
+        """A view as JSON, as a whole page, or only what changes in it."""
+        if request.url.path.endswith(".json"):
+            return Response(
+                shown.document(name, facts), 503 if facts.get("away_since") else 200, media_type="application/json"
+            )
+        return self._page(request, name, facts, **more)
+
+    def _page(self, request: Request, name: str, facts: Facts, *, status: int = 200, **more: Any) -> Response:
+        is_part = request.headers.get("x-fragment") == "1"
+        path = request.url.path
+        root = "./" + "../" * (path.count("/") - 1)
+        theme = request.cookies.get(THEME_COOKIE, "system")
+        query = f"?{request.url.query}" if request.url.query else ""
+        text = self._templates.get_template(f"{name}.html").render(
+            {"change": None, "away_since": None, "is_cut": False, "at": None}
+            | facts
+            | more
+            | {
+                "root": root,
+                "is_part": is_part,
+                "view": name,
+                "theme": theme if theme in THEMES else "system",
+                "back": f".{path}{query}",
+                "is_changing": self._changes is not None,
+                "server_name": self._server,
+            }
+        )
+        body = text.encode("utf-8", "backslashreplace")
+        tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        headers = {"ETag": tag, "Vary": "X-Fragment, Cookie"}
+        if is_part and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return HTMLResponse(body, status, headers)
+
+    def mistake(self, request: Request, error: Exception) -> Response:
+        """What went wrong, for a person or a program."""
+        status, sentence = _said(error)
+        if status >= 500 and not isinstance(error, (NothingSeenError, Mistake)):
+            log.error("%s failed", request.url.path, exc_info=error)
+        if request.url.path.endswith(".json"):
+            return JSONResponse({"error": sentence}, status)
+        away = shown.moment(self._sampler.away_since)
+        facts = {"sentence": sentence, "away_since": away}
+        return self._page(request, "mistake", facts, status=status, title=HTTPStatus(status).phrase)
+
+
+def _asked(request: Request) -> Asked:
+    return Asked(_pairs(request.url.query))
+
+
+def _pairs(text: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text, max_num_fields=20))
+    except ValueError:
+        raise Mistake(400, "that are too many fields") from None
+
+
+def _said(error: Exception) -> tuple[int, str]:
+    """The status and the sentence of an error."""
+    if isinstance(error, Mistake):
+        return error.status, str(error)
+    if isinstance(error, JobsetNotFoundError):
+        return 404, str(error)
+    if isinstance(error, NothingSeenError):
+        return 503, "The database hasn't answered yet."
+    if isinstance(error, WorkerbeeError):
+        return 503, str(error)
+    if is_forbidden(error):
+        return 403, "This user of the database may not read that."
+    return 500, "Something went wrong here; the log says what."
