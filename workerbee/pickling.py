@@ -9,7 +9,6 @@ only with those that came with nothing else under the same names.
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import os
 import pickle
@@ -26,7 +25,7 @@ from cloudpickle.cloudpickle import _function_setstate
 from workerbee import script
 from workerbee.errors import PayloadTooLargeError, complete, rebuilt, taken_apart
 from workerbee.wire import classes
-from workerbee.wire.bounded import Bounded
+from workerbee.wire.bounded import Bounded, Hashing
 from workerbee.wire.bytecode import is_dispatcher, mentioned
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
 from workerbee.wire.sources import Excerpt, excerpt, keep
@@ -87,13 +86,36 @@ class Stub:
 # Dumping
 
 
-def dumps(value: object, file: io.BytesIO | None = None) -> bytes:
-    """A pickle that `pickle.loads` takes, made in ``file``. Raises whatever the value's own methods and the file do."""
+def dumps(value: object, file: io.BytesIO | None = None, stem: Stem | None = None) -> bytes:
+    """A pickle that `pickle.loads` takes, made in ``file``. Raises whatever the value's own methods and the file do.
+
+    ``stem``: what the functions in it have in common with others, which needn't be pickled again.
+    """
     file = io.BytesIO() if file is None else file
     pickler = _Pickler(file)
+    if stem is not None:
+        pickler.resume(stem)
     pickler.dump(value)
-    body, origins = file.getvalue(), [space.origin for space in pickler.origins.values()]
-    return pickle.dumps(_Bundle(origins, body, pickler.excerpts), protocol=5) if origins else body
+    return pickler.bundled(file.getvalue(), make=_load if stem is None else _load_grown)
+
+
+class Stem:
+    """The pickle of what functions with the same code have in common; pickles of theirs go on from there.
+
+    It is of use as long as nothing in it has changed.
+    """
+
+    def __init__(self, value: object, most: int) -> None:
+        """``value`` has it in it; at most so many bytes. Raises whatever the value's own methods do."""
+        file = Bounded("what functions have in common", most)
+        self.pickler = _Pickler(file)
+        self.pickler.dump(value)
+        self.body = file.getvalue()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all in it is named by the code of its functions."""
+        return not self.pickler.mentions
 
 
 class Origin(NamedTuple):
@@ -104,19 +126,20 @@ class Origin(NamedTuple):
 
 
 class _Bundle(NamedTuple):
+    make: Callable[..., Any]
     origins: list[Origin]
     body: bytes
     excerpts: list[Excerpt]
 
     def __reduce__(self) -> Any:
         source = [self.excerpts] if self.excerpts else []
-        return _load, (self.origins, self.body, *source)
+        return self.make, (self.origins, self.body, *source)
 
 
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
 
-    def __init__(self, file: io.BytesIO | _Hash) -> None:
+    def __init__(self, file: io.BytesIO | Hashing) -> None:
         super().__init__(file, protocol=5)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -154,19 +177,36 @@ class _Pickler(PlainPickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
+        self._file = file
         self._bound = file if isinstance(file, Bounded) else None
-        self.origins: dict[int, _Globals] = {}
-        self.excerpts: list[Excerpt] = []
+        self.origins: dict[int, tuple[_Globals, Origin]] = {}
+        self.excerpts: dict[int, Excerpt | None] = {}  # by the ids of code, which the memo holds
+        self.mentions = False
+
+    def resume(self, stem: Stem) -> None:
+        """Go on where this one has ended: what is in it is known."""
+        self._file.write(stem.body)
+        self.memo: Any = stem.pickler.memo
+        self.excerpts |= stem.pickler.excerpts
+        for key, (space, origin) in stem.pickler.origins.items():
+            self.origins[key] = space, Origin(origin.module, dict(origin.brought))
+
+    def bundled(self, body: bytes, make: Callable[..., Any]) -> bytes:
+        """The pickle with what its functions need; ``make`` loads it."""
+        if not self.origins:
+            return body
+        origins = [origin for _, origin in self.origins.values()]
+        return pickle.dumps(_Bundle(make, origins, body, list(filter(None, self.excerpts.values()))), protocol=5)
 
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
-        space = self.origins.setdefault(id(func.__globals__), _Globals(len(self.origins), Origin(module, {})))
+        space, origin = self.origins.setdefault(id(func.__globals__), (_Globals(len(self.origins)), Origin(module, {})))
         self._bring_mentioned(func, state[1]["__globals__"])
         for name, value in state[1]["__globals__"].items():
-            if name not in space.origin.brought:
-                space.origin.brought[name] = _digest(value, func.__globals__, self._bound)
-        source = excerpt(func)
-        self.excerpts += [] if source is None else [source]
+            if name not in origin.brought:
+                origin.brought[name] = _digest(value, func.__globals__, self._bound)
+        if id(func.__code__) not in self.excerpts:
+            self.excerpts[id(func.__code__)] = excerpt(func)
         return make, (code, space, *rest), state, None, None, _set_state
 
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
@@ -174,12 +214,13 @@ class _Pickler(PlainPickler):
         for name in mentioned(func):
             if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name], self._bound):
                 found[name] = func.__globals__[name]
+                self.mentions = True
 
 
 class _DigestPickler(PlainPickler):
     """Leaves out what functions find in the given globals: each of those has a digest of its own."""
 
-    def __init__(self, file: _Hash, known: dict[str, Any]) -> None:
+    def __init__(self, file: Hashing, known: dict[str, Any]) -> None:
         super().__init__(file)
         self._known = known
 
@@ -193,37 +234,16 @@ class _DigestPickler(PlainPickler):
 class _Globals:
     """Stands for the globals of functions in the pickle of them."""
 
-    def __init__(self, n: int, origin: Origin) -> None:
+    def __init__(self, n: int) -> None:
         self.n = n
-        self.origin = origin
 
     def __reduce__(self) -> Any:
         return _opened_here, (self.n,)
 
 
-class _Hash:
-    """A file that digests what is written to it and keeps nothing; a bound holds for it too."""
-
-    def __init__(self, bound: Bounded | None) -> None:
-        self._bound = bound
-        self._size = 0
-        self._state = hashlib.blake2b(digest_size=16)
-
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        self._size += size
-        if self._bound is not None and self._size > self._bound.most:
-            self._bound.refuse()
-        self._state.update(data)
-        return size
-
-    def digest(self) -> bytes:
-        return self._state.digest()
-
-
 def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) -> bytes:
     """What a value of the globals ``known`` is; what can't be told is like nothing else."""
-    file = _Hash(bound)
+    file = Hashing(bound)
     try:
         _DigestPickler(file, known).dump(value)
     except PayloadTooLargeError:
@@ -236,7 +256,7 @@ def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) 
 def _goes_along(value: object, bound: Bounded | None) -> bool:
     """Whether a value that a function may do without can be pickled."""
     try:
-        PlainPickler(_Hash(bound)).dump(value)
+        PlainPickler(Hashing(bound)).dump(value)
     except Exception:  # noqa: BLE001 (pickling runs user code)
         return False
     return True
@@ -369,6 +389,21 @@ def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[s
 
 
 def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
+    with _found(origins, excerpts):
+        return pickle.loads(body)  # noqa: S301 (part of a pickle that was found to be trusted)
+
+
+def _load_grown(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
+    """What follows a stem."""
+    with _found(origins, excerpts):
+        unpickler = pickle.Unpickler(io.BytesIO(body))  # noqa: S301 (as above)
+        unpickler.load()
+        return unpickler.load()
+
+
+@contextmanager
+def _found(origins: list[Origin], excerpts: Iterable[Excerpt]) -> Iterator[None]:
+    """Functions that are unpickled meanwhile find the globals from there."""
     namespaces = _used.get()
     if namespaces is None:
         namespaces = Namespaces()
@@ -376,7 +411,7 @@ def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) 
         keep(excerpts)
     token = _opened.set([namespaces.find(origin) for origin in origins])
     try:
-        return pickle.loads(body)  # noqa: S301 (part of a pickle that was found to be trusted)
+        yield
     finally:
         _opened.reset(token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any, NoReturn
 
@@ -23,3 +24,23 @@ class Bounded(io.BytesIO):
 
     def refuse(self) -> NoReturn:
         raise PayloadTooLargeError(self._what, None, self.most)
+
+
+class Hashing:
+    """A file that digests what is written to it and keeps nothing; the bound of another may hold for it too."""
+
+    def __init__(self, bound: Bounded | None) -> None:
+        self._bound = bound
+        self._size = 0
+        self._state = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._size += size
+        if self._bound is not None and self._size > self._bound.most:
+            self._bound.refuse()
+        self._state.update(data)
+        return size
+
+    def digest(self) -> bytes:
+        return self._state.digest()

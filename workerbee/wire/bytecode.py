@@ -38,14 +38,35 @@ CLASS_NOISE = frozenset(
     }
 )
 
+#: What an enum has besides.
+ENUM_NOISE = frozenset(
+    {
+        "_member_names_",
+        "_member_map_",
+        "_member_type_",
+        "_value2member_map_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_hashable_values_",
+        "_new_member_",
+        "_use_args_",
+        "_value_repr_",
+        "_generate_next_value_",
+    }
+)
+
 
 def digest(*parts: bytes) -> bytes:
     """16 bytes that stand for these parts; no other list of parts reads the same."""
     whole = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "big"))
-        whole.update(part)
+    pieces = [piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)]
+    for piece in pieces if sum(map(len, parts)) > _LONG else (b"".join(pieces),):
+        whole.update(piece)
     return whole.digest()
+
+
+#: Bytes that aren't put together only to be digested at once.
+_LONG = 100_000
 
 
 def note(*texts: str) -> bytes:
@@ -55,9 +76,10 @@ def note(*texts: str) -> bytes:
 
 def canonical(value: Any) -> bytes | None:
     """JSON with sorted keys of a value that is exactly JSON; None for any other."""
-    if not _plain(value, 200):
-        return None
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return _to_json(value).encode() if _plain(value, 200) else None
+
+
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _plain(value: Any, depth: int) -> bool:

@@ -26,9 +26,10 @@ from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailabl
 from workerbee.pickling import Namespaces
 from workerbee.wire import blame, codec, records
 from workerbee.wire.bounded import Bounded
-from workerbee.wire.bytecode import MISSING, code_digest
+from workerbee.wire.bytecode import code_digest
 from workerbee.wire.identity import Identity, Noted, is_compiled, name_of
 from workerbee.wire.imports import CachedFunction, importable
+from workerbee.wire.stems import Stems, unchanged
 
 IMPORT, PICKLE = "import", "pickle"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -81,6 +82,7 @@ class Cache:
         self._initargs = initargs
         self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Noted], Function]] = OrderedDict()
         self._size = 0
+        self._stems = Stems()
 
     def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
         """The record of ``fn``.
@@ -89,14 +91,14 @@ class Cache:
         """
         if type(fn) is FunctionType:  # of a submit's few microseconds every one counts
             known = self._known.get((version, id(fn)))
-            if known is not None and _unchanged(known[1]):
+            if known is not None and unchanged(known[1]):
                 return known[2]
         held: list[Any] = []
         steady = _hold(fn, held)
         # Held objects can't be replaced by others at the same address, so their ids are good for a key.
         key = (version, *map(id, held))
         known = self._known.get(key) if steady else None
-        if known is not None and _unchanged(known[1]):
+        if known is not None and unchanged(known[1]):
             return known[2]
         function, watched = self._describe(fn, version)
         if version is not None:
@@ -123,8 +125,10 @@ class Cache:
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable")
         name, by_name = name_of(fn), self._initializer is None and importable(fn)
-        pickled = b"" if by_name else self._dump(fn, fn)  # first: what is too large isn't to be looked through
-        identity = Identity(fn)
+        grown = None if by_name else self._stems.of(fn)
+        stem, named = (grown.stem, grown.named) if grown else (None, None)
+        pickled = b"" if by_name else self._dump(fn, fn, stem)  # first: what is too large isn't to be looked through
+        identity = Identity(fn, named=named)
         imported = [i for i in starmap(_imported, identity.imported.items()) if i.code]  # C has none
         if by_name:
             kind, body = IMPORT, _import_body(f"{fn.__module__}:{fn.__qualname__}", imported)
@@ -147,11 +151,11 @@ class Cache:
         )
         return recoded(function, kind), identity.watched
 
-    def _dump(self, value: object, fn: Any) -> bytes:
+    def _dump(self, value: object, fn: Any, stem: pickling.Stem | None = None) -> bytes:
         """The pickle of what ``fn`` is, and belongs to it."""
         file = Bounded(self._whole(name_of(fn)), self._max_payload)
         try:
-            return pickling.dumps(value, file)
+            return pickling.dumps(value, file, stem)
         except PayloadTooLargeError:
             raise
         except Exception as error:
@@ -169,13 +173,6 @@ class Cache:
 
 def _imported(name: str, fn: Any) -> Imported:
     return Imported(name, code_digest(fn), codec.digest(*Identity(fn).parts))
-
-
-def _unchanged(watched: list[Noted]) -> bool:
-    for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
-        if read(owner, name, MISSING) is not value:
-            return False
-    return True
 
 
 _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes, FunctionType, ModuleType, CodeType})

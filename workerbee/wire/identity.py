@@ -22,6 +22,7 @@ from cloudpickle import CloudPickler
 from workerbee.wire.bytecode import (
     BY_REPR,
     CLASS_NOISE,
+    ENUM_NOISE,
     MISSING,
     canonical,
     code_parts,
@@ -33,7 +34,7 @@ from workerbee.wire.bytecode import (
     note,
     wrapped_by,
 )
-from workerbee.wire.imports import Bound, CachedFunction, importable
+from workerbee.wire.imports import Bound, CachedFunction, importable, is_shared
 
 
 def name_of(fn: Any) -> str:
@@ -54,19 +55,32 @@ class Identity:
     ``culprit`` says what can't be compared, or is None. ``watched`` are the code, defaults, cells, globals and
     attributes that were looked at: while they are the same objects, so is the identity. ``imported`` are the
     callables by their names whose code counts although they travel by name: whoever runs them is to have that code.
+    ``data`` is what may change in place and is plain data; ``steady`` says that nothing else may but what is watched.
     """
 
-    def __init__(self, *functions: Any) -> None:
+    def __init__(self, *functions: Any, named: Identity | None = None) -> None:
+        """``named``: what the globals are that one of the functions names, where that is known (`of_globals`)."""
         self.parts: list[bytes] = []
         self.culprit: str | None = None
         self.watched: list[Noted] = []
         self.imported: dict[str, Any] = {}
+        self.data: list[Any] = []
+        self.steady = True
         self._path: list[str] = []
         self._by_name = False  # within what travels by name
-        self._seen: dict[int, tuple[int, Any]] = {}  # holds what it has seen, or an id might come again
+        self.seen: dict[int, tuple[int, Any]] = {}  # holds what it has seen, or an id might come again
+        self._named = named
         for fn in functions:
             with self._at(name_of(fn), fn):
                 self._add_callable(fn)
+
+    @classmethod
+    def of_globals(cls, fn: FunctionType) -> Identity:
+        """What the globals are that a function by value names, and so each other one with its code and globals."""
+        identity = cls()
+        identity._is_new(fn)
+        identity._add_globals(fn)
+        return identity
 
     @property
     def memo(self) -> bool:
@@ -97,11 +111,11 @@ class Identity:
         return value
 
     def _is_new(self, thing: Any) -> bool:
-        known = self._seen.get(id(thing))
+        known = self.seen.get(id(thing))
         if known is not None:
             self._note("again", str(known[0]))
             return False
-        self._seen[id(thing)] = len(self._seen), thing
+        self.seen[id(thing)] = len(self.seen), thing
         return True
 
     # Callables
@@ -165,11 +179,31 @@ class Identity:
             for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
                 self._add_cell(name, cell)
         if not named:
-            for name in global_names(fn.__code__):
-                value = self._watch(dict.get, fn.__globals__, name)
-                if value is not MISSING:
-                    self._add_named(name, value)
+            if not self._knows_globals(fn):
+                self._add_globals(fn)
             self._add_attributes(fn)
+
+    def _add_globals(self, fn: FunctionType) -> None:
+        for name in global_names(fn.__code__):
+            value = self._watch(dict.get, fn.__globals__, name)
+            if value is not MISSING:
+                self._add_named(name, value)
+
+    def _knows_globals(self, fn: FunctionType) -> bool:
+        """Take over what is known of a function's globals; False if it isn't, or would read otherwise here."""
+        named = self._named
+        if named is None or self._by_name or len(self.seen) > 1:
+            return False
+        (_, like), *seen = named.seen.values()
+        if like.__code__ is not fn.__code__ or like.__globals__ is not fn.__globals__:
+            return False
+        if any(getattr(thing, "__code__", None) is fn.__code__ for _, thing in seen):
+            return False  # it names itself
+        self.parts += named.parts
+        self.watched += named.watched
+        self.imported |= named.imported
+        self.seen |= {id(thing): (n, thing) for n, thing in seen}
+        return True
 
     @contextmanager
     def _travelling(self, *, by_name: bool) -> Iterator[None]:
@@ -213,24 +247,29 @@ class Identity:
         plain = canonical(thing)
         if plain is not None:
             self.parts.append(b"json\0" + plain)
+            self.data += [thing] if type(thing) in (list, dict) else []
         elif isinstance(thing, type):
             self._add_class(thing)
         elif isinstance(thing, ModuleType):
             self._note("module", thing.__name__)
+            self.steady = self.steady and is_shared(thing)
         elif importable(thing):
             self._note("name", name_of(thing))
         elif issubclass(type(thing), Bound):
             self._note("bound", name_of(type(thing)))
+            self.steady = False
         elif isinstance(thing, (FunctionType, MethodType, partial, CachedFunction)):
             self._add_callable(thing)
         elif isinstance(thing, (bytes, bytearray)):
             self.parts.append(type(thing).__name__.encode() + b"\0" + thing)
+            self.steady = self.steady and type(thing) is bytes
         elif type(thing) in BY_REPR:
             self._note(type(thing).__name__, repr(thing))
         elif self._is_new(thing):
             self._add_contents(thing)
 
     def _add_contents(self, thing: Any) -> None:
+        self.steady = self.steady and type(thing) is tuple
         if type(thing) in (list, tuple, dict):
             self._add_sequence(thing)
         elif type(thing) in (set, frozenset):
@@ -284,6 +323,7 @@ class Identity:
         self._note("class", name_of(cls))
         if (importable(cls) and not anywhere) or cls.__module__ == "builtins" or not self._is_new(cls):
             return
+        self.steady = False  # what is added to a class isn't seen
         for base in cls.__bases__:
             self._add_class(base, anywhere=anywhere)
         members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
@@ -310,7 +350,7 @@ def _counts(cls: type, name: str, value: Any) -> bool:
         return True
     if isinstance(value, _MADE) or importable(cls):
         return False
-    if name in _ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
+    if name in ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
         return _is_data(value, set())
     return True
 
@@ -349,21 +389,6 @@ _CODE = (FunctionType, CachedFunction, type, ModuleType)
 _DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
 #: Descriptors that a class has of its own: slots, and what C defines.
 _MADE = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType, types.BuiltinFunctionType)
-_ENUM_NOISE = frozenset(
-    {
-        "_member_names_",
-        "_member_map_",
-        "_member_type_",
-        "_value2member_map_",
-        "_unhashable_values_",
-        "_unhashable_values_map_",
-        "_hashable_values_",
-        "_new_member_",
-        "_use_args_",
-        "_value_repr_",
-        "_generate_next_value_",
-    }
-)
 
 
 def _is_data(value: Any, seen: set[int]) -> bool:

@@ -52,6 +52,11 @@ def named(module: str, qualname: str) -> Any:
     return found
 
 
+def is_shared(module: ModuleType) -> bool:
+    """Whether another process gets a module by importing its name."""
+    return sys.modules.get(module.__name__) is module and not by_value(module.__name__)
+
+
 def by_value(module: str) -> bool:
     """Whether what a module defines is to travel by value.
 
