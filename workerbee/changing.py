@@ -57,7 +57,10 @@ class Changing:
 
         With ``below`` only what has a lower priority. Runners of what runs are killed by their bees within a second.
         """
-        return self.cancel_runs(self._store.open_runs(functions, below=below))
+        n = self.cancel_runs(self._store.open_runs(functions, below=below))
+        if n:  # what bees gave back while that was read may have been in none of its pages
+            n += self.cancel_runs(self._store.open_runs(functions, below=below))
+        return n
 
     def cancel_runs(self, runs: list[Run]) -> int:
         """Cancel these runs, waiting or running, as far as they haven't ended; how many."""
@@ -78,9 +81,11 @@ class Changing:
         Gives the new (job, run) in portions, and whether all of a portion were opened here rather than by others.
         ``stand_ins`` says which functions run jobs of others.
         """
-        for chunk in _chunks(self._store.ended_badly(functions)):
-            opened = self._store.reopen(chunk, options, stand_ins)
-            yield [(job, run + 1) for job, run in chunk], opened == len(chunk)
+        after = 0
+        while runs := self._store.ended_badly(functions, after=after):
+            opened = self._store.reopen(runs, options, stand_ins)
+            yield [(job, run + 1) for job, run in runs], opened == len(runs)
+            after = runs[-1][0]
 
 
 def drop(connection: Connection, jobset: Jobset) -> bool:

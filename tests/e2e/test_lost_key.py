@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def test_lost_key(key_file: Path, kept: Path) -> None:
 def test_demo_with_a_lost_key(key_file: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo goes on in a jobset of its own."""
     monkeypatch.setattr(
-        sys.modules["workerbee.cli.demo"], "GRID", {"C": [1, 2, 3, 4], "gamma": [0.02], "kernel": ["rbf"]}
+        importlib.import_module("workerbee.cli.demo"), "GRID", {"C": [1, 2, 3, 4], "gamma": [0.02], "kernel": ["rbf"]}
     )
     command = ("demo", "--workers", "1")
     for n_computed in (4, 0):

@@ -405,11 +405,11 @@ def test_prepared_statements_have_a_bound(connect: Callable[[], Connection], mon
 # Notifications
 
 
-def test_a_full_queue_of_notifications_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_queue_of_notifications_is_no_end(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Everything goes on without hints, which is said once; new connections know that they hear nothing."""
+    if server.version < 170000:
+        pytest.skip("this server's queue holds 8 GB")
     with servers.server(max_notify_queue_pages=64) as small, closing(small.connect()) as lazy, lazy.cursor() as cursor:
-        if small.version < 170000:
-            pytest.skip("this server's queue holds 8 GB")
         cursor.execute("LISTEN anything")
         cursor.execute("BEGIN")
         cursor.execute("SELECT 1")

@@ -166,6 +166,10 @@ def look(hive: Hive, bee: Bee) -> None:
     reader.texts(500)
     reader.tail(500)
     reader.run_facts(range(500, 700))
+    reader.functions()
+    reader._run("legible", after=5000, n=1000)
+    ClientStore(bee.connection, hive.jobset, uuid4()).ended_badly()
+    ClientStore(bee.connection, hive.jobset, uuid4()).ended_badly([0])
     overview.jobsets(50)
     overview.bees(hive.jobset)
     overview.departed(hive.jobset)
@@ -221,6 +225,20 @@ def test_a_page_of_what_is_open_looks_at_headers_once(crowd: Crowd, status: str)
             touched = node["Actual Rows"] * node["Actual Loops"]
             assert touched <= 1.1 * BATCHES, f"{node['Node Type']} touches {touched} rows"
             assert node["Node Type"] != "Seq Scan" or node["Relation Name"] in SMALL
+
+
+def test_all_that_is_open_is_read_by_headers(crowd: Crowd) -> None:
+    """A page looks at this jobset's headers once, and fetches no more than are in it."""
+    hive, bee, explaining = crowd
+    explaining.plans.clear()
+    client = ClientStore(bee.connection, hive.jobset, uuid4())
+    client._run("open_runs", after=BATCHES // 2, n=100, functions=None, below=2**31 - 1)
+    [plan] = explaining.plans
+    for node in nodes(plan):
+        touched = node["Actual Rows"] * node["Actual Loops"]
+        assert touched <= 1.1 * BATCHES, f"{node['Node Type']} touches {touched} rows"
+        assert node["Node Type"] != "Seq Scan" or node["Relation Name"] in SMALL
+    assert plan["Actual Rows"] == 100
 
 
 @pytest.mark.parametrize("what", ["LIMIT 10", "ORDER BY id DESC LIMIT 10", "WHERE id = 5000"])

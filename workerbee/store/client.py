@@ -23,6 +23,8 @@ from workerbee.wire.job import LARGE_BYTES, FunctionRow, Jobset, NewJob, Options
 BATCH_JOBS = 200
 #: Jobs, and about how many bytes, in one of the statements that insert many.
 PORTION = 20_000, 4_000_000
+#: Runs, and headers of at most so many jobs, in one look at all that there are.
+RUNS_IN_PAGE, HEADERS_IN_PAGE = 2000, 250
 #: How often a cancellation is tried where bees change the headers under its eyes.
 CANCEL_TRIES = 5
 #: Ends in one answer, and seconds that it may take.
@@ -333,13 +335,20 @@ class ClientStore:
         call = self._stored(result.job, 0, "call", result.codec, result.input, result.payload, None)
         return str(call.codec), call.data
 
-    def ended_badly(self, functions: Iterable[int] | None = None) -> list[tuple[int, int]]:
-        """(job, run) of the latest runs that failed or were cancelled, of these functions' jobs (None: of all)."""
-        return [(job, run) for job, run in self._run("ended_badly", functions=_numbers(functions))]
+    def ended_badly(
+        self, functions: Iterable[int] | None = None, *, after: int = 0, n: int = RUNS_IN_PAGE
+    ) -> list[Run]:
+        """The next latest runs, by job, that failed or were cancelled, of these functions' jobs (None: of all)."""
+        return [(job, run) for job, run in self._run("ended_badly", functions=_numbers(functions), after=after, n=n)]
 
-    def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[tuple[int, int]]:
-        """(job, run) of what waits or runs of these functions' jobs (None: of all), with a priority ``below`` this."""
-        return [(job, run) for job, run in self._run("open_runs", functions=_numbers(functions), below=below)]
+    def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[Run]:
+        """What waits or runs of these functions' jobs (None: of all), with a priority ``below`` this, by job."""
+        limits = {"functions": _numbers(functions), "below": below, "n": HEADERS_IN_PAGE}
+        runs, after = set[Run](), 0
+        while headers := self._run("open_runs", after=after, **limits):
+            runs.update((job, run) for _, run, jobs in headers for job in jobs)
+            after = headers[-1][0]
+        return sorted(runs)
 
 
 def _portions(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:

@@ -321,18 +321,31 @@ SELECT id, function, codec, input::text, payload, run, status, end_codec, output
  ORDER BY id;
 
 -- name: ended_badly
--- The latest runs that failed or were cancelled, of these functions' jobs: what a retry starts anew.
-SELECT o.job, o.run FROM (SELECT * FROM {outcome} WHERE status <> 'completed' ORDER BY status, job OFFSET 0) o
- WHERE {here}
-   AND (%(functions)s::integer[] IS NULL
-        OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
-   AND NOT EXISTS (SELECT FROM {run} r WHERE r.job = o.job AND r.run > o.run)
- ORDER BY o.job;
+-- The next latest runs by job that failed or were cancelled, of these functions' jobs: what a retry starts anew. Each
+-- status is said as a range, so that only the index of such runs has them in this order.
+SELECT b.job, b.run FROM (VALUES ('failed'::workerbee."status$"), ('cancelled')) s (status) CROSS JOIN LATERAL (
+       SELECT o.job, o.run FROM {outcome} o
+        WHERE {here} AND o.status BETWEEN s.status AND s.status AND o.status <> 'completed' AND o.job > %(after)s
+          AND (%(functions)s::integer[] IS NULL
+               OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
+          AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
+        ORDER BY o.status, o.job LIMIT %(n)s) b
+ ORDER BY b.job LIMIT %(n)s;
 
 -- name: open_runs
--- What waits or runs of these functions' jobs.
-SELECT DISTINCT u.job, h.run
-  FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) AS u (job)
- WHERE h.jobset = {number} AND {here} AND (%(functions)s::integer[] IS NULL OR h.function = ANY (%(functions)s))
-   AND h.priority < %(below)s
- ORDER BY u.job;
+-- What waits or runs of these functions' jobs, by the next headers.
+WITH headers AS MATERIALIZED (
+    SELECT id, function, priority FROM workerbee."batch$"
+     WHERE jobset = {number} AND {here} AND claim IS NULL AND due_at IS NULL
+     UNION ALL
+    SELECT id, function, priority FROM workerbee."batch$"
+     WHERE jobset = {number} AND {here} AND claim IS NULL AND due_at IS NOT NULL
+     UNION ALL
+    SELECT id, function, priority FROM workerbee."batch$" WHERE jobset = {number} AND {here} AND claim IS NOT NULL
+), page AS (
+    SELECT h.id FROM headers h
+     WHERE h.id > %(after)s AND h.priority < %(below)s
+       AND (%(functions)s::integer[] IS NULL OR h.function = ANY (%(functions)s))
+     ORDER BY h.id LIMIT %(n)s
+)
+SELECT b.id, b.run, b.jobs FROM workerbee."batch$" b WHERE b.id = ANY (ARRAY(SELECT id FROM page)) ORDER BY b.id;

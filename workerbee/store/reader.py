@@ -30,6 +30,7 @@ from workerbee.store.seen import (
     JobPage,
     JobRow,
     JobsetRow,
+    Legible,
     Minute,
     Progress,
     RunFacts,
@@ -46,6 +47,8 @@ WIDTH_CHARS, PAGE_ROWS = 2000, 1000
 MOST_FAILURES = 100_000
 #: The newest jobsets, among which those are looked for in which something happened last.
 AMONG_JOBSETS = 1500
+#: Jobs in one page of what is counted one by one.
+COUNTED_JOBS = 20_000
 #: The largest number of a jobset.
 LAST_NUMBER = 2**31 - 1
 #: Seconds after which a page is given as far as it is, and jobs in one look where there is no index for what is meant.
@@ -244,17 +247,23 @@ class JobsetReader:
 
     def functions(self) -> list[StoredFunction]:
         """What is stored of all functions, oldest first."""
-        return [StoredFunction.of(*row) for row in self._run("functions")]
+        found: list[StoredFunction] = []
+        while rows := self._run("functions", after=found[-1].number if found else 0, n=PAGE_ROWS):
+            found += [StoredFunction.of(*row) for row in rows]
+        return found
 
     def newest(self) -> int | None:
         """The function of the job that was added last; None without a job."""
         rows = self._run("newest")
         return rows[0][0] if rows else None
 
-    def legible(self) -> tuple[int, int, int, int]:
-        """How many jobs there are, and with JSON as input; how many completed runs, and with JSON as result."""
-        [(jobs, inputs, completed, results)] = self._run("legible")
-        return jobs, inputs, completed, results
+    def legible(self) -> Legible:
+        """Count what can be read without the key, page by page."""
+        counts, after = [0, 0, 0, 0], 0
+        while after is not None:
+            [(after, *more)] = self._run("legible", after=after, n=COUNTED_JOBS)
+            counts = [so_far + int(some) for so_far, some in zip(counts, more, strict=True)]
+        return Legible(*counts)
 
     def run_facts(self, jobs: Sequence[int]) -> dict[int, RunFacts]:
         """How the latest run of each of these jobs ended, by job; those that haven't ended are left out."""

@@ -175,17 +175,23 @@ SELECT GREATEST(0, c.begun - c.completed - c.failed - c.cancelled - r.n), r.n,
 
 -- name: functions
 -- What was stored of the functions, without their code, oldest first.
-SELECT number, digest, identity, name, codec, python FROM {function} ORDER BY number;
+SELECT number, digest, identity, name, codec, python FROM {function} WHERE number > %(after)s
+ ORDER BY number LIMIT %(n)s;
 
 -- name: newest
 -- The function of the job that was added last.
 SELECT function FROM {job} ORDER BY id DESC LIMIT 1;
 
 -- name: legible
--- How much of it a person can read: jobs, and those whose input is JSON; completed runs, and those whose result is.
-SELECT (SELECT count(*) FROM {job}), (SELECT count(*) FROM {job} WHERE payload IS NULL),
-       (SELECT count(*) FROM {outcome} WHERE status = 'completed'),
-       (SELECT count(*) FROM {outcome} WHERE status = 'completed' AND payload IS NULL);
+-- Of the next jobs by id: the last one; how many there are, and with JSON as input; their completed runs, the same way.
+WITH page AS MATERIALIZED (
+    SELECT id, payload IS NULL AS is_json FROM {job} WHERE id > %(after)s ORDER BY id LIMIT %(n)s
+)
+SELECT max(id), count(*), count(*) FILTER (WHERE page.is_json),
+       COALESCE(sum(o.completed), 0), COALESCE(sum(o.is_json), 0)
+  FROM page CROSS JOIN LATERAL (
+       SELECT count(*) AS completed, count(*) FILTER (WHERE payload IS NULL) AS is_json
+         FROM {outcome} WHERE job = page.id AND status = 'completed') o;
 
 -- name: run_facts
 -- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).

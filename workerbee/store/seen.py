@@ -225,6 +225,15 @@ class CauseRow(NamedTuple):
         return cause_of_record(self.record or "")
 
 
+class Legible(NamedTuple):
+    """How many jobs there are, and how many of them have JSON as input; the same of completed runs and results."""
+
+    jobs: int
+    json_inputs: int
+    completed: int
+    json_results: int
+
+
 class Progress(NamedTuple):
     """How many jobs of a jobset are in which state, each by its latest run."""
 
