@@ -236,7 +236,7 @@ END = (b"D", struct.pack("!I", 1))
 
 def _end(n: int = 1, seconds: float = 0.0) -> bytes:
     """One job's end as a runner says it."""
-    return struct.pack("!QBBdQ?16s", n, 0, 1, seconds, 0, False, b"")
+    return struct.pack("!QBBdQ?16s?", n, 0, 1, seconds, 0, False, b"", False)
 
 
 def test_nonsense_over_a_runners_channel(executor: WorkerbeeExecutor) -> None:

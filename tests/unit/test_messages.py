@@ -43,6 +43,7 @@ ENDS = st.lists(
         data=st.binary(max_size=99),
         mac=st.none() | st.binary(min_size=16, max_size=16),
         duration=st.floats(0, 1e300),
+        printed=st.booleans(),
     ),
     max_size=9,
 )
@@ -94,7 +95,7 @@ def test_a_large_result_is_not_copied() -> None:
 
 
 def end(kind: int = 0, codec: int = 1, seconds: float = 0.0, size: int = 0) -> bytes:
-    return struct.pack("!QBBdQ?16s", 1, kind, codec, seconds, size, False, b"")
+    return struct.pack("!QBBdQ?16s?", 1, kind, codec, seconds, size, False, b"", False)
 
 
 ONE = b"D\0\0\0\1"
@@ -102,7 +103,7 @@ NONSENSE = {
     "nothing": b"",
     "an unknown word": b"hello",
     "too little": b"D",
-    "too many": struct.pack("!cI", b"D", MOST_ENDS + 1) + bytes(43) * (MOST_ENDS + 1),
+    "too many": struct.pack("!cI", b"D", MOST_ENDS + 1) + bytes(44) * (MOST_ENDS + 1),
     "many that aren't there": b"D\0\0\xff\xff",
     "marshal that takes gigabytes": b"(\xff\xff\xff\x7f",
     "marshal without end": b"\xa9\x01" * 100_000,

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from workerbee.bee.output import Lines
 from workerbee.bee.printer import Printer
-from workerbee.bee.runner_process import Lines
 
 
 def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,5 +43,5 @@ def test_lines_are_given_out_whole() -> None:
     assert lines.whole(b"lf") == b""
     assert lines.whole(b" of it\n50 %\r60") == b"half of it\n50 %\r"
     assert lines.rest() == b"60"
-    assert len(lines.whole(b"x" * (Lines.MOST + 1))) == Lines.MOST + 1
+    assert len(lines.whole(b"x" * (Lines.MOST_BYTES + 1))) == Lines.MOST_BYTES + 1
     assert (lines.whole(b"y"), lines.whole(b""), lines.rest()) == (b"", b"y", b"")

@@ -415,10 +415,13 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
 
 def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
-    ends = (bee.theirs.fileno(), bee.mark.fd)
+    pipes = [os.pipe() for _ in range(2)]
+    ends = (bee.theirs.fileno(), bee.mark.fd, *(reader for reader, _ in pipes))
     command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
     process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
+    for fd in (fd for pipe in pipes for fd in pipe):
+        os.close(fd)
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     [end] = parse(bee.ours.receive() or b"")
     assert "TypeError" in end.data.decode(), "a dict can't be negated"

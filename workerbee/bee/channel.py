@@ -1,8 +1,8 @@
 """What leads from a supervisor to a runner: frames over a socket, and a scrap of shared memory.
 
 A frame is bytes behind their length; `messages` says what is in them. The shared `Position` says which job a
-runner is in, so that a death is blamed on that job alone, and lets the supervisor take back jobs that
-it has sent already but that have not begun.
+runner is in, so that a death is blamed on that job alone, lets the supervisor take back jobs that
+it has sent already but that have not begun, and says how much was read of what they print.
 """
 
 from __future__ import annotations
@@ -184,8 +184,11 @@ class Position:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, 32)
-        self._words = memoryview(self._map).cast("Q")  # [current, (since), skip after, skip up to]
+        self._map = mmap.mmap(fd, 64)
+        # [current, (since), skip after, skip up to, readings, bytes read, (token)]
+        self._words = memoryview(self._map).cast("Q")
+        #: What nobody prints; its first byte is none of any UTF-8 text.
+        self.token = self._map[48:]
         self._times = memoryview(self._map).cast("d")
         self._barrier = threading.Lock()
         self._now = time.monotonic  # bound before any job freezes or replaces it
@@ -193,7 +196,8 @@ class Position:
     @classmethod
     def create(cls) -> Position:
         fd = _shared_memory()
-        os.ftruncate(fd, 32)
+        os.ftruncate(fd, 48)
+        os.pwrite(fd, b"\xff" + os.urandom(15), 48)
         return cls(fd)
 
     def prepare(self, number: int) -> None:
@@ -226,6 +230,27 @@ class Position:
     def last(self) -> int:
         """The number of the last job that the runner began or prepared for (0: none)."""
         return int(self._words[0])
+
+    def begin_reading(self) -> None:
+        """The supervisor is about to read what the runner has printed."""
+        self._words[4] += 1
+        with self._barrier:
+            pass
+
+    def end_reading(self, size: int) -> None:
+        """It has read so many bytes."""
+        self._words[5] += size
+        self._words[4] += 1
+
+    @property
+    def readings(self) -> int:
+        """How often reading has begun or ended: an odd number during it."""
+        return self._words[4]
+
+    @property
+    def n_read(self) -> int:
+        """Bytes that were read so far of what the runner has printed."""
+        return self._words[5]
 
     def take_back(self, last: int) -> int:
         """Take back all jobs up to ``last`` that have not begun; the number of the last one that has.

@@ -163,8 +163,9 @@ class Crew:
         runner.tell_program(self._program)
         self._runners.append(runner)
         self._ears.watch(runner.channel.fileno(), partial(self._hear, runner))
-        for fd in runner.outputs:
-            self._ears.watch(fd, partial(self._overhear, runner, fd))
+        runner.output.forward = self._print
+        for stream, fd in runner.output.pipes.items():
+            self._ears.watch(fd, partial(self._overhear, runner, stream))
         if runner.process is not None:
             self._ears.watch(runner.exit_fd, partial(self._bury, runner))
 
@@ -280,7 +281,7 @@ class Crew:
                 self._return(task)
 
     def _take_finished(self, runner: RunnerProcess, results: list[Finished]) -> None:
-        for n, kind, codec, data, mac, duration in results:
+        for n, kind, codec, data, mac, duration, has_printed in results:
             task = runner.in_hand.pop(n, None)
             if task is None:
                 continue  # it was taken back
@@ -289,11 +290,13 @@ class Crew:
                 continue
             runner.n_done += 1
             self._backlog.has_run(task, duration)
-            self._end(End(task, kind, codec, data, mac, duration))
+            end = End(task, kind, codec, data, mac, duration)
+            if has_printed:
+                end = end._replace(printed=runner.output.of(n, has_failed=kind is not EndKind.COMPLETED))
+            self._end(end)
         self._hiring.has_worked()
         if not runner.in_hand:
-            self._overhear_all(runner)
-            runner.tail.clear()  # what was printed before is no evidence against the next job
+            runner.output.forget()
 
     def _return(self, task: Task) -> None:
         """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
@@ -306,21 +309,15 @@ class Crew:
         self._ends.append(end)
         self._backlog.end(end.task)
 
-    def _overhear(self, runner: RunnerProcess, fd: int) -> None:
+    def _overhear(self, runner: RunnerProcess, stream: int) -> None:
         """Take what it has printed so far."""
-        if runner not in self._runners:
-            return  # its end was heard of at the same moment, and told first
-        text = runner.heard(fd)
-        if text is not None:
-            self._forward(runner.outputs[fd], runner.lines[fd].whole(text))
-        if text == b"":
-            self._ears.unwatch(fd)
+        # Else its end was heard of at the same moment, and told first.
+        if runner in self._runners and runner.output.hear(stream):
+            self._ears.unwatch(runner.output.pipes[stream])
 
-    def _overhear_all(self, runner: RunnerProcess) -> None:
-        for fd, stream in runner.outputs.items():
-            if self._ears.watches(fd):
-                self._overhear(runner, fd)
-            self._forward(stream, runner.lines[fd].rest())
+    def _print(self, stream: int, text: bytes, _: int) -> None:
+        """Print what a job has printed."""
+        self._forward(stream, text)
 
     # Burying
 
@@ -329,20 +326,21 @@ class Crew:
         if runner not in self._runners:
             return
         self._take_all(runner, runner.channel.arrived() or [])
-        self._overhear_all(runner)
-        how = runner.complaint + self._part_with(runner) + runner.last_words()
+        printed = runner.output.of(runner.mark.last(), has_failed=True)
+        how = runner.complaint + self._part_with(runner)
         reason, blamed, seconds = runner.blame()
         self._backlog.put_back(runner.take_all())
         if blamed is not None:
-            self._end(End(blamed, reason, "", b"", None, seconds, how))
+            self._end(End(blamed, reason, "", b"", None, seconds, how, printed))
         elif not runner.is_leaving and reason is EndKind.DIED:
-            self._hiring.has_failed(f"runners die before they do anything; the last one {how}")
+            words = "".join(f"; {note}" for note in printed.notes()) or "; it had printed nothing"
+            self._hiring.has_failed(f"runners die before they do anything; the last one {how}{words}")
         runner.close()
 
     def _part_with(self, runner: RunnerProcess) -> str:
         """It is none of ours any more; what is known about its end."""
         self._runners.remove(runner)
         how = self._hiring.part(runner)
-        for fd in (runner.channel.fileno(), runner.exit_fd, *runner.outputs):
+        for fd in (runner.channel.fileno(), runner.exit_fd, *runner.output.pipes.values()):
             self._ears.unwatch(fd)
         return how

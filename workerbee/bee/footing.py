@@ -6,12 +6,14 @@ As in a pool's worker, what still works stays: a file as stdout, another directo
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import resource
 import select
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -34,19 +36,27 @@ def out_of_the_way(fd: int) -> int:
 
 
 class Footing:
-    """The streams, signals, directory and depth of this process."""
+    """The streams, signals, directory and depth of this process; ``pipes`` are the other ends of its outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipes: Iterable[int] = ()) -> None:
         self._spares = {fd: out_of_the_way(os.dup(fd)) for fd in _NAMES}
-        self._streams: dict[int, Any] = {fd: getattr(sys, name) for fd, name in _NAMES.items()}
+        self._streams: list[Any] = [sys.stdout, sys.stderr]
         self._encoding = sys.stdout.encoding
+        _unbuffer_c()
         self._depth = sys.getrecursionlimit()
         self._handlers: list[Any] = []
         self._directory: str | None = None
-        self._closed = select.poll()  # which asks for nothing, and so tells only of what is closed or broken
-        for fd, stream in self._streams.items():
-            self._closed.register(fd, 0)
+        self._looked_at = select.poll()
+        for fd, stream in zip(_NAMES, self._streams, strict=True):
+            self._looked_at.register(fd, 0)  # which asks for nothing, and so tells only of what is closed or broken
             stream.reconfigure(line_buffering=True)
+        for pipe in pipes:
+            self._looked_at.register(pipe, select.POLLIN)
+
+    @property
+    def outputs(self) -> list[int]:
+        """Where a runner's stdout and stderr lead to, wherever a job has them lead."""
+        return list(self._spares.values())
 
     def note(self) -> None:
         """Before a function's jobs, and after its initializer: what is there now is to be there again."""
@@ -54,21 +64,29 @@ class Footing:
         self._directory = _directory() or self._directory
 
     def after_job(self) -> None:
-        """Let the next job print, and ring no alarm of this one."""
+        """Ring no alarm of this job in the next one."""
         signal.alarm(0)
-        if not self._stands():
-            for fd, name in _NAMES.items():
-                if not _is_open(fd) or not _works(getattr(sys, name, None)):
-                    self._repair(fd, name)
 
-    def _stands(self) -> bool:
-        """Whether the streams are our own and work; asked after each job, hence in so few steps."""
-        out, err = self._streams.values()
+    def settle(self) -> bool:
+        """Let the next job print; whether something that was printed stands in the pipes.
+
+        Asked after each job, hence in so few steps.
+        """
+        out, err = self._streams
         try:
-            ours = sys.stdout is out and sys.stderr is err and not (out.closed or err.closed)
-        except (AttributeError, ValueError):
+            out.flush()
+            err.flush()
+            has_ours = sys.stdout is out and sys.stderr is err
+        except BaseException:  # noqa: BLE001 (the job's own)
+            has_ours = False
+        if not has_ours:
+            self._repair_all()
+        ready = self._looked_at.poll(0)
+        if not ready:
             return False
-        return ours and not self._closed.poll(0)
+        if any(fd in _NAMES for fd, _ in ready):
+            self._repair_all()
+        return any(fd not in _NAMES for fd, _ in ready)
 
     def after_jobs(self) -> None:
         """Undo what would harm another function's jobs."""
@@ -81,28 +99,37 @@ class Footing:
         if sys.getrecursionlimit() < self._depth:
             sys.setrecursionlimit(self._depth)
 
-    def flush(self) -> None:
-        """What the jobs have printed, as far as it can be."""
+    def _repair_all(self) -> None:
         for fd, name in _NAMES.items():
-            ours, theirs = self._streams[fd], getattr(sys, name, None)
-            _flush(ours)
-            if theirs is not ours:
-                _flush(theirs)
+            if not _is_open(fd) or not _works(getattr(sys, name, None)):
+                self._repair(fd, name)
+            for stream in (self._ours(fd), getattr(sys, name, None)):
+                _flush(stream)
 
     def _repair(self, fd: int, name: str) -> None:
         if not _is_open(fd):
             os.dup2(self._spares[fd], fd)
-        if not _works(self._streams[fd]):
-            self._streams[fd] = self._open(fd)
+        if not _works(self._ours(fd)):
+            self._streams[fd - 1] = self._open(fd)
         if not _works(getattr(sys, name, None)):
             self._install(fd)
+
+    def _ours(self, fd: int) -> Any:
+        return self._streams[fd - 1]
 
     def _open(self, fd: int) -> Any:
         return open(fd, "w", buffering=1, encoding=self._encoding, errors="backslashreplace", closefd=False)
 
     def _install(self, fd: int) -> None:
-        setattr(sys, _NAMES[fd], self._streams[fd])
-        setattr(sys, f"__{_NAMES[fd]}__", self._streams[fd])
+        setattr(sys, _NAMES[fd], self._ours(fd))
+        setattr(sys, f"__{_NAMES[fd]}__", self._ours(fd))
+
+
+def _unbuffer_c() -> None:
+    """Have C print to stdout at once, as it does to stderr: nobody knows when a job is through with half a line."""
+    with suppress(AttributeError, ValueError, OSError):  # another C library, or none
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 2, ctypes.c_size_t(0))  # _IONBF
 
 
 def _is_open(fd: int) -> bool:

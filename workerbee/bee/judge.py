@@ -7,7 +7,7 @@ from workerbee.bee.holdings import held_of
 from workerbee.bee.tasks import End, Task
 from workerbee.errors import EncodingError, FunctionUnavailable, RunnerDiedError
 from workerbee.store import Limits
-from workerbee.wire.failures import encode_error
+from workerbee.wire.failures import encode_error, noted
 from workerbee.wire.job import NO_FUNCTION, EndKind, Outcome
 from workerbee.wire.signing import Key, Signer
 
@@ -32,32 +32,54 @@ class Judge:
         job = end.task.job
         if end.kind in (EndKind.FAILED, EndKind.ERROR):
             limits = self._limits if end.kind is EndKind.FAILED else Limits(1)
-            return Outcome(job.id, job.run, end.kind, end.codec, end.data, end.mac, end.duration), limits
+            data, mac = self._noted(end)
+            return Outcome(job.id, job.run, end.kind, end.codec, data, mac, end.duration), limits
         if end.kind is EndKind.TIMEOUT:
             timeout = f"its timeout of {end.task.lot.timeout:g} s"
             error: Exception = TimeoutError(f"job {job.id} ran longer than {timeout}; its runner was {end.evidence}")
-            return self._own_outcome(end.task, EndKind.ERROR, error, end.duration), Limits(1)
+            return self._own_outcome(end, EndKind.ERROR, error), Limits(1)
         if end.kind is EndKind.REFUSED:
-            return self._own_outcome(end.task, EndKind.ERROR, FunctionUnavailable(end.evidence), 0.0), Limits(1)
+            return self._own_outcome(end, EndKind.ERROR, FunctionUnavailable(end.evidence)), Limits(1)
         if end.kind is EndKind.ORPHANED:
             # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
             error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")
-            return self._own_outcome(end.task, EndKind.LOST, error, end.duration), Limits(UNLIMITED)
+            return self._own_outcome(end, EndKind.LOST, error), Limits(UNLIMITED)
         what, limit = ("ended its runner", DEATHS) if end.kind is EndKind.DIED else ("was lost with its bee", 1)
         error = RunnerDiedError(f"job {job.id} {what}, for the last of {DEATHS} times: {end.evidence}")
-        return self._own_outcome(end.task, end.kind, error, end.duration), Limits(limit)
+        return self._own_outcome(end, end.kind, error), Limits(limit)
 
     def unstored(self, end: End, refusal: Exception) -> End:
         """The failure of a job whose result PostgreSQL refuses."""
-        outcome = self._own_outcome(end.task, EndKind.ERROR, EncodingError("the result", refusal), end.duration)
+        outcome = self._own_outcome(end, EndKind.ERROR, EncodingError("the result", refusal))
         return end._replace(kind=EndKind.ERROR, codec=outcome.codec, data=outcome.data, mac=outcome.mac)
 
-    def _own_outcome(self, task: Task, kind: EndKind, error: Exception, duration: float) -> Outcome:
+    def _noted(self, end: End) -> tuple[bytes, bytes | None]:
+        """A runner's error record, with what the job had printed last if it can be signed again; and its signature."""
+        if not end.printed.size or (end.mac is not None and not self._has_signed(end)):
+            return end.data, end.mac
+        record = noted(end.data, end.printed.notes())
+        return record, self._signature(end.task, record) if end.mac is not None else None
+
+    def _has_signed(self, end: End) -> bool:
+        job, signer = end.task.job, self._signer(end.task)
+        return signer is not None and signer.verify_end(end.mac, job.id, job.run, end.codec, end.data, is_value=False)
+
+    def _own_outcome(self, end: End, kind: EndKind, error: Exception) -> Outcome:
         """An outcome with an error of ours, signed as a runner signs its own."""
-        job = task.job
+        job = end.task.job
         notes = [f"job {job.id}, attempt {job.n_attempts + 1}, bee {self._bee}, host {self._host}"]
-        record = encode_error(error, notes=notes, text_only=self.key is None)
-        mac, held = None, held_of(task)
-        if self.key is not None and held.batch.function != NO_FUNCTION:
-            mac = Signer(self.key, held.served.jobset.uuid).sign_end(job.id, job.run, "error", record, is_value=False)
-        return Outcome(job.id, job.run, kind, "error", record, mac, duration)
+        record = encode_error(error, notes=notes + end.printed.notes(), text_only=self.key is None)
+        return Outcome(job.id, job.run, kind, "error", record, self._signature(end.task, record), end.duration)
+
+    def _signature(self, task: Task, record: bytes) -> bytes | None:
+        signer = self._signer(task)
+        if signer is None:
+            return None
+        return signer.sign_end(task.job.id, task.job.run, "error", record, is_value=False)
+
+    def _signer(self, task: Task) -> Signer | None:
+        """Who signs for a job, if its function was signed and the key is here."""
+        held = held_of(task)
+        if self.key is None or held.batch.function == NO_FUNCTION:
+            return None
+        return Signer(self.key, held.served.jobset.uuid)

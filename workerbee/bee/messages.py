@@ -26,7 +26,8 @@ MOST_ENDS = 100_000
 
 _DONE, _UNUSABLE, _OUTDATED = b"D", b"U", b"O"
 _COUNT = struct.Struct("!I")
-_END = struct.Struct("!QBBdQ?16s")  # n, kind, codec, duration, bytes of data, whether it is signed, signature
+#: n, kind, codec, duration, bytes of data, whether it is signed, signature, whether it has printed
+_END = struct.Struct("!QBBdQ?16s?")
 _FUNCTION = struct.Struct("!iiI?")  # jobset, function, bytes of the reason, whether there is an error record
 
 
@@ -107,7 +108,10 @@ def told(frame: bytes) -> Telling:
 
 
 class Finished(NamedTuple):
-    """One job as it goes back, by its number in this runner; ``duration`` in seconds."""
+    """One job as it goes back, by its number in this runner; ``duration`` in seconds.
+
+    ``printed``: there is a divider behind what it has printed.
+    """
 
     n: int
     kind: EndKind
@@ -115,6 +119,7 @@ class Finished(NamedTuple):
     data: bytes
     mac: bytes | None
     duration: float
+    printed: bool = False
 
 
 class Unusable(NamedTuple):
@@ -139,8 +144,8 @@ def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
     if isinstance(said, Outdated):
         return [_OUTDATED]
     ends = [
-        _END.pack(n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"")
-        for n, kind, name, data, mac, seconds in said
+        _END.pack(n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed)
+        for n, kind, name, data, mac, seconds, printed in said
     ]
     return [_DONE, _COUNT.pack(len(ends)), *ends, *(end.data for end in said)]
 
@@ -167,12 +172,12 @@ def _finished(view: memoryview) -> list[Finished]:
         raise GarbledError(f"{count} jobs were said to have ended")
     at = _COUNT.size + count * _END.size
     ends = []
-    for n, kind, name, seconds, size, is_signed, mac in _END.iter_unpack(view[_COUNT.size : at]):
+    for n, kind, name, seconds, size, is_signed, mac, printed in _END.iter_unpack(view[_COUNT.size : at]):
         data = view[at : at + size]
         at += size
         # A large result stays where it is: a copy would take as much again.
         value: Any = data if size > LARGE_BYTES and kind == 0 else bytes(data)
-        ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds))
+        ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds, printed))
         if not 0.0 <= seconds < inf:
             break
     else:

@@ -11,12 +11,14 @@ from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Holdings, Served, held_of
 from workerbee.bee.judge import Judge
 from workerbee.bee.tasks import End
-from workerbee.store import Catalogue, HintThrottle, is_unstorable, results_hint
+from workerbee.store import MOST_TEXT_BYTES, Catalogue, HintThrottle, KeptText, is_unstorable, results_hint
 from workerbee.wire.causes import cause_of_record
-from workerbee.wire.job import READABLE, EndKind, Outcome
+from workerbee.wire.job import READABLE, EndKind, Jobset, Outcome
 
 #: Characters of a message and of an input in the log.
 SAID_CHARS = 300
+#: Texts in one statement.
+TEXTS = 50
 
 
 class Tally:
@@ -41,6 +43,35 @@ class Tally:
         return f"done {self.n_done}, failed {self.n_failed}, busy {self.seconds:.0f} s"
 
 
+class Texts:
+    """Stores what executions have printed: before their ends, so that who hears of one finds the text."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._full: set[Jobset] = set()
+
+    def keep(self, served: Served, ends: list[End]) -> None:
+        """Store what these have printed. Once stored, nothing changes it."""
+        kept = [
+            KeptText(end.task.job.id, end.task.job.run, held_of(end.task).batch.claim, failed, end.printed)
+            for end in ends
+            if end.printed.size
+            for failed in [end.kind is not EndKind.COMPLETED]
+        ]
+        for start in range(0, len(kept), TEXTS):
+            if not served.store.keep_texts(kept[start : start + TEXTS]):
+                self._say_it_is_full(served.jobset)
+
+    def _say_it_is_full(self, jobset: Jobset) -> None:
+        if jobset not in self._full:
+            self._full.add(jobset)
+            self._log.warning(
+                "what jobs of %s have printed takes %d MB on the server: from now on that of failed ones alone is kept",
+                jobset.name,
+                MOST_TEXT_BYTES >> 20,
+            )
+
+
 class Recorder:
     """Stores ends; what an outage interrupts is stored in the next round."""
 
@@ -55,6 +86,7 @@ class Recorder:
         self._log = log
         self._level = failures
         self.tally = Tally()
+        self._texts = Texts(log)
         self._ends: list[End] = []
         self._unhinted: dict[int, list[Outcome]] = {}
         self._pace = HintThrottle()
@@ -86,6 +118,7 @@ class Recorder:
         for number, ends in by_jobset.items():
             if served := self._holdings.served.get(number):
                 with self._holdings.guard(number):
+                    self._texts.keep(served, ends)
                     self._record_failures(served, [e for e in ends if e.kind is not EndKind.COMPLETED])
                     self._record_successes(served, [e for e in ends if e.kind is EndKind.COMPLETED])
         self._ends.clear()
@@ -169,6 +202,6 @@ def _said(end: End, summary: dict[str, Any]) -> str:
 
 
 def _summary(record: bytes) -> str:
-    """An error record without its pickle, for the list of attempts."""
+    """An error record without its pickle and what the job has printed, for the list of attempts."""
     facts = json.loads(record)
-    return json.dumps({k: facts.get(k) for k in ("type", "message", "notes")})
+    return json.dumps({"type": facts.get("type"), "message": facts.get("message"), "notes": facts.get("notes", [])[:1]})

@@ -43,6 +43,7 @@ from workerbee.bee.messages import (
     report,
     told,
 )
+from workerbee.bee.output import Dividers
 from workerbee.errors import (
     FunctionOutdated,
     FunctionUnavailable,
@@ -153,6 +154,7 @@ class Runner:
         max_payload: int = codec.MAX_BYTES,
         number: int = 1,
         footing: Footing | None = None,
+        dividers: Dividers | None = None,
         key_file: Path | None = None,
     ) -> None:
         self._channel = channel
@@ -160,6 +162,7 @@ class Runner:
         self._number = number
         self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
         self._footing = footing  # None in the caller's own process, which is the caller's
+        self._dividers = dividers
         self._program: Program | None = None
         self._bee = bee
         self._own = own
@@ -208,6 +211,8 @@ class Runner:
         self._program = program
 
     def _perform_all(self, jobset: int, number: int, calls: list[CallMessage]) -> None:
+        if self._dividers is not None:
+            self._dividers.begin()
         self._mark.prepare(calls[0].n)
         Jobs.of = self._work[jobset].uuid if jobset in self._work else None
         try:
@@ -228,13 +233,18 @@ class Runner:
             self._footing.note()
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
-                self._finish(self._perform(call, usable))
+                finished = self._perform(call, usable)
+                self._finish(finished._replace(printed=True) if self._divide(call.n) else finished)
             else:
                 self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._mark.rest()
         if self._footing is not None:
             self._footing.after_jobs()
         self._send()
+
+    def _divide(self, n: int) -> bool:
+        """Whether job ``n`` has printed; then that is divided from what follows."""
+        return self._dividers is not None and self._dividers.divide(n)
 
     def _usable(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
         if self._own is not None:
@@ -257,6 +267,7 @@ class Runner:
 
     def _refuse(self, calls: list[CallMessage], message: Unusable | Outdated) -> None:
         """Say why calls of a function aren't run, and give them back."""
+        self._divide(calls[0].n)
         self._channel.send(*report(message))
         for call in calls:
             self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
@@ -321,15 +332,10 @@ class Runner:
 
     def _send(self) -> None:
         if self._done:
-            self._flush()
             with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
                 self._channel.send(*report(self._done))
             self._done.clear()
         self._sent = time.monotonic()
-
-    def _flush(self) -> None:
-        if self._footing is not None:
-            self._footing.flush()
 
 
 def _warn(text: str) -> None:
@@ -342,12 +348,16 @@ def _warn(text: str) -> None:
 
 
 def main() -> None:
-    """Run as ``workerbee.bee.runner PARENT SOCKET MARK NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]`` by a supervisor."""
-    parent, sock, mark_fd, number, bee, max_payload, *named = sys.argv[1:]
+    """Run as ``workerbee.bee.runner PARENT SOCKET MARK STDOUT STDERR NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]``.
+
+    A supervisor does. STDOUT and STDERR are what it reads from.
+    """
+    parent, sock, mark_fd, *pipes, number, bee, max_payload, named = *sys.argv[1:9], sys.argv[9:]
     _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
     reset_signals()
     channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Position(int(mark_fd))
+    footing = Footing(out_of_the_way(int(fd)) for fd in pipes)
     runner = Runner(
         channel,
         mark,
@@ -355,7 +365,8 @@ def main() -> None:
         max_payload=int(max_payload),
         named=named,
         number=int(number),
-        footing=Footing(),
+        footing=footing,
+        dividers=Dividers(mark, footing.outputs, footing.settle),
         key_file=places.key().absolute(),
     )
     runner.serve()

@@ -1,4 +1,4 @@
-"""One runner as its bee sees it: a process, the channel to it, what it prints, and what it holds."""
+"""One runner as its bee sees it: a process, the channel to it, and what it holds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from workerbee import program
 from workerbee.bee.channel import Channel, Position
 from workerbee.bee.ears import Ears
 from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Quit, Telling, order
+from workerbee.bee.output import STREAMS, Output
 from workerbee.bee.pace import FunctionKey
 from workerbee.bee.tasks import Record, Records, Task
 from workerbee.wire import codec
@@ -28,8 +29,6 @@ STUCK_SECONDS = 0.1
 IDLE_SECONDS = 3600.0
 #: Seconds in which a runner that is to end, and has done all that it had, is to be gone.
 LEAVE_SECONDS = 2.0
-#: Bytes of what it printed last, for the report of a crash.
-TAIL_BYTES = 64 * 1024
 
 
 class Launch(NamedTuple):
@@ -48,32 +47,20 @@ class Launch(NamedTuple):
         return Channel(sock, most=self.largest + BESIDE_BYTES)
 
 
-class Lines:
-    """What is printed to one stream, given out in whole lines, so that those of several runners aren't mixed."""
-
-    MOST = 1 << 16
-
-    def __init__(self) -> None:
-        self._begun = b""
-
-    def whole(self, text: bytes) -> bytes:
-        """The lines that are whole now; all there is where one is very long, and at the stream's end (no text)."""
-        begun = self._begun + text
-        end = max(begun.rfind(b"\n"), begun.rfind(b"\r")) + 1
-        if not text or len(begun) - end > self.MOST:
-            end = len(begun)
-        self._begun = begun[end:]
-        return begun[:end]
-
-    def rest(self) -> bytes:
-        """The beginning of a line that is held back."""
-        return self.whole(b"")
-
-
 class RunnerProcess:
-    """One runner and what it holds. ``process`` is None for the caller's own runner (JobSet.run)."""
+    """One runner and what it holds.
 
-    def __init__(self, channel: Channel, mark: Position, process: subprocess.Popen[bytes] | None, number: int) -> None:
+    The caller's own (JobSet.run) has no ``process`` here and no ``pipes``; else these are what it prints to, by stream.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        mark: Position,
+        process: subprocess.Popen[bytes] | None,
+        number: int,
+        pipes: dict[int, int] | None = None,
+    ) -> None:
         self.channel = channel
         self.mark = mark
         self.process = process
@@ -83,8 +70,7 @@ class RunnerProcess:
         self.started_at = time.monotonic()
         self.program = b""
         self.n_done = 0
-        self.tail = bytearray()
-        self.lines = {fd: Lines() for fd in self.outputs}
+        self.output = Output(mark, pipes or {})
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
         self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
         self.is_leaving = False
@@ -96,23 +82,34 @@ class RunnerProcess:
     def start(cls, launch: Launch, number: int) -> RunnerProcess:
         """Start a runner that is the bee's worker with that number."""
         mark = Position.create()
+        pipes = {stream: os.pipe() for stream in STREAMS}
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        ends = (theirs.fileno(), mark.fd)
-        process = subprocess.Popen(
-            program.command("workerbee.bee.runner", os.getpid(), *ends, number, *launch.arguments, flags=launch.flags),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=ends,
-            env=os.environ | {"PYTHONHASHSEED": launch.hash_seed},
-            start_new_session=True,
-        )
-        theirs.close()
-        for fd in (runner := cls(launch.channel(ours), mark, process, number)).outputs:
+        ends = (theirs.fileno(), mark.fd, *(fd for fd, _ in pipes.values()))
+        try:
+            process = subprocess.Popen(
+                program.command(
+                    "workerbee.bee.runner", os.getpid(), *ends, number, *launch.arguments, flags=launch.flags
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=pipes[1][1],
+                stderr=pipes[2][1],
+                pass_fds=ends,
+                env=os.environ | {"PYTHONHASHSEED": launch.hash_seed},
+                start_new_session=True,
+            )
+        except OSError:
+            for fd, _ in pipes.values():
+                os.close(fd)
+            raise
+        finally:
+            theirs.close()
+            for _, its_end in pipes.values():
+                os.close(its_end)
+        for fd, _ in pipes.values():
             os.set_blocking(fd, False)
-        return runner
+        return cls(launch.channel(ours), mark, process, number, {stream: fd for stream, (fd, _) in pipes.items()})
 
     # Told
 
@@ -188,31 +185,6 @@ class RunnerProcess:
         """Take what a dead runner has left, in its order."""
         return [self.in_hand.pop(n) for n in sorted(self.in_hand)]
 
-    # Heard
-
-    @property
-    def outputs(self) -> dict[int, int]:
-        """Where it is heard printing, and whether it was to stdout (1) or stderr (2)."""
-        process = self.process
-        if process is None or process.stdout is None or process.stderr is None:
-            return {}
-        return {process.stdout.fileno(): 1, process.stderr.fileno(): 2}
-
-    def heard(self, fd: int) -> bytes | None:
-        """What one of the outputs holds, and no more, for it may never stop; b"" at its end, None for nothing."""
-        try:
-            text = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return None
-        self.tail += text
-        del self.tail[:-TAIL_BYTES]
-        return text
-
-    def last_words(self) -> str:
-        """What it has printed since its hands were empty, for the report of its death."""
-        text = self.tail.decode(errors="replace")
-        return f"; last output:\n{text}" if text else "; it had printed nothing"
-
     # Its end
 
     def see_off(self) -> None:
@@ -253,9 +225,8 @@ class RunnerProcess:
         """Let go of what leads to it; it was reaped before."""
         self.channel.close()
         self.mark.close()
-        if self.process is not None and self.process.stdout is not None and self.process.stderr is not None:
-            self.process.stdout.close()
-            self.process.stderr.close()
+        if self.process is not None:
+            self.output.close()
             os.close(self.exit_fd)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from workerbee.bee.pace import FunctionKey
 from workerbee.wire.job import EndKind, Job
+from workerbee.wire.printed import NOTHING, Printed
 
 
 class Record(NamedTuple):
@@ -70,7 +71,7 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a task ended. Where there is no record of an error, the ``evidence`` says what is known."""
+    """How a task ended, and what it had printed. Where there is no record of an error, the ``evidence`` is known."""
 
     task: Task
     kind: EndKind
@@ -79,3 +80,4 @@ class End(NamedTuple):
     mac: bytes | None
     duration: float
     evidence: str = ""
+    printed: Printed = NOTHING

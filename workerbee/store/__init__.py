@@ -1,7 +1,7 @@
 """The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
 
 from workerbee.store.answers import Cancelled, Result, Run, SameCall
-from workerbee.store.bee import BeeStore, Limits, Scope
+from workerbee.store.bee import MOST_TEXT_BYTES, BeeStore, KeptText, Limits, Scope
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import ClientStore
 from workerbee.store.connection import QUERY_SECONDS, Connection, PatientConnection
@@ -32,6 +32,7 @@ from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_too
 from workerbee.store.wake import Wake
 
 __all__ = [
+    "MOST_TEXT_BYTES",
     "QUERY_SECONDS",
     "STATUSES",
     "BeeFacts",
@@ -53,6 +54,7 @@ __all__ = [
     "JobRow",
     "JobsetReader",
     "JobsetRow",
+    "KeptText",
     "Limits",
     "Maker",
     "Minute",

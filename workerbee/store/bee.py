@@ -16,12 +16,15 @@ from workerbee.store.ration import Ration
 from workerbee.store.tables import storable
 from workerbee.store.writer import Writer
 from workerbee.wire.job import READABLE, Batch, FunctionRow, Job, Jobset, Outcome
+from workerbee.wire.printed import Printed
 
 #: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
 #: meanwhile.
 MOST_IN_CLAIM, HASTE_SECONDS = 1000, 0.5
 #: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
 HEADERS = 8, 64
+#: Bytes that the texts of a jobset may take on the server.
+MOST_TEXT_BYTES = 1 << 30
 #: Every job costs 1.
 NO_COSTS: Mapping[int, float] = MappingProxyType({})
 
@@ -50,6 +53,16 @@ class Claim(NamedTuple):
 
     id: int
     claim: UUID
+
+
+class KeptText(NamedTuple):
+    """What one execution has printed, and whether it has failed."""
+
+    job: int
+    run: int
+    claim: UUID
+    has_failed: bool
+    printed: Printed
 
 
 class ClaimedRow(NamedTuple):
@@ -227,6 +240,17 @@ class BeeStore:
         if stored < len(outcomes):
             runs = {"jobs": array(o.job for o in outcomes), "runs": array(o.run for o in outcomes)}
             self._count("late", host=self._host, **runs)
+
+    def keep_texts(self, texts: Sequence[KeptText], most: int = MOST_TEXT_BYTES) -> bool:
+        """Keep what executions have printed; False if there is no more room but for failed ones."""
+        jobs, runs, claims, failed, printed = zip(*texts, strict=True)
+        heads, stdout, stderr, stdout_sizes, stderr_sizes = zip(*printed, strict=True)
+        columns = {"jobs": jobs, "runs": runs, "claims": claims, "failed": failed, "heads": heads}
+        columns |= {"stdout_sizes": stdout_sizes, "stderr_sizes": stderr_sizes}
+        texts_of = {"stdout": "\n".join(map(bytes.hex, stdout)), "stderr": "\n".join(map(bytes.hex, stderr))}
+        arrays = {name: array(values) for name, values in columns.items()}
+        [(is_room_left, _)] = self._run("keep_texts", most=most, **arrays, **texts_of)
+        return bool(is_room_left)
 
     def note_host(self) -> None:
         """Keep where this bee's results come from: the bee's own row goes with it."""

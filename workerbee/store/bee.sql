@@ -127,6 +127,24 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
        {durably}
   FROM (SELECT count(*) AS n FROM stored) s;
 
+-- name: keep_texts
+-- What executions have printed; of those that have not failed only as long as all texts of the jobset take less than
+-- `most` bytes, and whether they do. It needn't survive a crash that what it belongs to doesn't.
+WITH room AS MATERIALIZED (
+    SELECT COALESCE(pg_total_relation_size(to_regclass('workerbee."text$' || {number} || '"')), 0) < %(most)s AS is_left
+), kept AS (
+    INSERT INTO {text} (job, run, claim, bee, head, stdout, stderr, stdout_size, stderr_size)
+    SELECT job, run, claim, %(bee)s, head, decode(COALESCE(stdout, ''), 'hex'), decode(COALESCE(stderr, ''), 'hex'),
+           stdout_size, stderr_size
+      FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[], %(claims)s::uuid[], %(failed)s::boolean[],
+                  %(heads)s::integer[], string_to_array(%(stdout)s, E'\n'), string_to_array(%(stderr)s, E'\n'),
+                  %(stdout_sizes)s::bigint[], %(stderr_sizes)s::bigint[])
+           AS g (job, run, claim, failed, head, stdout, stderr, stdout_size, stderr_size), room
+     WHERE (failed OR is_left) AND {here}
+    ON CONFLICT DO NOTHING
+)
+SELECT is_left, set_config('synchronous_commit', 'off', true) FROM room;
+
 -- name: note_host
 -- Where a bee's results come from: its own row goes with it.
 INSERT INTO workerbee."service$" (jobset, bee, host) SELECT {number}, %(bee)s, %(host)s WHERE {here}

@@ -115,6 +115,7 @@ class JobsetReader:
 
     def __init__(self, connection: Connection, jobset: Jobset) -> None:
         self.jobset = jobset
+        self.connection = connection
         self._queries = Queries(connection, jobset, "reader.sql")
 
     def _run(self, name: str, **params: Any) -> Any:

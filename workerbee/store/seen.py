@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from workerbee.store.catalogue import Counts
 from workerbee.wire.causes import Cause, cause_of_record
 from workerbee.wire.job import Jobset
+from workerbee.wire.printed import Printed
 
 BADLY, OPEN = ("failed", "cancelled"), ("waiting", "retrying", "running")
 STATUSES = (*OPEN, "completed", *BADLY)
@@ -161,6 +162,11 @@ class TextRow(NamedTuple):
     stderr: bytes
     stdout_size: int
     stderr_size: int
+
+    @property
+    def printed(self) -> Printed:
+        """The same, to be shown."""
+        return Printed(*self[4:])
 
 
 class Minute(NamedTuple):

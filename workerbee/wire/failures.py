@@ -48,6 +48,14 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
     return json.dumps(record).encode()
 
 
+def noted(record: bytes, notes: list[str]) -> bytes:
+    """The same record with more notes; what is none stays as it is."""
+    facts = _record(record)
+    if not isinstance(facts.get("notes"), list):
+        return record
+    return json.dumps(facts | {"notes": [*facts["notes"], *map(_clean, notes)]}).encode()
+
+
 def decode_error(data: bytes, *, trusted: bool) -> BaseException:
     """The exception of an error record, with the remote traceback as its cause and the notes added.
 

@@ -1,0 +1,76 @@
+"""What an execution has printed, to stdout and to stderr: of a long text its beginning and its end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Bytes that are kept of what a failed execution has printed to each stream, and of what a successful one has.
+HEAD_BYTES, TAIL_BYTES, SUCCESS_BYTES = 8 << 10, 56 << 10, 4 << 10
+#: Lines of it that the error's notes carry, and characters of each.
+NOTED_LINES, NOTED_CHARS = 20, 500
+
+
+class Text:
+    """Takes a text of any length, and keeps its first bytes and its last ones."""
+
+    __slots__ = ("_head", "_tail", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._head, self._tail = bytearray(), bytearray()
+
+    def add(self, data: bytes) -> None:
+        """It goes on with this."""
+        self.size += len(data)
+        room = HEAD_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail += data[max(room, len(data) - TAIL_BYTES) :]
+        del self._tail[:-TAIL_BYTES]
+
+    def kept(self, most: int = HEAD_BYTES + TAIL_BYTES) -> bytes:
+        """The first bytes and the last ones; with less room than for these, the last ones."""
+        return bytes(self._head + self._tail)[-most:]
+
+
+class Printed(NamedTuple):
+    """Of each stream the first ``head`` bytes and the last ones, of as many as the sizes say."""
+
+    head: int
+    stdout: bytes
+    stderr: bytes
+    stdout_size: int
+    stderr_size: int
+
+    @classmethod
+    def of(cls, stdout: Text, stderr: Text, *, has_failed: bool) -> Printed:
+        """As much as is kept of an execution that has failed, or has not."""
+        most = HEAD_BYTES + TAIL_BYTES if has_failed else SUCCESS_BYTES
+        head = HEAD_BYTES if has_failed else 0
+        return cls(head, stdout.kept(most), stderr.kept(most), stdout.size, stderr.size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that was printed."""
+        return self.stdout_size + self.stderr_size
+
+    def text(self, stream: int) -> str:
+        """What was printed to stdout (1) or stderr (2), with a line that says how much of it is missing."""
+        kept, size = (self.stdout, self.stdout_size) if stream == 1 else (self.stderr, self.stderr_size)
+        if len(kept) == size:
+            return kept.decode(errors="replace")
+        before, after = (kept[: self.head].decode(errors="replace"), kept[self.head :].decode(errors="replace"))
+        if before and not before.endswith("\n"):
+            before += "\n"
+        return f"{before}[{size - len(kept):,} bytes are missing here]\n{after}"
+
+    def notes(self) -> list[str]:
+        """What an error's notes say of it: the last lines of each stream that has any."""
+        notes = []
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            lines = self.text(stream).splitlines()[-NOTED_LINES:]
+            if lines:
+                notes.append("\n".join([f"what it printed last to {name}:", *(line[:NOTED_CHARS] for line in lines)]))
+        return notes
+
+
+NOTHING = Printed(0, b"", b"", 0, 0)
