@@ -45,6 +45,12 @@ class Service:
         self.holdings = Holdings(crew, self._dropped, self._avoid)
         self._avoided: dict[int, float] = {}  # jobsets in which nothing works, and until when
 
+    def say_broken(self, reason: str) -> None:
+        """Say that this bee can run nothing any more."""
+        # What ends a caller's own run is raised there.
+        self._log.log(logging.DEBUG if self._orders.only_functionless else logging.ERROR, "ending: %s", reason)
+        self._tell(Broken(reason))
+
     def find(self, departure: Departure, wait: Callable[[float], object]) -> Jobset:
         """The jobset this bee was started for; waits for it to be made. Raises Leaving."""
         orders = self._orders

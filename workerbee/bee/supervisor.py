@@ -34,7 +34,7 @@ from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
 from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
-from workerbee.orders import BeeEvent, Broken, ExitStatus, Orders
+from workerbee.orders import BeeEvent, ExitStatus, Orders
 from workerbee.store import Catalogue, Connection, Limits, retrying, schema
 from workerbee.timing import BEAT_SECONDS
 from workerbee.wire.job import EndKind
@@ -70,12 +70,9 @@ class Supervisor:
         name = str(incarnation)[:8]
         self._orders = orders
         self._log = log
-        self._tell = tell
-        arguments = (name, str(orders.max_payload), *orders.functions)
-        launch = Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload)
         self._crew = Crew(
             orders.workers,
-            launch=launch,
+            launch=_launch(orders, name),
             program=program(),
             max_tasks=orders.max_tasks_per_child,
             caller=caller,
@@ -310,10 +307,7 @@ class Supervisor:
     def _leave_if_broken(self) -> None:
         """End if there are no runners any more, nor can there be."""
         if (reason := self._crew.broken) is not None:
-            # What ends a caller's own run is raised there.
-            level = logging.DEBUG if self._orders.only_functionless else logging.ERROR
-            self._log.log(level, "ending: %s", reason)
-            self._tell(Broken(reason))
+            self._service.say_broken(reason)
             self._leave(ExitStatus.CANT_GO_ON)
 
     def _finish(self) -> None:
@@ -337,3 +331,9 @@ class Supervisor:
         words = LAST_WORDS.get(self._departure.status(reason, time.monotonic()), reason.name)
         self._presence.leave(f"{words}; {self._recorder.tally}")
         raise Leaving(reason)
+
+
+def _launch(orders: Orders, name: str) -> Launch:
+    """How the runners of the bee of this name are started."""
+    arguments = (name, str(orders.max_payload), *orders.functions)
+    return Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload)

@@ -6,19 +6,17 @@ somebody cancels, the server works at one statement at most.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TypeVar
-from uuid import UUID
 
+from workerbee.client.desk import Desk
 from workerbee.client.flusher import Flusher
 from workerbee.client.futures import JobFuture, abandon_all, not_ended
 from workerbee.client.ledger import Ledger
-from workerbee.store import Cancelled, Catalogue, ClientStore, Connection, backoff, is_dropped, is_passing
-from workerbee.wire.job import Jobset
+from workerbee.store import Cancelled, backoff, is_dropped, is_passing
 
 T = TypeVar("T")
 
@@ -36,23 +34,10 @@ TRIES = 5
 class Cancelling:
     """Cancels futures and their jobs; any thread may use it."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        jobset: Jobset,
-        writer: UUID,
-        *,
-        flusher: Flusher,
-        ledger: Ledger,
-        log: logging.Logger,
-    ) -> None:
-        self._connection = connection
-        self._store = ClientStore(connection, jobset, writer)
-        self._catalogue = Catalogue(connection)
-        self._jobset = jobset
-        self._flusher = flusher
+    def __init__(self, desk: Desk, ledger: Ledger, flusher: Flusher) -> None:
+        self._connection, self._catalogue, self._store, self._jobset, *_, self._log = desk
         self._ledger = ledger
-        self._log = log
+        self._flusher = flusher
         self._busy = threading.Lock()  # one statement at a time
         self._page = PAGE_JOBS[0]
         self._recalled_at = -RECALL_AGAIN_SECONDS

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from workerbee.client import spectators
 from workerbee.client.cancelling import Cancelling
+from workerbee.client.desk import Desk
 from workerbee.client.dispatcher import Dispatcher
 from workerbee.client.employer import Employer
 from workerbee.client.flusher import Flusher, Pending
@@ -63,7 +64,6 @@ class Client:
         self._patience = reconnect_timeout
         self.max_payload = max_payload
         self._server = found
-        self._writer = writer = uuid4()
         self._broken: BaseException | None = None
         self._halted = threading.Event()
         self._closing = self._all_stored = False
@@ -74,31 +74,13 @@ class Client:
         self._dispatcher = Dispatcher()
         self._call_later = self._dispatcher.put
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
-        dsn = found.dsn
-        self._control_connection = Connection(dsn, application="workerbee control")
-        self.signer = signer = Signer(key, jobset.uuid)
+        self.signer = Signer(key, jobset.uuid)
+        connection = Connection(found.dsn, application="workerbee control")
+        self._desk = Desk.at(connection, jobset, self.signer, uuid4(), logger)
         self._ledger = Ledger()
-        self._watcher = Watcher(
-            Connection(dsn, application="workerbee watcher"),
-            jobset,
-            signer,
-            writer,
-            ledger=self._ledger,
-            dispatcher=self._dispatcher,
-            log=logger,
-        )
-        self._flusher = Flusher(
-            Connection(dsn, application="workerbee flusher"),
-            jobset,
-            signer,
-            writer,
-            ledger=self._ledger,
-            watcher=self._watcher,
-            log=logger,
-        )
-        self._cancelling = Cancelling(
-            self._control_connection, jobset, writer, flusher=self._flusher, ledger=self._ledger, log=logger
-        )
+        self._watcher = Watcher(self._desk.another("watcher"), self._ledger, self._dispatcher)
+        self._flusher = Flusher(self._desk.another("flusher"), self._ledger, self._watcher)
+        self._cancelling = Cancelling(self._desk, self._ledger, self._flusher)
         self._ending = threading.Lock()
         self._threads = [
             threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {name}", daemon=True)
@@ -246,7 +228,7 @@ class Client:
 
     def registry(self, connection: Connection) -> Registry:
         """The jobset's functions, for the caller's own thread."""
-        return Registry(ClientStore(connection, self.jobset, self._writer), self.jobset, self.signer, self.log)
+        return Registry(ClientStore(connection, self.jobset, self._desk.writer), self.jobset, self.signer, self.log)
 
     def forget_functions(self) -> None:
         """Look at functions anew: something was adopted."""
@@ -351,10 +333,10 @@ class Client:
             self._bee.wait(30 if self.jobset.temporary else None)
         try:
             if self.jobset.temporary:
-                Catalogue(self._control_connection).drop_jobset(self.jobset)
+                self._desk.catalogue.drop_jobset(self.jobset)
         except Exception as error:  # noqa: BLE001 (it is swept later)
             self.log.debug("the temporary jobset is left to be swept: %s", error)
-        self._control_connection.close()
+        self._desk.connection.close()
         self._server.close()
         self._threads = []  # which are kept by nobody, whatever keeps this
         self.ended.set()

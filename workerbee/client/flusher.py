@@ -7,7 +7,6 @@ had failed or been cancelled.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -15,17 +14,16 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
-from uuid import UUID
 
+from workerbee.client.desk import Desk
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.client.registry import Registered, Registry
 from workerbee.client.watcher import Watcher
 from workerbee.errors import EncodingError, JobsetNotFoundError
-from workerbee.store import Catalogue, ClientStore, Connection, HintThrottle, SameCall, Wake, is_unstorable
+from workerbee.store import HintThrottle, SameCall, Wake, is_unstorable
 from workerbee.wire import codec, functions
-from workerbee.wire.job import Jobset, NewJob, Options
-from workerbee.wire.signing import Signer
+from workerbee.wire.job import NewJob, Options
 
 #: Jobs, and bytes, in one flush.
 FLUSH_JOBS, FLUSH_BYTES = 1000, 4_000_000
@@ -46,25 +44,10 @@ class Pending(NamedTuple):
 class Flusher:
     """Stores what is put, in order. ``run`` is the thread's body; the other methods are for any thread."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        jobset: Jobset,
-        signer: Signer,
-        writer: UUID,
-        *,
-        ledger: Ledger,
-        watcher: Watcher,
-        log: logging.Logger,
-    ) -> None:
-        self._connection = connection
-        self._catalogue = Catalogue(connection)
-        self._store = ClientStore(connection, jobset, writer)
-        self._jobset = jobset
-        self._signer = signer
+    def __init__(self, desk: Desk, ledger: Ledger, watcher: Watcher) -> None:
+        self._connection, self._catalogue, self._store, self._jobset, self._signer, _, self._log = desk
         self._ledger = ledger
         self._watcher = watcher
-        self._log = log
         self._queue: deque[Pending] = deque()
         self._batch: list[Pending] = []  # in flight
         self._n_taken = self._n_stored = 0  # out of the queue, and out of the batch too
@@ -74,7 +57,7 @@ class Flusher:
         self._idle = False
         self._closing = False
         self._ended = False
-        self.registry = Registry(self._store, jobset, signer, log)
+        self.registry = Registry(self._store, desk.jobset, desk.signer, desk.log)
         self._ids: deque[int] = deque()
         self._block = BLOCK_IDS[0]
         self._look_first = False  # the last flush brought nothing new

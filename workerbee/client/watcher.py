@@ -6,23 +6,22 @@ signature holds. Without hints the thread polls. It runs no user code: the dispa
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from uuid import UUID
 
+from workerbee.client.desk import Desk
 from workerbee.client.dispatcher import HELD_UP_SECONDS, Dispatcher
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
-from workerbee.store import Catalogue, ClientStore, Connection, Wake, parse_hint
+from workerbee.store import Wake, parse_hint
 from workerbee.timing import TOUCH_SECONDS
 from workerbee.wire import codec
 from workerbee.wire.ends import decode, holds
-from workerbee.wire.job import Jobset, Stored
+from workerbee.wire.job import Stored
 from workerbee.wire.signing import Signer
 
 #: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
@@ -44,25 +43,10 @@ NO_BEES_SECONDS, SELDOM_SECONDS = 10.0, 60.0
 class Watcher:
     """Resolves the futures in the ledger. ``run`` is the thread's body; the others are for any thread."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        jobset: Jobset,
-        signer: Signer,
-        writer: UUID,
-        *,
-        ledger: Ledger,
-        dispatcher: Dispatcher,
-        log: logging.Logger,
-    ) -> None:
-        self._connection = connection
-        self._catalogue = Catalogue(connection)
-        self._store = ClientStore(connection, jobset, writer)
-        self._jobset = jobset
-        self._signer = signer
+    def __init__(self, desk: Desk, ledger: Ledger, dispatcher: Dispatcher) -> None:
+        self._connection, self._catalogue, self._store, self._jobset, self._signer, _, self._log = desk
         self._ledger = ledger
         self._dispatcher = dispatcher
-        self._log = log
         self._asked: deque[int] = deque()
         self._wake = Wake()
         self._pause = POLL_SECONDS[0]

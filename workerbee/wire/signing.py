@@ -82,11 +82,17 @@ class Key:
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a key can't be pickled")
 
-    def halves(self, head: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
-        """A signature's inner hash, as far as ``head``, and its outer one, which takes the inner's digest."""
-        inner = self._inner.copy()
-        inner.update(head)
-        return inner, self._outer.copy()
+    def digests(self, head: bytes, messages: Iterable[bytes]) -> list[str]:
+        """The signatures, in hexadecimal, of ``head`` followed by each of these."""
+        start = self._inner.copy()
+        start.update(head)
+        signed = []
+        for message in messages:  # a million at a time: everything at hand
+            inner, outer = start.copy(), self._outer.copy()
+            inner.update(message)
+            outer.update(inner.digest())
+            signed.append(outer.hexdigest()[: 2 * MAC_BYTES])
+        return signed
 
     def digest(self, head: bytes, data: bytes | memoryview) -> bytes:
         """The signature of ``head`` followed by ``data``."""
@@ -185,13 +191,6 @@ class Signer:
 
     def verify_all(self, macs: Sequence[str], kind: str, codec: str, values: Iterable[tuple[int, int, bytes]]) -> bool:
         """Whether the signatures (hexadecimal) of all values (job, run, data) hold, as `verify` has it."""
-        inner, outer = self._key.halves(self._prefix[kind])
         form = b"%%d,%%d,%s,0\0%%s" % codec.encode()
-        signed = []
-        for value in values:  # a million at a time: everything at hand
-            half = inner.copy()
-            half.update(form % value)
-            whole = outer.copy()
-            whole.update(half.digest())
-            signed.append(whole.hexdigest()[: 2 * MAC_BYTES])
+        signed = self._key.digests(self._prefix[kind], map(form.__mod__, values))
         return hmac.compare_digest(",".join(signed), ",".join(macs))
