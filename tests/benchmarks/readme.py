@@ -1,4 +1,4 @@
-"""The benchmark section of the README, written from a run's record."""
+"""The benchmarks in docs/benchmarks.md, and the few of them in the README, written from a run's record."""
 
 from __future__ import annotations
 
@@ -13,21 +13,61 @@ from tests.benchmarks.peers import PEERS
 from tests.benchmarks.report import number
 from tests.benchmarks.stage import ROOT
 
-_BEGIN, _END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+#: Where the record is, and the pages that show it.
+RECORD = ROOT / "tests" / "benchmarks" / "record.json"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+#: What the README calls its rows.
+TITLES = {
+    "submit": "no-op jobs a second, by `submit` into a durable jobset",
+    "map": "no-op calls a second, by `map(chunksize=100)` into a temporary one",
+    "latency": "an idle round trip, in ms",
+    "sleeps": "50 ms jobs: share of the ideal rate",
+}
+#: Who is in the README's table, and as what.
+FEW = {
+    "workerbee": "Workerbee",
+    "processes": "ProcessPoolExecutor",
+    "loky": "loky",
+    "dask": "Dask",
+    "ray": "Ray",
+    "parsl": "Parsl",
+    "pgqueuer": "pgqueuer",
+    "procrastinate": "procrastinate",
+}
 
 
-def fill(record: dict[str, Any], readme: Path, chart: str | None) -> None:
-    """Put the record's section between the marks. Raises ValueError if they aren't there."""
-    text = readme.read_text("utf-8")
+def fill(text: str, mark: str, part: str) -> str:
+    """The page with this part between its marks. Raises ValueError if they aren't there."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     filled, n = re.subn(
-        f"{re.escape(_BEGIN)}.*{re.escape(_END)}",
-        lambda _: f"{_BEGIN}\n{section(record, chart)}\n{_END}",
-        text,
-        flags=re.DOTALL,
+        f"{re.escape(begin)}.*{re.escape(end)}", lambda _: f"{begin}\n{part}\n{end}", text, flags=re.DOTALL
     )
     if n != 1:
-        raise ValueError(f"{readme} has no place for the benchmarks: {_BEGIN} … {_END}")
-    readme.write_text(filled, "utf-8")
+        raise ValueError(f"there is no place for the {mark}: {begin} … {end}")
+    return filled
+
+
+def pages(record: dict[str, Any]) -> dict[Path, str]:
+    """The pages that show the record, as they are to be."""
+    return {
+        PAGE: fill(PAGE.read_text("utf-8"), "benchmarks", section(record, "../tests/benchmarks/chart.svg")),
+        README: fill(README.read_text("utf-8"), "speed", few(record["rows"])),
+    }
+
+
+def few(rows: dict[str, Any]) -> str:
+    """The rows that peers take part in, turned, with some of them and medians only."""
+    return "\n".join(
+        [
+            f"| | {' | '.join(FEW.values())} |",
+            f"|---{'|---' * len(FEW)}|",
+            *(f"| {title} | {' | '.join(_median(rows[name], who) for who in FEW)} |" for name, title in TITLES.items()),
+        ]
+    )
+
+
+def _median(row: dict[str, Any], who: str) -> str:
+    return number(row["contenders"][who][row["figure"]]["median"]) if who in row["contenders"] else ""
 
 
 def section(record: dict[str, Any], chart: str | None) -> str:
@@ -81,12 +121,11 @@ def _figure(row: dict[str, Any], who: str) -> str:
 
 
 @click.command()
-@click.argument("record", type=click.Path(path_type=Path, exists=True))
-@click.option("--chart", help="The picture, as the README is to refer to it.")
-@click.option("--readme", type=click.Path(path_type=Path), default=ROOT / "README.md", help="The file to fill.")
-def main(record: Path, chart: str | None, readme: Path) -> None:
-    """Fill the README's benchmark section from RECORD, the JSON of a run."""
-    fill(json.loads(record.read_text("utf-8")), readme, chart)
+@click.argument("record", type=click.Path(path_type=Path, exists=True), default=RECORD)
+def main(record: Path) -> None:
+    """Fill docs/benchmarks.md and the README's table from RECORD, the JSON of a run."""
+    for page, text in pages(json.loads(record.read_text("utf-8"))).items():
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -43,17 +43,21 @@ def test_the_record_has_all_that_a_figure_depends_on(record: Path) -> None:
     assert low <= bar["value"] <= high
 
 
-def test_the_readme_is_filled_between_its_marks(record: Path, tmp_path: Path) -> None:
+def test_a_page_is_filled_between_its_marks(record: Path) -> None:
     """What stands around the section stays, and filling it again replaces it."""
-    page = tmp_path / "README.md"
-    page.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
+    text = "before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n"
     for _ in range(2):
-        readme.fill(json.loads(record.read_text("utf-8")), page, "chart.svg")
-    text = page.read_text("utf-8")
+        text = readme.fill(text, "benchmarks", readme.section(json.loads(record.read_text("utf-8")), "chart.svg"))
     assert text.startswith("before\n<!-- benchmarks -->\n![")
     assert text.endswith("\n<!-- /benchmarks -->\nafter\n")
     assert "old" not in text
     assert text.count("| of ideal |") == 1
+
+
+def test_the_pages_show_the_record() -> None:
+    """The tables of docs/benchmarks.md and of the README are those of the record that is kept."""
+    for page, text in readme.pages(json.loads(readme.RECORD.read_text("utf-8"))).items():
+        assert page.read_text("utf-8") == text, f"python -m tests.benchmarks.readme writes {page.name} anew"
 
 
 def test_a_bar_of_pairs_is_missed_only_by_the_whole_interval() -> None:

@@ -38,6 +38,7 @@ SECTIONS = {
         "schema": "Show, install or print the tables of all jobsets.",
         "psql": "Open psql on the server that is meant.",
         "completion": "Print what makes a shell complete these commands.",
+        "help": "Print a page of the documentation.",
     },
 }
 
