@@ -61,7 +61,7 @@ def test_every_status_has_its_row() -> None:
 )
 def test_help_prints_what_is_meant(topic: tuple[str, ...], said: str) -> None:
     """A page, a command, a section by its heading, or what to do about a message."""
-    done = CliRunner().invoke(cli.main, ["help", *topic])
+    done = CliRunner().invoke(cli.main, ["help", *topic], prog_name="workerbee")
     assert (done.exit_code, done.stdout.startswith(said)) == (0, True), done.output
 
 
