@@ -28,16 +28,24 @@ SUITES = {
         "dask/dataframe/dask_expr/tests/test_reductions.py",
     ],
 }
-#: Left out of a normal run, and no other.
+#: Left out of a normal run, and no other: thousands of tiny tasks each, where a shorter test of the kind is run.
 LONG = {
-    "dask/array/tests/test_reductions.py::test_reductions_2D": "thousands of tiny tasks; its like in 1D is run",
-    "dask/dataframe/tests/test_arithmetics_reduction.py::test_arithmetics_different_index": "thousands of tiny tasks",
-    "dask/dataframe/tests/test_arithmetics_reduction.py::test_frame_series_arithmetic_methods": (
-        "thousands of tiny tasks"
+    "dask/array/tests/test_reductions.py": (
+        "test_reductions_2D",
+        "test_reductions_2D_datetime",
+        "test_reductions_2D_nans",
+        "test_reductions_1D_datetime",
+        "test_reductions_1D_nans",
     ),
-    "dask/dataframe/dask_expr/tests/test_reductions.py::test_cat_value_counts_large_unknown_categories": (
-        "gigabytes of tasks' arguments, which would all be stored"
+    "dask/dataframe/tests/test_arithmetics_reduction.py": (
+        "test_arithmetics_different_index",
+        "test_frame_series_arithmetic_methods",
+        "test_reductions",
+        "test_reductions_frame",
+        "test_reductions_frame_nan",
     ),
+    # Gigabytes of tasks' arguments, which would all be stored.
+    "dask/dataframe/dask_expr/tests/test_reductions.py": ("test_cat_value_counts_large_unknown_categories",),
 }
 
 pytestmark = pytest.mark.foreign
@@ -64,7 +72,9 @@ def _started(kind: str, directory: Path, *, everything: bool) -> subprocess.Pope
         "DASK_TESTS_OUTCOMES": str(directory / f"{kind}.json"),
     }
     if not everything:
-        environment["DASK_TESTS_SAMPLE"] = json.dumps(list(LONG))
+        environment["DASK_TESTS_SAMPLE"] = json.dumps(
+            [f"{file}::{test}" for file, tests in LONG.items() for test in tests]
+        )
     options = ["-q", "-c", str(settings), f"--rootdir={SITE}", "-p", "no:cacheprovider", "--timeout=900", "--tb=short"]
     paths = [str(SITE / path) for paths in SUITES.values() for path in paths]
     return subprocess.Popen(
