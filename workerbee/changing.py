@@ -25,7 +25,7 @@ class Changing:
         self._jobset = jobset
 
     def count(self, wanted: Wanted) -> int:
-        """How many jobs are meant."""
+        """Count the jobs that are meant."""
         return sum(len(rows) for rows in self._reader.pages(wanted))
 
     def retry_wanted(self, wanted: Wanted) -> int:
@@ -112,7 +112,7 @@ def _runs(rows: Iterable[JobRow]) -> list[Run]:
 
 
 def _who() -> str:
-    """Who changes something, for others to see."""
+    """Name who changes something, for others to see."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -84,7 +84,7 @@ def attributes_of(error: BaseException) -> dict[str, Any]:
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """What is in slots: those of the user's classes, and such as ``errno``."""
+    """Find what is in slots: those of the user's classes, and such as ``errno``."""
     members = {}
     for cls in set(type(error).__mro__) - {BaseException, object}:
         for name, member in vars(cls).items():
@@ -240,7 +240,7 @@ class PayloadTooLargeError(EncodingError):
 
 
 class SignatureError(WorkerbeeError):
-    """What a row holds was not signed by this jobset's key, or has been changed since."""
+    """The content of a row was not signed by this jobset's key, or has been changed since."""
 
     def __init__(self, job: int) -> None:
         super().__init__(
@@ -273,7 +273,7 @@ class FunctionUnavailable(WorkerbeeError):  # noqa: N818 (a state of this bee ra
 
 
 class FunctionUnsigned(FunctionUnavailable):
-    """What was stored for a function wasn't signed with the key file here, at ``path``, if there is one at all."""
+    """The record of a function wasn't signed with the key file here, at ``path``, if there is one at all."""
 
     def __init__(self, path: object, fingerprint: str | None) -> None:
         other = f"its signature doesn't hold with the key {fingerprint} in {path}: it was made with another, or forged"

@@ -43,7 +43,7 @@ GLANCE_SECONDS = 1.0
 
 
 class _Submitter(Bound, Whole, Executor):
-    """What an executor and its option views share: turning calls into jobs, and what is to be had of those."""
+    """Turns calls into jobs, for an executor and its option views alike."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class _Submitter(Bound, Whole, Executor):
         )
 
     def live_workers(self) -> int:
-        """How many runners could do this executor's jobs now, here and elsewhere."""
+        """Count the runners that could do this executor's jobs now, here and elsewhere."""
         with self._reading() as reading:
             return reading.n_runners()
 
@@ -283,7 +283,7 @@ class WorkerbeeExecutor(_Submitter):
         return None
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the jobset, its counts and its bees, if the database says so at once."""
+        """Show in a notebook the jobset, its counts and its bees, if the database says so at once."""
         facts = {"jobset": self._client.jobset.name, "server": repr(self._server)} | self._glance()
         rows = (f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
         return f"<table><caption>WorkerbeeExecutor</caption>{''.join(rows)}</table>"

@@ -59,7 +59,7 @@ class Watched(NamedTuple):
 
 
 class Verbs:
-    """What can be asked of a jobset and done to it as a whole, whoever brought its jobs."""
+    """Asks a jobset as a whole, and changes it, whoever brought its jobs."""
 
     _watch: Watch | None = None
 
@@ -71,7 +71,7 @@ class Verbs:
         raise NotImplementedError
 
     def status(self) -> Status:
-        """How it goes: how much has ended, when the rest will have, who works on it, and why nothing moves."""
+        """Look how it goes: how much has ended, when the rest will have, who works on it, and why nothing moves."""
         with self._at() as place:
             return status_of(*place)
 
@@ -320,7 +320,7 @@ def _wanted(
 
 
 def checked_columns(on_error: str, columns: Collection[str]) -> tuple[str, ...]:
-    """What `results` is asked for. Raises ValueError for other words."""
+    """Check what `results` is asked for. Raises ValueError for other words."""
     if on_error not in ("skip", "return"):
         raise ValueError("on_error must be 'skip' or 'return'")
     columns = (columns,) if isinstance(columns, str) else tuple(columns)

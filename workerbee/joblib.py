@@ -58,7 +58,7 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._open: set[Future[Any]] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many batches may be under way. Raises ValueError for 0."""
+        """Say how many batches may be under way. Raises ValueError for 0."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
@@ -92,7 +92,7 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """What a batch returned; raises what it raised, or RemoteError for what joblib couldn't take as an error."""
+        """Give what a batch returned; raises what it raised, or RemoteError for what joblib can't take as an error."""
         error = out.exception()
         if error is not None and not _takes_a_traceback(error):
             raise RemoteError(type(error).__qualname__, text_of(error), str(error.__cause__))
@@ -108,7 +108,7 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
 
 def _takes_a_traceback(error: BaseException) -> bool:
-    """Whether joblib can take the traceback off, as it does in a callback; a frozen dataclass refuses."""
+    """Tell whether joblib can take the traceback off, as it does in a callback; a frozen dataclass refuses."""
     try:
         error.__traceback__ = None
     except BaseException:  # noqa: BLE001 (the user's)

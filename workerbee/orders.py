@@ -25,7 +25,7 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True)
 class Orders:
-    """What a bee is to do. Times are in seconds; ``number`` names a (temporary) jobset that has no id."""
+    """The orders of a bee. Times are in seconds; ``number`` names a (temporary) jobset that has no id."""
 
     dsn: str
     jobset_id: str | None = None
@@ -50,7 +50,7 @@ class Orders:
 
     @property
     def is_for_one(self) -> bool:
-        """Whether the bee serves one jobset, and not all that there are."""
+        """Tell whether the bee serves one jobset, and not all that there are."""
         return self.jobset_id is not None or self.number is not None
 
 
@@ -65,7 +65,7 @@ class Start(NamedTuple):
 
 
 class BeWorkersOf(NamedTuple):
-    """What its runners are to be from the next new function on."""
+    """The program of which its runners are to be workers from the next new function on."""
 
     program: bytes
 

@@ -11,7 +11,7 @@ ENOUGH_JOBS = 10
 
 
 class Outlook(NamedTuple):
-    """What a reader wants to know first.
+    """The first things that a reader wants to know.
 
     ``percent`` is rounded down, and 100 only if nothing is open. ``seconds_left`` is a range, None if nobody can say.
     """
@@ -30,7 +30,7 @@ def outlook(
     n_runners: int,
     quartiles: tuple[float, float, float, float] | None,
 ) -> Outlook:
-    """How a jobset goes. ``quartiles`` are of the seconds that its last jobs took, with the 95th percentile."""
+    """Say how a jobset goes. ``quartiles`` are of the seconds that its last jobs took, with the 95th percentile."""
     percent, n_jobs = percent_of(progress.added, progress.open), progress.added
     if not n_jobs:
         return Outlook(0, None, f"{name} has no jobs yet.", None)
@@ -51,7 +51,7 @@ def outlook(
 
 
 def percent_of(n_jobs: int, n_open: int) -> int:
-    """How many of a hundred jobs have ended, rounded down; 100 only if nothing is open, and 0 without a job."""
+    """Give the percentage of jobs that have ended, rounded down; 100 only if nothing is open, and 0 without a job."""
     if not n_open:
         return 100 if n_jobs else 0
     return max(0, min(99, 100 * (n_jobs - n_open) // n_jobs))
@@ -60,7 +60,7 @@ def percent_of(n_jobs: int, n_open: int) -> int:
 def _seconds_left(
     progress: Progress, n_runners: int, quartiles: tuple[float, float, float, float] | None
 ) -> tuple[float, float] | None:
-    """What the open jobs take if they are like the quicker or like the slower half of the last ones."""
+    """Estimate what the open jobs take if they are like the quicker, or the slower half of the last ones."""
     if quartiles is None or progress.completed < ENOUGH_JOBS or not n_runners:
         return None
     low, _, high, _ = quartiles

@@ -17,13 +17,13 @@ R = TypeVar("R")
 
 
 class Jobs:
-    """What this process is performing: jobs of the jobset with this UUID, or, as most processes, none."""
+    """The jobset, by its UUID, whose jobs this process performs; None in most processes."""
 
     of: UUID | None = None
 
 
 class Performed(NamedTuple):
-    """How a call ended: completed, failed (it raised JobFailedError) or error. ``duration`` is in seconds."""
+    """The end of a call: completed, failed (it raised JobFailedError) or error. ``duration`` is in seconds."""
 
     kind: EndKind
     value: object

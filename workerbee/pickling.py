@@ -114,7 +114,7 @@ class Stem:
 
     @property
     def whole(self) -> bool:
-        """Whether all in it is named by the code of its functions."""
+        """Tell whether all in it is named by the code of its functions."""
         return not self.pickler.mentions
 
 
@@ -242,7 +242,7 @@ class _Globals:
 
 
 def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) -> bytes:
-    """What a value of the globals ``known`` is; what can't be told is like nothing else."""
+    """Digest a value of the globals ``known``; what can't be told is like nothing else."""
     file = Hashing(bound)
     try:
         _DigestPickler(file, known).dump(value)
@@ -254,7 +254,7 @@ def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) 
 
 
 def _goes_along(value: object, bound: Bounded | None) -> bool:
-    """Whether a value that a function may do without can be pickled."""
+    """Tell whether a value that a function may do without can be pickled."""
     try:
         PlainPickler(Hashing(bound)).dump(value)
     except Exception:  # noqa: BLE001 (pickling runs user code)
@@ -263,7 +263,7 @@ def _goes_along(value: object, bound: Bounded | None) -> bool:
 
 
 def _wants_other_arguments(kind: type) -> bool:
-    """Whether an exception's class may not take what it keeps as ``args``, and has no say in how it is pickled."""
+    """Tell whether an exception's class may not take what it keeps as ``args``, and has no say in how it is pickled."""
     return (
         issubclass(kind, BaseException)
         and isinstance(kind.__init__, FunctionType)
@@ -309,7 +309,7 @@ def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callabl
 
 
 class Namespaces:
-    """Where functions by value find their globals, for those with the same initializer."""
+    """Keeps the globals of functions by value, for those with the same initializer."""
 
     def __init__(self, setup: bytes = b"") -> None:
         """Run the initializer in ``setup``, a pickle of it and its arguments. Raises what it raises."""
@@ -373,7 +373,7 @@ class Namespace(NamedTuple):
     main: script.Main | None  # the module that has them, if it stands as ``__main__``
 
     def agrees(self, origin: Origin) -> bool:
-        """Whether functions from there would find what they have left there, or what has become of it since."""
+        """Tell whether functions from there would find what they have left there, or what has become of it since."""
         return all(
             self.brought[name] == what if name in self.brought else name not in self.globals
             for name, what in origin.brought.items()
@@ -394,7 +394,7 @@ def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) 
 
 
 def _load_grown(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
-    """What follows a stem."""
+    """Load what follows a stem."""
     with _found(origins, excerpts):
         unpickler = pickle.Unpickler(io.BytesIO(body))  # noqa: S301 (as above)
         unpickler.load()

@@ -65,7 +65,7 @@ def _of_user(find: Callable[[str], Path]) -> Path:
 
 
 def _is_usable(path: Path) -> bool:
-    """Whether it is there or could be made."""
+    """Tell whether it is there or could be made."""
     # Not Path.exists, which raises at a directory that is closed to us.
     nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)  # noqa: PTH110
     return path.is_absolute() and (nearest == path or os.access(nearest, os.W_OK | os.X_OK))

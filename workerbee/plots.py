@@ -50,7 +50,7 @@ class Plot(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What had ended by a moment (seconds since the epoch), counted from the beginning."""
+    """The jobs that had ended by a moment (seconds since the epoch), counted from the beginning."""
 
     at: float
     done: float
@@ -73,7 +73,7 @@ def states(counts: Mapping[str, int], title: str = "Jobs by state") -> Plot:
 
 
 def rate(samples: Sequence[Sample], *, since: float | None = None, until: float | None = None) -> Plot:
-    """How many jobs were done, failed and lost a second, each on a scale of its own, from counts by the minute."""
+    """Draw how many jobs were done, failed and lost a second, each on a scale of its own, from counts by the minute."""
     title = "Ends a second"
     first = samples[0].at if samples else 0.0
     begin, end = (first if since is None else since), (samples[-1].at if samples else 0.0) if until is None else until
@@ -157,7 +157,7 @@ def _paint(state: str, attribute: str = "fill") -> str:
 
 
 def _shares(counts: Mapping[str, int]) -> list[tuple[str, float, float]]:
-    """Where each part begins and how wide it is; what is rare is still to be seen."""
+    """Place each part, and say how wide it is; what is rare is still to be seen."""
     n_all = sum(counts.values())
     widths = {state: max(2.0, WIDTH * n / n_all) for state, n in counts.items()}
     scale = WIDTH / sum(widths.values()) if widths else 1.0
@@ -196,7 +196,7 @@ def _without_gaps(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _rates(samples: Sequence[Sample], edges: Sequence[float], column: int) -> list[float]:
-    """How many a second between each two edges."""
+    """Compute how many a second there were between each two edges."""
     times = [sample.at for sample in samples]
     counts = [_at(times, [sample[column] for sample in samples], edge) for edge in edges]
     return [
@@ -252,7 +252,7 @@ def _bins(low: float, high: float, n_values: int) -> tuple[list[float], _Place]:
 
 
 class _Place(NamedTuple):
-    """Where a value is on an axis."""
+    """Places a value on an axis."""
 
     first: float
     last: float
@@ -277,7 +277,7 @@ def _mark(x: float, said: str) -> str:
 
 
 def _counted(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
-    """How many sorted values are in each bar; the last one has its upper bound too."""
+    """Count the sorted values in each bar; the last one has its upper bound too."""
     places = [0, *(bisect_right(values, bound) for bound in bounds[1:-1]), len(values)]
     return [after - before for before, after in pairwise(places)]
 

@@ -80,7 +80,7 @@ def search_flags() -> list[str]:
 
 
 def hash_seed() -> str:
-    """What PYTHONHASHSEED is to be for all runners of this program."""
+    """Choose PYTHONHASHSEED for all runners of this program."""
     return os.environ.get("PYTHONHASHSEED") or str(secrets.randbelow(1 << 32))
 
 
@@ -104,7 +104,7 @@ def reset_signals() -> None:
 
 
 class Program(NamedTuple):
-    """What a worker of a program has in common with it. ``process`` are multiprocessing's facts."""
+    """The things that a worker of a program has in common with it. ``process`` are multiprocessing's facts."""
 
     path: list[Any]
     argv: list[str]
@@ -127,7 +127,7 @@ class Program(NamedTuple):
 
     @classmethod
     def loads(cls, data: bytes) -> Program:
-        """What `dumps` has made in a process that we trust as much as ourselves."""
+        """Load what `dumps` has made in a process that we trust as much as ourselves."""
         return cls(*pickle.loads(data))  # noqa: S301 (it comes from who has started us)
 
     def dumps(self) -> bytes:
@@ -162,7 +162,7 @@ class Program(NamedTuple):
 
 
 class Process(NamedTuple):
-    """What multiprocessing knows of a process, and hands to its children."""
+    """The facts that multiprocessing knows of a process, and hands to its children."""
 
     pid: int
     name: str
@@ -206,7 +206,7 @@ class Process(NamedTuple):
 
 
 def is_importing() -> bool:
-    """Whether this process is a worker that just imports the script whose worker it is."""
+    """Tell whether this process is a worker that just imports the script whose worker it is."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and getattr(process.current_process(), "_inheriting", False)
 

@@ -162,7 +162,7 @@ def opened_jobset(
 
 
 class Figures(NamedTuple):
-    """What is read of a jobset to say how it goes; ``quartiles`` as `JobsetReader.recent_durations` gives them."""
+    """The figures that say how a jobset goes; ``quartiles`` as `JobsetReader.recent_durations` gives them."""
 
     jobs: Progress
     events: Counts
@@ -201,7 +201,7 @@ def scripts() -> list[tuple[int, str]]:
 
 
 class Choice(NamedTuple):
-    """Which jobs are meant: those of the function ``name``, as it is with ``identity``, or in the version so called.
+    """A choice of jobs: those of the function ``name``, as it is with ``identity``, or in the version so called.
 
     Without an identity or a version it is the latest version; with ``every`` all of them. Without a name it is the
     function of the job that was added last, and with ``every`` all jobs.
@@ -235,7 +235,7 @@ class Page(NamedTuple):
 
 
 class Reading:
-    """What is stored of one jobset. Without a ``signer`` only what is plain JSON can be read, and isn't verified."""
+    """Reads one jobset. Without a ``signer`` only what is plain JSON can be read, and isn't verified."""
 
     def __init__(self, connection: Connection, jobset: Jobset, signer: Signer | None) -> None:
         self._catalogue = Catalogue(connection)
@@ -245,15 +245,15 @@ class Reading:
         self._signer = signer
 
     def progress(self) -> Progress:
-        """How many jobs are in which state."""
+        """Count the jobs by state."""
         return self._store.progress()
 
     def events(self) -> Counts:
-        """What has happened so far, whoever did it."""
+        """Count what has happened so far, whoever did it."""
         return self._catalogue.counts(self._jobset.number)
 
     def n_runners(self) -> int:
-        """How many runners could do the jobset's jobs now."""
+        """Count the runners that could do the jobset's jobs now."""
         return self._catalogue.live_runners(self._jobset.number)
 
     def glance(self) -> dict[str, int]:
@@ -339,7 +339,7 @@ def _identities(choice: Choice, named: list[StoredFunction], rows: list[StoredFu
 
 
 def version(function: StoredFunction) -> str:
-    """What a version is called: as its user calls it, else by the first digits of its identity."""
+    """Name a version: as its user calls it, else by the first digits of its identity."""
     return records.label(function.codec) or function.identity.hex()[:8]
 
 

@@ -45,7 +45,7 @@ def _quota_of(group: Path) -> float | None:
 
 
 def affordable(n_runners: int, log: logging.Logger) -> int:
-    """How many of these runners a bee can have: it raises its soft limit of open files as far as it may."""
+    """Say how many of these runners a bee can have: it raises its soft limit of open files as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _ITSELF + _EACH * n_runners
     if soft == resource.RLIM_INFINITY or needed <= soft:

@@ -22,7 +22,7 @@ from typing import Any
 
 
 class Script:
-    """Where the ``__main__`` of a program comes from: a module's name, a file, or, as in a notebook, neither."""
+    """The origin of a program's ``__main__``: a module's name, a file, or, as in a notebook, neither."""
 
     def __init__(self, module: str | None, path: str | None) -> None:
         self.module = module
@@ -68,7 +68,7 @@ class Script:
         return found
 
     def _is_guarded(self) -> bool:
-        """Whether some of the file is for ``__main__`` alone, so that the rest may be run elsewhere too."""
+        """Tell whether some of the file is for ``__main__`` alone, so that the rest may be run elsewhere too."""
         if self.path is None or (self.module or "").split(".")[-1] == "__main__":
             return False
         try:

@@ -10,7 +10,7 @@ from workerbee.wire.job import Jobset
 
 
 class Status(NamedTuple):
-    """How a jobset goes; as text it is a sentence.
+    """The state of a jobset; as text it is a sentence.
 
     ``jobs`` counts them by state, ``events`` all that has happened. ``percent`` of the jobs have ended: rounded down,
     100 only if nothing is open. ``seconds_left`` is a range, None if nobody can say; ``advice`` a command that helps;
@@ -33,7 +33,7 @@ class Status(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is open."""
+        """Tell whether nothing is open."""
         return not self.jobs.open
 
 

@@ -22,15 +22,15 @@ LINE_SECONDS = 10.0
 
 
 class Going(Protocol):
-    """What is shown of how a jobset goes."""
+    """The state of a jobset, as far as it is shown."""
 
     @property
     def percent(self) -> int:
-        """So many of a hundred jobs have ended."""
+        """The percentage of jobs that have ended."""
 
     @property
     def sentence(self) -> str:
-        """How it goes."""
+        """The sentence that says how it goes."""
 
     @property
     def advice(self) -> str | None:
@@ -38,14 +38,14 @@ class Going(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is open."""
+        """Tell whether nothing is open."""
 
 
 ReadGoing = Callable[[], Going]
 
 
 class View(NamedTuple):
-    """What is shown: how it went at a moment, and what there is to say of the look itself."""
+    """The things shown: how it went at a moment, and what there is to say of the look itself."""
 
     name: str
     going: Going | None
@@ -100,7 +100,7 @@ class Watch:
 
     @property
     def is_watching(self) -> bool:
-        """Whether the view is still kept up to date."""
+        """Tell whether the view is still kept up to date."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class _Log:
 
 
 def _display(view: View) -> _Page | _Line | _Log:
-    """What can show it here."""
+    """Find what can show it here."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None and hasattr(shell, "kernel"):
         return _Page(view)

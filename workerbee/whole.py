@@ -27,12 +27,12 @@ class Whole(Verbs):
     _version: str | None
 
     def progress(self) -> Progress:
-        """How many jobs of the jobset wait, run, are completed, failed or cancelled, each by its latest run."""
+        """Count the jobs that wait, run, are completed, failed or cancelled, each by its latest run."""
         with self._reading() as reading:
             return reading.progress()
 
     def events(self) -> Counts:
-        """What has happened in the jobset so far: runs added, reopened and ended, attempts and losses."""
+        """Count what has happened in the jobset so far: runs added, reopened and ended, attempts and losses."""
         with self._reading() as reading:
             return reading.events()
 

@@ -160,6 +160,18 @@ def test_no_two_types_have_one_name() -> None:
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
+def test_a_docstring_says_what_is_done() -> None:
+    """Or what a thing is: a verb, or a noun, and not a question."""
+    asks = re.compile(r"(What|Whether|How|Which|Who|Whose|Where|When)\b")
+    asked = [
+        f"{path.relative_to(PACKAGE)}: {node.name}: {text.splitlines()[0]}"
+        for path in MODULES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and asks.match(text := ast.get_docstring(node) or "")
+    ]
+    assert asked == []
+
+
 # SQL
 
 

@@ -76,7 +76,7 @@ class Backlog:
         return tasks
 
     def may_follow(self, task: Task, n_in_hand: int) -> bool:
-        """Whether more may go to a runner that has so many in hand, the first of them this job: it is through soon."""
+        """Tell whether a runner with so many in hand, this job first, will be through soon, and may get more."""
         if self._is_alone(task) or self._is_alone(self._ready[0]):
             return False
         pace = self.pace.seconds(task.lot.function)
@@ -92,7 +92,7 @@ class Backlog:
     # Wanting more
 
     def appetite(self, size: int) -> Appetite:
-        """How much to claim now: some tenths of a second of work ahead of the runners, no more."""
+        """Say how much to claim now: some tenths of a second of work ahead of the runners, no more."""
         n_idle, free = self._n_idle(size), self._free(size)
         if n_idle <= 0 and free < size / 2:
             return SATED
@@ -101,24 +101,24 @@ class Backlog:
         return Appetite(jobs, runners, jobs)
 
     def room_for(self, function: FunctionKey, size: int) -> int:
-        """How many more jobs of this function to start, now that some runner has nothing to do."""
+        """Count the jobs of this function to start besides, now that some runner has nothing to do."""
         return max(1, self._n_idle(size), int(self._free(size) / self.pace.cost(function)))
 
     def _n_idle(self, size: int) -> int:
         return size - self._n_jobs.total()
 
     def _free(self, size: int) -> float:
-        """How many runners could be kept busy beside those that the backlog keeps so."""
+        """Say how many runners could be kept busy beside those that the backlog keeps so."""
         return 0.0 if self._is_recalled else size - self._load()
 
     def _load(self) -> float:
-        """How many runners the backlog keeps busy for the time that work is held."""
+        """Say how many runners the backlog keeps busy for the time that work is held."""
         return sum(n * self.pace.cost(function) for function, n in self._n_jobs.items())
 
     # Giving back
 
     def take_surplus(self, size: int) -> list[Task]:
-        """What has to wait longer here than was thought, as jobs have become longer, given back."""
+        """Give back what has to wait longer here than was thought, as jobs have become longer."""
         load = self._load() if self._ready else 0.0
         return self.take_last(int(len(self._ready) * max(0.0, 1 - 2 * size / load)) if load > 0 else 0)
 

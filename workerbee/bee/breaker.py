@@ -37,7 +37,7 @@ class Breaker:
 
     @property
     def room(self) -> int | None:
-        """How many more may fail before this bee is suspected (0: it is); None: the last job succeeded."""
+        """Say how many more may fail before this bee is suspected (0: it is); None: the last job succeeded."""
         if not self._row:
             return None
         often = self._n_failed / self._n_ended if self._n_ended else 0.0
@@ -46,7 +46,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether this bee is suspected."""
+        """Tell whether this bee is suspected."""
         return self.room == 0
 
     def rest(self, now: float) -> float:

@@ -27,7 +27,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 class GarbledError(Exception):
-    """What came over a channel is no message."""
+    """Bytes came over a channel that are no message."""
 
 
 class Channel:
@@ -86,18 +86,18 @@ class Channel:
 
     @property
     def halfway(self) -> bool:
-        """Whether the rest of a frame is waited for."""
+        """Tell whether the rest of a frame is waited for."""
         return bool(self._inbox)
 
     @property
     def overdue(self) -> bool:
-        """Whether the rest of a frame has been waited for for longer than it deserves."""
+        """Tell whether the rest of a frame has been waited for for longer than it deserves."""
         now = time.monotonic()
         waited = max(now - self._heard_at, now - self._begun_at - len(self._inbox) / DRIP_BYTES)
         return self.halfway and waited > PATIENCE_SECONDS
 
     def arrived(self) -> list[bytes | GarbledError] | None:
-        """What can be read without waiting; None when the other end is gone and all is read.
+        """Give what can be read without waiting; None when the other end is gone and all is read.
 
         Where it stops making sense, the last one is a GarbledError.
         """
@@ -128,7 +128,7 @@ class Channel:
         self._heard_at = now
 
     def _wanted(self) -> int:
-        """How much to ask for: of a long frame no more than its rest, which then needn't be cut off from the next."""
+        """Say how much to ask for: of a long frame only its rest, which then needn't be cut off from the next."""
         if len(self._inbox) < CHUNK_BYTES:
             return CHUNK_BYTES
         size: int = _LENGTH.unpack_from(self._inbox)[0]
@@ -175,7 +175,7 @@ def _framed(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
 
 
 class Position:
-    """What a runner is at: the last job that it began, since when it is in it, and what it is to skip.
+    """Shares what a runner is at: the last job that it began, since when it is in it, and what it is to skip.
 
     Job numbers only grow. Each side writes its word, passes a memory barrier, and then reads the
     other's: either the runner sees that a job was taken back before it begins it, or the supervisor
@@ -224,7 +224,7 @@ class Position:
 
     @property
     def preparing(self) -> bool:
-        """Whether it imports what the job needs, and is not in it yet."""
+        """Tell whether it imports what the job needs, and is not in it yet."""
         return bool(self._times[1] < 0)
 
     def last(self) -> int:
@@ -244,7 +244,7 @@ class Position:
 
     @property
     def readings(self) -> int:
-        """How often reading has begun or ended: an odd number during it."""
+        """Count how often reading has begun or ended: the number is odd during it."""
         return self._words[4]
 
     @property

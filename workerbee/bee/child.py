@@ -63,7 +63,7 @@ class ClientLink:
         self._supervisor: Supervisor | None = None
 
     def orders(self) -> Orders:
-        """What is said first."""
+        """Read what is said first."""
         while b"\n" not in self._begun:
             chunk = self._socket.recv(1 << 16)
             if not chunk:
@@ -119,7 +119,7 @@ class ClientLink:
 
 
 class _Telling(logging.Handler):
-    """What a client's bee has to say is logged by the client, whose user has chosen where to."""
+    """Has the client log what its bee has to say, as its user has chosen where to."""
 
     def __init__(self, client: ClientLink) -> None:
         super().__init__()

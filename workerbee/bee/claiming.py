@@ -28,7 +28,7 @@ MOST_FETCHED, MOST_FUNCTION_BYTES = 16, 16_000_000
 
 
 class Taken(NamedTuple):
-    """What a look brought: how many jobs, and whether that is all that was wanted."""
+    """The result of a look: how many jobs, and whether that is all that was wanted."""
 
     n: int
     is_sated: bool
@@ -100,7 +100,7 @@ class Claiming:
     # What others left
 
     def is_time_to_help(self, now: float, *, is_sated: bool) -> bool:
-        """Whether to look after others now, which is then taken to be done."""
+        """Tell whether to look after others now, which is then taken to be done."""
         return self._lookout.due(now, n_bees=self._presence.n_bees, sated=is_sated)
 
     def help_others(self, now: float, *, is_idle: bool) -> bool:

@@ -68,15 +68,15 @@ class Crew:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is held here any more, and every end has been collected."""
+        """Tell whether nothing is held here any more, and every end has been collected."""
         return not (self._backlog.n_ready or self._ends or any(r.in_hand for r in self._runners))
 
     def forget(self, jobset: Jobset) -> None:
-        """What runners made of the functions of a jobset that is gone: its number may come again."""
+        """Forget what runners made of the functions of a jobset that is gone: its number may come again."""
         self._backlog.forget(jobset.number)
 
     def be_workers_of(self, program: bytes) -> None:
-        """What runners are to be from the next new function on."""
+        """Have runners be workers of this program from the next new function on."""
         self._program = program
 
     def give(self, lot: Lot, jobs: Iterable[Job]) -> None:
@@ -85,7 +85,7 @@ class Crew:
         self._hand_out()
 
     def collect(self) -> list[End | Unusable]:
-        """What has ended since the last call.
+        """Take what has ended since the last call.
 
         Only from now on it counts how fast these jobs were: those of a broken bee are, and it would claim more.
         """
@@ -94,13 +94,13 @@ class Crew:
         return ends
 
     def appetite(self) -> Appetite:
-        """How much to claim now."""
+        """Say how much to claim now."""
         if self._is_waiting_too_long():
             return SATED  # or what was just given back would be claimed again
         return self._backlog.appetite(self._hiring.n_wanted)
 
     def room_for(self, function: FunctionKey) -> int:
-        """How many more jobs of this function to start, now that some runner has nothing to do."""
+        """Count the jobs of this function to start besides, now that some runner has nothing to do."""
         return self._backlog.room_for(function, self._hiring.n_wanted)
 
     def recall(self, jobset: int) -> list[Task]:
@@ -183,7 +183,7 @@ class Crew:
             self._backlog.put_back(runner.take_back())
 
     def _is_waiting_too_long(self) -> bool:
-        """Whether no runner will be free soon for what is ready here."""
+        """Tell whether no runner will be free soon for what is ready here."""
         now = time.monotonic()
         marks = [r.mark.current() for r in self._runners if r.in_hand]
         return len(marks) >= self._hiring.n_wanted and all(n and now - since > 2 * STUCK_SECONDS for n, since in marks)

@@ -37,7 +37,7 @@ class Damper:
 
     @property
     def is_resting(self) -> bool:
-        """Whether all that this bee has tried last has failed."""
+        """Tell whether all that this bee has tried last has failed."""
         return self._last.is_open
 
     def note(self, end: End) -> bool:
@@ -88,7 +88,7 @@ class Damper:
         )
 
     def caps(self, served: Served, now: float) -> dict[int, int]:
-        """How many more jobs to take of each function for which that is limited."""
+        """Say how many more jobs to take of each function for which that is limited."""
         number = served.jobset.number
         failing = [function for jobset, function in self._failing if jobset == number]
         if not failing:
@@ -106,7 +106,7 @@ class Damper:
         return caps
 
     def _others_can(self, served: Served, function: int, now: float) -> bool:
-        """Whether other bees are there that might do well at what this one fails at."""
+        """Tell whether other bees are there that might do well at what this one fails at."""
         key = (served.jobset.number, function)
         able, until = self._able.get(key, (True, 0.0))
         if now - self._failing[key] > QUIET_SECONDS:
@@ -118,5 +118,5 @@ class Damper:
 
 
 def costs_of(costs: Mapping[int, float], caps: Mapping[int, int], runners: float) -> dict[int, float]:
-    """What jobs cost of so many runners if of some functions no more than the ``caps`` are to be had."""
+    """Give jobs costs such that so many runners take no more than the ``caps`` of some functions."""
     return {**costs, **{f: max(costs.get(f, 1.0), runners / n) for f, n in caps.items() if n}}

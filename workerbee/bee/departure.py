@@ -9,7 +9,7 @@ from workerbee.orders import ExitStatus
 
 
 class Phase(Enum):
-    """How far a bee is on its way out."""
+    """The stages of a bee's way out."""
 
     WORKING = auto()
     STOPPING = auto()  # draining, from now on
@@ -47,16 +47,16 @@ class Departure:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing more is to be claimed."""
+        """Tell whether nothing more is to be claimed."""
         return self._is_at_once or self._drain_by is not None
 
     @property
     def next_change(self) -> float:
-        """When the phase changes if nothing else happens."""
+        """The time at which the phase changes if nothing else happens."""
         return self._ends_at if self._drain_by is None else self._drain_by
 
     def phase(self, now: float, *, n_taken: int, n_held: int) -> Phase:
-        """Where the bee is, which has taken so many jobs in all, and holds so many batches."""
+        """Find the stage of a bee that has taken so many jobs in all, and holds so many batches."""
         is_full = self._max_jobs is not None and n_taken >= self._max_jobs and not n_held
         if self._drain_by is None and (is_full or self.has_outlived(now)):
             self._is_time_up = True
@@ -69,11 +69,11 @@ class Departure:
         return Phase.DRAINING if was_announced else Phase.STOPPING
 
     def has_outlived(self, now: float, seconds: float = 0.0) -> bool:
-        """Whether the lifetime is over, by more than so many seconds."""
+        """Tell whether the lifetime is over, by more than so many seconds."""
         return now > self._ends_at + seconds
 
     def is_out_of_time(self, now: float, *, has_arrived: bool) -> bool:
-        """Whether to end in an outage, without the database: what runs has had its grace, or there is nothing yet."""
+        """Tell whether to end in an outage without the database: what runs has had its grace, or nothing runs yet."""
         is_drained = self._drain_by is not None and (not has_arrived or now > self._drain_by)
         return self._is_at_once or is_drained or self.has_outlived(now, self._grace)
 

@@ -75,7 +75,7 @@ class Exhaustion:
         return ExitStatus.CANT_GO_ON
 
     def _all_done(self, number: int) -> ExitStatus | None:
-        """Whether nothing is open, now that no batch is there.
+        """Tell whether nothing is open, now that no batch is there.
 
         If jobs without an end stand in no batch, somebody must have deleted it.
         """
@@ -96,7 +96,7 @@ class Exhaustion:
         return ExitStatus.OK
 
     def _left_to_others(self, served: Served, functions: list[int]) -> ExitStatus:
-        """What remains is for other bees. One that ran nothing for what is missing here has failed."""
+        """Name what remains for other bees. One that ran nothing for what is missing here has failed."""
         name = served.jobset.name
         names = ", ".join(_name_of(served.store.get_function(number)) for number in functions)
         self._log.warning("what remains in %s is not for this bee: the jobs of %s", name, names)

@@ -55,7 +55,7 @@ class Footing:
 
     @property
     def outputs(self) -> list[int]:
-        """Where a runner's stdout and stderr lead to, wherever a job has them lead."""
+        """Find where a runner's stdout and stderr lead to, wherever a job has them lead."""
         return list(self._spares.values())
 
     def note(self) -> None:
@@ -141,7 +141,7 @@ def _is_open(fd: int) -> bool:
 
 
 def _works(stream: Any) -> bool:
-    """Whether something can be printed to whatever a job has put there."""
+    """Tell whether something can be printed to whatever a job has put there."""
     try:
         return hasattr(stream, "write") and not getattr(stream, "closed", False)
     except Exception:  # noqa: BLE001

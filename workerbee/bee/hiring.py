@@ -48,7 +48,7 @@ class Hiring:
         return runner
 
     def seconds_to_next(self, present: Sequence[RunnerProcess]) -> float | None:
-        """How long to wait before `hire` is asked again; None if these are enough."""
+        """Say how long to wait before `hire` is asked again; None if these are enough."""
         return None if len(present) >= self.n_wanted else max(0.01, self._start_at - time.monotonic())
 
     def _make_do(self, present: Sequence[RunnerProcess], error: OSError) -> None:

@@ -93,7 +93,7 @@ class Holdings:
         return iter(list(self._held.values()))
 
     def of(self, number: int) -> list[Held]:
-        """What is held of this jobset."""
+        """Give what is held of this jobset."""
         return [held for held in self._held.values() if held.function[0] == number]
 
     def jobsets(self) -> set[int]:
@@ -101,7 +101,7 @@ class Holdings:
         return {held.function[0] for held in self._held.values()}
 
     def has_unstarted(self) -> bool:
-        """Whether there are jobs that aren't ours to run yet."""
+        """Tell whether there are jobs that aren't ours to run yet."""
         return any(held.unstarted for held in self._held.values())
 
     # Jobsets
@@ -128,7 +128,7 @@ class Holdings:
         yield from list(self.served.values())
 
     def still_serves(self, held: Held) -> bool:
-        """Whether the jobset of a batch is still there. Another may have its number now."""
+        """Tell whether the jobset of a batch is still there. Another may have its number now."""
         return self.served.get(held.function[0]) is held.served
 
     def drop(self, number: int) -> None:

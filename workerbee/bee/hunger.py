@@ -37,7 +37,7 @@ class Hunger:
         self.claim_at = 0.0
 
     def wants(self, now: float, appetite: Appetite, *, n_taken: int, n_bees: int) -> Appetite | None:
-        """What to claim now, for runners that want so much, by a bee that has taken ``n_taken`` jobs so far.
+        """Say what to claim now, for runners that want so much, by a bee that has taken ``n_taken`` jobs so far.
 
         None: don't look, it isn't time or nothing is wanted.
         """
@@ -82,7 +82,7 @@ class Hunger:
             self.listens = False
 
     def _lacks(self, now: float) -> bool:
-        """Whether to listen again: then earlier hints were missed, and their work is to be looked for."""
+        """Tell whether to listen again: then earlier hints were missed, and their work is to be looked for."""
         self._enough_since = now
         starts = not self.listens and self._pause >= LISTEN_SECONDS
         self.listens = self.listens or starts

@@ -16,7 +16,7 @@ UNLIMITED = 2**31 - 1
 
 
 class Judge:
-    """What an end is recorded as: whose failure it was, and whether it is the last of its kind.
+    """Decides as what an end is recorded: whose failure it was, and whether it is the last of its kind.
 
     ``key`` signs what it has to say itself.
     """
@@ -78,7 +78,7 @@ class Judge:
         return signer.sign_end(task.job.id, task.job.run, "error", record, is_value=False)
 
     def _signer(self, task: Task) -> Signer | None:
-        """Who signs for a job, if its function was signed and the key is here."""
+        """Find who signs for a job, if its function was signed and the key is here."""
         held = held_of(task)
         if self.key is None or held.batch.function == NO_FUNCTION:
             return None

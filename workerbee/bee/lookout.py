@@ -29,7 +29,7 @@ class Lookout:
         self._sated = False
 
     def due(self, now: float, *, n_bees: int, sated: bool) -> bool:
-        """Whether to look now, which is then taken to be done; ``sated``: there was enough to claim."""
+        """Tell whether to look now, which is then taken to be done; ``sated``: there was enough to claim."""
         if sated:
             self._next = self._last + pause(n_bees, sated=True)
         elif self._sated:

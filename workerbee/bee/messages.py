@@ -35,13 +35,13 @@ _FUNCTION = struct.Struct("!iiI?")  # jobset, function, bytes of the reason, whe
 
 
 class Become(NamedTuple):
-    """What the runner is to be a worker of, as `Program.dumps` has it."""
+    """The program of which the runner is to be a worker, as `Program.dumps` has it."""
 
     program: bytes
 
 
 class Learn(NamedTuple):
-    """What calls of a function need, which is loaded when first used.
+    """The record that calls of a function need; it is loaded when first used.
 
     ``is_fresh``: this runner was started after its bee had got the record.
     """
@@ -54,7 +54,7 @@ class Learn(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """That function isn't needed for now."""
+    """The runner needs that function no more for now."""
 
     jobset: int
     number: int
@@ -98,7 +98,7 @@ def order(telling: Telling) -> bytes:
 
 
 def told(frame: bytes) -> Telling:
-    """What has arrived at a runner, from where nobody else speaks."""
+    """Parse what has arrived at a runner, from where nobody else speaks."""
     kind, *fields = marshal.loads(frame)  # noqa: S302 (see above)
     telling: Telling = _TELLINGS[kind](*fields)
     return telling
@@ -136,7 +136,7 @@ class Outdated(NamedTuple):
 
 
 def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
-    """What a runner says, in pieces."""
+    """Write what a runner says, in pieces."""
     if isinstance(said, Unusable):
         reason = said.reason.encode(errors="replace")
         facts = _FUNCTION.pack(said.jobset, said.function, len(reason), said.error is not None)
@@ -151,7 +151,7 @@ def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
 
 
 def parse(frame: bytes) -> list[Finished] | Unusable | Outdated:
-    """What a runner's frame says. Raises GarbledError."""
+    """Read what a runner's frame says. Raises GarbledError."""
     view = memoryview(frame)
     try:
         match bytes(view[:1]):

@@ -90,7 +90,7 @@ def _write(fd: int, text: bytes) -> None:
 
 
 class Lines:
-    """What is printed to one stream, given out in whole lines, so that those of several runners aren't mixed."""
+    """Gives out what is printed to one stream in whole lines, so that those of several runners aren't mixed."""
 
     MOST_BYTES = 1 << 16
 
@@ -134,7 +134,7 @@ class _Stream:
         yield data[:end], None
 
     def _begun(self, data: bytes) -> int:
-        """How many of the last bytes may be the beginning of a divider."""
+        """Count the last bytes that may be the beginning of a divider."""
         return next((n for n in range(len(self._token) - 1, 0, -1) if data.endswith(self._token[:n])), 0)
 
     def divide(self, n: int) -> None:
@@ -143,7 +143,7 @@ class _Stream:
         self.text = Text()
 
     def take(self, n: int) -> Text:
-        """What job ``n`` has printed; where there is no divider behind it, all that is there."""
+        """Give what job ``n`` has printed; where there is no divider behind it, all that is there."""
         if n not in self.divided:
             self.divide(n)
         return self.divided.pop(n, None) or Text()
@@ -153,7 +153,7 @@ Forward = Callable[[int, bytes, int], None]
 
 
 class Output:
-    """What one runner prints, as its bee hears it: ``pipes`` are its ends of them, by stream (1 or 2), or none.
+    """Hears what one runner prints: ``pipes`` are the bee's ends of them, by stream (1 or 2), or none.
 
     ``forward(stream, text, n)`` gets whole lines as they come, with the number of the job that has printed them (0:
     none).
@@ -202,7 +202,7 @@ class Output:
                 its.divide(n)
 
     def of(self, n: int, *, has_failed: bool) -> Printed:
-        """What a job has printed that has ended; if its runner has as well, all that stands behind the last divider."""
+        """Give what an ended job has printed; if its runner has ended too, all that stands behind the last divider."""
         for stream in self.pipes:
             self._hear_out(stream, n)
         return Printed.of(*(its.take(n) for its in self._streams.values()), has_failed=has_failed)
@@ -217,7 +217,7 @@ class Output:
                 break
 
     def so_far(self) -> Printed:
-        """What the present job has printed until now."""
+        """Give what the present job has printed until now."""
         return Printed.of(*(its.text for its in self._streams.values()), has_failed=True)
 
     def forget(self) -> None:

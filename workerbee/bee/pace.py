@@ -25,7 +25,7 @@ FunctionKey = tuple[int, int]
 
 
 class Appetite(NamedTuple):
-    """How much to claim: at most so many ``jobs``, for so many ``runners``; how many of them ``start`` at once."""
+    """A limit of what to claim: so many ``jobs``, for so many ``runners``; so many of them ``start`` at once."""
 
     jobs: int
     runners: float
@@ -69,11 +69,11 @@ class Pace:
         self._likely = {jobset: max(f) + LOADING_SECONDS for jobset, f in self._firsts.items() if len(f) == ALIKE}
 
     def seconds(self, function: FunctionKey) -> float | None:
-        """What a job takes, or is likely to take; None if that is unknown."""
+        """Estimate the seconds that a job takes; None if that is unknown."""
         return self._seconds.get(function, self._likely.get(function[0]))
 
     def cost(self, function: FunctionKey) -> float:
-        """What part of a runner a job takes."""
+        """Say what part of a runner a job takes."""
         return _cost(self._judged.get(function, self._likely.get(function[0])))
 
     def unknown(self, jobset: int) -> float:
@@ -91,7 +91,7 @@ def _cost(seconds: float | None) -> float:
 
 
 def portion(n_ready: int, n_runners: int, pace: float | None) -> int:
-    """How many of the ready jobs one message brings to a runner; ``pace``: seconds a job, None while unknown."""
+    """Count the ready jobs that one message brings to a runner; ``pace``: seconds a job, None while unknown."""
     if pace is None:
         return 1
     seconds = max(pace, 1e-6)

@@ -82,7 +82,7 @@ class Presence:
 
     @property
     def name(self) -> str:
-        """What to call the bee in messages."""
+        """The name of the bee in messages."""
         return str(self.incarnation)[:8]
 
     @property
@@ -162,11 +162,11 @@ class Presence:
         return self._catalogue.held_elsewhere(self.incarnation, self.jobset)
 
     def may_judge(self) -> bool:
-        """Whether this bee beats as often as those that hold work, and has been served for two leases since a step."""
+        """Tell whether this bee beats as often as those that hold work, and was served for two leases since a step."""
         return self._lease <= LEASE_SECONDS and self._settled(2 * LEASE_SECONDS)
 
     def is_alone_in(self, number: int) -> bool:
-        """Whether no other bee serves this jobset; False where some may not have been heard since a step."""
+        """Tell whether no other bee serves this jobset; False where some may not have been heard since a step."""
         return self._settled(ALL_HEARD_SECONDS) and self._catalogue.live_bees(number) <= 1
 
     def _settled(self, seconds: float) -> bool:
@@ -175,7 +175,7 @@ class Presence:
     # After a cut
 
     def must_reconcile(self, now: float) -> bool:
-        """Whether what this bee holds may differ from what the server says, as its connection was cut lately."""
+        """Tell whether what this bee holds may differ from what the server says, as its connection was cut lately."""
         if self._catalogue.connection.generation != self._generation:
             self._doubt_until, self._next_reconcile = now + DOUBT_SECONDS, now
         return self._next_reconcile <= now < self._doubt_until

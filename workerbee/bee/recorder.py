@@ -22,7 +22,7 @@ TEXTS = 50
 
 
 class Tally:
-    """What a bee has done: jobs completed and failed, and the seconds that its runners were in them."""
+    """Counts what a bee has done: jobs completed and failed, and the seconds that its runners were in them."""
 
     def __init__(self) -> None:
         self.n_done = self.n_failed = 0
@@ -36,7 +36,7 @@ class Tally:
 
     @property
     def ran_nothing(self) -> bool:
-        """Whether no job was executed at all."""
+        """Tell whether no job was executed at all."""
         return self.n_done == 0 and self.seconds == 0.0
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Recorder:
 
     @property
     def has_ends(self) -> bool:
-        """Whether anything is still to be stored."""
+        """Tell whether anything is still to be stored."""
         return bool(self._ends)
 
     @property

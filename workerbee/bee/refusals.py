@@ -67,7 +67,7 @@ class Refusals:
         self._holdings.give_back_unstarted((number, function))
 
     def _is_last_resort(self, number: int) -> bool:
-        """Whether this is a client's own bee, and there is no other that might do what it can't."""
+        """Tell whether this is a client's own bee, and there is no other that might do what it can't."""
         return self._is_clients and self._presence.is_alone_in(number)
 
     def _give_up(self, served: Served, function: int, reason: str) -> None:
@@ -91,7 +91,7 @@ class Refusals:
         return {job.id for job in held.batch.jobs}
 
     def reconsider(self) -> None:
-        """What this bee had left to others is hopeless when they are gone."""
+        """Fail what this bee had left to others, when these are gone."""
         for served in self._holdings.each_served():
             if served.refusals and self._is_last_resort(served.jobset.number):
                 for function, reason in served.readmit_all():

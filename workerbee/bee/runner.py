@@ -78,7 +78,7 @@ class Usable(NamedTuple):
     main: ModuleType | None = None
 
     def arguments(self, call: CallMessage) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the call is made with. Its signature must have been seen to hold, or it is JSON."""
+        """Decode the arguments. The call's signature must have been seen to hold, or it is JSON."""
         if call.codec != codec.PICKLE:
             return codec.decode_call(call.codec, call.data)
         with self.namespaces.used():
@@ -199,7 +199,7 @@ class Runner:
                 raise self._ending
 
     def _hear(self) -> Telling | None:
-        """What it is told next; None when there is nobody any more."""
+        """Wait for the next message; None when there is nobody any more."""
         frame = self._channel.receive()
         return None if frame is None else told(frame)
 
@@ -243,7 +243,7 @@ class Runner:
         self._send()
 
     def _divide(self, n: int) -> bool:
-        """Whether job ``n`` has printed; then that is divided from what follows."""
+        """Divide what job ``n`` has printed from what follows; False if it has printed nothing."""
         return self._dividers is not None and self._dividers.divide(n)
 
     def _usable(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:

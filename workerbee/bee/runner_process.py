@@ -32,7 +32,7 @@ LEAVE_SECONDS = 2.0
 
 
 class Launch(NamedTuple):
-    """How the runners of a bee are started: Python's flags, the seed of its hashes, and the runner's own arguments.
+    """The start of a bee's runners: Python's flags, the seed of its hashes, and the runner's own arguments.
 
     ``largest`` is how many bytes a result may have.
     """
@@ -43,7 +43,7 @@ class Launch(NamedTuple):
     largest: int = codec.MAX_BYTES
 
     def channel(self, sock: socket.socket) -> Channel:
-        """What leads to such a runner."""
+        """Make the channel that leads to such a runner."""
         return Channel(sock, most=self.largest + BESIDE_BYTES)
 
 
@@ -118,7 +118,7 @@ class RunnerProcess:
         self.channel.queue(order(telling))
 
     def tell_program(self, program: bytes) -> None:
-        """What it is to be a worker of; JobSet.run's own runner is the program itself."""
+        """Tell it of which program it is a worker; JobSet.run's own runner is the program itself."""
         if self.process is not None and self.program != program:
             self.tell(Become(program))
             self.program = program
@@ -158,7 +158,7 @@ class RunnerProcess:
         return None if task is None else (n, task, time.monotonic() - since)
 
     def is_over_time(self, task: Task, seconds: float) -> bool:
-        """Whether it may not be in this job, or prepare it, for so long."""
+        """Tell whether it may not be in this job, or prepare it, for so long."""
         limit = task.lot.timeout
         if limit is not None and self.mark.preparing:
             limit = max(limit, PREPARATION_SECONDS)

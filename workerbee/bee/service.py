@@ -90,7 +90,7 @@ class Service:
         return None if self._avoids(number) else self._catalogue.find_jobset_by_number(number)
 
     def serve(self, jobset: Jobset) -> Served:
-        """What this bee needs to work on a jobset, made at the first time."""
+        """Give what this bee needs to work on a jobset, made at the first time."""
         served = self.holdings.served.get(jobset.number)
         if served is not None and served.jobset.uuid != jobset.uuid:
             self.holdings.drop(jobset.number)
@@ -121,7 +121,7 @@ class Service:
                     self._set_scope(served)
 
     def _set_scope(self, served: Served) -> None:
-        """Which functions' jobs to take, besides those that were found to be unusable."""
+        """Choose whose jobs to take, besides the functions that were found to be unusable."""
         refused = served.scope.refused
         if self._orders.only_functionless:
             served.scope = Scope(only=(NO_FUNCTION,))

@@ -166,7 +166,7 @@ class Supervisor:
         return heard
 
     def _wait_for(self, fd: int, writing: bool, timeout: float) -> bool:  # noqa: FBT001
-        """How the connection waits for its answers."""
+        """Serve the runners while the connection waits for an answer."""
         return self._crew.serve(timeout, fd, writing=writing, only=True)
 
     def _hear(self, hint: str) -> None:
@@ -334,6 +334,6 @@ class Supervisor:
 
 
 def _launch(orders: Orders, name: str) -> Launch:
-    """How the runners of the bee of this name are started."""
+    """Say how the runners of the bee of this name are started."""
     arguments = (name, str(orders.max_payload), *orders.functions)
     return Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload)

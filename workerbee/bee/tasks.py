@@ -71,7 +71,7 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """How a task ended, and what it had printed. Where there is no record of an error, the ``evidence`` is known."""
+    """The end of a task, and what it had printed. Where there is no record of an error, the ``evidence`` is known."""
 
     task: Task
     kind: EndKind

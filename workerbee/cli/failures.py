@@ -56,7 +56,7 @@ def failures(jobset_id: str, dsn: str | None, *, as_json: bool) -> None:
 
 
 def _named(digest: bytes | None) -> str:
-    """What a group of failures is called: enough of its cause's digest to tell it from others."""
+    """Name a group of failures: by enough of its cause's digest to tell it from others."""
     return "" if digest is None else digest.hex()[:GROUP_NAME]
 
 

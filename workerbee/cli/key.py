@@ -68,7 +68,7 @@ def renew(jobset_id: str, dsn: str | None, *, yes: bool) -> None:
 
 
 def _legible(reader: JobsetReader, jobset_id: str, theirs: str) -> str:
-    """What is left of a jobset to those who lack its key."""
+    """Describe what is left of a jobset to those who lack its key."""
     n_jobs, n_inputs, n_completed, n_results = reader.legible()
     return (
         f"{jobset_id} was signed with key {theirs}, which isn't here. Without it\n"

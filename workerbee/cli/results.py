@@ -51,7 +51,7 @@ def results(
 
 
 def _signer(uuid: Any) -> Any:
-    """What verifies values; None without the key."""
+    """Make what verifies values; None without the key."""
     from workerbee.wire.signing import Key, Signer  # noqa: PLC0415 (loads the driver)
 
     key = Key.load()
@@ -60,7 +60,7 @@ def _signer(uuid: Any) -> Any:
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[IO[str]]:
-    """Where to write: stdout, or a file that gets its name when it is complete."""
+    """Open what to write to: stdout, or a file that gets its name when it is complete."""
     if output is None:
         yield sys.stdout
         return
@@ -103,7 +103,7 @@ def _named(row: dict[Any, Any]) -> FlatRow:
 
 
 def _text(value: Any) -> Any:
-    """What stands for a value that JSON can't hold: NumPy's as plain numbers, errors by type and message."""
+    """Write a value that JSON can't hold: NumPy's as plain numbers, errors by type and message."""
     from workerbee.errors import text_of  # noqa: PLC0415 (loads what --help does without)
 
     if isinstance(value, BaseException):

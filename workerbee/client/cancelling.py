@@ -44,11 +44,11 @@ class Cancelling:
 
     @property
     def busy(self) -> bool:
-        """Whether some thread, maybe this one, is just asking the database."""
+        """Tell whether some thread, maybe this one, is just asking the database."""
         return self._busy.locked()
 
     def cancel(self, future: JobFuture) -> bool:
-        """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
+        """Cancel a job unless it has begun; True if its future may be cancelled: it won't run or isn't ours to stop."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         taken, under_way = self._flusher.withdraw([future], deadline)
         if taken or under_way:
@@ -157,7 +157,7 @@ class Cancelling:
             left = [f for f in left if f.wanted and not f.ended]
 
     def _within(self, attempt: _Attempt, action: Callable[[], T]) -> T | None:
-        """What ``action`` gives, or None if there was no answer in time. What passes is tried again."""
+        """Run ``action``; None if there was no answer in time. What passes is tried again."""
         for pause in backoff():
             if attempt.over or not self._busy.acquire(timeout=attempt.left):
                 break
@@ -191,7 +191,7 @@ class Cancelling:
 
 
 class _Attempt:
-    """How long there is still time, and what came of it so far."""
+    """An attempt at cancelling: until when there is time, and what came of it so far."""
 
     def __init__(self, patience: float, *, running: bool) -> None:
         self._patience = patience

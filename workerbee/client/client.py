@@ -188,7 +188,7 @@ class Client:
     # Cancelling
 
     def cancel(self, future: JobFuture) -> bool:
-        """Whether the future may be cancelled now: its job won't run, or isn't ours to stop."""
+        """Cancel a job unless it has begun; True if its future may be cancelled: it won't run or isn't ours to stop."""
         return self._cancelling.cancel(future) or (future.job is None and self._broken is not None)
 
     def cancel_queued(self) -> int:
@@ -265,7 +265,7 @@ class Client:
         return spectators.reading(self._server, self.jobset, self.log, outage=self._patience, patience=patience)
 
     def live_runners(self) -> int:
-        """How many runners could do this jobset's jobs now."""
+        """Count the runners that could do this jobset's jobs now."""
         with self.reading(QUERY_SECONDS) as connection:
             return Catalogue(connection).live_runners(self.jobset.number)
 

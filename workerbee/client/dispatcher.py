@@ -38,7 +38,7 @@ class Dispatcher:
         _run(task)
 
     def is_behind(self) -> bool:
-        """Whether tasks wait for others to end."""
+        """Tell whether tasks wait for others to end."""
         return not self._tasks.empty()
 
     def tend(self) -> None:
@@ -58,7 +58,7 @@ class Dispatcher:
             self._workers.append(worker)
 
     def is_caller(self) -> bool:
-        """Whether this is called by a task."""
+        """Tell whether this is called by a task."""
         thread = threading.current_thread()
         return isinstance(thread, _Worker) and thread.tasks is self._tasks
 
@@ -85,7 +85,7 @@ class _Worker(threading.Thread):
         self.relieved = False
 
     def takes_tasks(self) -> bool:
-        """Whether it will take the next one before long."""
+        """Tell whether it will take the next one before long."""
         began = self._began
         return self.is_alive() and (began is None or time.monotonic() - began < HELD_UP_SECONDS)
 

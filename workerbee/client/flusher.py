@@ -106,7 +106,7 @@ class Flusher:
             return self._reaches(n, timeout)
 
     def _reaches(self, n: int, timeout: float | None) -> bool:
-        """Whether the first ``n`` calls are stored in time."""
+        """Wait until the first ``n`` calls are stored; False if they aren't in time."""
         self._settled.wait_for(lambda: self._ended or self._n_stored >= n, timeout)
         return self._n_stored >= n
 
@@ -289,7 +289,7 @@ class Flusher:
 
 
 def _digest(pending: Pending, function: Registered) -> bytes | None:
-    """What the call is known by; None if it is never the same as another."""
+    """Find by what the call is known; None if it is never the same as another."""
     if not pending.unique or pending.call.identity is None or not pending.function.memo:
         return None
     return codec.digest(b"call", function.identity, pending.call.identity)

@@ -66,7 +66,7 @@ class _Observed:
 
 
 class _Waiters(list[Any]):
-    """Who waits for several futures, by `concurrent.futures.wait` or `as_completed`; ``tell`` of an interrupt."""
+    """Threads that wait for several futures by `wait` or `as_completed`; ``tell`` of an interrupt."""
 
     def __init__(self, tell: Callable[[BaseException], None]) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class JobFuture(Bound, Future[T]):
             del error, self  # or the traceback would keep what has it
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the job has raised; see `concurrent.futures.Future.exception`."""
+        """Wait for what the job raises; see `concurrent.futures.Future.exception`."""
         try:
             return super().exception(timeout)
         except KeyboardInterrupt as interrupt:
@@ -252,7 +252,7 @@ class JobFuture(Bound, Future[T]):
             self._call_later(self._call_all_back)
 
     def _end_as_cancelled(self) -> bool:
-        """Whether this has cancelled it."""
+        """End as cancelled; False if it had ended already."""
         with _OBSERVING:
             if not self._observed:
                 if self._state in _ENDED:

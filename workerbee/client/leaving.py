@@ -67,7 +67,7 @@ def _is_told(error: BaseException) -> bool:
 
 
 def _state(client: Client) -> tuple[str, str]:
-    """What is to be said of the jobs, and of the bees; less if the database doesn't answer at once."""
+    """Describe the jobs and the bees; say less if the database doesn't answer at once."""
     try:
         with client.reading(GLANCE_SECONDS) as connection:
             facts = Reading(connection, client.jobset, client.signer).glance()

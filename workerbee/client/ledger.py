@@ -25,14 +25,14 @@ class Ledger:
         self._early: set[int] = set()  # ended before their ids were known to be ours
 
     def __len__(self) -> int:
-        """How many jobs are waited for."""
+        """Count the jobs that are waited for."""
         return len(self._futures)
 
     def __contains__(self, job: int) -> bool:
         return job in self._futures
 
     def locked(self) -> bool:
-        """Whether some thread, maybe this one, is just using it."""
+        """Tell whether some thread, maybe this one, is just using it."""
         return self._lock.locked()
 
     def expect(self, futures: Iterable[JobFuture]) -> None:
@@ -110,7 +110,7 @@ class Ledger:
         return taken
 
     def is_shared(self, future: JobFuture) -> bool:
-        """Whether another future of this process waits for the same job."""
+        """Tell whether another future of this process waits for the same job."""
         with self._lock:
             return future.job is not None and len(self._futures.get(future.job, ())) > 1
 

@@ -61,7 +61,7 @@ class LocalBee:
                 handle(event)
 
     def be_workers_of(self, changed: Program) -> None:
-        """What its runners are to be from the next new function on."""
+        """Have its runners be workers of this program from the next new function on."""
         self._say(BeWorkersOf(changed.dumps()))
 
     def drain(self) -> None:
@@ -90,7 +90,7 @@ class LocalBee:
 
 
 def _passed_on(fd: int) -> int | None:
-    """How a child gets our stdout or stderr: not if it is closed, or if its number is by now that of another file."""
+    """Choose a child's stdout or stderr: ours, or nothing if it is closed, or its number is another file's by now."""
     try:
         return subprocess.DEVNULL if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC else None
     except OSError:

@@ -29,7 +29,7 @@ GLANCE_SECONDS, PATIENCE_SECONDS = 0.1, 30.0
 
 
 class Registered(NamedTuple):
-    """What a function is stored as: the record's number and digest, and the identity that it counts as."""
+    """A function as it is stored: the record's number and digest, and the identity that it counts as."""
 
     number: int
     digest: bytes
@@ -51,7 +51,7 @@ class Registry:
         self._known = {}
 
     def register(self, function: functions.Function) -> Registered:
-        """What the function is stored as; it is stored when it is first asked for."""
+        """Store the function when it is first asked for, and say as what it is stored."""
         key = function.digest, function.identity
         registered = self._known.get(key)
         if registered is None:
@@ -174,7 +174,7 @@ class Registry:
         )
 
     def _left_aside(self, function: functions.Function) -> int | None:
-        """How many results other code has left; None if it can't be told in time."""
+        """Count the results that other code has left; None if it can't be told in time."""
         connection = self._store.connection.another("workerbee changes")
         connection.patience = PATIENCE_SECONDS
         try:

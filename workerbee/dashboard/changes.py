@@ -28,7 +28,7 @@ log = logging.getLogger("workerbee.dashboard")
 
 
 class Question(NamedTuple):
-    """What would be changed; ``n`` of jobs (None: no jobs are meant), at least so many where not ``is_exact``."""
+    """A change to be confirmed; ``n`` of jobs (None: no jobs are meant), at least so many where not ``is_exact``."""
 
     sentence: str
     verb: str
@@ -50,12 +50,12 @@ class Change:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more of it comes."""
+        """Tell whether nothing more of it comes."""
         return self._over.is_set()
 
     @property
     def sentence(self) -> str:
-        """What has happened so far."""
+        """The sentence that says what has happened so far."""
         if self.trouble is not None:
             return f"It broke off: {self.trouble}" + f" {self._said(self.n)} before." * bool(self.n)
         return f"{self._said(self.n)}." if self.is_over else f"{self._said(self.n)} so far …"
@@ -89,7 +89,7 @@ class Changes:
         return self._all.get(name)
 
     def question(self, do: str, row: JobsetRow, wanted: Wanted, job: int | None) -> Question:
-        """What would be changed. Raises KeyError for what can't be done."""
+        """Say what would be changed. Raises KeyError for what can't be done."""
         name = row.jobset.name
         if do in ("pause", "resume"):
             text = f"Bees will begin no more jobs of {name}; what runs goes on."

@@ -14,7 +14,7 @@ FEW, RECENT, MOSTLY = 20, 500, 0.5
 
 
 class Course(NamedTuple):
-    """How it goes, in a word and a sentence; ``finish`` is a range of times, None if nobody can say."""
+    """The course of a jobset, in a word and a sentence; ``finish`` is a range of times, None if nobody can say."""
 
     kind: str
     sentence: str
@@ -25,7 +25,7 @@ class Course(NamedTuple):
 def course_of(
     view: Outlook, progress: Progress, counts: Counts, history: Sequence[Minute], *, now: float, paused: str | None
 ) -> Course:
-    """How a jobset goes now; ``paused`` says by whom and why."""
+    """Judge how a jobset goes now; ``paused`` says by whom and why."""
     left = view.seconds_left
     finish = None if left is None or paused is not None else (Moment(now + left[0]), Moment(now + left[1]))
     n, n_failed = recent_ends(counts, history)
@@ -44,7 +44,7 @@ def course_of(
 
 
 def recent_ends(counts: Counts, history: Sequence[Minute]) -> tuple[int, int]:
-    """How many of the last runs have ended, of about 500 or of as many as there are, and how many of them failed."""
+    """Count those of the last runs that have ended, of about 500 or all that there are, and those that failed."""
     ended = counts.completed + counts.failed
     before = [m.counts for m in history if m.counts.completed + m.counts.failed <= ended - RECENT]
     completed, failed = (before[-1].completed, before[-1].failed) if before else (0, 0)

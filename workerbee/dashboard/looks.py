@@ -117,7 +117,7 @@ class Looks:
     # One jobset
 
     def jobset(self, jobset_id: str, span: str = "hour") -> Facts:
-        """How a jobset goes, why its jobs fail, what runs longest, and who works on it."""
+        """Read how a jobset goes, why its jobs fail, what runs longest, and who works on it."""
         with until_dropped(jobset_id):
             part = self._running(jobset_id)
             row, progress, quartiles = part.value
@@ -171,7 +171,7 @@ class Looks:
         ).value
 
     def _rates_over(self, row: JobsetRow, history: Sequence[Minute], span: str) -> list[tuple[float, int, int, int]]:
-        """When, and how many were done, had failed and were lost by then."""
+        """Give times, and how many were done, had failed and were lost by then."""
         counts = row.counts
         told = [(m.at, m.counts.completed, m.counts.failed, m.counts.lost) for m in history]
         if not told and row.created_at > time.time() - SPANS[span][0]:
@@ -262,7 +262,7 @@ class Looks:
     # Bees
 
     def bees(self) -> Facts:
-        """Who works, where, and at what; and who has left."""
+        """List who works, where, and at what; and who has left."""
         part = self._sampler.part("bees", lambda reader: reader.bees(n=BEES + 1))
         left: list[DepartedRow] = self._sampler.part("departed", lambda reader: reader.departed(n=50)).value
         doing: list[DoingRow] = self._sampler.part("doing", lambda reader: reader.doing()).value

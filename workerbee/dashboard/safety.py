@@ -78,7 +78,7 @@ class Tokens:
 
     @property
     def once(self) -> str:
-        """What lets in the next browser."""
+        """Make what lets in the next browser."""
         return self._once
 
     def redeem(self, token: str) -> str | None:
@@ -95,11 +95,11 @@ class Tokens:
         return session
 
     def is_lasting(self, token: str) -> bool:
-        """Whether it is the token for programs."""
+        """Tell whether it is the token for programs."""
         return self._lasting is not None and _same(token, self._lasting)
 
     def is_session(self, session: str) -> bool:
-        """Whether somebody was let in so."""
+        """Tell whether somebody was let in so."""
         return any(_same(session, known) for known in self._sessions)
 
 
@@ -134,7 +134,7 @@ class Door:
         await answer(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """What can be said before anybody is known."""
+        """Check what can be said before anybody is known."""
         if scope["method"] not in METHODS:
             raise Refusal(405, "no such method here")
         if len(scope["raw_path"] or b"") + len(scope["query_string"]) > MOST_PATH:

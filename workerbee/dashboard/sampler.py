@@ -51,7 +51,7 @@ class Sampler:
         self.away_since: float | None = None
 
     def part(self, key: Hashable, read: Callable[[Reader], T], *, fresh: float = FRESH) -> Part[T]:
-        """What ``read`` gives, or gave less than ``fresh`` seconds ago; while the database is away, what it gave last.
+        """Give what ``read`` gives, or gave less than ``fresh`` seconds ago; in an outage, what it gave last.
 
         Raises NothingSeenError if it never gave anything, and as `Reader` does where no outage is the cause.
         """

@@ -64,14 +64,14 @@ def number(n: float | None) -> str:
 
 
 def size(n: float) -> str:
-    """So many bytes."""
+    """Write a number of bytes."""
     unit, power = next(((u, p) for u, p in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)) if n >= 10**p), ("B", 0))
     scaled = n / 10**power
     return f"{scaled:.0f} {unit}" if scaled >= 100 or not power else f"{scaled:.3g} {unit}"
 
 
 def ago(seconds: float) -> str:
-    """How long ago, so coarse that it doesn't change all the time."""
+    """Say how long ago it was, so coarse that it doesn't change all the time."""
     return "now" if seconds < 10 else f"{spelled(float(5 * round(seconds / 5)))} ago"
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger("workerbee.dashboard")
 
 
 class Mistake(Exception):  # noqa: N818 (it is an answer)
-    """What is asked for isn't there, or can't be: a status and a sentence."""
+    """A wrong address, or a wrong question: a status and a sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -41,7 +41,7 @@ class Mistake(Exception):  # noqa: N818 (it is an answer)
 
 
 class Asked(NamedTuple):
-    """What a query asks for, parsed."""
+    """The parsed query."""
 
     query: dict[str, str]
 
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
         return text
 
     def wanted(self, statuses: tuple[str, ...] | None = None) -> Wanted:
-        """Which jobs are meant. Raises Mistake for what can't be."""
+        """Say which jobs are meant. Raises Mistake for what can't be."""
         status = self.query.get("status") or None
         if status is not None and status not in STATUSES:
             raise Mistake(400, f"status is one of {', '.join(STATUSES)}, not {shown.short(status, 40)}")
@@ -150,7 +150,7 @@ class Views:
     # Changes
 
     def ask(self, request: Request) -> Response:
-        """What would be changed."""
+        """Show what would be changed."""
         do, row, wanted, job, asked = self._meant(request, _asked(request))
         question = self._changing.question(do, row, wanted, job)
         return self._view(
@@ -210,7 +210,7 @@ class Views:
         return endpoint
 
     def posted(self, action: Callable[[Request, Asked], Response]) -> Callable[[Request], Awaitable[Response]]:
-        """What is done with a form."""
+        """Do what a form asks for."""
 
         async def endpoint(request: Request) -> Response:
             body = (await request.body()).decode("utf-8", "replace")
@@ -254,7 +254,7 @@ class Views:
         return HTMLResponse(body, status, headers)
 
     def mistake(self, request: Request, error: Exception) -> Response:
-        """What went wrong, for a person or a program."""
+        """Say what went wrong, to a person or a program."""
         status, sentence = _said(error)
         if status >= 500 and not isinstance(error, (NothingSeenError, Mistake)):
             log.error("%s failed", request.url.path, exc_info=error)

@@ -31,7 +31,7 @@ class Server:
 
     @property
     def local(self) -> bool:
-        """Whether it runs on this machine, as far as its address says."""
+        """Tell whether it runs on this machine, as far as its address says."""
         if self._embedded is not None:
             return True
         parts = dsn_parts(self.dsn)

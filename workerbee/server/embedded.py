@@ -131,7 +131,7 @@ def _dsn(runtime: Path) -> str:
 
 @functools.cache
 def _is_known(option: str) -> bool:
-    """Whether this libpq has the option, which may be newer."""
+    """Tell whether this libpq has the option, which may be newer."""
     try:
         make_dsn(f"{option}=''")
     except ConnectionStringError:
@@ -226,7 +226,7 @@ def _replace_keepers(site: Site) -> None:
 
 
 def _is_held(site: Site) -> bool:
-    """Whether this process has a hold; if not, nobody stands by from now on."""
+    """Tell whether this process has a hold; if not, nobody stands by from now on."""
     with _standing:
         left = [hold for hold in _stood_by.pop(site, ()) if hold.close.alive]
         if left:
@@ -291,7 +291,7 @@ def _open_log(site: Site) -> BinaryIO:
 
 
 def _is_ready(site: Site) -> bool:
-    """Whether the postmaster says that it is ready, and listens, as that may be a dead one's last word."""
+    """Tell whether the postmaster says that it is ready, and listens, as that may be a dead one's last word."""
     try:
         words = (site.data / "postmaster.pid").read_text().split("\n")
         if len(words) < 8 or not words[7].startswith("ready"):

@@ -153,7 +153,7 @@ def _system_user(name: str) -> pwd.struct_passwd:
 
 
 def _may_use(path: Path, account: str) -> bool:
-    """Whether the account can reach the file or directory and execute or enter it."""
+    """Tell whether the account can reach the file or directory and execute or enter it."""
     return run(account, "/bin/sh", "-c", 'test -x "$0"', path).returncode == 0
 
 

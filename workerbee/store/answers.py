@@ -1,4 +1,4 @@
-"""What a client's queries answer."""
+"""The answers to a client's queries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of it is elsewhere."""
+        """Tell whether nothing of it is elsewhere."""
         return parts.PARTS not in (self.codec, self.end_codec)
 
 
@@ -53,7 +53,7 @@ class Refused(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """What came of a cancellation: ``n`` jobs are cancelled by it, which (None: all), and what is undecided."""
+    """The result of a cancellation: ``n`` jobs are cancelled by it, which (None: all), and what is undecided."""
 
     n: int
     jobs: list[int] | None

@@ -30,7 +30,7 @@ NO_COSTS: Mapping[int, float] = MappingProxyType({})
 
 
 class Scope(NamedTuple):
-    """Which functions' jobs a bee takes: ``only`` these (None: any), and none of ``refused``."""
+    """The functions whose jobs a bee takes: ``only`` these (None: any), and none of ``refused``."""
 
     only: tuple[int, ...] | None = None
     refused: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class Scope(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When a failed attempt is the last: after so many, tried again with this backoff (seconds)."""
+    """The number of attempts that a failing job has; before the last it is tried again, with this backoff (seconds)."""
 
     attempts: int
     backoff: float = 1.0
@@ -49,14 +49,14 @@ class Limits(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What says that a batch is held: its id, and the claim it was taken by."""
+    """The proof that a batch is held: its id, and the claim it was taken by."""
 
     id: int
     claim: UUID
 
 
 class KeptText(NamedTuple):
-    """What one execution has printed, and whether it has failed."""
+    """The text that one execution has printed, and whether it has failed."""
 
     job: int
     run: int
@@ -130,7 +130,7 @@ class BeeStore:
 
     @property
     def portion(self) -> int:
-        """How many jobs the next claim may bring."""
+        """Say how many jobs the next claim may bring."""
         return self._claims.rows
 
     @property
@@ -270,7 +270,7 @@ class BeeStore:
         self._run("trust", function=function)
 
     def able_bees(self, function: int) -> int:
-        """How many other bees that serve this jobset are alive and have neither refused nor doubted the function."""
+        """Count the other bees that serve this jobset, are alive, and have neither refused nor doubted the function."""
         return int(self._run("able_bees", function=function)[0][0])
 
     def fail(self, batch: Batch, outcome: Outcome, limits: Limits, error: str, cause: bytes | None = None) -> str:
@@ -319,7 +319,7 @@ class BeeStore:
                 self.release(Claim(batch, claim), jobs, untouched=True)
 
     def held_claims(self) -> dict[int, tuple[UUID, list[int]]]:
-        """What this bee holds in the database: claim and jobs by batch."""
+        """Read what this bee holds in the database: claim and jobs by batch."""
         return {batch: (UUID(claim), jobs) for batch, claim, jobs in self._run("held_claims")}
 
     # Looking after others
@@ -343,7 +343,7 @@ class BeeStore:
         self._count("came_back")
 
     def overtaken(self, runs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Which of these (job, run) have ended elsewhere."""
+        """Find those of these (job, run) that have ended elsewhere."""
         return set(self._run("overtaken", jobs=array(job for job, _ in runs), runs=array(run for _, run in runs)))
 
     # Functions

@@ -20,7 +20,7 @@ LAST_WORDS_CHARS = 2000
 
 
 class Counts(NamedTuple):
-    """What has happened in a jobset so far, summed over all writers."""
+    """Counts of what has happened in a jobset so far, summed over all writers."""
 
     added: int
     reopened: int
@@ -40,7 +40,7 @@ class Counts(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """Whether a jobset has batches, held ones among them; the functions of what waits; if it ever had a job.
+    """The work that is left: if there are batches, held ones too; the functions of what waits; if there ever was a job.
 
     ``paused`` says by whom and why; None: it isn't.
     """
@@ -61,7 +61,7 @@ class Maker(NamedTuple):
 
 
 class BeeFacts(NamedTuple):
-    """What a bee says of itself with each heartbeat; ``jobset`` None: it serves them all.
+    """A bee as it describes itself with each heartbeat; ``jobset`` None: it serves them all.
 
     ``lifetime`` is in seconds from its start (None: no end); ``launch`` says what it was started with, as the ``place``
     of many.
@@ -81,7 +81,7 @@ class BeeFacts(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """What a bee hears at a heartbeat: if others had given it up, how many live, the server's clock (Unix seconds)."""
+    """The answer to a heartbeat: if others had given the bee up, how many live, the server's clock (Unix seconds)."""
 
     given_up: bool
     n_bees: int

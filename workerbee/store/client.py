@@ -81,7 +81,7 @@ class ClientStore:
         self._run("put_adoption", **facts)
 
     def versions(self, name: str) -> list[StoredFunction]:
-        """What is stored of the functions of this name, oldest first."""
+        """List what is stored of the functions of this name, oldest first."""
         return [StoredFunction.of(*row) for row in self._run("versions", name=name)]
 
     def get_function(self, number: int) -> FunctionRow | None:
@@ -117,7 +117,7 @@ class ClientStore:
         return int(n)
 
     def left_aside(self, name: str, identity: bytes) -> int:
-        """How many results there are of other versions of the function."""
+        """Count the results of other versions of the function."""
         return int(self._run("left_aside", name=name, identity=identity)[0][0])
 
     def add(
@@ -219,7 +219,7 @@ class ClientStore:
     def taken_inputs(
         self, digests: Sequence[bytes], keys: Sequence[bytes]
     ) -> tuple[dict[bytes, int], dict[bytes, int]]:
-        """Which inputs are in the jobset already: job ids by digest, and by key."""
+        """Find the inputs that are in the jobset already: job ids by digest, and by key."""
         rows: set[Row] = set()
         for start in range(0, max(len(digests), len(keys)), PORTION[0]):
             some = slice(start, start + PORTION[0])
@@ -242,7 +242,7 @@ class ClientStore:
         return int(rows[0][0])
 
     def ended(self, ranges: Sequence[tuple[int, int, int]], n: int) -> list[int]:
-        """Which jobs of these sorted ranges (first, last, run) have ended: the first ``n``."""
+        """Find those jobs of these sorted ranges (first, last, run) that have ended: the first ``n``."""
         columns = zip(*ranges, strict=True) if ranges else ((), (), ())
         firsts, lasts, runs = map(array, columns)
         return [job for (job,) in self._run("ended", firsts=firsts, lasts=lasts, runs=runs, n=n)]
@@ -269,7 +269,7 @@ class ClientStore:
         return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)
 
     def lost(self, runs: Sequence[Run]) -> list[Run]:
-        """Which of these (job, run) have neither ended nor will ever be run, as somebody has deleted their rows."""
+        """Find those of these (job, run) that have not ended and never will, as somebody has deleted their rows."""
         jobs = [job for job, _ in runs]
         facts = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
         return [(job, run) for job, run in self._run("lost", **facts)]
@@ -342,7 +342,7 @@ class ClientStore:
         return [(job, run) for job, run in self._run("ended_badly", functions=_numbers(functions), after=after, n=n)]
 
     def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[Run]:
-        """What waits or runs of these functions' jobs (None: of all), with a priority ``below`` this, by job."""
+        """List what waits or runs of these functions' jobs (None: of all), with a priority ``below`` this, by job."""
         limits = {"functions": _numbers(functions), "below": below, "n": HEADERS_IN_PAGE}
         runs, after = set[Run](), 0
         while headers := self._run("open_runs", after=after, **limits):

@@ -116,7 +116,7 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is run meanwhile counts as a whole, or, if something is raised, not at all."""
+        """Have what is run meanwhile count as a whole, or, if something is raised, not at all."""
         self.run("BEGIN")
         try:
             yield
@@ -141,7 +141,7 @@ class Connection:
             raise
 
     def _text(self, pg: Any, query: Query, params: Mapping[str, Any] | None, deadline: float) -> str:
-        """What to send for ``query``."""
+        """Write the text to send for ``query``."""
         text = self._prepare(pg, query, deadline) if isinstance(query, Statement) else _as_text(pg, query)
         if params is not None:
             text = filled(text, params)
@@ -179,7 +179,7 @@ class Connection:
         return cursor.fetchall() if cursor.description else []
 
     def _limit(self, deadline: float) -> str:
-        """What has the server end the statement behind it, a little before we would go away and leave it running.
+        """Have the server end the statement behind this, a little before we would go away and leave it running.
 
         Only where patience is short: an answer that takes long because it is large may take longer than usual.
         """
@@ -209,12 +209,12 @@ class Connection:
 
     @property
     def listens(self) -> bool:
-        """Whether there is a channel to hear; a bee behind a pooler only means to."""
+        """Tell whether there is a channel to hear; a bee behind a pooler only means to."""
         return bool(self._channels)
 
     @property
     def deaf(self) -> bool:
-        """Whether notifications can't be relied on: behind a pooler, or our own probe hasn't come back."""
+        """Tell whether notifications can't be relied on: behind a pooler, or our own probe hasn't come back."""
         return not self.direct or (self._probe is not None and time.monotonic() > self._probe[1])
 
     def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> list[Row]:
@@ -245,7 +245,7 @@ class Connection:
         return -1 if self._pg is None or self._pg.closed else int(self._pg.fileno())
 
     def notifications(self) -> list[tuple[str, str]]:
-        """What has been heard since the last look; a dead connection is noticed here too."""
+        """Take what has been heard since the last look; a dead connection is noticed here too."""
         if self._pg is None:
             return []
         try:

@@ -21,14 +21,14 @@ def make_dsn(dsn: str | None = None, **parts: object) -> str:
 
 
 def dsn_parts(dsn: str) -> dict[str, str]:
-    """What a connection string says, by libpq's names, without its password."""
+    """Parse a connection string, by libpq's names, and leave its password out."""
     parts = extensions.parse_dsn(dsn)
     parts.pop("password", None)
     return {str(k): str(v) for k, v in parts.items()}
 
 
 def has_password(dsn: str) -> bool:
-    """Whether a connection string holds a password."""
+    """Tell whether a connection string holds a password."""
     try:
         return not {"password", "sslpassword"}.isdisjoint(extensions.parse_dsn(dsn))
     except psycopg2.ProgrammingError:

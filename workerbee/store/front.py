@@ -42,7 +42,7 @@ class Front:
         self._looked_at = -inf
 
     def looks(self) -> Iterator[FrontPlace | None]:
-        """Where to look, one after the other until there is work; None: at the whole queue."""
+        """Say where to look, one after the other until there is work; None: at the whole queue."""
         if self._rest(BUSY_FACTOR) > 0:
             yield FrontPlace(*self._levels[-1], self._since)
             while len(self._levels) > 1:
@@ -54,7 +54,7 @@ class Front:
 
     @property
     def rest(self) -> float:
-        """How long the whole isn't to be looked at, where nothing was found elsewhere."""
+        """Say how long the whole isn't to be looked at, where nothing was found elsewhere."""
         return self._rest(IDLE_FACTOR)
 
     def _rest(self, times: float) -> float:

@@ -29,17 +29,17 @@ FOLLOW_SECONDS = 0.02
 
 
 class HintThrottle:
-    """How often to hint: NOTIFY takes a lock of the whole server at COMMIT, worst where the COMMIT is slow."""
+    """Limits how often to hint: NOTIFY takes a lock of the whole server at COMMIT, worst where the COMMIT is slow."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def shares(self, n_jobs: int, *, writers: int = 1) -> bool:
-        """Whether the hint may go with the transaction of ``n_jobs`` jobs."""
+        """Tell whether the hint may go with the transaction of ``n_jobs`` jobs."""
         return n_jobs <= SMALL_JOBS and self._passes(SHARE_SECONDS * writers)
 
     def follows(self, *, idle: bool, writers: int = 1) -> bool:
-        """Whether to send one now, by itself: at once if no more is coming, else seldom."""
+        """Tell whether to send one now, by itself: at once if no more is coming, else seldom."""
         return self._passes(0.0 if idle else FOLLOW_SECONDS * writers)
 
     def _passes(self, pause: float) -> bool:

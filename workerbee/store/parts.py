@@ -46,7 +46,7 @@ def put_function(run: Callable[..., list[Row]], codec: str, body: bytes) -> tupl
 
 
 def _put_all(run: Callable[..., list[Row]], job: int, run_number: int, token: UUID, data: bytes) -> int:
-    """How many parts it were."""
+    """Store the parts; how many they were."""
     view = memoryview(data)
     ration = Ration(AT_ONCE, HASTE_SECONDS)
     n = 0

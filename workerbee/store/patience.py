@@ -88,5 +88,5 @@ def _limit(error: BaseException, patience: float | None, *, opening: bool) -> fl
 
 
 def one_line(error: Exception) -> str:
-    """What libpq says in several lines, in one."""
+    """Put what libpq says in several lines into one."""
     return " ".join(str(error).split())

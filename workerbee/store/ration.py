@@ -17,7 +17,7 @@ FIRST_ROWS = 100
 
 @dataclass
 class Moved:
-    """What came of a statement."""
+    """The rows and bytes that a statement has moved."""
 
     rows: int = 0
     bytes: int = 0
@@ -38,7 +38,7 @@ class Ration:
 
     @property
     def rows(self) -> int:
-        """How many rows that is, if they are like the last ones; one at least."""
+        """Say how many rows that is, if they are like the last ones; one at least."""
         return max(1, min(self._most_rows, int(self.bytes / self._weight)))
 
     @contextmanager

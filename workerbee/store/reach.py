@@ -193,7 +193,7 @@ class _Attempt:
         )
 
     def _refused(self, address: Address, error: psycopg2.Error) -> DatabaseUnavailableError:
-        """What libpq says, as an error that knows whether to wait."""
+        """Make of what libpq says an error that knows whether to wait."""
         text = _PLACE.sub("", str(error))
         found = _SQLSTATE.search(text)
         text = one_line(Exception(_SQLSTATE.sub(r"\1", text)))
@@ -219,7 +219,7 @@ class _Attempt:
         return refuses and self._dsn not in _answered
 
     def _named(self) -> Address:
-        """Where the server is, as far as the connection string and the environment say."""
+        """Say where the server is, as far as the connection string and the environment say."""
         given = extensions.parse_dsn(self._dsn)
         found = {name: given.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "port")}
         return {name: str(value) for name, value in found.items() if value}
@@ -279,7 +279,7 @@ def _is_ip(host: str) -> bool:
 
 
 def _speak(pg: Any, verbosity: int) -> None:
-    """How much libpq says: while we connect, the SQLSTATE too, which psycopg2 knows of queries only."""
+    """Choose how much libpq says: while we connect, the SQLSTATE too, which psycopg2 knows of queries only."""
     if _set_verbosity is not None:
         _set_verbosity(pg.pgconn_ptr, verbosity)
 

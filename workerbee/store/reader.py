@@ -78,7 +78,7 @@ class Reader:
         return [found[number] for number in numbers if number in found]
 
     def histories(self, numbers: Sequence[int], since: float, n: int = 60) -> dict[int, list[EndedBy]]:
-        """What had ended in these jobsets by each minute since then (epoch), oldest first, by jobset."""
+        """Read what had ended in these jobsets by each minute since then (epoch), oldest first, by jobset."""
         found: dict[int, list[EndedBy]] = {number: [] for number in numbers}
         for number, *ended in self._run("histories", numbers=array(numbers), since=since, n=n):
             found[number].insert(0, EndedBy(*ended))
@@ -93,7 +93,7 @@ class Reader:
         return int(self._run("database_size")[0][0])
 
     def doing(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[DoingRow]:
-        """What bees are at, in one jobset or in any; the longest come first."""
+        """List what bees are at, in one jobset or in any; the longest come first."""
         return [DoingRow(*row) for row in self._run("doing", number=jobset and jobset.number, n=n)]
 
     def bees(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[BeeRow]:
@@ -197,11 +197,11 @@ class JobsetReader:
         return [row for page in rows for row in page]
 
     def life(self, job: int) -> list[Event]:
-        """What happened to a job, oldest first."""
+        """List what happened to a job, oldest first."""
         return [Event(*row) for row in self._run("life", job=job, n=PAGE_ROWS)]
 
     def begun_jobs(self, n: int = 50, *, job: int | None = None) -> list[BegunRow]:
-        """What bees have begun, longest first; of one ``job`` or of any."""
+        """List what bees have begun, longest first; of one ``job`` or of any."""
         return [BegunRow(*row) for row in self._run("begun_jobs", job=job, n=n)]
 
     def causes(self, n: int = 100, *, most: int = MOST_FAILURES) -> list[CauseRow]:
@@ -218,17 +218,17 @@ class JobsetReader:
         return [(job, at, duration) for job, at, duration in self._run("recent_ends", n=n)]
 
     def history(self, since: float = 0.0, n: int = PAGE_ROWS) -> list[Minute]:
-        """How the jobset went since then (epoch), oldest first: at most the last ``n`` minutes that have a row."""
+        """Read how the jobset went since then (epoch), oldest first: at most the last ``n`` minutes that have a row."""
         rows = self._run("history", since=since, n=n)
         return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]
 
     def history_steps(self, since: float, step: float, n: int = PAGE_ROWS) -> list[Minute]:
-        """How the jobset went since then (epoch), oldest first: the last minute of each ``step`` of so many seconds."""
+        """Read how the jobset went since then (epoch), oldest first: the last minute of each ``step`` (seconds)."""
         rows = self._run("history_steps", since=since, step=step, n=n)
         return [Minute(at, Counts(*counts), bees, runners) for at, *counts, bees, runners in reversed(rows)]
 
     def texts(self, job: int, n: int = 20) -> list[TextRow]:
-        """What the executions of a job have printed, the last one first."""
+        """List what the executions of a job have printed, the last one first."""
         rows = [TextRow(*row) for row in self._run("texts", job=job, n=n)]
         return [row._replace(stdout=bytes(row.stdout), stderr=bytes(row.stderr)) for row in rows]
 
@@ -243,11 +243,11 @@ class JobsetReader:
         return int(whole or 0), int(texts or 0)
 
     def progress(self) -> Progress:
-        """How many jobs are in which state now."""
+        """Count the jobs by state now."""
         return Progress(*self._run("progress")[0])
 
     def functions(self) -> list[StoredFunction]:
-        """What is stored of all functions, oldest first."""
+        """List what is stored of all functions, oldest first."""
         found: list[StoredFunction] = []
         while rows := self._run("functions", after=found[-1].number if found else 0, n=PAGE_ROWS):
             found += [StoredFunction.of(*row) for row in rows]
@@ -267,7 +267,7 @@ class JobsetReader:
         return Legible(*counts)
 
     def run_facts(self, jobs: Sequence[int]) -> dict[int, RunFacts]:
-        """How the latest run of each of these jobs ended, by job; those that haven't ended are left out."""
+        """Find how the latest run of each of these jobs ended, by job; those that haven't ended are left out."""
         return {job: RunFacts(*facts) for job, *facts in self._run("run_facts", jobs=array(jobs))}
 
 

@@ -75,7 +75,7 @@ class ServerLine(NamedTuple):
 
 
 class EndedBy(NamedTuple):
-    """How many runs had ended by some minute (epoch), and how many attempts were lost."""
+    """The runs that had ended by some minute (epoch), counted, and the attempts that were lost."""
 
     at: float
     completed: int
@@ -101,7 +101,7 @@ class DepartedRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which jobs are meant; None: any. Several ``statuses`` may be, a ``cause`` is its digest.
+    """A choice of jobs; None: any. Several ``statuses`` may be, a ``cause`` is its digest.
 
     Raises ValueError for what is no status.
     """
@@ -151,7 +151,7 @@ class JobRow(NamedTuple):
 
 
 class TextRow(NamedTuple):
-    """What an execution has printed: the first ``head`` bytes and the last ones, of as many as the sizes say."""
+    """The text that an execution has printed: the first ``head`` bytes and the last, of as many as the sizes say."""
 
     run: int
     claim: str
@@ -203,7 +203,7 @@ class Event(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        """What is known of the failure: type, message, traceback, notes; empty for anything else."""
+        """The failure as far as it is known: type, message, traceback, notes; empty for anything else."""
         record = loaded(self.record) if self.codec == "error" else None
         return {key: record[key] for key in record if key != "pickle"} if isinstance(record, dict) else {}
 
@@ -227,12 +227,12 @@ class CauseRow(NamedTuple):
 
     @property
     def cause(self) -> Cause:
-        """What they have in common, as the example tells it."""
+        """The cause that they have in common, as the example tells it."""
         return cause_of_record(self.record or "")
 
 
 class Legible(NamedTuple):
-    """How many jobs there are, and how many of them have JSON as input; the same of completed runs and results."""
+    """Counts of all jobs, and of those that have JSON as input; the same of completed runs and results."""
 
     jobs: int
     json_inputs: int
@@ -241,7 +241,7 @@ class Legible(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How many jobs of a jobset are in which state, each by its latest run."""
+    """Counts of a jobset's jobs by state, each by its latest run."""
 
     waiting: int
     running: int
@@ -261,7 +261,7 @@ class Progress(NamedTuple):
 
 
 class RunFacts(NamedTuple):
-    """Which attempt ended a run, on which host (None: not known any more), when (epoch) and after how many seconds."""
+    """The attempt that ended a run, its host (None: not known any more), when (epoch) and after how many seconds."""
 
     attempt: int
     host: str | None
@@ -270,7 +270,7 @@ class RunFacts(NamedTuple):
 
 
 def loaded(text: str | None) -> Any:
-    """What a JSON text says; None if it is none."""
+    """Parse a JSON text; None if it is none."""
     try:
         return json.loads(text or "null")
     except ValueError:

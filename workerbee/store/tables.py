@@ -84,7 +84,7 @@ def _outdated(connection: Connection) -> list[_Place]:
 
 
 class _Upgrade:
-    """That of one jobset. Each of its steps may be done again."""
+    """Upgrades one jobset. Each of its steps may be done again."""
 
     def __init__(self, connection: Connection, place: _Place) -> None:
         self._connection = connection
@@ -92,7 +92,7 @@ class _Upgrade:
         self._bound = queries.bind("jobset.sql", *place)
 
     def run(self) -> bool:
-        """Whether the jobset needs nothing more; False if its tables are in use, and nothing was done."""
+        """Upgrade the jobset; False if its tables are in use, and nothing was done."""
         try:
             with self._connection.transaction():
                 if not self._is_held():
@@ -118,7 +118,7 @@ class _Upgrade:
         return self._connection.run(queries.shared("catalogue.sql")[name], facts)
 
     def _is_held(self) -> bool:
-        """Whether it still has to be upgraded; from now on by nobody else."""
+        """Take the upgrade on, so that nobody else does it; False if it is done already."""
         # Whoever waits for a lock has all others wait behind it, so that it is not to wait for long.
         self._connection.run("SET LOCAL lock_timeout = '500ms'")
         return bool(self._shared("hold_outdated"))

@@ -14,7 +14,7 @@ from workerbee.errors import DatabaseUnavailableError
 
 
 class Trouble(Enum):
-    """What to do about an error."""
+    """The kinds of errors, by what to do about them."""
 
     PASSING = "wait and try again: the server, the way to it, or others are in the way"
     UNSTORABLE = "do without these values: another try changes nothing, but others may be stored"
@@ -73,25 +73,25 @@ def sort(error: BaseException) -> Trouble | None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether to try again: the server or the way to it is in trouble, and the query is not at fault."""
+    """Tell whether to try again: the server or the way to it is in trouble, and the query is not at fault."""
     return sort(error) is Trouble.PASSING
 
 
 def is_dropped(error: BaseException) -> bool:
-    """Whether the query met tables that are no longer there: the jobset was dropped."""
+    """Tell whether the query met tables that are no longer there: the jobset was dropped."""
     return sort(error) is Trouble.DROPPED
 
 
 def is_unstorable(error: BaseException) -> bool:
-    """Whether the values were refused: another try changes nothing, but others may be stored without them."""
+    """Tell whether the values were refused: another try changes nothing, but others may be stored without them."""
     return sort(error) is Trouble.UNSTORABLE
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether this user lacks a right."""
+    """Tell whether this user lacks a right."""
     return isinstance(error, psycopg2.Error) and error.pgcode == "42501"
 
 
 def is_too_slow(error: BaseException) -> bool:
-    """Whether the server ended a query that took longer than it may."""
+    """Tell whether the server ended a query that took longer than it may."""
     return isinstance(error, psycopg2.Error) and error.pgcode == "57014"

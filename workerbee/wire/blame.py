@@ -33,7 +33,7 @@ def _can_be_pickled(thing: Any) -> bool:
 
 
 def _parts_of(thing: Any) -> Iterator[tuple[str, Any]]:
-    """What a thing brings along in a pickle, and what to call it."""
+    """List what a thing brings along in a pickle, each with a name."""
     if isinstance(thing, FunctionType):
         yield from _parts_of_function(thing)
     elif isinstance(thing, type):

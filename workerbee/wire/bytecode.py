@@ -106,7 +106,7 @@ LARGEST: int = 10**640
 
 @functools.lru_cache(maxsize=2048)
 def code_parts(code: CodeType) -> tuple[bytes, ...]:
-    """What a code object does, whatever its docstring and the lines it stands on."""
+    """List what a code object does, whatever its docstring and the lines it stands on."""
     from dis import hasconst  # noqa: PLC0415 (only who compares needs it)
 
     parts = [
@@ -172,7 +172,7 @@ def global_names(code: CodeType) -> tuple[str, ...]:
 
 
 def class_digest(cls: type) -> bytes:
-    """What the code of a class is: its methods', and its members if it is an enum; not the values of attributes."""
+    """Digest the code of a class: its methods', and its members if it is an enum; not the values of attributes."""
     parts = [note("class", *(f"{c.__module__}:{c.__qualname__}" for c in (cls, type(cls), *cls.__bases__)))]
     if issubclass(cls, Enum):
         parts += [note("member", name, repr(member.value)) for name, member in cls.__members__.items()]
@@ -189,7 +189,7 @@ def _codes_of_class(cls: type) -> Iterator[tuple[str, CodeType]]:
 
 
 def code_digest(fn: Any) -> bytes:
-    """What the code of a callable is, with that of the functions in its closure; empty without any."""
+    """Digest the code of a callable and of the functions in its closure; empty without any."""
     parts: list[bytes] = []
     todo, seen = [fn], set()
     while todo:
@@ -220,7 +220,7 @@ def wrapped_by(thing: Any) -> FunctionType | None:
 
 
 def is_dispatcher(thing: Any) -> bool:
-    """Whether it is what `functools.singledispatch` makes."""
+    """Tell whether it is what `functools.singledispatch` makes."""
     return isinstance(thing, FunctionType) and thing.__code__ is _DISPATCHER
 
 
@@ -228,7 +228,7 @@ _DISPATCHER = cast("FunctionType", functools.singledispatch(len)).__code__
 
 
 def functions_of(value: Any) -> tuple[Any, ...]:
-    """What is behind a class attribute."""
+    """Find the functions behind a class attribute."""
     if isinstance(value, property):
         return value.fget, value.fset, value.fdel
     if isinstance(value, functools.cached_property):

@@ -23,7 +23,7 @@ _FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<f
 
 
 class Cause(NamedTuple):
-    """What failures have in common: the error's type, its message with ``#`` for what varies, its innermost frame."""
+    """The cause of failures: the error's type, its message with ``#`` for what varies, its innermost frame."""
 
     type: str
     message: str

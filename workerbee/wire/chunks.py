@@ -61,7 +61,7 @@ def unpacked(result: list[CallOutcome] | bytes) -> list[CallOutcome]:
 
 
 def value_of(kind: str, data: Any) -> Any:
-    """What a call has returned. Raises what it has raised."""
+    """Give what a call has returned. Raises what it has raised."""
     if kind == "error":
         raise decode_error(data, trusted=True)
     return tamed(lambda: pickle.loads(data)) if kind == "pickle" else data  # noqa: S301 (of a signed result)

@@ -36,7 +36,7 @@ arriving: ContextVar[bool] = ContextVar("arriving", default=False)
 
 
 class Ticket(NamedTuple):
-    """What a class is known by: where it was made, and anywhere else."""
+    """Identifies a class where it was made, and anywhere else."""
 
     id: str
     module: str
@@ -50,7 +50,7 @@ _digests: weakref.WeakKeyDictionary[type, tuple[list[CodeType], bytes]] = weakre
 
 
 def is_by_value(cls: type) -> bool:
-    """Whether a class has to travel with its code."""
+    """Tell whether a class has to travel with its code."""
     if cls in _BUILTIN_TYPE_NAMES or cls in (type(None), type(...), type(NotImplemented)):
         return False
     return not _should_pickle_by_reference(cls) or by_value(cls.__module__)
@@ -60,7 +60,7 @@ def is_by_value(cls: type) -> bool:
 
 
 def reduced(cls: type) -> tuple[Any, ...]:
-    """How a class is made anew, for the pickler."""
+    """Reduce a class for the pickler, so that it is made anew."""
     ticket = Ticket(_get_or_create_tracker_id(cls), str(cls.__module__), cls.__qualname__, _digest(cls))
     _complete.setdefault(cls, {})
     if issubclass(cls, enum.Enum):
@@ -92,7 +92,7 @@ def _reduced_enum(cls: type[enum.Enum], ticket: Ticket) -> tuple[Any, ...]:
 
 
 def reduced_module(module: ModuleType) -> tuple[Any, ...]:
-    """How a module that can't be imported elsewhere is made anew, for the pickler."""
+    """Reduce a module for the pickler that can't be imported elsewhere, so that it is made anew."""
     own = ("__builtins__", "__loader__", "__spec__", "__cached__")
     return dynamic_subimport, (module.__name__, {name: v for name, v in vars(module).items() if name not in own})
 
@@ -106,7 +106,7 @@ def _digest(cls: type) -> bytes:
 
 
 def _data_of(member: enum.Enum) -> tuple[Any, ...]:
-    """What the type that an enum is mixed with makes the member from."""
+    """Find what the type that an enum is mixed with makes the member from."""
     for kind, plain in _DATA.items():
         if isinstance(member, kind):
             return (plain(member),)
@@ -178,7 +178,7 @@ class _Quiet:
 
 
 class _Carried(NamedTuple):
-    """What is to become a member of an enum."""
+    """Carries what is to become a member of an enum."""
 
     data: tuple[Any, ...]
     value: Any
@@ -254,6 +254,6 @@ def complete(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]])
 
 
 def _comparable(value: Any) -> Any:
-    """What tells whether an attribute has changed; None for what can't be told."""
+    """Make what tells whether an attribute has changed; None for what can't be told."""
     codes = [part.__code__ for part in functions_of(value) if isinstance(part, FunctionType)]
     return codes or canonical(value)

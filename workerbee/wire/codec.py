@@ -58,7 +58,7 @@ def too_much(what: str, name: str, size: int) -> str:
 
 
 def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
-    """What `json.JSONEncoder.encode` does; that makes a C encoder for each call, which costs more than a small dict."""
+    """Do as `json.JSONEncoder.encode`, which makes a C encoder for each call: that costs more than a small dict."""
     if c_make_encoder is None:
         return json.JSONEncoder(
             separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=sort_keys
@@ -73,7 +73,7 @@ _raw_decode = json.JSONDecoder().raw_decode
 
 
 def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bool:
-    """Whether JSON gives the value back equal and of the same types, and two that are one as one.
+    """Tell whether JSON gives the value back equal and of the same types, and two that are one as one.
 
     ``seen`` are the lists and dicts that were met before, and `_IS_LONG` if one of them, or a text, is.
     """
@@ -191,12 +191,12 @@ _HEAVY = 1_000_000
 
 
 def is_simple(value: object, heaviest: int = sys.maxsize) -> bool:
-    """Whether a value runs no code of a user's when it is pickled and loaded, and no array or text in it is heavier."""
+    """Tell whether pickling and loading a value runs no code of a user's, and no array or text in it is heavier."""
     return _copies(value, set(), heaviest)
 
 
 def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
-    """Whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
+    """Tell whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
     kind = type(value)
     if kind in _SCALARS or id(value) in seen:
         return True
@@ -293,7 +293,7 @@ def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def _identity(whole: dict[str, Any]) -> bytes | None:
-    """What a call is that isn't exactly JSON, as far as it can be told: NumPy's numbers, and what is in two places.
+    """Identify a call that isn't exactly JSON, as far as it can be told: NumPy's numbers, and what is in two places.
 
     NumPy scalars are told apart by their dtype; a list or dict that was met before is named by its number.
     Anything else has no identity.

@@ -12,7 +12,7 @@ from workerbee.wire.signing import Signer
 
 
 def holds(end: Stored, signer: Signer) -> bool:
-    """Whether the signature of an end holds."""
+    """Tell whether the signature of an end holds."""
     is_value = end.status == "completed"
     return signer.verify_end(end.mac, end.job, end.run, end.codec or "", end.data, is_value=is_value)
 

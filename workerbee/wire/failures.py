@@ -83,7 +83,7 @@ def host_of(error: BaseException) -> str | None:
 
 
 def tamed(action: Callable[[], T]) -> T:
-    """What user code returns. Raises an Exception, also in place of what would end the caller, such as SystemExit.
+    """Call user code. Raises an Exception, also in place of what would end the caller, such as SystemExit.
 
     A KeyboardInterrupt is the user's own unless it comes again.
     """
@@ -154,7 +154,7 @@ def _clean(text: str) -> str:
 
 
 def _is_harmless(error: object) -> bool:
-    """Whether it is an Exception, whatever it says of its class."""
+    """Tell whether it is an Exception, whatever it says of its class."""
     return issubclass(type(error), Exception)
 
 
@@ -171,7 +171,7 @@ def _pickled(error: BaseException) -> str | None:
 
 
 def _bears_use(again: Any, error: BaseException) -> bool:
-    """Whether it can be used as the exception that it stands for can, with what `decode_error` adds."""
+    """Tell whether it can be used as the exception that it stands for can, with what `decode_error` adds."""
     if type(again) is not type(error):
         return False
     _dressed(again, "", ["note"])
@@ -188,7 +188,7 @@ _USES: tuple[Callable[[Any], Any], ...] = (
 
 
 def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
-    """Whether a use of an exception works. Raises what would end who uses it."""
+    """Tell whether a use of an exception works. Raises what would end who uses it."""
     try:
         use(error)
     except Exception:  # noqa: BLE001 (the user's own)
@@ -239,7 +239,7 @@ class _PartsPickler(pickling.PlainPickler):
         return {name: self._kept(value) for name, value in named.items()}
 
     def _kept(self, value: Any) -> Any:
-        """What stands for an argument or attribute of an exception."""
+        """Choose what stands for an argument or attribute of an exception."""
         return value
 
 

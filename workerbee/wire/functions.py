@@ -206,7 +206,7 @@ def _hold(thing: Any, held: list[Any]) -> bool:
 
 
 def _is_its_attributes(thing: Any, kind: Any) -> bool:
-    """Whether an object's state is its ``__dict__`` and nothing else."""
+    """Tell whether an object's state is its ``__dict__`` and nothing else."""
     return (
         hasattr(thing, "__dict__")
         and kind.__reduce_ex__ is object.__reduce_ex__
@@ -221,7 +221,7 @@ class _Attributes:
 
 
 def digest(name: str, kind: str, body: bytes, python: str) -> bytes:
-    """What the content of a record is known by."""
+    """Digest the content of a record."""
     return codec.digest(name.encode(), kind.encode(), python.encode(), body)
 
 

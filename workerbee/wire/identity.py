@@ -50,7 +50,7 @@ Noted = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
 
 
 class Identity:
-    """What makes a function what it is, in ``parts``.
+    """Collects what makes a function what it is, in ``parts``.
 
     ``culprit`` says what can't be compared, or is None. ``watched`` are the code, defaults, cells, globals and
     attributes that were looked at: while they are the same objects, so is the identity. ``imported`` are the
@@ -76,7 +76,7 @@ class Identity:
 
     @classmethod
     def of_globals(cls, fn: FunctionType) -> Identity:
-        """What the globals are that a function by value names, and so each other one with its code and globals."""
+        """Digest the globals that a function by value names, and so each other one with its code and globals."""
         identity = cls()
         identity._is_new(fn)
         identity._add_globals(fn)
@@ -303,7 +303,7 @@ class Identity:
         self._add({name: value for name, value in thing.targetoptions.items() if canonical(value) is not None})
 
     def _add_instance(self, thing: Any) -> None:
-        """What a pickle would be made from."""
+        """Add what a pickle would be made from."""
         reduce = CloudPickler.dispatch_table.get(type(thing))
         made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
         if isinstance(made, str):
@@ -345,7 +345,7 @@ class Identity:
 
 
 def _counts(cls: type, name: str, value: Any) -> bool:
-    """Whether a class attribute is the user's, and not what Python and its libraries note in a class."""
+    """Tell whether a class attribute is the user's, and not what Python and its libraries note in a class."""
     if isinstance(value, _CODE):
         return True
     if isinstance(value, _MADE) or importable(cls):
@@ -371,7 +371,7 @@ def _no_attributes(thing: Any, was: tuple[()], missing: Any) -> Any:
 
 
 def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) -> Any:
-    """What the attributes were, if they are still the same objects."""
+    """Give the attributes as they were, if they are still the same objects."""
     attributes = vars(thing)
     if len(attributes) != len(was):
         return missing
@@ -392,7 +392,7 @@ _MADE = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDe
 
 
 def _is_data(value: Any, seen: set[int]) -> bool:
-    """Whether a value is plain data, through and through."""
+    """Tell whether a value is plain data, through and through."""
     if canonical(value) is not None or type(value) in BY_REPR or id(value) in seen:
         return True
     seen.add(id(value))

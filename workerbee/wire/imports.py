@@ -20,7 +20,7 @@ class Bound:
     __slots__ = ()
 
     def _stands_for(self) -> tuple[str, str]:
-        """What it is, and what to do elsewhere."""
+        """Say what it is, and what to do elsewhere."""
         raise NotImplementedError
 
     def __reduce__(self) -> Any:
@@ -28,7 +28,7 @@ class Bound:
 
 
 def stands_for(thing: Bound) -> tuple[str, str]:
-    """What a thing is, and what to do where it isn't."""
+    """Say what a thing is, and what to do where it isn't."""
     return thing._stands_for()  # noqa: SLF001 (public, it would be a method of every executor and future)
 
 
@@ -37,7 +37,7 @@ _looked: dict[str, tuple[ModuleType, list[str], bool]] = {}
 
 
 def importable(thing: Any) -> bool:
-    """Whether another process gets this very object by importing its name."""
+    """Tell whether another process gets this very object by importing its name."""
     module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__":
         return False
@@ -45,7 +45,7 @@ def importable(thing: Any) -> bool:
 
 
 def named(module: str, qualname: str) -> Any:
-    """What this process has under the name; None if there is nothing, and in the body of a function."""
+    """Find what this process has under the name; None if there is nothing, and in the body of a function."""
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
@@ -53,12 +53,12 @@ def named(module: str, qualname: str) -> Any:
 
 
 def is_shared(module: ModuleType) -> bool:
-    """Whether another process gets a module by importing its name."""
+    """Tell whether another process gets a module by importing its name."""
     return sys.modules.get(module.__name__) is module and not by_value(module.__name__)
 
 
 def by_value(module: str) -> bool:
-    """Whether what a module defines is to travel by value.
+    """Tell whether what a module defines is to travel by value.
 
     So it is if the user has asked for it, for the module or a package it is in; or if no other process finds it by
     its name, because it was loaded from its file (by ``spec_from_file_location``, by pytest's importlib mode).
@@ -70,7 +70,7 @@ def by_value(module: str) -> bool:
 
 
 def _found_again(name: str) -> bool:
-    """Whether the import system, asked anew, finds the file that a module came from."""
+    """Tell whether the import system, asked anew, finds the file that a module came from."""
     module = sys.modules.get(name)
     if module is None or not getattr(getattr(module, "__spec__", None), "has_location", False):
         return True  # built in, or made by other code: whoever imports that code has it too

@@ -48,12 +48,12 @@ class Jobset(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """The name for messages."""
         return self.id if self.id is not None else f"temporary jobset {self.number}"
 
 
 class Options(NamedTuple):
-    """How a job is to be run. ``due`` is seconds since the epoch, ``timeout`` seconds of run time."""
+    """The options of a job. ``due`` is seconds since the epoch, ``timeout`` seconds of run time."""
 
     priority: int = 0
     due: float | None = None
@@ -138,7 +138,7 @@ class Batch(NamedTuple):
 
 
 class EndKind(str, Enum):
-    """How an execution of a job ended: the one vocabulary from the runner to the tables (see ARCHITECTURE.md)."""
+    """The ends of an execution: the one vocabulary from the runner to the tables (see ARCHITECTURE.md)."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -165,7 +165,7 @@ ATTEMPTS = frozenset(
 
 
 class Outcome(NamedTuple):
-    """How one execution of a job is recorded: as completed, or as one of the `ATTEMPTS`.
+    """The end of an execution as it is recorded: as completed, or as one of the `ATTEMPTS`.
 
     ``data`` is the encoded value, or the error record. ``duration`` is in seconds.
     """
@@ -203,7 +203,7 @@ class FunctionRow(NamedTuple):
 
 
 class StoredFunction(NamedTuple):
-    """What is stored of a function beside its code; those with one ``identity`` count as the same."""
+    """A stored function without its code; those with one ``identity`` count as the same."""
 
     number: int
     digest: bytes

@@ -54,7 +54,7 @@ class Printed(NamedTuple):
         return self.stdout_size + self.stderr_size
 
     def text(self, stream: int) -> str:
-        """What was printed to stdout (1) or stderr (2), with a line that says how much of it is missing."""
+        """Give what was printed to stdout (1) or stderr (2), with a line that says how much of it is missing."""
         kept, size = (self.stdout, self.stdout_size) if stream == 1 else (self.stderr, self.stderr_size)
         if len(kept) == size:
             return kept.decode(errors="replace")
@@ -64,7 +64,7 @@ class Printed(NamedTuple):
         return f"{before}[{size - len(kept):,} bytes are missing here]\n{after}"
 
     def notes(self) -> list[str]:
-        """What an error's notes say of it: the last lines of each stream that has any."""
+        """Write an error's notes of it: the last lines of each stream that has any."""
         notes = []
         for stream, name in ((1, "stdout"), (2, "stderr")):
             lines = self.text(stream).splitlines()[-NOTED_LINES:]

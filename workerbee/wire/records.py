@@ -20,7 +20,7 @@ ADOPTED = "adopted"
 
 
 def kind(record_codec: str) -> str:
-    """How the code itself is stored: ``import`` or ``pickle``."""
+    """Tell how the code itself is stored: ``import`` or ``pickle``."""
     return record_codec.partition(";")[0]
 
 
@@ -30,7 +30,7 @@ def _fact(record_codec: str, name: str) -> bytes | None:
 
 
 def label(record_codec: str) -> str | None:
-    """What its user calls this version; None if it is known by its code alone."""
+    """Find the name that its user gives this version; None if it is known by its code alone."""
     version = _fact(record_codec, "version")
     return None if version is None else version.decode("utf-8", "surrogatepass")
 
@@ -41,7 +41,7 @@ def calls(record_codec: str) -> bytes | None:
 
 
 def is_by_word(record_codec: str) -> bool:
-    """Whether its user's word, and not its code, makes it the same function as others with its identity."""
+    """Tell whether its user's word, and not its code, makes it the same function as others with its identity."""
     return ";version=" in record_codec or ";counts=" in record_codec
 
 

@@ -190,7 +190,7 @@ class Signer:
         return mac is not None and hmac.compare_digest(mac, self.sign(kind, job, run, codec, extra, data))
 
     def verify_all(self, macs: Sequence[str], kind: str, codec: str, values: Iterable[tuple[int, int, bytes]]) -> bool:
-        """Whether the signatures (hexadecimal) of all values (job, run, data) hold, as `verify` has it."""
+        """Tell whether the signatures (hexadecimal) of all values (job, run, data) hold, as `verify` has it."""
         form = b"%%d,%%d,%s,0\0%%s" % codec.encode()
         signed = self._key.digests(self._prefix[kind], map(form.__mod__, values))
         return hmac.compare_digest(",".join(signed), ",".join(macs))

@@ -29,7 +29,7 @@ class Stems:
         self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()
 
     def of(self, fn: Any) -> Grown | None:
-        """What is known already of the code that a callable runs; None if nothing is."""
+        """Find what is known already of the code that a callable runs; None if nothing is."""
         function = _innermost(fn)
         if function is None:
             return None
@@ -85,7 +85,7 @@ class Grown:
 
 
 def unchanged(watched: list[Noted]) -> bool:
-    """Whether all that was looked at is the same object still."""
+    """Tell whether all that was looked at is the same object still."""
     for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
         if read(owner, name, MISSING) is not value:
             return False

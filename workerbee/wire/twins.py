@@ -21,7 +21,7 @@ class _HasNone(Exception):  # noqa: N818 (it is no error)
 
 
 def readable(value: object) -> Any:
-    """What JSON can hold of a value; `NO_TWIN` if it is too much, or anything else."""
+    """Make a value that JSON can hold; `NO_TWIN` if it is too much, or anything else."""
     try:
         return _Reduction(sys.modules.get("numpy")).of(value, DEPTH)
     except _HasNone:

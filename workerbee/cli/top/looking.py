@@ -59,7 +59,7 @@ class Seen:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing more to wait for."""
+        """Tell whether there is nothing more to wait for."""
         return self.away_since is None and self.progress is not None and not self.progress.open
 
 
@@ -83,7 +83,7 @@ class Look:
         self._causes = _Causes()
 
     def again(self) -> Seen:
-        """How it is now. Raises JobsetNotFoundError once it was dropped."""
+        """Look at it anew. Raises JobsetNotFoundError once it was dropped."""
         try:
             self._last = self._all() if self.jobset_id is None else self._one(self.jobset_id)
         except Exception as error:
@@ -144,5 +144,5 @@ class _Causes:
 
 
 def percent(row: JobsetRow) -> int:
-    """How much of a jobset has ended."""
+    """The share of a jobset that has ended, in percent."""
     return percent_of(row.counts.added, row.counts.open)
