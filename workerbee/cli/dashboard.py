@@ -61,7 +61,7 @@ def dashboard(
             made = app.application(
                 found.dsn, server=repr(found), tokens=tokens, port=port, hosts=hosts, read_only=read_only
             )
-            app.serve(made, listening)
+            app.web_server(made).run(sockets=[listening])
 
 
 def _lasting(path: Path) -> str:

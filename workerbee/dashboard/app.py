@@ -78,8 +78,8 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
 
 
-def serve(app: Starlette, listening: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
+def web_server(app: Starlette) -> uvicorn.Server:
+    """Make the server of the application: its ``run`` takes sockets, and returns at SIGINT or SIGTERM."""
     config = uvicorn.Config(
         app,
         http=Impatient,
@@ -94,7 +94,7 @@ def serve(app: Starlette, listening: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         h11_max_incomplete_event_size=32_768,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)
 
 
 class Impatient(H11Protocol):

@@ -30,11 +30,14 @@ from workerbee.reading import (
     Minute,
     Progress,
     Reader,
+    TextRow,
     Wanted,
 )
 
 #: Rows of each list.
 JOBSETS, JOBS, CAUSES, RUNNERS, BEES = 40, 50, 12, 12, 200
+#: Executions of a job whose texts are shown.
+TEXTS = 5
 #: Failures that are counted by their cause, and ended jobs whose durations are drawn.
 FAILURES, DURATIONS = 20_000, 1000
 #: Seconds that a silent bee counts as quiet, before it counts as gone; and that a rate is taken over.
@@ -55,6 +58,15 @@ class Running(NamedTuple):
     row: JobsetRow
     progress: Progress
     quartiles: tuple[float, float, float, float] | None
+
+
+class Life(NamedTuple):
+    """A job, what happened to it, who is at it, and what its executions have printed."""
+
+    row: JobRow
+    events: list[Event]
+    begun: list[BegunRow]
+    texts: list[TextRow]
 
 
 class Looks:
@@ -237,18 +249,18 @@ class Looks:
     def job(self, jobset_id: str, job: int) -> Facts | None:
         """One job with its life; None if there is none."""
 
-        def read(reader: Reader) -> tuple[JobRow, list[Event], list[BegunRow]] | None:
+        def read(reader: Reader) -> Life | None:
             one = reader.of(row.jobset)
             rows = one.jobs_of([job])
             begun = one.begun_jobs(job=job) if rows and rows[0].status == "running" else []
-            return (rows[0], one.life(job), begun) if rows else None
+            return Life(rows[0], one.life(job), begun, one.texts(job, TEXTS)) if rows else None
 
         with until_dropped(jobset_id):
             row = self.find(jobset_id)
             part = self._sampler.part(("job", row.jobset.number, job), read)
         if part.value is None:
             return None
-        found, life, begun = part.value
+        found, life, begun, texts = part.value
         events = [_event(event) for event in life]
         return self._told(
             part,
@@ -257,6 +269,7 @@ class Looks:
             running=[one._asdict() for one in begun],
             error=next((event["error"] for event in reversed(events) if event["error"]), None),
             events=events,
+            printed=[_printed(text) for text in texts if text.printed.size],
         )
 
     # Bees
@@ -353,6 +366,12 @@ def _event(event: Event) -> Facts:
         "duration": event.duration,
         "error": error,
     }
+
+
+def _printed(row: TextRow) -> Facts:
+    """The text of an execution."""
+    streams = {"stdout": row.printed.text(1), "stderr": row.printed.text(2)}
+    return {"run": row.run, "bee": row.bee, "at": moment(row.at)} | streams
 
 
 def bee_facts(row: BeeRow, doing: Sequence[DoingRow] = ()) -> Facts:

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: Names under which this machine calls itself.
 LOCAL = ("localhost", "127.0.0.1", "::1")
 #: Bytes of a request's body and of its address, and seconds in which a body has to be here.
-MOST_BODY, MOST_PATH, BODY_SECONDS = 16_384, 4096, 5.0
+MOST_BODY, MOST_PATH, BODY_SECONDS = 16_384, 4096, 3.0
 #: Browsers that are let in at a time: with another one the oldest is locked out.
 SESSIONS = 100
 METHODS = ("GET", "HEAD", "POST")

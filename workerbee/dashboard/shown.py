@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from datetime import datetime, timezone
 from typing import Any
 
 from workerbee.outlook import spelled
 
+#: Marks on one letter, of which no language needs more.
+MARKS = 3
+_MARK = "".join(chr(n) for n in range(0x300, 0x20000) if unicodedata.category(chr(n)) in ("Mn", "Me"))
+_PILES = re.compile(f"[{_MARK}]{{{MARKS + 1},}}")
 #: A sign for each state, so that none is told by its colour alone.
 SIGNS = {
     "waiting": "○",
@@ -39,6 +45,11 @@ class Moment(float):
         here, now = datetime.fromtimestamp(self).astimezone(), datetime.now().astimezone()
         return f"{here:%H:%M:%S}" if here.date() == now.date() else f"{here:%Y-%m-%d %H:%M}"
 
+    @property
+    def minute(self) -> str:
+        """The same without seconds, which would promise too much of a time to come."""
+        return self.clock[:5] if self.clock[2:3] == ":" else self.clock
+
 
 def moment(epoch: float | None) -> Moment | None:
     """A time, if there is one."""
@@ -46,8 +57,14 @@ def moment(epoch: float | None) -> Moment | None:
 
 
 def printable(text: object) -> str:
-    """Text without what steers a terminal, turns the direction of writing around, or is no character."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+    """Text without what steers terminals, turns the direction of writing, is no character, or piles up marks."""
+    text = str(text)
+    shown = text if text.isascii() else _PILES.sub(lambda pile: pile[0][:MARKS] + _escaped(pile[0][MARKS:]), text)
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in shown)
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\x{ord(c):02x}" for c in text)
 
 
 def short(text: object, width: int = 120) -> str:

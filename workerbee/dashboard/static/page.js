@@ -19,7 +19,10 @@
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const date = new Date(time.dateTime);
-      if (!isNaN(date)) { time.textContent = clock(date); time.title = date.toString(); }
+      if (isNaN(date)) continue;
+      const text = clock(date);
+      time.textContent = "minute" in time.dataset && text[2] === ":" ? text.slice(0, 5) : text;
+      time.title = date.toString();
     }
   };
 
