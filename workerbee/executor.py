@@ -108,7 +108,7 @@ class _Submitter(Bound, Whole, Executor):
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-        if chunksize == 1 or not self._client.jobset.temporary:
+        if chunksize == 1 or not self._client.jobset.is_temporary:
             return self._results(fn, calls, end, buffersize)
         chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
         return _opened(self._results(Chunk(fn), ((chunk,) for chunk in chunks), end, buffersize))
@@ -166,7 +166,7 @@ class _Submitter(Bound, Whole, Executor):
         )
 
     def _stands_for(self) -> tuple[str, str]:
-        advice = "inside a job, make another one" + " with the same jobset_id" * (not self._client.jobset.temporary)
+        advice = "inside a job, make another one" + " with the same jobset_id" * (not self._client.jobset.is_temporary)
         return f"an executor of {self._client.jobset.name}", advice
 
     def flush(self, timeout: float | None = None) -> None:
@@ -253,14 +253,14 @@ class WorkerbeeExecutor(_Submitter):
         super().__init__(
             client,
             functions.Cache(initializer, initargs, max_payload=max_payload),
-            Options(int(nested), speculate=not jobset.temporary).but(max_n_retry_attempts=max_n_retry_attempts),
-            unique=not jobset.temporary,
+            Options(int(nested), speculate=not jobset.is_temporary).but(max_n_retry_attempts=max_n_retry_attempts),
+            unique=not jobset.is_temporary,
         )
         leaving.see_off(client)
         self._finalizer = weakref.finalize(self, client.close)
         self._finalizer.atexit = False
         if max_workers is None:
-            max_workers = resources.cores() if self._server.local else 0
+            max_workers = resources.cores() if self._server.is_local else 0
         if max_workers or nested:
             client.employ(max_workers or 1, max_tasks_per_child)
 
@@ -325,7 +325,7 @@ def _taken(
                 futures.extend(itertools.islice(more, 1))
             yield _first(futures, end)
     except KeyboardInterrupt as interrupt:
-        if not client.jobset.temporary:
+        if not client.jobset.is_temporary:
             leaving.say_what_goes_on(client, interrupt)
         raise
     finally:

@@ -488,5 +488,5 @@ def test_flush_waits_until_all_is_stored(reopen: Open, shared: Database) -> None
         executor.submit(jobs.mul, n, n)
     executor.flush()
     assert executor.progress().added == 100
-    executor._client.leave()
+    executor._client.detach_and_close()
     assert sorted(reopen().map(jobs.mul, range(100), range(100))) == [n * n for n in range(100)]

@@ -569,7 +569,7 @@ def test_a_result_is_seen_soon_behind_a_pooler(server: Server, database: Databas
         )
         futures = [executor.submit(jobs.double, n) for n in range(20_000)]
         executor.flush()
-        assert executor._client._flusher._connection.direct is False
+        assert executor._client._flusher._connection.is_direct is False
         line = Connection(database.dsn)
         store = BeeStore(line, executor._client.jobset, uuid4(), "here")
         late = []
@@ -582,7 +582,7 @@ def test_a_result_is_seen_soon_behind_a_pooler(server: Server, database: Databas
             assert done.wait(20)
             late.append(time.monotonic() - began)
         line.close()
-        executor._client.leave()
+        executor._client.detach_and_close()
         executor.shutdown()
     late.sort()
     print(f"median {late[7]:.3f} s, worst {late[-1]:.3f} s")

@@ -335,8 +335,8 @@ MUTANTS = [
     _python(
         "channel: what drips is no message",
         "bee/channel.py",
-        "def overdue",
-        "now - self._begun_at - len(self._inbox) / DRIP",
+        "def is_overdue",
+        "now - self._begun_at - len(self._inbox) / DRIP_BYTES",
         "0",
         "unit/test_channel.py::test_half_a_frame_is_waited_for",
     ),

@@ -334,7 +334,7 @@ def test_nobody_elses_functions_and_operators_are_called(server: Server, databas
     with pgbouncer(server) if pooled else nullcontext(server.port) as port:
         line = Connection(database.dsn.replace(f"port={server.port}", f"port={port}"))
         live(line)
-        assert line.direct != pooled
+        assert line.is_direct != pooled
         line.close()
 
 
@@ -375,8 +375,8 @@ def test_what_a_pooler_throws_away_is_not_missed(connect: Callable[[], Connectio
         assert line.run(query, {"n": n}) == [(n + 1,)]
     line.run("DEALLOCATE ALL")
     assert line.run(query, {"n": 7}) == [(8,)]
-    assert not line.direct
-    assert line.deaf
+    assert not line.is_direct
+    assert line.is_deaf
     other = connect()
     for n in range(3):
         other.run(query, {"n": n})
@@ -423,7 +423,7 @@ def test_a_full_queue_of_notifications_is_no_end(server: Server, caplog: pytest.
         assert len(caplog.records) == 1
         listener.listen(["workerbee$work"])
         assert listener.run("SELECT 1") == [(1,)]
-        eventually(lambda: listener.deaf)
+        eventually(lambda: listener.is_deaf)
         cursor.execute("ROLLBACK")
         line.close()
         listener.close()

@@ -157,7 +157,7 @@ def test_a_mark_says_what_runs(mark: Position) -> None:
     number, since = mark.current()
     assert number == 7
     assert since > 0
-    mark.rest()
+    mark.between_jobs()
     assert mark.current() == (0, 0.0)
 
 
@@ -190,7 +190,7 @@ def test_taking_back_less_gives_nothing_again(mark: Position) -> None:
 def test_a_resting_runner_has_begun_what_it_did(mark: Position) -> None:
     """Resting after a job, the runner has still begun it."""
     assert mark.begin(3)
-    mark.rest()
+    mark.between_jobs()
     assert mark.take_back(5) == 3
     assert not mark.begin(4)
     assert mark.begin(6)
@@ -260,13 +260,13 @@ def test_half_a_frame_is_waited_for(pair: Pair, monkeypatch: pytest.MonkeyPatch)
         theirs.socket.sendall(drip[:n])
         drip = drip[n:]
         assert ours.arrived() == []
-        return ours.overdue
+        return ours.is_overdue
 
     assert not hear(1)
     now[0] += 9
-    assert not ours.overdue
+    assert not ours.is_overdue
     now[0] += 2
-    assert ours.overdue, "it says nothing more"
+    assert ours.is_overdue, "it says nothing more"
     assert not hear(1), "but if it does, it was perhaps we who didn't look"
     for _ in range(4):
         now[0] += 2
@@ -279,7 +279,7 @@ def test_a_mark_says_what_is_prepared(mark: Position) -> None:
     """Since when, and that it hasn't begun."""
     mark.prepare(7)
     number, since = mark.current()
-    assert (number, mark.preparing) == (7, True)
+    assert (number, mark.is_preparing) == (7, True)
     assert since > 0
     mark.begin(7)
-    assert (mark.current()[0], mark.preparing) == (7, False)
+    assert (mark.current()[0], mark.is_preparing) == (7, False)

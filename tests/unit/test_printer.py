@@ -42,6 +42,6 @@ def test_lines_are_given_out_whole() -> None:
     assert lines.whole(b"one\nha") == b"one\n"
     assert lines.whole(b"lf") == b""
     assert lines.whole(b" of it\n50 %\r60") == b"half of it\n50 %\r"
-    assert lines.rest() == b"60"
+    assert lines.remaining() == b"60"
     assert len(lines.whole(b"x" * (Lines.MOST_BYTES + 1))) == Lines.MOST_BYTES + 1
-    assert (lines.whole(b"y"), lines.whole(b""), lines.rest()) == (b"", b"y", b"")
+    assert (lines.whole(b"y"), lines.whole(b""), lines.remaining()) == (b"", b"y", b"")

@@ -85,16 +85,16 @@ class Channel:
                 del self._outbox[0]
 
     @property
-    def halfway(self) -> bool:
+    def is_halfway(self) -> bool:
         """Tell whether the rest of a frame is waited for."""
         return bool(self._inbox)
 
     @property
-    def overdue(self) -> bool:
+    def is_overdue(self) -> bool:
         """Tell whether the rest of a frame has been waited for for longer than it deserves."""
         now = time.monotonic()
         waited = max(now - self._heard_at, now - self._begun_at - len(self._inbox) / DRIP_BYTES)
-        return self.halfway and waited > PATIENCE_SECONDS
+        return self.is_halfway and waited > PATIENCE_SECONDS
 
     def arrived(self) -> list[bytes | GarbledError] | None:
         """Give what can be read without waiting; None when the other end is gone and all is read.
@@ -213,7 +213,7 @@ class Position:
             pass
         return not self._words[2] < number <= self._words[3]
 
-    def rest(self) -> None:
+    def between_jobs(self) -> None:
         """The runner is between jobs."""
         self._times[1] = 0.0
 
@@ -223,7 +223,7 @@ class Position:
         return (self._words[0] if since else 0), since
 
     @property
-    def preparing(self) -> bool:
+    def is_preparing(self) -> bool:
         """Tell whether it imports what the job needs, and is not in it yet."""
         return bool(self._times[1] < 0)
 

@@ -171,7 +171,7 @@ class Crew:
 
     def _enforce(self, runner: RunnerProcess) -> None:
         """Kill what exceeds its time, and take back what waits behind a long job."""
-        if runner.channel.overdue and runner.killed is None:
+        if runner.channel.is_overdue and runner.killed is None:
             self._silence(runner, "half a message came")
         runner.see_off()
         if (now := runner.current()) is None:

@@ -106,7 +106,7 @@ class Lines:
         self._begun = begun[end:]
         return begun[:end]
 
-    def rest(self) -> bytes:
+    def remaining(self) -> bytes:
         """The beginning of a line that is held back."""
         return self.whole(b"")
 
@@ -197,7 +197,7 @@ class Output:
             if lines := text and its.lines.whole(text):
                 self.forward(stream, lines, owner)
             if n is not None:
-                if begun := its.lines.rest():
+                if begun := its.lines.remaining():
                     self.forward(stream, begun, owner)
                 its.divide(n)
 

@@ -237,7 +237,7 @@ class Runner:
                 self._finish(finished._replace(printed=True) if self._divide(call.n) else finished)
             else:
                 self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
-        self._mark.rest()
+        self._mark.between_jobs()
         if self._footing is not None:
             self._footing.after_jobs()
         self._send()

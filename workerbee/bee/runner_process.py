@@ -160,7 +160,7 @@ class RunnerProcess:
     def is_over_time(self, task: Task, seconds: float) -> bool:
         """Tell whether it may not be in this job, or prepare it, for so long."""
         limit = task.lot.timeout
-        if limit is not None and self.mark.preparing:
+        if limit is not None and self.mark.is_preparing:
             limit = max(limit, PREPARATION_SECONDS)
         return limit is not None and seconds > limit
 
@@ -170,7 +170,7 @@ class RunnerProcess:
             return LEAVE_SECONDS / 2
         if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
             return STUCK_SECONDS / 2
-        return 1.0 if self.channel.halfway else IDLE_SECONDS
+        return 1.0 if self.channel.is_halfway else IDLE_SECONDS
 
     def begun(self) -> list[int]:
         """The numbers of the jobs that it has begun, and whose end hasn't come."""

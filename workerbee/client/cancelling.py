@@ -43,7 +43,7 @@ class Cancelling:
         self._recalled_at = -RECALL_AGAIN_SECONDS
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Tell whether some thread, maybe this one, is just asking the database."""
         return self._busy.locked()
 
@@ -53,7 +53,7 @@ class Cancelling:
         taken, under_way = self._flusher.withdraw([future], deadline)
         if taken or under_way:
             return bool(taken)
-        self._flusher.rest(deadline)  # or another call may just be finding out that it is this job
+        self._flusher.wait_until_quiet(deadline)  # or another call may just be finding out that it is this job
         if future.job is None:
             return False
         if self._ledger.is_shared(future) or not future.inserted:

@@ -209,7 +209,7 @@ class Client:
         The garbage collector may ask for it, in any thread and with any lock held; then the watcher does it soon.
         """
         self._given_up.put(futures)
-        if self._ledger.locked() or self._cancelling.busy or threading.current_thread() in self._threads:
+        if self._ledger.locked() or self._cancelling.is_busy or threading.current_thread() in self._threads:
             self._watcher.wake()
         else:
             self._let_go()
@@ -220,7 +220,7 @@ class Client:
                 futures = self._given_up.get_nowait()
                 left = [future for future in futures if not future.ended]
                 futures.clear()
-                if self.jobset.temporary:
+                if self.jobset.is_temporary:
                     self._cancelling.cancel_waiting(left)
                 else:
                     self._cancelling.detach(left)
@@ -281,7 +281,7 @@ class Client:
         self._flusher.close()
         self._watcher.wake()
 
-    def leave(self, patience: float | None = None) -> None:
+    def detach_and_close(self, patience: float | None = None) -> None:
         """End as soon as all is stored, and wait so long for that; what isn't done goes on without us."""
         if self.ended.is_set():
             return
@@ -329,10 +329,10 @@ class Client:
         """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
         self._dispatcher.close()
         if self._bee is not None:
-            self._bee.stop() if self._broken is not None or self.jobset.temporary else self._bee.drain()
-            self._bee.wait(30 if self.jobset.temporary else None)
+            self._bee.stop() if self._broken is not None or self.jobset.is_temporary else self._bee.drain()
+            self._bee.wait(30 if self.jobset.is_temporary else None)
         try:
-            if self.jobset.temporary:
+            if self.jobset.is_temporary:
                 self._desk.catalogue.drop_jobset(self.jobset)
         except Exception as error:  # noqa: BLE001 (it is swept later)
             self.log.debug("the temporary jobset is left to be swept: %s", error)

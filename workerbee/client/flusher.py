@@ -93,7 +93,7 @@ class Flusher:
             )
             return taken, set() if stored else under_way
 
-    def rest(self, deadline: float) -> None:
+    def wait_until_quiet(self, deadline: float) -> None:
         """Wait, until ``deadline``, for the calls that are on their way: the ledger then knows them by their jobs."""
         with self._settled:
             self._reaches(self._n_taken, max(0.0, deadline - time.monotonic()))

@@ -26,7 +26,7 @@ def see_off(client: Client) -> None:
 
 def _waiter_interrupted(client: Client, interrupt: BaseException) -> None:
     """A program says it where it leaves the executor; a notebook or a REPL may do so never."""
-    if hasattr(sys, "ps1") and not client.jobset.temporary:
+    if hasattr(sys, "ps1") and not client.jobset.is_temporary:
         say_what_goes_on(client, interrupt)
 
 
@@ -34,11 +34,11 @@ def interrupted(client: Client, error: BaseException) -> None:
     """Let go of a client whose caller was interrupted, within two seconds; a second interrupt ends it at once."""
     try:
         say_what_goes_on(client, error)
-        if client.jobset.temporary:
+        if client.jobset.is_temporary:
             client.abandon()
             client.ended.wait(PATIENCE_SECONDS)
         else:
-            client.leave(PATIENCE_SECONDS)
+            client.detach_and_close(PATIENCE_SECONDS)
     except KeyboardInterrupt:
         _end_at_once([client])
         raise
@@ -50,7 +50,7 @@ def say_what_goes_on(client: Client, error: BaseException) -> None:
         return
     client.interrupted = True
     error._workerbee_told = True  # type: ignore[attr-defined]  # noqa: SLF001 (a mark on the interrupt itself)
-    if client.jobset.temporary:
+    if client.jobset.is_temporary:
         client.log.warning("interrupted: what waits is cancelled, and what runs is stopped")
         return
     client.log.warning(
@@ -96,10 +96,10 @@ def _at_exit() -> None:
                 _end_at_once([client])
             elif isinstance(cause, KeyboardInterrupt):
                 interrupted(client, cause)
-            elif client.jobset.temporary:
+            elif client.jobset.is_temporary:
                 client.close()
             else:
-                client.leave()
+                client.detach_and_close()
         for client in clients:
             client.ended.wait()
     except KeyboardInterrupt:

@@ -73,7 +73,7 @@ class Registry:
                 self._known[f.digest, f.identity] = Registered(numbers[f.digest], f.digest, f.identity)
 
     def _has_versions(self, function: functions.Function) -> bool:
-        return not self._jobset.temporary and (function.named or records.is_by_word(function.codec))
+        return not self._jobset.is_temporary and (function.named or records.is_by_word(function.codec))
 
     def _register(self, function: functions.Function) -> Registered:
         if not self._has_versions(function):

@@ -33,7 +33,7 @@ def reading(
 
     With ``patience``, each query has so many seconds instead. Raises JobsetNotFoundError if the jobset is dropped.
     """
-    with server.again() as found:
+    with server.reopened() as found:
         connection: Connection
         if patience is None:
             connection = PatientConnection(found.dsn, application=_READER, patience=outage, log=log)

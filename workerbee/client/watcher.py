@@ -62,7 +62,7 @@ class Watcher:
 
     def expect(self) -> None:
         """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
-        if self._connection.deaf:
+        if self._connection.is_deaf:
             self._wake.set()
 
     def ask(self, jobs: Iterable[int]) -> None:
@@ -93,8 +93,8 @@ class Watcher:
 
     def _sleep(self) -> float:
         """Seconds until something is due; a hint or a question ends the sleep before."""
-        timers = [time.monotonic() + (3600.0 if self._connection.deaf else IDLE_SECONDS)]
-        if self._jobset.temporary:
+        timers = [time.monotonic() + (3600.0 if self._connection.is_deaf else IDLE_SECONDS)]
+        if self._jobset.is_temporary:
             timers.append(self._next_touch)
         if self._asked:
             timers.append(0.0)
@@ -115,7 +115,7 @@ class Watcher:
         if self._look_soon:
             self._look_soon = False
             self._next_poll = 0.0
-        if self._jobset.temporary and now >= self._next_touch:
+        if self._jobset.is_temporary and now >= self._next_touch:
             if not self._catalogue.touch_client(self._jobset):
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
             self._next_touch = now + TOUCH_SECONDS
@@ -150,7 +150,7 @@ class Watcher:
     def _poll(self, now: float, found: int) -> None:
         """Look at what is waited for, and say when to look again."""
         found += self._sweep(now + LOOK_SECONDS)
-        deaf = self._connection.deaf  # known once it has been used
+        deaf = self._connection.is_deaf  # known once it has been used
         if deaf and not self._said_deaf:
             self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
             self._said_deaf = True

@@ -30,7 +30,7 @@ class Server:
         self._held = True
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Tell whether it runs on this machine, as far as its address says."""
         if self._embedded is not None:
             return True
@@ -78,7 +78,7 @@ class Server:
             signing.keep()
         return key
 
-    def again(self) -> Server:
+    def reopened(self) -> Server:
         """The same server, with a hold of its own if this one has let go of it."""
         if self._embedded is None or self._held:
             return Server(self.dsn)

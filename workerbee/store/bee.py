@@ -168,7 +168,7 @@ class BeeStore:
     @property
     def unseen(self) -> float:
         """Seconds until the next claim looks at the whole queue, if the last one didn't; else 0."""
-        return max(0.0, self._front.rest)
+        return max(0.0, self._front.quiet_seconds)
 
     def _claim_from(self, position: FrontPlace | None, facts: Mapping[str, Any]) -> list[Batch]:
         claim = uuid4()
@@ -235,7 +235,7 @@ class BeeStore:
         with self._results.use() as moved:
             [(stored, _, _)] = self._queries.insert("complete", params | more | by)
             moved.rows, moved.bytes = len(outcomes), sum(len(o.data) for o in outcomes)
-        if not self._is_noted and not self.jobset.temporary:
+        if not self._is_noted and not self.jobset.is_temporary:
             self.note_host()
         if stored < len(outcomes):
             runs = {"jobs": array(o.job for o in outcomes), "runs": array(o.run for o in outcomes)}

@@ -66,7 +66,7 @@ class Connection:
         self._hears = False  # one has come back over this connection
         self._silent_until = 0.0  # the server's queue of notifications is full
         self._forgets = False  # somebody in between has thrown away what the session was told
-        self.direct = False
+        self.is_direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
 
     def another(self, application: str) -> Connection:
@@ -76,7 +76,7 @@ class Connection:
     @property
     def backend(self) -> int | None:
         """The server process of a direct connection; None behind a pooler and before the first query."""
-        return int(self._pg.info.backend_pid) if self._pg is not None and self.direct else None
+        return int(self._pg.info.backend_pid) if self._pg is not None and self.is_direct else None
 
     def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
@@ -145,11 +145,11 @@ class Connection:
         text = self._prepare(pg, query, deadline) if isinstance(query, Statement) else _as_text(pg, query)
         if params is not None:
             text = filled(text, params)
-        return text if self.direct or _in_transaction(pg) else session.TRANSACTION + text
+        return text if self.is_direct or _in_transaction(pg) else session.TRANSACTION + text
 
     def _prepare(self, pg: Any, query: Statement, deadline: float) -> str:
         """The query, or over a direct connection, from its second use on, what executes it prepared."""
-        if not self.direct:
+        if not self.is_direct:
             return query.text
         execute = self._prepared.pop(query.name, None)
         if execute is None:
@@ -196,7 +196,7 @@ class Connection:
         """Hear these channels from now on, also after a reconnection. Raises as `run` does."""
         new = [c for c in channels if c not in self._channels]
         self._channels.extend(new)
-        if self._pg is not None and self.direct:
+        if self._pg is not None and self.is_direct:
             self._attempt(lambda pg, end: self._listen(pg, new, end))
 
     def unlisten(self) -> None:
@@ -204,7 +204,7 @@ class Connection:
         if self.listens:
             self._channels.clear()
             self._probe = None
-            if self.direct:
+            if self.is_direct:
                 self.run("UNLISTEN *")
 
     @property
@@ -213,9 +213,9 @@ class Connection:
         return bool(self._channels)
 
     @property
-    def deaf(self) -> bool:
+    def is_deaf(self) -> bool:
         """Tell whether notifications can't be relied on: behind a pooler, or our own probe hasn't come back."""
-        return not self.direct or (self._probe is not None and time.monotonic() > self._probe[1])
+        return not self.is_direct or (self._probe is not None and time.monotonic() > self._probe[1])
 
     def _listen(self, pg: Any, channels: Sequence[str], deadline: float) -> list[Row]:
         for channel in channels:
@@ -291,8 +291,8 @@ class Connection:
         for caster in session.CASTERS:
             extensions.register_type(caster, pg)
         [(backend,)] = self._answer(pg, "SELECT pg_catalog.pg_backend_pid()", deadline)
-        self.direct = backend == pg.info.backend_pid and not self._forgets
-        if self.direct:
+        self.is_direct = backend == pg.info.backend_pid and not self._forgets
+        if self.is_direct:
             self._answer(pg, session.SESSION, deadline)
             if pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
                 self._answer(pg, session.PLANS, deadline)

@@ -53,7 +53,7 @@ class Front:
         yield None
 
     @property
-    def rest(self) -> float:
+    def quiet_seconds(self) -> float:
         """Say how long the whole isn't to be looked at, where nothing was found elsewhere."""
         return self._rest(IDLE_FACTOR)
 

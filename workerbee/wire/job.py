@@ -43,7 +43,7 @@ class Jobset(NamedTuple):
     client: UUID | None
 
     @property
-    def temporary(self) -> bool:
+    def is_temporary(self) -> bool:
         return self.id is None
 
     @property

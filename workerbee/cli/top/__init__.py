@@ -44,7 +44,7 @@ def top(jobset_id: str | None, interval: float | None, dsn: str | None) -> None:
 def _lines(look: Look, interval: float) -> None:
     """A line for each look, for a log; an outage is a line too."""
     while True:
-        seen = look.again()
+        seen = look.refreshed()
         click.echo(f"{local(time.time())}  {seen.line}")
         sys.stdout.flush()
         if seen.is_over:
@@ -66,7 +66,7 @@ def _live(look: Look, interval: float) -> None:
         while not screen.is_over:
             if time.monotonic() >= due:
                 if not screen.is_frozen:
-                    screen.seen = look.again()
+                    screen.seen = look.refreshed()
                 due = time.monotonic() + interval
             shown.update(drawn(screen, *console.size))
             for key in keys(due - time.monotonic()):

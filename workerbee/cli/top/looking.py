@@ -82,7 +82,7 @@ class Look:
         self._ends.clear()
         self._causes = _Causes()
 
-    def again(self) -> Seen:
+    def refreshed(self) -> Seen:
         """Look at it anew. Raises JobsetNotFoundError once it was dropped."""
         try:
             self._last = self._all() if self.jobset_id is None else self._one(self.jobset_id)

@@ -91,7 +91,7 @@ class Screen:
 
     def _refresh(self) -> None:
         if not self.is_over:
-            self.seen = self._look.again()
+            self.seen = self._look.refreshed()
 
     def _ask_to_retry(self) -> None:
         row = self.seen.jobset
