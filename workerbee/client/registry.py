@@ -147,7 +147,8 @@ class Registry:
             self._store.hand_over(self._stand_ins(number, function, [row for row in same if row.number in waiting]))
         if others and function.named:
             n_behind = self._store.reprioritise([row.number for row in others], SUPERSEDED, -BEHIND)
-            self._say_what_changed(function, others[-1], n_behind)
+            if not (same and records.is_by_word(function.codec)):  # a version that was stored before has its results
+                self._say_what_changed(function, others[-1], n_behind)
 
     def _say_what_changed(self, function: functions.Function, other: StoredFunction, n_behind: int) -> None:
         """Counting what is left aside may take long where much is stored, so nobody waits for it for long."""
