@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.jobs import double
+from tests.servers import Database
 from workerbee import WorkerbeeExecutor
 from workerbee.cli import main
 from workerbee.errors import KeyMismatchError
@@ -108,3 +110,42 @@ def test_demo_with_a_lost_key(key_file: Path, kept: Path, monkeypatch: pytest.Mo
         said = told(*command)
         assert said.exit_code == 0
         assert f"{n_computed} computed now" in said.output
+
+
+@pytest.fixture
+def owned(database: Database) -> Callable[[], WorkerbeeExecutor]:
+    """A jobset with a result; each call is another client of it."""
+
+    def opened() -> WorkerbeeExecutor:
+        return WorkerbeeExecutor(0, jobset_id="owned", dsn=database.dsn)
+
+    executor = opened()
+    executor.submit(double, 1)
+    executor.flush()
+    executor.shutdown(wait=False)
+    return opened
+
+
+def test_nobody_locks_out_an_owner_by_changing_a_row(
+    database: Database, owned: Callable[[], WorkerbeeExecutor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whose functions are stored here can be told by their signatures."""
+    key = Key.load()
+    assert key is not None
+    database.execute("UPDATE workerbee.\"jobset$\" SET key = 'abababababababab'")
+    owned().shutdown(wait=False)
+    assert "somebody has changed the row" in caplog.text
+    assert database.execute('SELECT key FROM workerbee."jobset$"') == [(key.fingerprint,)]
+
+
+def test_nobody_becomes_an_owner_by_changing_a_row(
+    database: Database, owned: Callable[[], WorkerbeeExecutor], key_file: Path
+) -> None:
+    """Neither by functions with another's signatures, nor with none that holds."""
+    key_file.write_text("ab" * 32)
+    database.execute(
+        'INSERT INTO workerbee."function$1" (digest, identity, name, codec, body, python, mac)'
+        " SELECT 'x' || digest, identity, name, codec, body, python, mac FROM workerbee.\"function$1\""
+    )
+    with pytest.raises(KeyMismatchError):
+        owned()

@@ -164,6 +164,10 @@ class Catalogue:
         rows = self._run("adopt_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)
         return str(rows[0][0]) if rows else None
 
+    def restore_key(self, jobset: Jobset, fingerprint: str) -> None:
+        """Name the key that signs in this jobset, whatever its row has said."""
+        self._run("restore_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)
+
     def rename_jobset(self, jobset: Jobset, jobset_id: str) -> bool:
         """Give a jobset another id, with all that it holds; False if another jobset has it."""
         run = self.connection.run

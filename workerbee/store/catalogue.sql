@@ -67,6 +67,9 @@ SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL O
 -- A jobset made by a process without a key (the origin's path) takes the first key that signs in it.
 UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s AND uuid = %(uuid)s RETURNING key;
 
+-- name: restore_key
+UPDATE workerbee."jobset$" SET key = %(key)s WHERE number = %(number)s AND uuid = %(uuid)s;
+
 -- name: rename_jobset
 UPDATE workerbee."jobset$" SET id = %(id)s WHERE number = %(number)s;
 

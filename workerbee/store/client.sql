@@ -29,6 +29,9 @@ SELECT number, digest, identity, name, codec, python FROM {function} WHERE name 
 -- name: get_function
 SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s AND {here};
 
+-- name: small_functions
+SELECT number FROM {function} WHERE codec !~ ';parts=' AND {here} ORDER BY octet_length(body), number LIMIT 1000;
+
 -- name: waiting_functions
 -- Of which of these functions jobs wait.
 SELECT DISTINCT function FROM workerbee."batch$"
