@@ -344,7 +344,7 @@ MUTANTS = [
         "channel: so many ends are not said",
         "bee/messages.py",
         "def _finished",
-        "count > MOST",
+        "count > MOST_ENDS",
         "count < 0",
         "unit/test_messages.py",
     ),

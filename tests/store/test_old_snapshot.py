@@ -108,7 +108,7 @@ def test_what_comes_before_the_front_is_found_where_nothing_else_is(
 
 def test_what_a_bee_takes_from_others_it_finds_at_once(hive: Hive, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a look at the whole would take."""
-    for name in ("BUSY", "IDLE"):
+    for name in ("BUSY_FACTOR", "IDLE_FACTOR"):
         monkeypatch.setattr(front, name, 1e9)
     monkeypatch.setattr(front, "CHEAP_SECONDS", -1.0)
     for n in (2, 2, 6):
