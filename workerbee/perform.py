@@ -16,6 +16,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+#: At hand: on older Pythons a member of an enum takes as long to look up as a small job.
+_COMPLETED, _FAILED, _ERROR = EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR
+
+
 class Jobs:
     """The jobset, by its UUID, whose jobs this process performs; None in most processes."""
 
@@ -49,9 +53,9 @@ def perform(
         trace = sys.exc_info()[2]
         # It begins in the user's code. What the exception says of itself, or refuses to have set, doesn't count.
         BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
-        kind = EndKind.FAILED if issubclass(type(error), JobFailedError) else EndKind.ERROR
+        kind = _FAILED if issubclass(type(error), JobFailedError) else _ERROR
         return Performed(kind, None, error, duration)
-    return Performed(EndKind.COMPLETED, value, None, clock() - began)
+    return Performed(_COMPLETED, value, None, clock() - began)
 
 
 def catch_all_exceptions(job_function: Callable[P, R]) -> Callable[P, R]:

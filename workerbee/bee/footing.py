@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from operator import is_
 from typing import Any
 
 #: Handlers that are the runner's, or its function's initializer's, and no job's. As plain numbers, and asked for
@@ -59,8 +60,8 @@ class Footing:
         return list(self._spares.values())
 
     def note(self) -> None:
-        """Before a function's jobs, and after its initializer: what is there now is to be there again."""
-        self._handlers = [_handler_of(number) for number in _SIGNALS]
+        """Before the jobs of another function, and after its initializer: what is there now is to be there again."""
+        self._handlers = [*map(_handler_of, _SIGNALS)]
         self._directory = _directory() or self._directory
 
     def after_job(self) -> None:
@@ -90,14 +91,20 @@ class Footing:
 
     def after_jobs(self) -> None:
         """Undo what would harm another function's jobs."""
-        for number, handler in zip(_SIGNALS, self._handlers, strict=False):
-            if handler is not None and _handler_of(number) is not handler:
-                signal.signal(number, handler)
-        if self._directory is not None and _directory() is None:
+        if not all(map(is_, self._handlers, now := [*map(_handler_of, _SIGNALS)])):
+            self._restore(now)
+        if (directory := _directory()) is not None:
+            self._directory = directory
+        elif self._directory is not None:
             with suppress(OSError):
                 os.chdir(self._directory)
         if sys.getrecursionlimit() < self._depth:
             sys.setrecursionlimit(self._depth)
+
+    def _restore(self, now: list[Any]) -> None:
+        for number, handler, there in zip(_SIGNALS, self._handlers, now, strict=False):
+            if handler is not None and there is not handler:
+                signal.signal(number, handler)
 
     def _repair_all(self) -> None:
         for fd, name in _NAMES.items():

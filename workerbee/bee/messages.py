@@ -143,11 +143,12 @@ def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
         return [_UNUSABLE, facts, reason, said.error or b""]
     if isinstance(said, Outdated):
         return [_OUTDATED]
-    ends = [
-        _END.pack(n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed)
-        for n, kind, name, data, mac, seconds, printed in said
-    ]
-    return [_DONE, _COUNT.pack(len(ends)), *ends, *(end.data for end in said)]
+    pieces, values = [_DONE, _COUNT.pack(len(said))], []
+    for n, kind, name, data, mac, seconds, printed in said:
+        facts = n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed
+        pieces.append(_END.pack(*facts))
+        values.append(data)
+    return pieces + values
 
 
 def parse(frame: bytes) -> list[Finished] | Unusable | Outdated:

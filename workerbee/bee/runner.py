@@ -163,6 +163,7 @@ class Runner:
         self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
         self._footing = footing  # None in the caller's own process, which is the caller's
         self._dividers = dividers
+        self._ready: tuple[int, int, Usable] | None = None  # the function that was used last
         self._program: Program | None = None
         self._bee = bee
         self._own = own
@@ -181,16 +182,18 @@ class Runner:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
         while (telling := self._hear()) is not None:
             match telling:
+                case Perform(jobset, function, calls):
+                    self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
                 case Become(program):
                     self._become(Program.loads(program))
                 case Learn(jobset, uuid, number, record, is_fresh):
                     if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
                         self._work[jobset] = Work(UUID(uuid), self._key())
                     self._work[jobset].learn(number, FunctionRow(*record), fresh=is_fresh)
+                    self._ready = None
                 case Forget(jobset, number):
                     self._work[jobset].forget(number)
-                case Perform(jobset, function, calls):
-                    self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
+                    self._ready = None
                 case Recorded():
                     self._n_unrecorded -= 1
                 case Quit():
@@ -216,7 +219,7 @@ class Runner:
         self._mark.prepare(calls[0].n)
         Jobs.of = self._work[jobset].uuid if jobset in self._work else None
         try:
-            usable = self._usable(jobset, number, calls)
+            usable = self._prepared(jobset, number, calls)
         except FunctionOutdated:
             self._refuse(calls, Outdated())
             return
@@ -227,10 +230,6 @@ class Runner:
             reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
             self._refuse(calls, Unusable(jobset, number, reason, encode_error(error)))
             return
-        if usable.main is not None:
-            script.use(usable.main)
-        if self._footing is not None:
-            self._footing.note()
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
                 finished = self._perform(call, usable)
@@ -245,6 +244,20 @@ class Runner:
     def _divide(self, n: int) -> bool:
         """Divide what job ``n`` has printed from what follows; False if it has printed nothing."""
         return self._dividers is not None and self._dividers.divide(n)
+
+    def _prepared(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
+        """The function, with the process as its jobs are to find it."""
+        if self._ready is not None and self._ready[:2] == (jobset, number):
+            usable = self._ready[2]
+        else:
+            usable = self._usable(jobset, number, calls)
+            if self._footing is not None:
+                self._footing.note()
+            # One that is named has to be asked for again: whether it may be called is said by the calls.
+            self._ready = None if usable.named else (jobset, number, usable)
+        if usable.main is not None:
+            script.use(usable.main)
+        return usable
 
     def _usable(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
         if self._own is not None:
