@@ -68,8 +68,8 @@ MUTANTS = [
         "claim: what is due keeps its place",
         "bee",
         "claim",
-        "ORDER BY priority DESC, place, id LIMIT %(headers)s) f",
-        ") f",
+        "WINDOW w AS (ORDER BY priority DESC, place, id)",
+        "WINDOW w AS (ORDER BY priority DESC, place DESC, id)",
         "test_claim.py::test_what_becomes_due_keeps_behind_what_waited_longer",
     ),
     _sql(
@@ -92,8 +92,8 @@ MUTANTS = [
         "claim: what is due isn't hidden by others that are",
         "bee",
         "claim",
-        'UPDATE workerbee."batch$" b SET due_at = NULL\n     WHERE b.id IN (SELECT id FROM due) AND',
-        'UPDATE workerbee."batch$" b SET due_at = NULL\n     WHERE false AND',
+        "AND (f.room > 0 OR b.due_at IS NOT NULL)",
+        "AND f.room > 0",
         "test_claim.py::test_what_was_due_waits_by_its_place",
     ),
     _sql(

@@ -28,16 +28,18 @@ WITH allowed AS (
        AND EXISTS (SELECT FROM allowed)
      ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), offered AS (
-    SELECT f.*, cardinality(jobs) AS size, COALESCE(k.cost, %(other)s::double precision) AS cost
-      FROM (SELECT * FROM ready UNION ALL SELECT * FROM due
-             ORDER BY priority DESC, place, id LIMIT %(headers)s) f  -- what is due keeps behind what waits longer
-      LEFT JOIN unnest(%(functions)s::integer[], %(costs)s::double precision[]) AS k (function, cost) USING (function)
+    SELECT f.*, cardinality(jobs) AS size,
+           COALESCE((%(costs)s::double precision[])[array_position(%(functions)s::integer[], function)],
+                    %(other)s::double precision) AS cost
+      FROM (SELECT * FROM ready UNION ALL SELECT * FROM due) f
 ), ahead AS (
-    SELECT o.*, sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
+    -- What is due keeps behind what waits longer.
+    SELECT o.*, row_number() OVER w AS nth,
+           sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
       FROM offered o WINDOW w AS (ORDER BY priority DESC, place, id)
 ), front AS (
     SELECT id, jobs, size, before, clock_timestamp() - (SELECT began FROM allowed) AS looked,
-           GREATEST(0, LEAST(size, %(n)s - before,
+           GREATEST(0, LEAST(CASE WHEN nth <= %(headers)s THEN size ELSE 0 END, %(n)s - before,
                              ceil((%(budget)s::double precision - spent) / cost - 1e-6)))::integer AS room
       FROM ahead
 ), taken AS (
@@ -47,19 +49,16 @@ WITH allowed AS (
       FROM front f WHERE b.id = f.id AND f.room = f.size
     RETURNING b.*
 ), cut AS (
-    UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:], due_at = NULL
-      FROM front f WHERE b.id = f.id AND f.room > 0 AND f.room < f.size
-    RETURNING b.*, f.jobs[:f.room] AS head, f.before
-), ripe AS (
     -- What is due and not taken waits with the rest from now on, where the index has it by priority and place: by
     -- its time alone, much of low priority would hide what is urgent.
-    UPDATE workerbee."batch$" b SET due_at = NULL
-     WHERE b.id IN (SELECT id FROM due) AND b.id NOT IN (SELECT id FROM front WHERE room > 0)
+    UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:], due_at = NULL
+      FROM front f WHERE b.id = f.id AND f.room < f.size AND (f.room > 0 OR b.due_at IS NOT NULL)
+    RETURNING b.*, f.jobs[:f.room] AS head, f.before
 ), part AS (
     INSERT INTO workerbee."batch$" ({header}, place, again, jobs, bee, claim, claimed_at, started)
     SELECT {header}, place, again, head,
            %(bee)s, %(claim)s, now(), LEAST(cardinality(head), GREATEST(0, %(start)s - before))
-      FROM cut
+      FROM cut WHERE cardinality(head) > 0
     RETURNING *
 ), held AS (
     TABLE taken UNION ALL TABLE part
