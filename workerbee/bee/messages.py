@@ -145,8 +145,8 @@ def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
         return [_OUTDATED]
     pieces, values = [_DONE, _COUNT.pack(len(said))], []
     for n, kind, name, data, mac, seconds, printed in said:
-        facts = n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed
-        pieces.append(_END.pack(*facts))
+        end = n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed
+        pieces.append(_END.pack(*end))
         values.append(data)
     return pieces + values
 
