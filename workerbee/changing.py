@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from uuid import uuid4
 
+from workerbee import resources
 from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Run, Wanted, retrying, schema
 from workerbee.wire.job import Jobset, Options
 
@@ -46,7 +45,7 @@ class Changing:
 
     def pause(self, why: str | None = None) -> bool:
         """Have nothing of the jobset claimed from now on; what runs goes on. False if it was paused already."""
-        return self._catalogue.pause(self._jobset, by=_who(), why=why)
+        return self._catalogue.pause(self._jobset, by=resources.user(), why=why)
 
     def resume(self) -> bool:
         """Have its jobs claimed again; False if it wasn't paused."""
@@ -109,15 +108,6 @@ def upgrade_schema(connection: Connection, patience: float) -> None:
 
 def _runs(rows: Iterable[JobRow]) -> list[Run]:
     return [(row.id, row.run) for row in rows]
-
-
-def _who() -> str:
-    """Name who changes something, for others to see."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}"
 
 
 def _chunks(runs: list[Run]) -> Iterator[list[Run]]:

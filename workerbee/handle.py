@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from workerbee import changing, server
 from workerbee.changing import Changing
 from workerbee.client.spectators import until_dropped
+from workerbee.following import output_of
 from workerbee.reading import (
     COLUMNS,
     CauseRow,
@@ -28,6 +29,7 @@ from workerbee.standing import Status, status_of
 from workerbee.watching import ReadGoing, Watch
 from workerbee.wire.imports import Bound
 from workerbee.wire.job import Jobset
+from workerbee.wire.printed import Output
 from workerbee.wire.signing import Key, Signer
 
 if TYPE_CHECKING:
@@ -111,6 +113,14 @@ class Verbs:
             reader = JobsetReader(*place)
             for rows in reader.pages(wanted) if ids is None else [reader.jobs_of(list(ids))]:
                 yield from rows
+
+    def output(self, job: int) -> Output:
+        """Read what a job printed in its last execution that has ended, as far as it is kept: stdout, then stderr.
+
+        Its ``stdout`` and ``stderr`` are each of them alone. ``workerbee jobs logs -f`` follows a job that runs.
+        """
+        with self._at() as place:
+            return output_of(JobsetReader(*place), job)
 
     def failures(self) -> list[CauseRow]:
         """Why jobs fail: a row a cause, the most frequent first. What was retried doesn't count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import math
 import os
@@ -64,3 +65,12 @@ def affordable(n_runners: int, log: logging.Logger) -> int:
 def host() -> str:
     """The name of this machine, readable whatever bytes it is made of."""
     return os.fsencode(os.uname().nodename).decode("utf-8", "backslashreplace")
+
+
+def user() -> str:
+    """Name who uses this process, and where, for others to see."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{name}@{os.uname().nodename}"

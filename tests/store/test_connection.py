@@ -171,7 +171,7 @@ def live(line: Connection) -> None:
     assert one.miss(first, 3) == "retried"
     assert one.miss(first, 4, kind="error", attempts=1) == "failed"
     one.release(first, [5], untouched=True)
-    assert one.overtaken([(1, 1)]) == set()
+    assert one.overtaken([(1, 1)]).ended == set()
     assert client.cancel_waiting([(7, 1), (8, 1)]) == {7, 8}
     assert client.cancel_running([(6, 1)]) == {6}
     assert set(client.ended_badly()) == {(4, 1), (6, 1), (7, 1), (8, 1)}

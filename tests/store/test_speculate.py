@@ -102,7 +102,7 @@ def test_the_first_copy_wins(hive: Hive) -> None:
     helper = hive.bee()
     [copy] = helper.speculate(ANY)
     helper.succeed(copy)
-    assert slow.overtaken(runs_of(held)) == {(held.jobs[0].id, 1)}
+    assert slow.overtaken(runs_of(held)).ended == {(held.jobs[0].id, 1)}
     slow.succeed(held)
     counts = hive.catalogue.counts(hive.jobset.number)
     assert (counts.completed, counts.late, counts.open) == (5, 1, 0)

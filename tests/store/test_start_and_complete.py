@@ -143,6 +143,6 @@ def test_losers_learn_that_they_run_in_vain(hive: Hive) -> None:
     batch = bee.take(3)
     other.succeed(batch, 2, close=False)
     bee.succeed(batch, 3, close=False)
-    assert bee.overtaken(runs_of(batch)) == {(2, 1)}
+    assert bee.overtaken(runs_of(batch)).ended == {(2, 1)}
     hive.client.cancel_running([(1, 1)])
-    assert bee.overtaken(runs_of(batch)) == {(1, 1), (2, 1)}
+    assert bee.overtaken(runs_of(batch)).ended == {(1, 1), (2, 1)}

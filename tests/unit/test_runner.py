@@ -415,7 +415,7 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
 
 def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
-    pipes = [os.pipe() for _ in range(2)]
+    pipes = [os.pipe() for _ in range(3)]
     ends = (bee.theirs.fileno(), bee.mark.fd, *(reader for reader, _ in pipes))
     command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
     process = subprocess.Popen(command, pass_fds=ends)

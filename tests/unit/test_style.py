@@ -127,9 +127,17 @@ def test_only_the_store_imports_the_driver() -> None:
 
 
 def test_outer_rooms_read_and_change_through_their_faces() -> None:
-    """What handles, commands and pages need of the database is in `reading` and `changing`, so that it stands once."""
+    """What handles, commands and pages need of the database is in these few, so that it stands once."""
     users = {room_of(path) for path in MODULES if "store" in imported_rooms(path)} - {"store"}
-    assert {room.partition("/")[0] for room in users} == {"bee", "client", "server", "rows", "reading", "changing"}
+    assert {room.partition("/")[0] for room in users} == {
+        "bee",
+        "client",
+        "server",
+        "rows",
+        "reading",
+        "changing",
+        "following",
+    }
     assert "bee/__main__" not in users
 
 

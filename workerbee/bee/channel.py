@@ -195,7 +195,7 @@ class Position:
 
     @classmethod
     def create(cls) -> Position:
-        fd = _shared_memory()
+        fd = shared_memory()
         os.ftruncate(fd, 48)
         os.pwrite(fd, b"\xff" + os.urandom(15), 48)
         return cls(fd)
@@ -276,7 +276,7 @@ class Position:
         os.close(self.fd)
 
 
-def _shared_memory() -> int:
+def shared_memory() -> int:
     """A descriptor of a file without a name. A Python built for old systems, such as conda's or uv's, has no memfd."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("workerbee-mark", os.MFD_CLOEXEC)

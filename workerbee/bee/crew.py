@@ -121,6 +121,13 @@ class Crew:
         marks = [now for runner in self._runners if (now := runner.current()) is not None]
         return [task for _, task, since in marks if since > seconds]
 
+    def runner_of(self, task: Task) -> RunnerProcess | None:
+        """Find who is in this job now."""
+        for runner in self._runners:
+            if (now := runner.current()) is not None and place(now[1]) == place(task):
+                return runner
+        return None
+
     def stop(self, lot: Lot, job: int) -> None:
         """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
         self._doomed.add((lot, job))

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import FunctionKey
+from workerbee.bee.tails import Tails
 from workerbee.bee.tasks import End, Lot, Record, Task
 from workerbee.errors import WorkerbeeError
-from workerbee.store import BeeStore, Scope, is_dropped, is_passing
+from workerbee.store import BeeStore, Scope, ShowRequest, is_dropped, is_passing
 from workerbee.wire.job import Batch, Job, Jobset
 
 OnTrouble = Callable[[Jobset, Exception], None]
@@ -85,6 +86,7 @@ class Holdings:
         self._held: dict[int, Held] = {}  # by the batch's id
         self._returning: deque[tuple[Held, list[Job], bool]] = deque()
         self._ask_at = 0.0
+        self._tails = Tails()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -259,7 +261,8 @@ class Holdings:
     def stop_overtaken(self, now: float) -> None:
         """Stop what has run here for a while, and in vain, because its run has ended elsewhere: asked now and then.
 
-        Nothing of it is open any more, whenever it stops: a caller's own runner can't be made to.
+        It is asked as well what of it is to be shown. Nothing of it is open any more, whenever it stops: a caller's own
+        runner can't be made to.
         """
         if now < self._ask_at:
             return
@@ -270,7 +273,14 @@ class Holdings:
                 by_served.setdefault(held_of(task).served, []).append(task)
         for served, tasks in by_served.items():
             with self.guard(served.jobset.number):
-                ended = served.store.overtaken([(job.id, job.run) for _, job in tasks])
+                ended, asked = served.store.overtaken([(job.id, job.run) for _, job in tasks])
                 for task in tasks:
                     if (task.job.id, task.job.run) in ended and self.strike_off(task):
                         self._crew.stop(task.lot, task.job.id)
+                self._show(served, tasks, asked)
+
+    def _show(self, served: Served, tasks: list[Task], asked: list[ShowRequest]) -> None:
+        """Show what is asked for of these jobs."""
+        by_job = {task.job.id: task for task in tasks}
+        running = [(what, by_job[what.job], self._crew.runner_of(by_job[what.job])) for what in asked]
+        self._tails.show(served.store, [(what, task, runner) for what, task, runner in running if runner is not None])

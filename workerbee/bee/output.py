@@ -152,7 +152,7 @@ class _Stream:
 Forward = Callable[[int, bytes, int], None]
 
 
-class Output:
+class RunnerOutput:
     """Hears what one runner prints: ``pipes`` are the bee's ends of them, by stream (1 or 2), or none.
 
     ``forward(stream, text, n)`` gets whole lines as they come, with the number of the job that has printed them (0:

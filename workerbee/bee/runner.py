@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from workerbee import places, resources, script
+from workerbee.bee import stack
 from workerbee.bee.channel import Channel, Position
 from workerbee.bee.footing import Footing, out_of_the_way
 from workerbee.bee.messages import (
@@ -361,14 +362,15 @@ def _warn(text: str) -> None:
 
 
 def main() -> None:
-    """Run as ``workerbee.bee.runner PARENT SOCKET MARK STDOUT STDERR NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]``.
+    """Run as ``workerbee.bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]``.
 
-    A supervisor does. STDOUT and STDERR are what it reads from.
+    A supervisor does. STDOUT and STDERR are what it reads from, and STACK is for stacks.
     """
-    parent, sock, mark_fd, *pipes, number, bee, max_payload, named = *sys.argv[1:9], sys.argv[9:]
+    parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, named = *sys.argv[1:10], sys.argv[10:]
     _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
     reset_signals()
+    stack.stand_by(out_of_the_way(int(stack_fd)))
     channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Position(int(mark_fd))
     footing = Footing(out_of_the_way(int(fd)) for fd in pipes)
     runner = Runner(

@@ -15,8 +15,9 @@ from workerbee import program
 from workerbee.bee.channel import Channel, Position
 from workerbee.bee.ears import Ears
 from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Quit, Telling, order
-from workerbee.bee.output import STREAMS, Output
+from workerbee.bee.output import STREAMS, RunnerOutput
 from workerbee.bee.pace import FunctionKey
+from workerbee.bee.stack import Stack
 from workerbee.bee.tasks import Record, Records, Task
 from workerbee.wire import codec
 from workerbee.wire.job import EndKind
@@ -60,6 +61,7 @@ class RunnerProcess:
         process: subprocess.Popen[bytes] | None,
         number: int,
         pipes: dict[int, int] | None = None,
+        stack: Stack | None = None,
     ) -> None:
         self.channel = channel
         self.mark = mark
@@ -70,7 +72,8 @@ class RunnerProcess:
         self.started_at = time.monotonic()
         self.program = b""
         self.n_done = 0
-        self.output = Output(mark, pipes or {})
+        self.output = RunnerOutput(mark, pipes or {})
+        self.stack = stack
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
         self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
         self.is_leaving = False
@@ -82,11 +85,11 @@ class RunnerProcess:
     def start(cls, launch: Launch, number: int) -> RunnerProcess:
         """Start a runner that is the bee's worker with that number."""
         mark = Position.create()
-        pipes = {stream: os.pipe() for stream in STREAMS}
+        pipes, stack = {stream: os.pipe() for stream in STREAMS}, Stack()
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        ends = (theirs.fileno(), mark.fd, *(fd for fd, _ in pipes.values()))
+        ends = (theirs.fileno(), mark.fd, *(fd for fd, _ in pipes.values()), stack.fd)
         try:
             process = subprocess.Popen(
                 program.command(
@@ -100,6 +103,7 @@ class RunnerProcess:
                 start_new_session=True,
             )
         except OSError:
+            stack.close()
             for fd, _ in pipes.values():
                 os.close(fd)
             raise
@@ -109,7 +113,8 @@ class RunnerProcess:
                 os.close(its_end)
         for fd, _ in pipes.values():
             os.set_blocking(fd, False)
-        return cls(launch.channel(ours), mark, process, number, {stream: fd for stream, (fd, _) in pipes.items()})
+        its_ends = {stream: fd for stream, (fd, _) in pipes.items()}
+        return cls(launch.channel(ours), mark, process, number, its_ends, stack)
 
     # Told
 
@@ -227,6 +232,8 @@ class RunnerProcess:
         self.mark.close()
         if self.process is not None:
             self.output.close()
+            if self.stack is not None:
+                self.stack.close()
             os.close(self.exit_fd)
 
 

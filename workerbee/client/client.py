@@ -34,11 +34,13 @@ from workerbee.errors import (
     DatabaseUnavailableError,
     JobsetNotFoundError,
 )
+from workerbee.following import output_of
 from workerbee.orders import Orders
 from workerbee.server import Server
-from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, is_dropped, retrying
+from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, JobsetReader, is_dropped, retrying
 from workerbee.wire import codec, functions
 from workerbee.wire.job import Jobset, Options
+from workerbee.wire.printed import NOTHING, Output
 from workerbee.wire.signing import Key, Signer
 
 
@@ -70,7 +72,8 @@ class Client:
         self._remarks = Remarks(logger)
         self._bee: Employer | None = None
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
-        self._cancel, self._pass_on = self.cancel, self._interrupted  # one object each for all futures
+        # One object each for all futures.
+        self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output
         self._dispatcher = Dispatcher()
         self._call_later = self._dispatcher.put
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
@@ -96,7 +99,7 @@ class Client:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
         self._remarks.on(function, call, unique=unique)
         self.latest = function
-        future = JobFuture(self._cancel, self._call_later, self._pass_on)
+        future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
         try:
             self.refuse_if_closing()
             if self._bee is not None:
@@ -115,7 +118,7 @@ class Client:
         """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
         futures = []
         for job, run in runs:
-            future = JobFuture(self._cancel, self._call_later, self._pass_on)
+            future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
             future.job, future.run, future.queued, future.inserted = job, run, False, ours
             futures.append(future)
         self._ledger.expect(futures)
@@ -256,6 +259,13 @@ class Client:
         self._bee = Employer(self.jobset.name, orders, log=self.log, give_up=self._break)
 
     # Reading
+
+    def _read_output(self, future: JobFuture) -> Output:
+        """Read what its job has printed."""
+        if future.job is None:
+            return Output.of(NOTHING)
+        with self.reading() as connection:
+            return output_of(JobsetReader(connection, self.jobset), future.job, future.run)
 
     def reading(self, patience: float | None = None) -> AbstractContextManager[Connection]:
         """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from workerbee.errors import text_of
 from workerbee.wire.failures import host_of
 from workerbee.wire.imports import Bound
+from workerbee.wire.printed import NOTHING, Output
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -109,6 +110,7 @@ class JobFuture(Bound, Future[T]):
         cancel_job: Callable[[JobFuture], bool],
         call_later: Callable[[_Callback], None] = _call,
         say_what_goes_on: Callable[[BaseException], None] = _say_nothing,
+        read_output: Callable[[JobFuture[Any]], Output] = lambda _: Output.of(NOTHING),
     ) -> None:
         """``call_later`` runs the callbacks of a future that ends by itself.
 
@@ -121,6 +123,7 @@ class JobFuture(Bound, Future[T]):
         self._cancel_job = cancel_job
         self._call_later = call_later
         self._say_what_goes_on = say_what_goes_on
+        self._read_output = read_output
         self.job: int | None = None
         self.run: int | None = None
         self.queued = True  # not yet taken by the flusher
@@ -168,6 +171,14 @@ class JobFuture(Bound, Future[T]):
             super().add_done_callback(
                 partial(_tell_asyncio, fn) if getattr(fn, "__module__", "") == "asyncio.futures" else fn
             )
+
+    def output(self) -> Output:
+        """Read what the job printed in its last execution that has ended, as far as it is kept: stdout, then stderr.
+
+        It is asked from the database, and "" where nothing was printed, or nothing has ended. Its ``stdout`` and
+        ``stderr`` are each of them alone.
+        """
+        return self._read_output(self)
 
     def __repr__(self) -> str:
         state = {CANCELLED_AND_NOTIFIED: "cancelled"}.get(self._state, self._state).lower()

@@ -1,7 +1,7 @@
 """The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
 
 from workerbee.store.answers import Cancelled, Result, Run, SameCall
-from workerbee.store.bee import MOST_TEXT_BYTES, BeeStore, KeptText, Limits, Scope
+from workerbee.store.bee import MOST_TEXT_BYTES, BeeStore, KeptText, Limits, Scope, ShowRequest
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import ClientStore
 from workerbee.store.connection import QUERY_SECONDS, Connection, PatientConnection
@@ -68,6 +68,7 @@ __all__ = [
     "SameCall",
     "Scope",
     "ServerLine",
+    "ShowRequest",
     "TextRow",
     "Wake",
     "Wanted",

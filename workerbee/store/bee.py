@@ -55,6 +55,20 @@ class Claim(NamedTuple):
     claim: UUID
 
 
+class ShowRequest(NamedTuple):
+    """That somebody wants to see what a running job prints, or where it is."""
+
+    job: int
+    is_stack: bool
+
+
+class Overtaken(NamedTuple):
+    """Of the jobs that a bee runs those whose run has ended elsewhere, and what others want to see of them."""
+
+    ended: set[tuple[int, int]]
+    asked: list[ShowRequest]
+
+
 class KeptText(NamedTuple):
     """The text that one execution has printed, and whether it has failed."""
 
@@ -342,9 +356,17 @@ class BeeStore:
         """Withdraw the losses of this bee's work within the last minute: it had not vanished."""
         self._count("came_back")
 
-    def overtaken(self, runs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Find those of these (job, run) that have ended elsewhere."""
-        return set(self._run("overtaken", jobs=array(job for job, _ in runs), runs=array(run for _, run in runs)))
+    def show(self, asked: ShowRequest, run: int, printed: Printed) -> None:
+        """Show what a running job has printed until now, or where it is, to whoever asks."""
+        number = -asked.job if asked.is_stack else asked.job
+        sizes: dict[str, Any] = {"stdout_size": printed.stdout_size, "stderr_size": printed.stderr_size}
+        self._run("show", job=number, run=run, stdout=printed.stdout.hex(), stderr=printed.stderr.hex(), **sizes)
+
+    def overtaken(self, runs: Sequence[tuple[int, int]]) -> Overtaken:
+        """Find those of these (job, run) that have ended elsewhere, and what is to be shown of them."""
+        rows = self._run("overtaken", jobs=array(job for job, _ in runs), runs=array(run for _, run in runs))
+        ended = {(job, run) for job, run in rows if run is not None}
+        return Overtaken(ended, [ShowRequest(abs(job), job < 0) for job, run in rows if run is None])
 
     # Functions
 

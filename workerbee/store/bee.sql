@@ -509,9 +509,22 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,
 
 -- name: overtaken
 -- Which of these jobs this bee runs in vain, because their run has ended elsewhere: the losers of a race,
--- and running jobs that were cancelled.
+-- and running jobs that were cancelled. And without a run, of which of them somebody wants to see what they print; or
+-- where they are, as the negative number says.
 SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
- WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run);
+ WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run)
+ UNION ALL
+SELECT t.job, NULL FROM workerbee."tail$" t
+ WHERE t.jobset = {number} AND t.asked_until > now()
+   AND t.job = ANY (ARRAY(SELECT job * side FROM unnest(%(jobs)s::bigint[]) AS u (job), (VALUES (1), (-1)) AS s (side)));
+
+-- name: show
+-- What a running job has printed until now (of the negative number: where it is), for who asks.
+UPDATE workerbee."tail$"
+   SET run = %(run)s::integer, bee = %(bee)s, pushed_at = clock_timestamp(), stdout = decode(%(stdout)s, 'hex'),
+       stderr = decode(%(stderr)s, 'hex'), stdout_size = %(stdout_size)s, stderr_size = %(stderr_size)s
+ WHERE jobset = {number} AND job = %(job)s::bigint AND asked_until > now() AND {here}
+RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: get_functions
 SELECT number, digest, name, codec, body, python, mac FROM {function}

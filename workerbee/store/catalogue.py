@@ -185,6 +185,10 @@ class Catalogue:
         """Say that the temporary jobset's client is alive; False if the jobset is gone."""
         return bool(self._run("touch_client", number=jobset.number, uuid=str(jobset.uuid)))
 
+    def ask(self, jobset: Jobset, job: int, *, by: str, seconds: float) -> None:
+        """Ask to see what a running job prints for so many seconds, or with its negative number where it is."""
+        self._run("ask", number=jobset.number, uuid=str(jobset.uuid), job=job, by=tables.storable(by), seconds=seconds)
+
     def pause(self, jobset: Jobset, *, by: str, why: str | None) -> bool:
         """Have nothing claimed of this jobset; what runs goes on. False if it was paused already, or is gone."""
         facts = {"by": tables.storable(by), "why": why and tables.storable(why)}

@@ -96,6 +96,20 @@ UPDATE workerbee."jobset$" j SET paused_at = NULL, paused_by = NULL, paused_why 
   FROM paused p WHERE j.number = p.number
 RETURNING pg_notify('workerbee$work', j.number::text), {durably};
 
+-- name: ask
+-- Somebody wants to see what a running job prints (of a negative number: where it is) for the next seconds. What was
+-- shown to others long ago is shown no more.
+WITH stale AS (
+    DELETE FROM workerbee."tail$" t WHERE asked_until < now() - interval '1 hour' AND (jobset, job) <> (%(number)s::integer, %(job)s::bigint)
+)
+INSERT INTO workerbee."tail$" AS t (jobset, job, asked_by, asked_until)
+SELECT number, %(job)s, %(by)s::text, now() + make_interval(secs => %(seconds)s) FROM workerbee."jobset$"
+ WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
+ON CONFLICT (jobset, job) DO UPDATE
+   SET asked_by = excluded.asked_by, asked_until = GREATEST(t.asked_until, excluded.asked_until),
+       pushed_at = CASE WHEN t.asked_until > now() THEN t.pushed_at END
+RETURNING set_config('synchronous_commit', 'off', true);
+
 -- name: mark_dropped
 UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now())
  WHERE number = %(number)s AND uuid = %(uuid)s;

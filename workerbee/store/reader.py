@@ -40,6 +40,7 @@ from workerbee.store.seen import (
     loaded,
 )
 from workerbee.wire.job import Jobset, StoredFunction
+from workerbee.wire.printed import HEAD_BYTES
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
 WIDTH_CHARS, PAGE_ROWS = 2000, 1000
@@ -229,13 +230,15 @@ class JobsetReader:
 
     def texts(self, job: int, n: int = 20) -> list[TextRow]:
         """List what the executions of a job have printed, the last one first."""
-        rows = [TextRow(*row) for row in self._run("texts", job=job, n=n)]
-        return [row._replace(stdout=bytes(row.stdout), stderr=bytes(row.stderr)) for row in rows]
+        return [_text_row(*row) for row in self._run("texts", job=job, n=n)]
 
-    def tail(self, job: int) -> tuple[Any, ...] | None:
-        """The end of what a running job has printed, if its bee has pushed it."""
-        rows = self._run("tail", job=job)
-        return rows[0] if rows else None
+    def tail(self, job: int) -> TextRow | None:
+        """Read what a running job has printed until now, if somebody has asked and its bee has shown it.
+
+        Of a negative number: where the job is.
+        """
+        rows = self._run("tail", job=job, head=HEAD_BYTES)
+        return _text_row(*rows[0]) if rows else None
 
     def size(self) -> tuple[int, int]:
         """Bytes of the jobset's tables, and of what its jobs have printed among them."""
@@ -275,6 +278,11 @@ def _jobset_row(*row: Any) -> JobsetRow:
     number, jobset_id, uuid, key, speculate, client, created_at, *rest = row
     jobset = Jobset(number, jobset_id, UUID(uuid), key, speculate, UUID(client) if client else None)
     return JobsetRow(jobset, created_at, Counts(*rest[:10]), *rest[10:])
+
+
+def _text_row(run: int, claim: str | None, bee: str, at: float, head: int, *texts: Any) -> TextRow:
+    stdout, stderr, *sizes = texts
+    return TextRow(run, claim, bee, at, head, bytes(stdout), bytes(stderr), *sizes)
 
 
 def _cause_row(digest: Any, *row: Any) -> CauseRow:

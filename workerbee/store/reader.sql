@@ -233,9 +233,10 @@ SELECT run, claim::text, bee::text, extract(epoch FROM at)::double precision, he
   FROM {text} WHERE job = %(job)s ORDER BY at DESC LIMIT %(n)s;
 
 -- name: tail
--- The end of what a running job has printed, as its bee pushed it for those who ask.
-SELECT run, bee::text, extract(epoch FROM pushed_at)::double precision, stdout, stderr, stdout_size, stderr_size
-  FROM workerbee."tail$" WHERE jobset = {number} AND job = %(job)s;
+-- What a running job has printed until now, or of a negative number where it is, as its bee has shown it last.
+SELECT run, NULL, bee::text, extract(epoch FROM pushed_at)::double precision, %(head)s::integer, stdout, stderr,
+       stdout_size, stderr_size
+  FROM workerbee."tail$" WHERE jobset = {number} AND job = %(job)s AND pushed_at IS NOT NULL;
 
 -- name: size
 -- Bytes of the jobset's tables with their indexes, and of what jobs have printed.

@@ -151,10 +151,13 @@ class JobRow(NamedTuple):
 
 
 class TextRow(NamedTuple):
-    """The text that an execution has printed: the first ``head`` bytes and the last, of as many as the sizes say."""
+    """The text that an execution has printed: the first ``head`` bytes and the last ones, of as many as the sizes say.
+
+    One that runs has no ``claim`` here. ``at`` is seconds since the epoch.
+    """
 
     run: int
-    claim: str
+    claim: str | None
     bee: str
     at: float
     head: int

@@ -53,15 +53,21 @@ class Printed(NamedTuple):
         """Bytes of all that was printed."""
         return self.stdout_size + self.stderr_size
 
-    def text(self, stream: int) -> str:
-        """Give what was printed to stdout (1) or stderr (2), with a line that says how much of it is missing."""
+    def after(self, stream: int, n: int) -> bytes:
+        """Give what came on stdout (1) or stderr (2) after the first ``n`` bytes; a line says how much is missing."""
         kept, size = (self.stdout, self.stdout_size) if stream == 1 else (self.stderr, self.stderr_size)
         if len(kept) == size:
-            return kept.decode(errors="replace")
-        before, after = (kept[: self.head].decode(errors="replace"), kept[self.head :].decode(errors="replace"))
-        if before and not before.endswith("\n"):
-            before += "\n"
-        return f"{before}[{size - len(kept):,} bytes are missing here]\n{after}"
+            return kept[n:]
+        beginning, end = kept[: self.head], kept[self.head :]
+        before, missing = beginning[n:], size - len(end) - max(n, self.head)
+        if missing <= 0:
+            return before + end[-missing:]
+        new_line = b"\n" if before and not before.endswith(b"\n") else b""
+        return before + new_line + f"[{missing:,} bytes are missing here]\n".encode() + end
+
+    def text(self, stream: int) -> str:
+        """Give all that is kept of what was printed to stdout (1) or stderr (2)."""
+        return self.after(stream, 0).decode(errors="replace")
 
     def notes(self) -> list[str]:
         """Write an error's notes of it: the last lines of each stream that has any."""
@@ -74,3 +80,19 @@ class Printed(NamedTuple):
 
 
 NOTHING = Printed(0, b"", b"", 0, 0)
+
+
+class Output(str):
+    """The text that a job has printed, stdout before stderr; ``stdout`` and ``stderr`` are each of them alone."""
+
+    __slots__ = ("stderr", "stdout")
+    stdout: str
+    stderr: str
+
+    @classmethod
+    def of(cls, printed: Printed) -> Output:
+        """Make it of what is kept."""
+        stdout, stderr = printed.text(1), printed.text(2)
+        made = cls(stdout + stderr)
+        made.stdout, made.stderr = stdout, stderr
+        return made

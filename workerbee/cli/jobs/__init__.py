@@ -9,6 +9,8 @@ from workerbee.cli.commands import Commands
 COMMANDS = {
     "list": "List the jobs of JOBSET by id.",
     "show": "Show one job: its input and output, its attempts, its error.",
+    "logs": "Print what one job has printed, or follow it (-f).",
+    "stack": "Print where a running job is.",
 }
 
 

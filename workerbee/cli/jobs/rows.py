@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from workerbee.cli import terminal
 from workerbee.cli.terminal import moment, shortened
 
 if TYPE_CHECKING:
-    from workerbee.reading import JobRow
+    from workerbee.reading import JobRow, JobsetReader, TextRow
 
 
 def cell(codec: str, text: str | None) -> str:
@@ -32,4 +34,24 @@ def facts(row: JobRow) -> dict[str, Any]:
         "ended": moment(row.ended_at),
         "bee": row.bee,
         "host": row.host,
+    }
+
+
+def one(jobset: JobsetReader, jobset_id: str, job: int) -> JobRow:
+    """Read the job of this id. Raises UsageError if there is none."""
+    for row in jobset.jobs_of([job]):
+        return row
+    raise click.UsageError(f"there is no job {job} in {jobset_id}")
+
+
+def text(row: TextRow) -> dict[str, Any]:
+    """Give what an execution has printed, as JSON."""
+    return {
+        "run": row.run,
+        "at": moment(row.at),
+        "bee": row.bee,
+        "stdout": row.printed.text(1),
+        "stderr": row.printed.text(2),
+        "stdout_bytes": row.stdout_size,
+        "stderr_bytes": row.stderr_size,
     }

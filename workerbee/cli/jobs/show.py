@@ -8,7 +8,7 @@ import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import facts, whole
+from workerbee.cli.jobs.rows import facts, one, text, whole
 from workerbee.cli.terminal import json_option, local, moment, shortened
 
 if TYPE_CHECKING:
@@ -24,12 +24,9 @@ def show(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
     """Show one job: its input and output, its attempts, and its error with the traceback."""
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        rows, events = jobset.jobs_of([job]), jobset.life(job)
-    if not rows:
-        raise click.UsageError(f"there is no job {job} in {jobset_id}")
-    [row] = rows
+        row, events, texts = one(jobset, jobset_id, job), jobset.life(job), jobset.texts(job)
     if as_json:
-        terminal.document("job", **facts(row), events=[_event(event) for event in events])
+        terminal.document("job", **facts(row), events=[_event(event) for event in events], texts=list(map(text, texts)))
         return
     click.echo(f"job {row.id} of {jobset_id}: {row.status}, run {row.run}" + f", {row.function}" * bool(row.function))
     click.echo(f"input:  {whole(row.input_codec, row.input)}")
@@ -53,6 +50,10 @@ def show(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
     )
     if row.status == "failed" and events and (trace := events[-1].error.get("traceback")):
         click.echo(terminal.printable(str(trace)).rstrip())
+    for row_of_text in texts[:1]:
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            if said := row_of_text.printed.text(stream):
+                click.echo(f"{name}:\n{terminal.printable(said).rstrip()}")
 
 
 def _said(event: Event) -> str:
