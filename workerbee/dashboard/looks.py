@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ TEXTS = 5
 FAILURES, DURATIONS = 20_000, 1000
 #: Seconds that a silent bee counts as quiet, before it counts as gone; and that a rate is taken over.
 QUIET, WINDOW = 60.0, 60.0
+#: Seconds of a sparkline, and of a step in it.
+HOUR_SECONDS, STEP_SECONDS = 3600.0, 120.0
 #: Seconds of each span of history, and of a step in it.
 SPANS: dict[str, tuple[float, float]] = {"hour": (3600.0, 60.0), "day": (86_400.0, 900.0), "all": (1e10, 3600.0)}
 #: Seconds for which a list of past minutes, or a job that has ended, counts as new.
@@ -91,17 +94,16 @@ class Looks:
 
     def _line(self, row: JobsetRow, past: Sequence[EndedBy]) -> Facts:
         counts = row.counts
-        now = [*past, EndedBy(time.time(), counts.completed, counts.failed, counts.lost)]
-        rates = [_rate(before, after) for before, after in itertools.pairwise(now)]
+        rates = _rates_of(row, past)
         recent = self._rates.of(row.jobset.number, counts.completed + counts.failed + counts.cancelled)
-        speed = recent if recent is not None else rates[-1] if rates else None
+        speed = recent if recent is not None else rates[-1]
         finish = time.time() + counts.open / speed if speed and counts.open and row.paused_at is None else None
         return {
             "jobset": row.jobset.id,
             "percent": percent_of(counts.added, counts.open),
             "jobs": _net(counts),
             "rate": speed,
-            "rates": rates[-30:],
+            "rates": rates,
             "finish": moment(finish and 60 * round(finish / 60)),
             "bees": row.n_bees,
             "runners": row.n_runners,
@@ -321,8 +323,17 @@ class _Rates:
         return max(0.0, (n - before) / (until - began)) if until > began else None
 
 
-def _rate(before: EndedBy, after: EndedBy) -> float:
-    return (after.completed + after.failed - before.completed - before.failed) / max(1.0, after.at - before.at)
+def _rates_of(row: JobsetRow, past: Sequence[EndedBy]) -> list[float]:
+    """Ends a second in the last hour, in steps of two minutes."""
+    now, counts = time.time(), row.counts
+    first = [past[0]._replace(at=0.0)] if past and row.created_at < now - HOUR_SECONDS else []
+    known = [*first, *past, EndedBy(now, counts.completed, counts.failed, counts.lost)]
+    times = [ended.at for ended in known]
+    places = [
+        bisect_right(times, now - HOUR_SECONDS + STEP_SECONDS * n) for n in range(int(HOUR_SECONDS / STEP_SECONDS) + 1)
+    ]
+    ended = [known[n - 1].completed + known[n - 1].failed if n else 0 for n in places]
+    return [max(0, after - before) / STEP_SECONDS for before, after in itertools.pairwise(ended)]
 
 
 def _net(counts: Counts) -> dict[str, int]:
