@@ -126,11 +126,18 @@ class Server(Reachable):
 
     ``settings`` are PostgreSQL's own, such as ``wal_level="logical"``. Without ``fsync`` an operating
     system's crash would lose data, but no death of the server's processes does. Without ``port`` a free
-    one is found. ``strict`` databases refuse rows that can't be (impossible.sql).
+    one is found. ``strict`` databases refuse rows that can't be (impossible.sql). ``standby_of``: it has that server's
+    data, follows it, and can only be read until it is promoted.
     """
 
     def __init__(
-        self, *, port: int | None = None, fsync: bool = False, strict: bool = True, **settings: object
+        self,
+        *,
+        port: int | None = None,
+        fsync: bool = False,
+        strict: bool = True,
+        standby_of: Server | None = None,
+        **settings: object,
     ) -> None:
         user = _server_user()
         self.directory = _own_directory(user)
@@ -141,6 +148,7 @@ class Server(Reachable):
                 programs=_reachable_programs(self.directory, user),
                 user=user,
                 options={**_SETTINGS, "fsync": "on" if fsync else "off", **settings},
+                source=None if standby_of is None else standby_of.port,
                 base_dir=str(self.directory),
                 auto_start=0,
             )
@@ -157,7 +165,7 @@ class Server(Reachable):
         self.socket_dsn = self.dsn_of("test", socket=True)
         with closing(self.connect()) as connection:
             self.version = connection.server_version
-        if strict:
+        if strict and standby_of is None:
             for name in ("template1", "test"):
                 with closing(psycopg2.connect(self.dsn_of(name))) as connection, connection, connection.cursor() as c:
                     c.execute(_IMPOSSIBLE.read_text("utf-8"))
@@ -245,10 +253,15 @@ class Server(Reachable):
 
 @contextmanager
 def server(
-    *, port: int | None = None, fsync: bool = False, strict: bool = True, **settings: object
+    *,
+    port: int | None = None,
+    fsync: bool = False,
+    strict: bool = True,
+    standby_of: Server | None = None,
+    **settings: object,
 ) -> Iterator[Server]:
     """A `Server` that is gone after the block."""
-    running = Server(port=port, fsync=fsync, strict=strict, **settings)
+    running = Server(port=port, fsync=fsync, strict=strict, standby_of=standby_of, **settings)
     try:
         yield running
     finally:
@@ -277,10 +290,18 @@ class _Postgresql(Postgresql):  # type: ignore[misc]
     DEFAULT_KILL_TIMEOUT = 60.0
 
     def __init__(
-        self, *, programs: Path, user: pwd.struct_passwd, options: dict[str, object], **settings: object
+        self,
+        *,
+        programs: Path,
+        user: pwd.struct_passwd,
+        options: dict[str, object],
+        source: int | None,
+        **settings: object,
     ) -> None:
         self._user = user
         self._options = options
+        self._source = source
+        self._programs = programs
         super().__init__(initdb=str(programs / "initdb"), postgres=str(programs / "postgres"), **settings)
 
     def setup(self) -> None:
@@ -291,11 +312,15 @@ class _Postgresql(Postgresql):  # type: ignore[misc]
         super().setup()
 
     def initialize_database(self) -> None:
+        program = self.initdb
         arguments = ["-U", "postgres", "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        command = _launched(self.initdb, "-D", self.get_data_directory(), *arguments, user=self._user)
+        if self._source is not None:
+            program = str(self._programs / "pg_basebackup")
+            arguments = ["-U", "postgres", "-h", "127.0.0.1", "-p", str(self._source), "-R", "-c", "fast", "--no-sync"]
+        command = _launched(program, "-D", self.get_data_directory(), *arguments, user=self._user)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ServerError("initdb failed", done.stdout + done.stderr)
+            raise ServerError(f"{program} failed", done.stdout + done.stderr)
 
     def get_server_commandline(self) -> list[str]:
         options = [f"--{name}={value}" for name, value in self._options.items()]
@@ -308,7 +333,7 @@ class _Postgresql(Postgresql):  # type: ignore[misc]
         # server's, therefore the pid.
         path = Path(self.get_data_directory(), "postmaster.pid")
         lines = path.read_text().splitlines() if path.exists() else []
-        return len(lines) > 7 and int(lines[0]) == self.server_pid and lines[7].strip() == "ready"
+        return len(lines) > 7 and int(lines[0]) == self.server_pid and lines[7].strip() in ("ready", "standby")
 
     def poststart(self) -> None:
         socket_directory = str(Path(self.base_dir, "tmp"))

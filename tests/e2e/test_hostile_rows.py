@@ -132,6 +132,39 @@ def test_a_jobset_in_which_nothing_works_is_left_alone(lax: Database, client: Ca
         lax.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_a_right_that_is_revoked_meanwhile(
+    lax: Database, client: Callable[..., WorkerbeeExecutor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bee leaves that jobset alone and says what it lacks; a client says so and waits, and goes on when it may."""
+    role = f"user_{uuid4().hex[:8]}"
+    dsn = make_dsn(lax.dsn, user=role)
+    one, fine = client("one"), client("fine")
+    lax.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA workerbee TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA workerbee TO {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA workerbee TO {role}"
+    )
+    tables = 'workerbee."outcome$1", workerbee."job$2"'
+    theirs = WorkerbeeExecutor(0, jobset_id="fine", dsn=dsn)
+    try:
+        with Bee(dsn) as bee:
+            assert [one.submit(jobs.double, 1).result(20), theirs.submit(jobs.double, 1).result(20)] == [2, 2]
+            lax.execute(f"REVOKE INSERT ON {tables} FROM {role}")
+            one.submit(jobs.double, 2)
+            bee.says(r'one is left alone: .*; this user lacks INSERT on workerbee."outcome\$1"\n')
+            assert fine.submit(jobs.double, 2).result(20) == 4
+            future = theirs.submit(jobs.double, 3)
+            eventually(lambda: "permission denied for table job$2; trying again" in caplog.text)
+            lax.execute(f"GRANT INSERT ON {tables} TO {role}")
+            assert future.result(20) == 6
+    finally:
+        theirs.shutdown(wait=False)
+        lax.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'; "
+            f"DROP OWNED BY {role}; DROP ROLE {role}"
+        )
+
+
 def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: WorkerbeeExecutor) -> None:
     """Neither who looks for stragglers, nor who waits for these."""
     held = executor.submit(jobs.gated, os.devnull, 1, "/nowhere")

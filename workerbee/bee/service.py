@@ -143,7 +143,10 @@ class Service:
 
     def _avoid(self, jobset: Jobset, error: Exception) -> None:
         """Nothing works in this jobset: it lacks a right there, or what is stored makes no sense."""
-        reason = f"{jobset.name} is left alone: {' '.join(str(error).split()) or repr(error)}"
+        lacking = self._catalogue.lacking(error)
+        reason = f"{jobset.name} is left alone: {' '.join(str(error).split()) or repr(error)}" + (
+            f"; this user lacks {lacking}" if lacking else ""
+        )
         self._log.error("%s", reason)
         now = time.monotonic()
         self._avoided = {number: until for number, until in self._avoided.items() if until > now}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from psycopg2 import errors, sql
 from workerbee._version import __version__
 from workerbee.store import queries, tables
 from workerbee.store.connection import Connection, Row
+from workerbee.store.trouble import is_forbidden
 from workerbee.wire.job import Jobset
 
 #: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
@@ -158,6 +160,11 @@ class Catalogue:
     def jobset_ids(self) -> tuple[str, ...]:
         """The durable jobsets, newest first."""
         return tuple(row[0] for row in self._run("jobset_ids"))
+
+    def lacking(self, error: BaseException) -> str:
+        """Name the rights that this user lacks on what a refusal names, in whatever language it does; or nothing."""
+        names = re.findall(r"[\w$]+", str(error)) if is_forbidden(error) else []
+        return self._run("lacking", names=names)[0][0] or "" if names else ""
 
     def adopt_key(self, jobset: Jobset, fingerprint: str) -> str | None:
         """The fingerprint of the key that signs in this jobset: ours, if there was none before; None: it is gone."""

@@ -24,6 +24,14 @@ SELECT current_setting('server_version_num')::integer AS version,
                AND NOT has_sequence_privilege(c.oid, 'USAGE')
        ) m) AS missing;
 
+-- name: lacking
+-- Which rights this user lacks on relations of these names.
+SELECT string_agg(p.privilege || ' on workerbee."' || c.relname || '"', ', ' ORDER BY c.relname, p.n)
+  FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
+ CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, n)
+ WHERE s.nspname = 'workerbee' AND c.relkind IN ('r', 'v') AND c.relname = ANY (%(names)s::text[])
+   AND NOT has_table_privilege(c.oid, p.privilege);
+
 -- name: schema_version
 SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import psycopg2
+from psycopg2 import errors
 
 from workerbee.errors import DatabaseUnavailableError, UnsupportedDatabaseError
 from workerbee.store.trouble import Trouble, sort
@@ -88,5 +89,9 @@ def _limit(error: BaseException, patience: float | None, *, opening: bool) -> fl
 
 
 def one_line(error: Exception) -> str:
-    """Put what libpq says in several lines into one."""
-    return " ".join(str(error).split())
+    """Put what libpq says in several lines into one, and add what it may mean that a server can only be read."""
+    text = " ".join(str(error).split())
+    return f"{text}{_READ_ONLY}" if isinstance(error, errors.ReadOnlySqlTransaction) else text
+
+
+_READ_ONLY = " (a standby, say: name the primary, too, with target_session_attrs=read-write, or wait for its promotion)"
