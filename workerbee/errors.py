@@ -10,6 +10,7 @@
         ├── JobsetExistsError                       set up twice
         ├── JobsetNotFoundError (LookupError)       not there, or dropped meanwhile
         ├── JobLostError (LookupError)              its rows are gone
+        ├── ValueGoneError (LookupError)            it was passed in memory, and isn't there any more
         ├── InputDataError (ValueError, TypeError)  JSON can't hold it
         ├── UniqueInputDataConstraintError (ValueError)
         ├── EncodingError (PicklingError, TypeError)
@@ -186,6 +187,16 @@ class JobLostError(WorkerbeeError, LookupError):
             "server has lost its last commits (a failover, a restore); submit the call again"
         )
         self.jobset_id, self.job = jobset_id, job
+
+
+class ValueGoneError(WorkerbeeError, LookupError):
+    """A large value of a temporary jobset that was passed in memory isn't there any more, or not as it was."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a large value of a temporary jobset can't be had: {reason}; such values are kept in memory, as long as "
+            "somebody keeps the job's future: keep that, or give the executor a jobset_id, or submit the call again"
+        )
 
 
 class InputDataError(WorkerbeeError, ValueError, TypeError):

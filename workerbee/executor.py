@@ -79,7 +79,10 @@ class _Submitter(Bound, Whole, Executor):
         """
         function = self._functions.describe(fn, self._version)
         return self._client.submit(
-            function, codec.encode_call(args, kwargs, self._client.max_payload), self._options, unique=self._unique
+            function,
+            codec.encode_call(args, kwargs, self._client.max_payload, self._client.lender),
+            self._options,
+            unique=self._unique,
         )
 
     def map(

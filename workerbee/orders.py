@@ -25,7 +25,10 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True)
 class Orders:
-    """The orders of a bee. Times are in seconds; ``number`` names a (temporary) jobset that has no id."""
+    """The orders of a bee. Times are in seconds; ``number`` names a (temporary) jobset that has no id.
+
+    ``memory`` is the directory in which the bee's client passes large values, if it does.
+    """
 
     dsn: str
     jobset_id: str | None = None
@@ -47,6 +50,7 @@ class Orders:
     flags: tuple[str, ...] = ()
     hash_seed: str = field(default_factory=hash_seed)
     log_level: int = logging.INFO
+    memory: str = ""
 
     @property
     def is_for_one(self) -> bool:

@@ -25,7 +25,7 @@ from cloudpickle.cloudpickle import _function_setstate
 from workerbee import script
 from workerbee.errors import PayloadTooLargeError, complete, rebuilt, taken_apart
 from workerbee.wire import classes
-from workerbee.wire.bounded import Bounded, Hashing
+from workerbee.wire.bounded import Aside, Bounded, Hashing, taken_out
 from workerbee.wire.bytecode import is_dispatcher, mentioned
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
 from workerbee.wire.sources import Excerpt, excerpt, keep
@@ -86,13 +86,16 @@ class Stub:
 # Dumping
 
 
-def dumps(value: object, file: io.BytesIO | None = None, stem: Stem | None = None) -> bytes:
-    """A pickle that `pickle.loads` takes, made in ``file``. Raises whatever the value's own methods and the file do.
+def dumps(
+    value: object, file: io.BytesIO | None = None, aside: Aside | None = None, *, stem: Stem | None = None
+) -> bytes:
+    """A pickle that `loads` takes, made in ``file``, with what ``aside`` leaves of its buffers.
 
-    ``stem``: what the functions in it have in common with others, which needn't be pickled again.
+    Raises whatever the value's own methods and the file do. ``stem``: what the functions in it have in common with
+    others, which needn't be pickled again.
     """
     file = io.BytesIO() if file is None else file
-    pickler = _Pickler(file)
+    pickler = _Pickler(file, aside)
     if stem is not None:
         pickler.resume(stem)
     pickler.dump(value)
@@ -139,8 +142,8 @@ class _Bundle(NamedTuple):
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
 
-    def __init__(self, file: io.BytesIO | Hashing) -> None:
-        super().__init__(file, protocol=5)
+    def __init__(self, file: io.BytesIO | Hashing, aside: Aside | None = None) -> None:
+        super().__init__(file, protocol=5, buffer_callback=aside)
 
     def reducer_override(self, obj: Any) -> Any:
         if issubclass(type(obj), Bound):
@@ -175,8 +178,8 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 class _Pickler(PlainPickler):
     """Notes what the functions find in their globals."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
+    def __init__(self, file: io.BytesIO, aside: Aside | None = None) -> None:
+        super().__init__(file, aside)
         self._file = file
         self._bound = file if isinstance(file, Bounded) else None
         self.origins: dict[int, tuple[_Globals, Origin]] = {}
@@ -390,7 +393,7 @@ def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[s
 
 def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
     with _found(origins, excerpts):
-        return pickle.loads(body)  # noqa: S301 (part of a pickle that was found to be trusted)
+        return pickle.loads(body, buffers=taken_out.get())  # noqa: S301 (part of a pickle that was found to be trusted)
 
 
 def _load_grown(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:

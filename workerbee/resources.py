@@ -1,4 +1,4 @@
-"""What the machine and its administrator leave to this process: processor cores, open files, a host name."""
+"""What the machine and its administrator leave to this process: processor cores, memory, open files, a host name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import resource
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 #: Descriptors of a bee for each runner, with what starting one needs for a moment; and for itself.
@@ -23,16 +24,21 @@ def cores() -> int:
 
 
 def _quota() -> float | None:
-    """The cores that the control groups of this process give it, in their second version or the first."""
-    quotas = []
+    """The cores that the control groups of this process give it."""
+    return min((quota for group in _groups("cpu") if (quota := _quota_of(group))), default=None)
+
+
+def _groups(controller: str) -> list[Path]:
+    """The control groups that this process is in, in their second version or the first."""
+    groups: list[Path] = []
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if not controllers or "cpu" in controllers.split(","):
-                top = _CGROUPS / "cpu" if controllers else _CGROUPS
+            if not controllers or controller in controllers.split(","):
+                top = _CGROUPS / controller if controllers else _CGROUPS
                 own = top / path.lstrip("/")
-                quotas += [q for place in (own, *own.parents) if place.is_relative_to(top) and (q := _quota_of(place))]
-    return min(quotas, default=None)
+                groups += [place for place in (own, *own.parents) if place.is_relative_to(top)]
+    return groups
 
 
 def _quota_of(group: Path) -> float | None:
@@ -43,6 +49,38 @@ def _quota_of(group: Path) -> float | None:
         quota_us = int((group / "cpu.cfs_quota_us").read_text())
         return quota_us / int((group / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
     return None
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free, or can be made so, for this process. Raises OSError where that can't be known."""
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(facts["MemAvailable"].split()[0]) * 1024
+    return min([free, *(left for group in _memory_groups() if (left := _left_in(group)) is not None)])
+
+
+@cache
+def _memory_groups() -> list[Path]:
+    return [group for group in _groups("memory") if _limit_of(group) is not None]
+
+
+def _limit_of(group: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            limit = int((group / name).read_text())
+            return limit if limit < 1 << 60 else None
+    return None
+
+
+def _left_in(group: Path) -> int | None:
+    """Bytes that a control group's limit leaves; files that the kernel only remembers don't count as used."""
+    limit = _limit_of(group)
+    if limit is None:
+        return None
+    facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    prefix = "total_" if "total_cache" in facts else ""
+    files = int(facts[f"{prefix}inactive_file"]) + int(facts[f"{prefix}active_file"])
+    used = "memory.current" if not prefix else "memory.usage_in_bytes"
+    return limit - int((group / used).read_text()) + files
 
 
 def affordable(n_runners: int, log: logging.Logger) -> int:

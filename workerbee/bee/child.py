@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 
-from workerbee import program, resources
+from workerbee import guard, program, resources
 from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
 from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Log, Orders, Start, from_line, to_line
@@ -48,6 +48,8 @@ def _serve(client: ClientLink, caller: list[int], printer: Printer) -> int:
     )  # else the crew hears the end too, and knows which job the caller was in
     signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
     status = supervisor.run()
+    if orders.memory:
+        guard.remove_unused(orders.memory)  # its client may have been killed
     client.tell(Ended(status))
     return status
 

@@ -1,7 +1,7 @@
 """The small process that kills a bee's runners, with all that their jobs have started, when the bee is killed.
 
 A runner can't do that itself: the kernel kills it together with the bee, it may be frozen, or in a job that holds
-the GIL. The guardian reads lines of process groups, each the whole list as it is now, until the bee's end.
+the GIL. What the process does is `guard`'s.
 """
 
 from __future__ import annotations
@@ -11,28 +11,18 @@ import subprocess
 import sys
 from contextlib import suppress
 
-_GUARD = """
-import os, sys
-groups = b""
-for line in sys.stdin.buffer:
-    groups = line
-for group in groups.split():
-    try:
-        os.killpg(int(group), 9)
-    except OSError:
-        pass
-"""
+from workerbee import guard
 
 
 class Guardian:
-    """Process groups that are not to outlive this process, however it ends."""
+    """Process groups that are not to outlive this process, however it ends; nor is ``memory`` to outlive its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: str = "") -> None:
         self._groups: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         with suppress(OSError):  # where no process can be started, it does without
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _GUARD],
+                [sys.executable, "-I", "-S", guard.__file__, *filter(None, [memory])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

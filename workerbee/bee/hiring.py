@@ -26,7 +26,7 @@ class Hiring:
         self.broken: str | None = None
         self._launch = launch
         self._caller = caller
-        self._guardian = Guardian() if caller is None else None
+        self._guardian = Guardian(launch.memory) if caller is None else None
         self._n_failures = 0
         self._start_at = 0.0
 

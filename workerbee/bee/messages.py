@@ -13,12 +13,13 @@ from math import inf
 from typing import Any, NamedTuple
 
 from workerbee.bee.channel import GarbledError
+from workerbee.memory import MEMORY
 from workerbee.wire import codec
 from workerbee.wire.job import LARGE_BYTES, TWINNED, EndKind
 
 #: How jobs end in a runner; ``recalled``: it was taken back, and has not run.
 KINDS = (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)
-CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error")
+CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error", MEMORY)
 #: Bytes of a frame beside the largest result in it: what is small and ends meanwhile, error records.
 BESIDE_BYTES = 64_000_000
 #: Ends in one frame: more than any runner holds.

@@ -52,6 +52,7 @@ from workerbee.errors import (
     SignatureError,
     text_of,
 )
+from workerbee.memory import MEMORY, Lender, Memory
 from workerbee.perform import Jobs, perform
 from workerbee.pickling import Namespaces
 from workerbee.program import Program, reset_signals
@@ -157,11 +158,13 @@ class Runner:
         footing: Footing | None = None,
         dividers: Dividers | None = None,
         key_file: Path | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._channel = channel
         self._mark = mark
         self._number = number
         self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
+        self._memory = memory  # where large results go, if the client is on this host
         self._footing = footing  # None in the caller's own process, which is the caller's
         self._dividers = dividers
         self._ready: tuple[int, int, Usable] | None = None  # the function that was used last
@@ -248,6 +251,8 @@ class Runner:
 
     def _prepared(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
         """The function, with the process as its jobs are to find it."""
+        if self._memory is None and any(call.codec == MEMORY for call in calls):
+            raise FunctionUnavailable("their arguments are in memory, for the bee of their client alone")
         if self._ready is not None and self._ready[:2] == (jobset, number):
             usable = self._ready[2]
         else:
@@ -310,19 +315,20 @@ class Runner:
         if end.error is not None:
             return self._failure(call, signer, end.kind, end.error, end.duration)
         try:
-            encoded = self._encode(end.value, usable.function, readable=signer is None)
+            encoded = self._encode(end.value, usable.function, call.job, readable=signer is None)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             self._ending = error if self._own is not None else None
             return self._failure(call, signer, EndKind.ERROR, error, end.duration)
         mac = signer.sign_end(call.job, call.run, encoded.codec, encoded.data, is_value=True) if signer else None
         return Finished(call.n, end.kind, encoded.codec, encoded.data, mac, end.duration)
 
-    def _encode(self, value: object, function: Callable[..., Any], *, readable: bool) -> codec.Encoded:
+    def _encode(self, value: object, function: Callable[..., Any], job: int, *, readable: bool) -> codec.Encoded:
         if readable:
             encoded = codec.Encoded(codec.JSON, inputs.check_output(value, self._max_payload).encode())
         else:
-            encoded = codec.twinned(codec.encode(value, "the result", self._max_payload), value)
-        size = len(encoded.data)
+            lender = None if self._memory is None else Lender(self._memory, job)
+            encoded = codec.twinned(codec.encode(value, "the result", self._max_payload, lender), value)
+        size = codec.size(encoded)
         if size > codec.WARN_BYTES and id(function) not in self._warned:
             self._warned.add(id(function))
             name = getattr(function, "__qualname__", type(function).__qualname__)
@@ -362,11 +368,13 @@ def _warn(text: str) -> None:
 
 
 def main() -> None:
-    """Run as ``workerbee.bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD [MODULE:NAME …]``.
+    """Run as ``bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD [/DIRECTORY] [MODULE:NAME …]``.
 
-    A supervisor does. STDOUT and STDERR are what it reads from, and STACK is for stacks.
+    A supervisor does. STDOUT and STDERR are what it reads from, and STACK is for stacks, and DIRECTORY for
+    large values.
     """
     parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, named = *sys.argv[1:10], sys.argv[10:]
+    memory = Memory(named.pop(0)) if named and named[0].startswith("/") else None
     _die_with(int(parent))
     faulthandler.enable()  # a crash in C says where
     reset_signals()
@@ -383,6 +391,7 @@ def main() -> None:
         footing=footing,
         dividers=Dividers(mark, footing.outputs, footing.settle),
         key_file=places.key().absolute(),
+        memory=memory,
     )
     runner.serve()
 

@@ -35,13 +35,14 @@ LEAVE_SECONDS = 2.0
 class Launch(NamedTuple):
     """The start of a bee's runners: Python's flags, the seed of its hashes, and the runner's own arguments.
 
-    ``largest`` is how many bytes a result may have.
+    ``largest`` is how many bytes a result may have, ``memory`` the directory that the bee shares with its client.
     """
 
     flags: tuple[str, ...]
     hash_seed: str
     arguments: tuple[str, ...]
     largest: int = codec.MAX_BYTES
+    memory: str = ""
 
     def channel(self, sock: socket.socket) -> Channel:
         """Make the channel that leads to such a runner."""

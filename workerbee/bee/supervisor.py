@@ -335,5 +335,5 @@ class Supervisor:
 
 def _launch(orders: Orders, name: str) -> Launch:
     """Say how the runners of the bee of this name are started."""
-    arguments = (name, str(orders.max_payload), *orders.functions)
-    return Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload)
+    arguments = (name, str(orders.max_payload), *filter(None, [orders.memory]), *orders.functions)
+    return Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, orders.memory)

@@ -35,6 +35,7 @@ from workerbee.errors import (
     JobsetNotFoundError,
 )
 from workerbee.following import output_of
+from workerbee.memory import MEMORY, Lender, Memory
 from workerbee.orders import Orders
 from workerbee.server import Server
 from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, JobsetReader, is_dropped, retrying
@@ -71,6 +72,8 @@ class Client:
         self._closing = self._all_stored = False
         self._remarks = Remarks(logger)
         self._bee: Employer | None = None
+        self._memory: Memory | None = None
+        self.lender: Lender | None = None  # for large arguments, where a bee of our own can have them
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
         # One object each for all futures.
         self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output
@@ -100,6 +103,8 @@ class Client:
         self._remarks.on(function, call, unique=unique)
         self.latest = function
         future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
+        if call.codec == MEMORY and self._memory is not None:
+            future.lent = self._memory.lent(call.data)
         try:
             self.refuse_if_closing()
             if self._bee is not None:
@@ -245,6 +250,9 @@ class Client:
 
     def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
         """Have a local bee with so many runners until the end."""
+        if self.jobset.is_temporary and (memory := Memory.make()) is not None:
+            self._memory = self._watcher.memory = memory
+            self.lender = Lender(memory)
         orders = Orders(
             self._server.dsn,
             number=self.jobset.number,
@@ -254,6 +262,7 @@ class Client:
             max_payload=self.max_payload,
             reconnect_timeout=self._patience,
             log_level=max(logging.WARNING, self.log.getEffectiveLevel()),
+            memory="" if self._memory is None else self._memory.path,
         )
         self.n_local = n_workers
         self._bee = Employer(self.jobset.name, orders, log=self.log, give_up=self._break)
@@ -334,6 +343,8 @@ class Client:
         self.ended.set()
         if self._bee is not None:
             self._bee.disown()
+        if self._memory is not None:
+            self._memory.disown()
 
     def _end(self) -> None:
         """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
@@ -341,6 +352,8 @@ class Client:
         if self._bee is not None:
             self._bee.stop() if self._broken is not None or self.jobset.is_temporary else self._bee.drain()
             self._bee.wait(30 if self.jobset.is_temporary else None)
+        if self._memory is not None:
+            self._memory.close()
         try:
             if self.jobset.is_temporary:
                 self._desk.catalogue.drop_jobset(self.jobset)

@@ -100,6 +100,7 @@ class JobFuture(Bound, Future[T]):
     the garbage collector, which with 20,000 futures took half of all that a client does.
     """
 
+    lent: Any = None  # keeps the job's arguments in memory, and then its result
     _condition: Any = _Observed()
     _waiters: Any = _Observed()
     _done_callbacks: Any = _Observed()

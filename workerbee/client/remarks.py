@@ -18,8 +18,8 @@ class Remarks:
 
     def on(self, function: Function, call: codec.Call, *, unique: bool) -> None:
         """Look at a call before it is stored; ``unique``: it would be attached to, if it can be compared."""
-        if len(call.data) > codec.WARN_BYTES and self._is_first(function, "large"):
-            warnings.warn(codec.too_much("a call", function.name, len(call.data)), stacklevel=4)
+        if (size := codec.size(call)) > codec.WARN_BYTES and self._is_first(function, "large"):
+            warnings.warn(codec.too_much("a call", function.name, size), stacklevel=4)
         if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
             what = "the data along with the code"
             warnings.warn(codec.too_much(what, function.name, len(function.body)), stacklevel=4)

@@ -17,6 +17,7 @@ from workerbee.client.dispatcher import HELD_UP_SECONDS, Dispatcher
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
+from workerbee.memory import MEMORY, Memory
 from workerbee.store import Wake, parse_hint
 from workerbee.timing import TOUCH_SECONDS
 from workerbee.wire import codec
@@ -45,6 +46,7 @@ class Watcher:
 
     def __init__(self, desk: Desk, ledger: Ledger, dispatcher: Dispatcher) -> None:
         self._connection, self._catalogue, self._store, self._jobset, self._signer, _, self._log = desk
+        self.memory: Memory | None = None  # where large results are, if a bee of our own puts them there
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._asked: deque[int] = deque()
@@ -119,6 +121,8 @@ class Watcher:
             if not self._catalogue.touch_client(self._jobset):
                 raise JobsetNotFoundError(self._jobset.name, dropped=True)
             self._next_touch = now + TOUCH_SECONDS
+            if self.memory is not None:
+                self.memory.tidy(self._ledger.__contains__)
         found = self._fetch(self._wanted(hints))
         if self._ledger and now >= self._next_poll:
             self._poll(now, found)
@@ -236,6 +240,12 @@ class Watcher:
         n = len(taken)
         while taken:  # nothing is kept of what is resolved: a caller's `del` is to free it
             end, futures = taken.popleft()
+            if self.memory is not None and end.status == "completed":
+                # With its end, a job's arguments go, and its result stays as long as a future of it.
+                lent = self.memory.lent(end.data) if end.codec == MEMORY else None
+                for future in futures:
+                    future.lent = lent
+                lent = None
             if end.codec == codec.JSON or end.status == "cancelled":
                 _resolve_run(end, futures, self._signer)
             else:

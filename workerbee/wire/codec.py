@@ -2,7 +2,8 @@
 
 There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of the
 same type, and if no list or dict is in it twice; everything else goes as a pickle. A call's codec says how to
-read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest.
+read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest. Where client
+and runner share memory, large values of both lanes go there (``memory``).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore
 from math import isfinite
 from typing import Any, NamedTuple
 
+from workerbee import memory as shared
 from workerbee import pickling
 from workerbee.errors import EncodingError, PayloadTooLargeError
+from workerbee.memory import MEMORY, Lender
 from workerbee.wire import bytecode, twins
-from workerbee.wire.bounded import Bounded
+from workerbee.wire.bounded import Aside, Bounded, loads
 from workerbee.wire.job import TWINNED
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
@@ -216,11 +219,27 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
     return bool(value.nbytes <= heaviest)
 
 
-def _pickle(value: object, what: str, most: int) -> bytes:
+def _encoded(value: object, what: str, most: int, lender: Lender | None) -> Encoded:
+    """A value in the pickle lane, or in memory."""
+    if lender is not None:
+        arrays = shared.Arrays(what, most)
+        data = _pickle(value, what, most, arrays)
+        if arrays.size + len(data) < shared.LEAST:
+            return Encoded(PICKLE, data)
+        if arrays.size + len(data) > most:
+            raise PayloadTooLargeError(what, arrays.size + len(data), most)
+        if (reference := lender.lend(PICKLE, [*arrays.taken, data])) is not None:
+            return Encoded(MEMORY, reference)
+        if not arrays.taken:
+            return Encoded(PICKLE, data)
+    return Encoded(PICKLE, _pickle(value, what, most))
+
+
+def _pickle(value: object, what: str, most: int, aside: Aside | None = None) -> bytes:
     try:
         if not is_simple(value, _HEAVY):
-            return pickling.dumps(value, Bounded(what, most))
-        data = pickle.dumps(value, protocol=5)
+            return pickling.dumps(value, Bounded(what, most), aside)
+        data = pickle.dumps(value, protocol=5, buffer_callback=aside)
     except (PayloadTooLargeError, KeyboardInterrupt):
         raise
     except RecursionError as error:
@@ -232,7 +251,7 @@ def _pickle(value: object, what: str, most: int) -> bytes:
     return data
 
 
-def encode(value: object, what: str, most: int = MAX_BYTES) -> Encoded:
+def encode(value: object, what: str, most: int = MAX_BYTES, lender: Lender | None = None) -> Encoded:
     """A value in the lane that fits it. Raises EncodingError, naming ``what``; PayloadTooLargeError beyond ``most``."""
     check = _CHECKS.get(type(value))
     if check is not None and check(value):  # most results: a number, or None
@@ -240,9 +259,21 @@ def encode(value: object, what: str, most: int = MAX_BYTES) -> Encoded:
         if len(data) <= most:
             return Encoded(JSON, data)
     seen: set[int] = set()
-    if is_plain(value, seen=seen):
-        return Encoded(JSON, json_of(value, what, most, seen))
-    return Encoded(PICKLE, _pickle(value, what, most))
+    if not is_plain(value, seen=seen):
+        return _encoded(value, what, most, lender)
+    return _lent(JSON, json_of(value, what, most, seen), lender)
+
+
+def _lent(codec: str, data: bytes, lender: Lender | None) -> Encoded:
+    """JSON, or in its place a reference to where it is in memory."""
+    if lender is not None and len(data) >= shared.LEAST and (reference := lender.lend(codec, [data])) is not None:
+        return Encoded(MEMORY, reference)
+    return Encoded(codec, data)
+
+
+def size(encoded: Encoded | Call) -> int:
+    """Bytes of a value, wherever they are."""
+    return shared.Reference.parse(encoded.data).n_bytes if encoded.codec == MEMORY else len(encoded.data)
 
 
 def twinned(encoded: Encoded, value: object) -> Encoded:
@@ -265,37 +296,50 @@ def _parse(data: bytes) -> Any:
 
 
 def decode(codec: str, data: bytes) -> object:
-    """The value. Never call this with data that holds a pickle and whose signature doesn't hold."""
+    """The value. Never call this with data that holds a pickle or a reference and whose signature doesn't hold."""
+    if codec == MEMORY:
+        codec, arrays, data = shared.recall(data)
+        if codec == PICKLE:
+            return loads(data, arrays)
     if codec == TWINNED:
         codec, data = PICKLE, data[data.index(b"\0") + 1 :]
     return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
 
 
-def encode_call(args: tuple[Any, ...], kwargs: dict[str, Any], most: int = MAX_BYTES) -> Call:
+def encode_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], most: int = MAX_BYTES, lender: Lender | None = None
+) -> Call:
     """The arguments of a call. Raises EncodingError, and PayloadTooLargeError beyond ``most`` bytes."""
     what = "the arguments"
     if len(args) == 1 and not kwargs and type(args[0]) is dict:
         value, seen = args[0], set[int]()
         if is_plain(value, seen=seen):
-            return _call(JSON, value, what, most, seen, in_order=len(value) < 2 and len(seen) == 1)
+            return _call(JSON, value, what, most, seen, lender, in_order=len(value) < 2 and len(seen) == 1)
     seen = {_IS_LONG} if len(args) > LONG else set()
     whole = {"args": args, "kwargs": kwargs}
     if _are_plain(args, DEPTH - 2, seen) and (not kwargs or is_plain(kwargs, DEPTH - 1, seen)):
         in_order = not seen or (len(kwargs) == 1 and len(seen) == 1)
-        return _call(JSON_CALL, whole, what, most, seen, in_order=in_order)
-    return Call(PICKLE, _pickle((args, kwargs), what, most), _identity({"args": list(args), "kwargs": kwargs}))
+        return _call(JSON_CALL, whole, what, most, seen, lender, in_order=in_order)
+    encoded = _encoded((args, kwargs), what, most, lender)
+    return Call(*encoded, _identity({"args": list(args), "kwargs": kwargs}))
 
 
-def _call(codec: str, value: Any, what: str, most: int, seen: set[int], *, in_order: bool) -> Call:
+def _call(
+    codec: str, value: Any, what: str, most: int, seen: set[int], lender: Lender | None, *, in_order: bool
+) -> Call:
     """A call in JSON. Its identity is the same with sorted keys; ``in_order``: they are sorted as they are."""
     data = json_of(value, what, most, seen)
-    return Call(codec, data, codec.encode() + (data if in_order else to_sorted_json(value).encode()))
+    identity = codec.encode() + (data if in_order else to_sorted_json(value).encode())
+    return Call(*_lent(codec, data, lender), identity)
 
 
 def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments and keyword arguments. Never call this with ``pickle`` data whose signature doesn't hold."""
+    arrays: list[memoryview] = []
+    if codec == MEMORY:
+        codec, arrays, data = shared.recall(data)
     if codec == PICKLE:
-        args, kwargs = pickle.loads(data)  # noqa: S301 (the caller has verified it)
+        args, kwargs = loads(data, arrays)  # the caller has verified it
         return args, kwargs
     whole = _parse(data)
     return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])

@@ -155,7 +155,7 @@ class Cache:
         """The pickle of what ``fn`` is, and belongs to it."""
         file = Bounded(self._whole(name_of(fn)), self._max_payload)
         try:
-            return pickling.dumps(value, file, stem)
+            return pickling.dumps(value, file, stem=stem)
         except PayloadTooLargeError:
             raise
         except Exception as error:
