@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from psycopg2.extensions import make_dsn
 
 from tests.docs import reference
 from tests.docs.pages import PAGES, ROOT, Block, anchor, blocks, differences, headings, links, prose
-from tests.servers import Server
+from tests.servers import Database, Server
+from workerbee import JobSet, cli
 from workerbee.server import embedded
 
 SESSION = Path(__file__).with_name("session.py")
@@ -104,13 +107,45 @@ def trouble(block: Block, said: dict[str, Any]) -> str | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_what_is_only_read_can_be_read(page: Path) -> None:
-    """Batch scripts are bash, manifests are YAML."""
+    """Batch scripts are bash, manifests are YAML, and settings have a name and a value in each line."""
     for block in blocks(page.read_text("utf-8")):
         if block.language == "bash":
             done = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
             assert not done.stderr, f"{title(page)}:{block.line}: {done.stderr}"
         elif block.language == "yaml":
             assert list(yaml.safe_load_all(block.code))
+        elif block.language == "ini":
+            lines = [line for line in block.code.splitlines() if line]
+            assert all(re.fullmatch(r"\[\w+\]|\w+ *= *\S.*|queue \d+", line) for line in lines), lines
+
+
+def test_colleagues_share_by_the_rights_that_the_page_names(server: Server) -> None:
+    """Ann makes a jobset and Bob goes on with it; Eve looks, and may change nothing."""
+    server.execute("CREATE DATABASE shared")
+    database = Database(server, "shared")
+    made = [
+        block.code for block in blocks((ROOT / "docs" / "sharing.md").read_text("utf-8")) if block.language == "sql"
+    ]
+    colleagues, observers = (code.replace("science", "shared") for code in made)
+    try:
+        database.execute(colleagues)
+        ann, eve = (make_dsn(database.dsn, user=name) for name in ("ann", "eve"))
+        place = {"host": "127.0.0.1", "port": server.port, "dbname": "shared"}
+        JobSet("words", user="ann", **place).setup_jobset()
+        database.execute(observers)
+        jobset = JobSet("words", user="bob", **place)
+        jobset.add_jobs([{"word": "honey"}])
+        jobset.run(len)
+        JobSet("later", user="bob", **place).setup_jobset()
+        said = CliRunner().invoke(cli.main, ["status", "words", "--dsn", eve])
+        assert "Done: 1 completed." in said.stdout, said.output
+        assert CliRunner().invoke(cli.main, ["status", "later", "--dsn", eve]).exit_code == 0
+        assert CliRunner().invoke(cli.main, ["drop", "words", "--yes", "--dsn", eve]).exit_code == 2
+        done = CliRunner().invoke(cli.main, ["drop", "words", "later", "--yes", "--dsn", ann])
+        assert done.exit_code == 0, done.output
+    finally:
+        database.drop()
+        server.execute("DROP ROLE IF EXISTS ann, bob, eve, hive")
 
 
 def test_links_lead_somewhere() -> None:

@@ -23,9 +23,14 @@ def names(cell: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", cell))
 
 
-def test_what_comes_from_the_code_is_as_the_code_says() -> None:
-    """Commands with their options, and docstrings."""
-    assert reference.written() == TEXT, "python -m tests.docs.reference writes it anew"
+def test_every_command_option_and_method_is_there() -> None:
+    """And no other; what is said of them may have been said better since."""
+    assert parts(reference.written()) == parts(TEXT), "python -m tests.docs.reference writes it anew"
+
+
+def parts(text: str) -> list[str]:
+    """The headings, the first cells of tables and the signatures of what comes from the code."""
+    return re.findall(r"(?m)^(### .*|\| `-[^|]*|\*\*`.*?`\*\*)", text.partition("\n## Commands\n")[2])
 
 
 @pytest.mark.parametrize("heading", reference.TABLES)

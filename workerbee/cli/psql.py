@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -21,12 +23,7 @@ def psql(arguments: tuple[str, ...], dsn: str | None) -> None:
     """
     from workerbee import server  # noqa: PLC0415 (loads the driver)
 
-    program = shutil.which("psql")
-    if program is None:
-        raise click.ClickException(
-            "there is no psql on this machine; install PostgreSQL's client (Debian: apt install postgresql-client, "
-            "conda: conda install postgresql), or look with: workerbee jobs list"
-        )
+    program = shutil.which("psql") or _that_came_along()
     with server.of_command(dsn) as found:  # which keeps an embedded server running meanwhile
         before = signal.signal(signal.SIGINT, lambda *_: None)  # it is for psql
         try:
@@ -36,3 +33,18 @@ def psql(arguments: tuple[str, ...], dsn: str | None) -> None:
         finally:
             signal.signal(signal.SIGINT, before)
     raise SystemExit(status if status >= 0 else 128 - status)
+
+
+def _that_came_along() -> Path:
+    """The embedded server's own psql. Raises ClickException if there is none either."""
+    from workerbee.errors import EmbeddedServerError  # noqa: PLC0415 (loads what --help does without)
+    from workerbee.server import installation  # noqa: PLC0415
+
+    with suppress(EmbeddedServerError):
+        program = installation.installed() / "psql"
+        if program.exists():
+            return program
+    raise click.ClickException(
+        "there is no psql on this machine; install PostgreSQL's client (Debian: apt install postgresql-client, "
+        "conda: conda install postgresql), or look with: workerbee jobs list"
+    )
