@@ -57,9 +57,10 @@ class _Main(Commands):
         except Exception as error:
             from workerbee.errors import WorkerbeeError  # noqa: PLC0415 (loads what --help does without)
 
-            if not isinstance(error, WorkerbeeError):
+            if not isinstance(error, WorkerbeeError) and not type(error).__module__.startswith("psycopg2"):
                 raise
-            click.echo(f"workerbee: {error}", err=True)
+            refusal = "" if isinstance(error, WorkerbeeError) else "PostgreSQL refuses what is needed: "
+            click.echo(f"workerbee: {refusal}{' '.join(str(error).split())}", err=True)
             context.exit(69 if isinstance(error, OSError) else 2)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
