@@ -266,6 +266,27 @@ def script(tmp_path: Path, text: str, dsn: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
 
 
+HALVES = """
+import os, time
+from workerbee import WorkerbeeExecutor
+def half(_):
+    print(os.getpid(), end=" ")
+    time.sleep(0.3)
+if __name__ == "__main__":
+    with WorkerbeeExecutor(2, dsn=os.environ["DSN"]) as executor:
+        list(executor.map(half, range(6)))
+"""
+
+
+def test_half_lines_of_two_runners_never_meet(shared: Database, tmp_path: Path) -> None:
+    """Jobs that print without ending the line share it with jobs of the same runner alone."""
+    done = script(tmp_path, HALVES, shared.dsn)
+    lines = [set(line.split()) for line in done.stdout.splitlines()]
+    assert len(lines) > 1, done
+    assert [len(line) for line in lines] == [1] * len(lines)
+    assert len(set.union(*lines)) == 2
+
+
 def test_a_job_spawns_what_imports_the_script(shared: Database, tmp_path: Path) -> None:
     """A spawned pool in a job finds the script's functions, those too that no job has brought."""
     assert script(tmp_path, SPAWNS, shared.dsn).stdout == "[2, 3]\n"

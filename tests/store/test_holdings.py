@@ -29,7 +29,7 @@ class Bee:
     """What a bee that serves all jobsets holds, with a crew whose runners are never started."""
 
     def __init__(self) -> None:
-        self.crew = Crew(2, launch=Launch((), "0", ()), program=b"", forward=lambda _, __: None)
+        self.crew = Crew(2, launch=Launch((), "0", ()), program=b"", forward=lambda *_: None)
         self.dropped: list[int] = []
         self.holdings = Holdings(self.crew, lambda jobset: self.dropped.append(jobset.number), self.trouble)
 

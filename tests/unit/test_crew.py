@@ -28,7 +28,7 @@ FUNCTION = (JOBSET.number, NUMBER)
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     launch = Launch((), "0", ("b", "1000"))
-    crew = Crew(1, launch=launch, program=Program.here().dumps(), forward=lambda _, __: None)
+    crew = Crew(1, launch=launch, program=Program.here().dumps(), forward=lambda *_: None)
     yield crew
     crew.dismiss()
 

@@ -36,6 +36,33 @@ def test_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rest.endswith(b"]\nmore\n")
 
 
+def test_half_lines_never_meet() -> None:
+    """Whoever prints next begins a new line, but goes on with one of its own; and each stream for itself."""
+    pipes = [os.pipe(), os.pipe()]
+    printer = Printer()
+    (_, out), (_, err) = pipes
+    for fd, text, who in [
+        (out, b"a half", 1),
+        (err, b"an error\n", 2),
+        (out, b" line", 1),
+        (out, b"another's", 2),
+        (out, b" end\n", 2),
+        (out, b"50 %\r", 1),
+        (out, b"whole\n", 2),
+        (out, b"the last", 1),
+        (out, b"bee ends\n", None),
+    ]:
+        printer.put(fd, text, who)
+    printer.finish()
+    for _, writer in pipes:
+        os.close(writer)
+    said = []
+    for reader, _ in pipes:
+        with open(reader, "rb") as file:
+            said.append(file.read())
+    assert said == [b"a half line\nanother's end\n50 %\rwhole\nthe last\nbee ends\n", b"an error\n"]
+
+
 def test_lines_are_given_out_whole() -> None:
     """A half line waits for its end, but not for ever."""
     lines = Lines()

@@ -29,7 +29,7 @@ DEATHS = 3
 
 
 class Crew:
-    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print."""
+    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print, and who does."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Crew:
         program: bytes,
         max_tasks: int | None = None,
         caller: tuple[socket.socket, int] | None = None,
-        forward: Callable[[int, bytes], None],
+        forward: Callable[[int, bytes, object], None],
     ) -> None:
         self._program = program
         self._max_tasks = max_tasks
@@ -170,7 +170,7 @@ class Crew:
         runner.tell_program(self._program)
         self._runners.append(runner)
         self._ears.watch(runner.channel.fileno(), partial(self._hear, runner))
-        runner.output.forward = self._print
+        runner.output.forward = partial(self._print, runner)
         for stream, fd in runner.output.pipes.items():
             self._ears.watch(fd, partial(self._overhear, runner, stream))
         if runner.process is not None:
@@ -322,9 +322,9 @@ class Crew:
         if runner in self._runners and runner.output.hear(stream):
             self._ears.unwatch(runner.output.pipes[stream])
 
-    def _print(self, stream: int, text: bytes, _: int) -> None:
+    def _print(self, runner: RunnerProcess, stream: int, text: bytes, _: int) -> None:
         """Print what a job has printed."""
-        self._forward(stream, text)
+        self._forward(stream, text, runner)
 
     # Burying
 

@@ -27,15 +27,20 @@ class Printer:
         self._texts: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._n_taken = self._n_printed = 0
         self._n_lost: Counter[int] = Counter()
+        self._amid: dict[int, object] = {}  # by descriptor, who has printed the beginning of a line
         self._thread = threading.Thread(target=self._print, daemon=True)
         self._thread.start()
 
-    def put(self, fd: int, text: bytes) -> None:
-        """Print to that descriptor soon."""
+    def put(self, fd: int, text: bytes, who: object = None) -> None:
+        """Print to that descriptor soon; on a new line, where another than ``who`` has not ended one."""
         if self._n_taken - self._n_printed >= self.LAG:
             self._n_lost[fd] += len(text)
         elif text:
             self._say_what_is_lost()
+            if self._amid.pop(fd, who) is not who:
+                text = b"\n" + text
+            if not text.endswith((b"\n", b"\r")):
+                self._amid[fd] = who
             self._take(fd, text)
 
     def stream(self, fd: int) -> io.TextIOWrapper:
@@ -61,6 +66,7 @@ class Printer:
         for fd, n in list(self._n_lost.items()):
             if n:
                 self._n_lost[fd] = 0
+                self._amid.pop(fd, None)
                 self._take(fd, f"\n[workerbee: {n} bytes of output are missing here: they came too fast]\n".encode())
 
     def _print(self) -> None:

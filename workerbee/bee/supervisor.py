@@ -63,7 +63,7 @@ class Supervisor:
         *,
         caller: tuple[socket.socket, int] | None = None,
         tell: Callable[[BeeEvent], None] = lambda _: None,
-        forward: Callable[[int, bytes], None] = lambda _, __: None,
+        forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
         program: Callable[[], bytes] = lambda: b"",
     ) -> None:
         incarnation, now = uuid4(), time.monotonic()
