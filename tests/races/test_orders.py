@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import product
 
 import pytest
 
+from tests.races import modelled
 from tests.races.moments import PAIRS, STATES, meet
 from tests.races.stage import SCRIPTS, TRIOS, Stage, orders, play, stage
-from tests.servers import Server
+from tests.servers import Database, Server
+from workerbee.store import Connection
 
 EACH = 84  # orders of each of the six pairs of scripts
 THREES = 25  # and of each of the six trios
 MEETINGS = 150
+MODELLED = {2: 12, 3: 24}
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,16 @@ def test_statements_that_meet(here: Stage) -> None:
     meetings = list(product(STATES, PAIRS, (True, False)))
     for state, pair, commits in random.sample(meetings, MEETINGS):
         meet(here, state, pair, commits=commits)
+
+
+def test_steps_beside_the_model(shared: Database) -> None:
+    """Each step of two and of three actors answers as the store's model does, and leaves what it says."""
+    with closing(Connection(shared.dsn)) as connection:
+        for n_actors, n_orders in MODELLED.items():
+            for order in random.sample(list(modelled.every(n_actors)), n_orders):
+                modelled.play(connection, order)
+
+
+def test_orders_beside_the_model_are_all() -> None:
+    """Two actors with ten steps, and three, from six beginnings."""
+    assert {n: len(set(modelled.every(n))) for n in MODELLED} == {2: 600, 3: 6_000}
