@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.hive import Hive
+from tests.chaos.hive import Storm
 from tests.chaos.plan import plan
 from tests.chaos.verdict import Verdict
 from tests.clocks import LIBRARIES, Clock
@@ -36,7 +36,7 @@ def main() -> int:
         clock = _clock(directory)
         with server(**_settings()) as postgres, FaultProxy("127.0.0.1", postgres.port) as proxy:
             n_jobs = int(options.rate * options.minutes)
-            hive = Hive(directory, postgres, proxy, clock, n_jobs=n_jobs, seconds=options.minutes * 60)
+            hive = Storm(directory, postgres, proxy, clock, n_jobs=n_jobs, seconds=options.minutes * 60)
             try:
                 hive.suffer(plan(options.minutes, options.seed), lambda text: print(text, flush=True))
                 hive.settle()

@@ -42,7 +42,7 @@ HOSTILE = 10**12
 class Client:
     """A process of tests.chaos.client, and those that take its place after it was killed."""
 
-    def __init__(self, hive: Hive, first: int, n: int, seconds: float) -> None:
+    def __init__(self, hive: Storm, first: int, n: int, seconds: float) -> None:
         self.first, self.n = first, n
         self.records: list[Path] = []
         self.lock = threading.Lock()
@@ -69,7 +69,7 @@ class Client:
         return [line.split(" ", 2) for text in texts for line in text.splitlines()]
 
 
-class Hive:
+class Storm:
     """One run. `suffer` plays the faults; `settle` lets everything come to its end."""
 
     def __init__(

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from tests.chaos.client import digest
-from tests.chaos.hive import BEES, HOSTILE, Hive
+from tests.chaos.hive import BEES, HOSTILE, Storm
 from tests.chaos.jobs import kind_of, may_be_cancelled, result_of
 from workerbee.wire import codec
 
@@ -32,7 +32,7 @@ CRIMES = (
 class Verdict:
     """Counts of what was done to the run, and of each kind of crime, with some examples."""
 
-    def __init__(self, hive: Hive) -> None:
+    def __init__(self, hive: Storm) -> None:
         self._hive = hive
         self.crimes: Counter[str] = Counter(dict.fromkeys(CRIMES, 0))
         self.examples: dict[str, list[Any]] = defaultdict(list)

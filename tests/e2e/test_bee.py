@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +26,7 @@ from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
+from workerbee._version import __version__
 from workerbee.client import watcher
 from workerbee.errors import RunnerDiedError
 
@@ -124,6 +128,24 @@ def test_four_bees_and_a_client_agree_in_all_counts(
         " FROM workerbee.work"
     )
     assert row == (n, n, n, 0, n)
+
+
+def test_a_bee_says_by_what_batch_job_it_was_started(bee: NewBee, client: NewClient, database: Database) -> None:
+    """And when that ends, if it does before the bee's own lifetime is over; with its processors and version."""
+    client()
+    task = {
+        "SLURM_ARRAY_JOB_ID": "4700",
+        "SLURM_ARRAY_TASK_ID": "11",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 3600),
+    }
+    query = """
+        SELECT launch, place, round(extract(epoch FROM ends_at - now()) / 600), cpus > 0, version, python
+          FROM workerbee."bee$" WHERE pid = %s"""
+    facts = (True, __version__, platform.python_version())
+    for lifetime, tens_of_minutes in (("1000000", 6), ("1200", 2)):
+        started = bee("--lifetime", lifetime, environment=task)
+        [row] = eventually(partial(database.execute, query, started.process.pid))
+        assert row == ("slurm 4700", 11, tens_of_minutes, *facts)
 
 
 def test_a_bee_ends_when_its_jobset_is_exhausted(bee: NewBee, client: NewClient) -> None:

@@ -16,6 +16,7 @@ from math import inf
 from uuid import UUID
 
 from workerbee import resources
+from workerbee.launched import launched
 from workerbee.store import QUERY_SECONDS, BeeFacts, Catalogue, jitter
 from workerbee.timing import BEAT_SECONDS, IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS, LEASE_SECONDS
 
@@ -96,6 +97,8 @@ class Presence:
 
     def arrive(self, jobset: int | None) -> None:
         """Be there from now on, for the jobset of this number, or for all."""
+        launch, place, ends_at = launched(os.environ)
+        ends = [self._lifetime, None if ends_at is None else max(0.0, ends_at - time.time())]
         self._known = BeeFacts(
             self.incarnation,
             jobset,
@@ -104,7 +107,9 @@ class Presence:
             platform.python_version(),
             self._n_runners,
             cpus=resources.cores(),
-            lifetime=self._lifetime,
+            launch=launch,
+            place=place,
+            lifetime=min((seconds for seconds in ends if seconds is not None), default=None),
         )
         self.beat()
         self._generation = self._catalogue.connection.generation  # nothing was claimed over earlier connections

@@ -30,7 +30,7 @@ SECONDS = 0.25
 WARM, BATCH = 3, 1000
 
 
-class Hive:
+class LocalBees:
     """Bees of one runner each, on one jobset, which reach the server as bees on other machines do."""
 
     def __init__(self, place: Place) -> None:
@@ -77,9 +77,9 @@ class Hive:
 
 
 @contextmanager
-def hive(place: Place, n: int, **environment: str) -> Iterator[Hive]:
+def hive(place: Place, n: int, **environment: str) -> Iterator[LocalBees]:
     """So many bees, up and serving."""
-    started = Hive(place)
+    started = LocalBees(place)
     try:
         started.start(n, **environment)
         started.wait()
