@@ -191,6 +191,12 @@ class _Submitter(Bound, Whole, Executor):
 class WorkerbeeExecutor(_Submitter):
     """An Executor whose calls are jobs in PostgreSQL, run by bees.
 
+    As a process pool, whose work can also outlive the process::
+
+        with WorkerbeeExecutor(jobset_id="annealing_2026") as executor:
+            energies = list(executor.map(simulate, [{"temperature": t} for t in range(100)]))
+            table = pandas.DataFrame(executor.results())
+
     Without ``jobset_id`` the jobset is temporary: its own, and dropped at shutdown. With one it is
     durable: the same call again is the same job, whoever submits it and whenever.
 

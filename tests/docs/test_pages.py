@@ -17,7 +17,6 @@ import yaml
 from click.testing import CliRunner
 from psycopg2.extensions import make_dsn
 
-from tests.docs import reference
 from tests.docs.pages import PAGES, ROOT, Block, anchor, blocks, differences, headings, links, prose
 from tests.servers import Database, Server
 from workerbee import JobSet, cli
@@ -178,8 +177,8 @@ def test_a_page_can_be_read_at_one_sitting(page: Path) -> None:
     assert len(lines) <= most
     assert lines[0].startswith("# ")
     assert lines[1] == "" != lines[2], "after the title, what the reader comes for"
-    long = [line for line in prose(page.read_text("utf-8")).splitlines() if len(line) > 120 and line[0] not in "|!"]
-    assert not long or page == reference.PAGE
+    long = [line for line in prose(page.read_text("utf-8")).splitlines() if len(line) > 130 and line[0] not in "|!"]
+    assert not long or page.name in ("benchmarks.md", "reference.md"), long  # which are written by programs
 
 
 def test_troubles_are_headed_by_what_the_code_says() -> None:
