@@ -95,6 +95,7 @@ __all__ = [
     "is_forbidden",
     "is_passing",
     "is_too_slow",
+    "lacking_rights",
     "needed_version",
     "opened",
     "opened_jobset",
@@ -188,6 +189,11 @@ def figures(connection: Connection, jobset: Jobset) -> Figures:
 def version_here(connection: Connection) -> int:
     """The version of the schema in this database; 0 if it isn't there."""
     return schema.version(connection)
+
+
+def lacking_rights(connection: Connection) -> str | None:
+    """Name what keeps this user from bringing and running jobs in this database, in a sentence; None: nothing."""
+    return schema.lacking(connection)
 
 
 def needed_version() -> int:

@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import crowds, looks, report
+from tests.benchmarks import crowds, looks, millions, report
 from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
@@ -231,6 +231,7 @@ def measure(
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
         found["check"] = {"got_through": share} | check._asdict()
         bars = looks.measure(running, *looked_at, say) + crowds.measure(running, looked_at[0], say)
+        bars += millions.measure(running, 10 * looked_at[0], say)
         found["looks"] = [bar._asdict() for bar in bars]
         found["needs"] = {_name(job): _needs(busy if job else idle, bees, job) for job in _JOBS}
     return found

@@ -96,8 +96,8 @@ def test_documents_and_columns_are_as_shown(database: Database) -> None:
         documents = table(TEXT, "JSON documents")
         known: dict[str, set[str]] = {}
         for name, keys in documents:
-            words = name.strip("`").replace("JOBSET", "study").replace("ID", "1").split()
-            server = [] if words[0] == "key" else ["--dsn", database.dsn]
+            words = name.strip("`").replace("JOBSET", "study").replace("ID", "1").replace("JSON", '{"n":0}').split()
+            server = [] if words[0] in ("key", "server") else ["--dsn", database.dsn]
             said = CliRunner().invoke(cli.main, [*words, "--json", *server]).stdout
             shown = set(keys.replace("also ", "").replace("as `status`, and ", "").split(", "))
             shown |= known.get(words[0], set()) if keys.startswith(("also", "as")) else set()

@@ -16,10 +16,11 @@ SECTIONS = {
         "status": "Say how JOBSET goes, or list all jobsets.",
         "top": "Show live how JOBSET goes (also: workerbee JOBSET).",
         "dashboard": "Show all of it in a browser.",
-        "jobs": "List jobs, or show one.",
+        "jobs": "List or find jobs, or show one.",
         "failures": "Say why jobs of JOBSET fail, by cause.",
         "results": "Write what the jobs of JOBSET returned.",
         "bees": "List the bees that serve JOBSET, or all bees.",
+        "report": "Write how JOBSET went as one HTML file.",
         "wait": "Wait until all jobs of JOBSET have ended.",
     },
     "Steer": {
@@ -34,6 +35,8 @@ SECTIONS = {
         "demo": "Search for a classifier's parameters, as a first example.",
     },
     "Set up": {
+        "doctor": "Say whether this machine can work with the server.",
+        "server": "Say what the embedded server keeps, and stop it.",
         "key": "Show the key that signs, and go on where it is lost.",
         "schema": "Show, install or print the tables of all jobsets.",
         "psql": "Open psql on the server that is meant.",
@@ -41,6 +44,33 @@ SECTIONS = {
         "help": "Print a page of the documentation.",
     },
 }
+
+#: What users of other programs type first.
+MEANT = {
+    "run": "bee",
+    "start": "bee",
+    "worker": "bee",
+    "ls": "status",
+    "list": "status",
+    "info": "status",
+    "ps": "bees",
+    "watch": "top",
+    "show": "jobs show",
+    "log": "jobs logs",
+    "logs": "jobs logs",
+    "errors": "failures",
+    "rerun": "retry",
+    "restart": "retry",
+    "kill": "cancel",
+    "stop": "cancel",
+    "rm": "drop",
+    "delete": "drop",
+    "remove": "drop",
+    "check": "doctor",
+    "export": "results",
+}
+#: Where to look for what is missing.
+LISTED = {"JOBSET": "workerbee status lists the jobsets", "ID": "workerbee jobs list JOBSET lists the jobs"}
 
 
 class _Main(Commands):
@@ -54,14 +84,18 @@ class _Main(Commands):
             context.exit(0)
         except KeyboardInterrupt:
             context.exit(130)
+        except click.MissingParameter as error:
+            raise _named(error) from None
         except Exception as error:
             from workerbee.errors import WorkerbeeError  # noqa: PLC0415 (loads what --help does without)
 
             if not isinstance(error, WorkerbeeError) and not type(error).__module__.startswith("psycopg2"):
                 raise
             refusal = "" if isinstance(error, WorkerbeeError) else "PostgreSQL refuses what is needed: "
-            click.echo(f"workerbee: {refusal}{' '.join(str(error).split())}", err=True)
-            context.exit(69 if isinstance(error, OSError) else 2)
+            is_away = isinstance(error, OSError)
+            advice = "; workerbee doctor says where it fails" * is_away
+            click.echo(f"workerbee: {refusal}{' '.join(str(error).split())}{advice}", err=True)
+            context.exit(69 if is_away else 2)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         """``workerbee JOBSET`` is ``workerbee top JOBSET``; but what is almost a command is a mistake."""
@@ -70,9 +104,22 @@ class _Main(Commands):
             return super().resolve_command(context, args)
         from difflib import get_close_matches  # noqa: PLC0415 (few need it)
 
-        if name.isalpha() and (near := get_close_matches(name, commands, 1, 0.75)):
+        near = [MEANT[name]] if name in MEANT else get_close_matches(name, commands, 1, 0.75) if name.isalpha() else []
+        if near:
             context.fail(f"there is no command {name!r}; did you mean {near[0]!r}? A jobset: workerbee top {name}")
+        if len(args) > 1 and not args[1].startswith("-"):
+            context.fail(f"there is no command {name!r}; workerbee --help lists them")
         return "top", self.get_command(context, "top"), args
+
+
+def _named(error: click.MissingParameter) -> click.UsageError:
+    """Name what is missing, with what to type."""
+    if error.ctx is None or error.param is None:
+        return error
+    usage = " ".join((error.ctx.command_path, *error.ctx.command.collect_usage_pieces(error.ctx)))
+    listed = LISTED.get(error.param.make_metavar(error.ctx), "")
+    name = error.param.get_error_hint(error.ctx)
+    return click.UsageError(f"{name} is missing: {usage}" + (f"; {listed}" if listed else ""), error.ctx)
 
 
 @click.group(cls=_Main, package=__name__, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -28,6 +28,14 @@ class Commands(click.Group):
         found: click.Command = getattr(import_module(f"{self._package}.{name}"), name)
         return found
 
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        """Find the command; who forgot it is told which there are."""
+        name, commands = args[0], self.list_commands(context)
+        if name in commands or name.startswith("-"):
+            return super().resolve_command(context, args)
+        said = f"{context.command_path} {commands[0]} {' '.join(args)}"
+        return context.fail(f"there is no command {name!r}, there are {', '.join(commands)}: {said}")
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and summaries, and load no command."""
         widest = max(len(name) for section in self.sections.values() for name in section)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.overview import numbers, show_all, show_sizes
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
     from workerbee.reading import JobsetReader, JobsetRow, Reader
+    from workerbee.standing import Status
 
-#: Groups of failures that a status shows.
-GROUPS = 5
+#: Groups of failures that a status shows, and jobsets that it lists.
+GROUPS, JOBSETS = 5, 100
+#: Seconds over which a rate is taken.
+RATE_SECONDS = 600.0
 
 
 @click.command()
@@ -30,93 +35,67 @@ def status(jobset_id: str | None, dsn: str | None, *, size: bool, as_json: bool)
     with reading(dsn) as reader:
         if size:
             rows = reader.jobsets() if jobset_id is None else [found(reader, jobset_id)[0]]
-            _show_sizes(reader, rows, as_json=as_json)
+            show_sizes(reader, rows, as_json=as_json)
         elif jobset_id is not None:
-            _show_one(*found(reader, jobset_id), as_json=as_json)
+            _show_one(reader, *found(reader, jobset_id), as_json=as_json)
         else:
-            _show_all(reader.jobsets(), as_json=as_json)
+            show_all(reader.lately(JOBSETS), as_json=as_json)
 
 
-def _show_sizes(reader: Reader, rows: list[JobsetRow], *, as_json: bool) -> None:
-    """The largest first; what jobs have printed is part of the whole."""
-    sizes = sorted(((*reader.of(row.jobset).size(), row) for row in rows), key=lambda size: size[:2], reverse=True)
+def _show_one(reader: Reader, row: JobsetRow, jobset: JobsetReader, *, as_json: bool) -> None:
+    from workerbee.standing import status_of  # noqa: PLC0415 (loads the driver)
+
+    seen = status_of(reader.connection, row.jobset)
+    silent = sum(not bee.alive for bee in reader.bees(row.jobset))
+    rate = _rate(row, jobset)
     if as_json:
-        terminal.lines(_numbers(row) | {"bytes": whole, "text_bytes": texts} for whole, texts, row in sizes)
+        terminal.document("status", **_facts(row, seen, rate=rate, silent=silent))
         return
-    shown = (
-        (row.jobset.name, f"{whole / 1e6:,.1f} MB", f"{texts / 1e6:,.1f} MB", f"{row.counts.added:,}")
-        for whole, texts, row in sizes
-    )
-    terminal.table(("JOBSET", "SIZE", "PRINTED", "JOBS"), shown, right=range(1, 4))
-
-
-def _show_all(rows: list[JobsetRow], *, as_json: bool) -> None:
-    if as_json:
-        terminal.lines(_numbers(row) for row in rows)
-        return
-    if not rows:
-        click.echo("no jobsets here yet; an executor with a jobset_id makes one", err=True)
-        return
-    from workerbee.outlook import percent_of  # noqa: PLC0415 (loads the driver)
-
-    terminal.table(
-        ("JOBSET", "DONE", "JOBS", "OPEN", "FAILED", "BEES", "RUNNERS", "MADE"),
-        (
-            (
-                row.jobset.name,
-                f"{percent_of(row.counts.added, row.counts.open)} %",
-                f"{row.counts.added:,}",
-                f"{row.counts.open:,}",
-                f"{row.counts.failed:,}",
-                row.n_bees,
-                row.n_runners,
-                terminal.local(row.created_at),
-            )
-            for row in rows
-        ),
-        right=range(1, 7),
-    )
-
-
-def _show_one(row: JobsetRow, reader: JobsetReader, *, as_json: bool) -> None:
-    from workerbee.outlook import outlook  # noqa: PLC0415 (loads the driver)
-
-    progress = reader.progress()
-    view = outlook(
-        row.jobset.name,
-        progress,
-        n_bees=row.n_bees,
-        n_runners=row.n_runners,
-        quartiles=reader.recent_durations(),
-    )
-    if as_json:
-        facts = _numbers(row) | {
-            "jobs": progress._asdict(),
-            "percent": view.percent,
-            "seconds_left": view.seconds_left,
-            "sentence": view.sentence,
-            "next": view.advice,
-        }
-        terminal.document("status", **facts)
-        return
-    click.echo(view.sentence)
-    if row.paused_at is not None:
-        why = f": {row.paused_why}" if row.paused_why else ""
-        click.echo(f"Paused since {terminal.local(row.paused_at)} by {row.paused_by}{why}")
-    events = {
+    click.echo(terminal.printable(seen.sentence))
+    if row.paused_at is not None and row.paused_why:
+        click.echo(terminal.printable(f"Paused since {terminal.local(row.paused_at)}: {row.paused_why}"))
+    lines = {
+        "ends a second lately": rate,
+        "running": seen.jobs.running,
+        "failed": seen.jobs.failed,
+        "cancelled": seen.jobs.cancelled,
         "attempts tried again": row.counts.retried,
         "attempts lost with their bees": row.counts.lost,
         "extra copies of stragglers": row.counts.speculative,
+        "late ends, which count for nothing": row.counts.late,
         "runs started anew": row.counts.reopened,
+        "bees alive": row.n_bees,
+        "bees quiet": silent,
     }
-    for name, n in events.items():
+    for name, n in lines.items():
         if n:
-            click.echo(f"{n:>8,} {name}")
-    if progress.failed:
-        _show_causes(reader)
-    advice = f"workerbee resume {row.jobset.name}" if row.paused_at is not None else view.advice
-    if advice is not None:
-        click.echo(f"next: {advice}")
+            click.echo(f"{n:>10,.3g} {name}" if isinstance(n, float) else f"{n:>10,} {name}")
+    if seen.jobs.failed:
+        _show_causes(jobset)
+    if seen.advice is not None:
+        click.echo(f"next: {seen.advice}")
+
+
+def _facts(row: JobsetRow, seen: Status, *, rate: float | None, silent: int) -> dict[str, Any]:
+    return numbers(row) | {
+        "jobs": seen.jobs._asdict(),
+        "percent": seen.percent,
+        "rate_per_second": rate,
+        "seconds_left": seen.seconds_left,
+        "bees_quiet": silent,
+        "sentence": seen.sentence,
+        "next": seen.advice,
+    }
+
+
+def _rate(row: JobsetRow, jobset: JobsetReader) -> float | None:
+    """Ends a second over the last minutes; None where nobody noted so far how it goes."""
+    now = time.time()
+    past = [minute for minute in jobset.history(now - RATE_SECONDS, 15) if minute.at < now - 60.0]
+    if not past or not row.counts.open:
+        return None
+    ended = row.counts.completed + row.counts.failed - past[0].counts.completed - past[0].counts.failed
+    return max(0.0, ended / (now - past[0].at))
 
 
 def _show_causes(reader: JobsetReader) -> None:
@@ -134,21 +113,3 @@ def _show_causes(reader: JobsetReader) -> None:
         ),
         right=[0],
     )
-
-
-def _numbers(row: JobsetRow) -> dict[str, Any]:
-    from workerbee.outlook import percent_of  # noqa: PLC0415 (loads the driver)
-
-    counts = row.counts._asdict() | {"open": row.counts.open}
-    return {
-        "jobset": row.jobset.id,
-        "made": terminal.moment(row.created_at),
-        "active": terminal.moment(row.active_at),
-        "paused": terminal.moment(row.paused_at),
-        "paused_by": row.paused_by,
-        "paused_why": row.paused_why,
-        "percent": percent_of(row.counts.added, row.counts.open),
-        "bees": row.n_bees,
-        "runners": row.n_runners,
-        "events": counts,
-    }

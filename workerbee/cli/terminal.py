@@ -32,7 +32,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: I
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     if not console.is_terminal:
         console.width = 10_000  # whoever reads it by a program gets whole cells
-    console.print(made)
+    with console.capture() as captured:  # as rich ends the program where a pipe is closed
+        console.print(made)
+    click.echo(captured.get(), nl=False)
 
 
 def printable(text: str) -> str:

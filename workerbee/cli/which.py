@@ -70,5 +70,7 @@ def _cause_called(reader: JobsetReader, group: str) -> bytes:
         called = [digest for digest in causes if digest.hex().startswith(group.lower())]
     if len(called) != 1:
         what = "several are called" if called else "none of them is"
-        raise click.UsageError(f"there are {len(causes)} groups of failures now, and {what} {group!r}")
+        groups = "is 1 group" if len(causes) == 1 else f"are {len(causes)} groups"
+        said = f"there {groups} of failures now, and {what} {group!r}"
+        raise click.UsageError(f"{said}: workerbee failures {reader.jobset.name}")
     return called[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,24 @@ class Server:
         if self._embedded is not None:
             return True
         parts = dsn_parts(self.dsn)
-        host = (
-            parts.get("hostaddr") or parts.get("host") or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
-        )
+        host = _said(parts, "hostaddr", "host")
         if "service" in parts or ("PGSERVICE" in os.environ and not host):
             return False
         here = ("", "localhost", "::1", resources.host())
         return host.startswith(("/", "127.")) or host in here
+
+    @property
+    def data(self) -> Path | None:
+        """The directory of an embedded server's data; None of any other."""
+        return None if self._embedded is None else Path(self._embedded.data)
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """The hosts, or directories of sockets, and ports that are tried; none where only libpq knows."""
+        parts = dsn_parts(self.dsn)
+        hosts = [host for host in _said(parts, "hostaddr", "host").split(",") if host]
+        ports = (_said(parts, "port") or "5432").split(",")
+        return [(host, ports[n] if len(ports) > 1 else ports[0]) for n, host in enumerate(hosts)]
 
     def for_programs(self) -> tuple[str, dict[str, str]]:
         """A connection string and an environment for programs that have a libpq of their own.
@@ -89,6 +101,12 @@ class Server:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.close()
+
+
+def _said(parts: dict[str, str], *names: str) -> str:
+    """Give what a connection string says by the first of these names, or else libpq's environment; '' without any."""
+    all_said = (*(parts.get(name, "") for name in names), *(os.environ.get(f"PG{name.upper()}", "") for name in names))
+    return next(filter(None, all_said), "")
 
 
 def resolve(dsn: str | None = None, logger: logging.Logger | None = None, **parts: object) -> Server:

@@ -57,15 +57,19 @@ class Site:
             account = _account(data)
             _require_access(home, account)
             binaries = _reachable_binaries(binaries, home / f"bin-{version}", account)
-        digest = hashlib.blake2s(os.fsencode(data), digest_size=5).hexdigest()
-        # Not TMPDIR or XDG_RUNTIME_DIR, in which a user's processes may differ.
-        runtime = Path(f"/tmp/workerbee-{os.geteuid()}-{digest}")  # noqa: S108 (verified in _make_private)
-        return cls(binaries, version, data, runtime, account)
+        return cls(binaries, version, data, runtime_directory(data), account)
 
 
 def data_directory(home: Path, version: str) -> Path:
     """The data directory of this host, which exists only if it is complete."""
     return home / f"postgres-{_major(version)}" / resources.host()
+
+
+def runtime_directory(data: Path) -> Path:
+    """The directory of the socket of the server with these data; it is there while somebody uses that."""
+    digest = hashlib.blake2s(os.fsencode(data), digest_size=5).hexdigest()
+    # Not TMPDIR or XDG_RUNTIME_DIR, in which a user's processes may differ.
+    return Path(f"/tmp/workerbee-{os.geteuid()}-{digest}")  # noqa: S108 (whose it is, embedded verifies)
 
 
 def _major(version: str) -> str:

@@ -86,7 +86,7 @@ class Postmaster:
     def finish_stops(self) -> None:
         """After a SIGTERM the server waits for all its sessions, and holders stay: end it, so that it starts again."""
         while not self.unused.wait(HALF_STOPPED_SECONDS):
-            if _said(self._data)[1] == "stopping":
+            if said(self._data)[1] == "stopping":
                 with contextlib.suppress(ProcessLookupError):
                     self._signal(signal.SIGINT)
 
@@ -104,7 +104,7 @@ class Postmaster:
         with open(self._lock, "w") as lock:  # closing it leaves the lock to the server, who inherits it
             if _taken(lock.fileno()):
                 process = self._start(lock.fileno())
-        self._signal = process.send_signal if process else functools.partial(_signal_orphan, self._data)
+        self._signal = process.send_signal if process else functools.partial(signal_postmaster, self._data)
         again = process is None or _has_served(process, self._data)
         with open(self._lock, "w") as lock:  # a killed postmaster's children may last a little longer
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -189,12 +189,12 @@ def _has_served(process: subprocess.Popen[bytes], data: str) -> bool:
     """Wait for the end of the postmaster: whether it was killed, or was ready before."""
     ready = False
     while not ready and process.poll() is None:
-        ready = _said(data) == (process.pid, "ready")
+        ready = said(data) == (process.pid, "ready")
         time.sleep(LOOK_SECONDS)
     return process.wait() < 0 or ready
 
 
-def _said(data: str) -> tuple[int, str]:
+def said(data: str) -> tuple[int, str]:
     """The last postmaster's number, and what it says of itself: starting, ready or stopping."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(os.path.join(data, "postmaster.pid")) as file:
@@ -207,7 +207,7 @@ def _nobody(_signal: int) -> None:
     """Send a signal to no process."""
 
 
-def _signal_orphan(data: str, number: int) -> None:
+def signal_postmaster(data: str, number: int) -> None:
     """Send a signal to the postmaster that runs in ``data``."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         with open(os.path.join(data, "postmaster.pid")) as file:

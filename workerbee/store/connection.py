@@ -78,6 +78,13 @@ class Connection:
         """The server process of a direct connection; None behind a pooler and before the first query."""
         return int(self._pg.info.backend_pid) if self._pg is not None and self.is_direct else None
 
+    @property
+    def encryption(self) -> str | None:
+        """The version of TLS by which the server is reached; None if that isn't encrypted, or not reached so far."""
+        if self._pg is None or not self._pg.info.ssl_in_use:
+            return None
+        return str(self._pg.info.ssl_attribute("protocol"))
+
     def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run one query as one transaction; its rows, or an empty list.
 

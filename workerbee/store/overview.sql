@@ -56,6 +56,10 @@ SELECT current_setting('server_version'), current_database()::text, a.n, current
                    AS oldest
           FROM (SELECT pid, xact_start FROM pg_stat_activity WHERE backend_type = 'client backend' LIMIT %(n)s) s) a;
 
+-- name: clock
+-- The server's time, at once: to compare clocks, and to see how long an answer takes.
+SELECT extract(epoch FROM clock_timestamp())::double precision;
+
 -- name: database_size
 -- Bytes of the whole database; files are looked at one by one, so it may take its time.
 SELECT pg_database_size(current_database());

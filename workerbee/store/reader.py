@@ -44,6 +44,8 @@ from workerbee.wire.printed import HEAD_BYTES
 
 #: Characters of a value that a page shows, and rows that one look reads at the most.
 WIDTH_CHARS, PAGE_ROWS = 2000, 1000
+#: Bytes, as they are stored, of an input that is too large to be searched.
+LARGE_BYTES = 100_000
 #: Failures that are counted by their cause.
 MOST_FAILURES = 100_000
 #: The newest jobsets, among which those are looked for in which something happened last.
@@ -88,6 +90,10 @@ class Reader:
     def server_line(self) -> ServerLine:
         """The server: its version, connections, and its oldest transaction."""
         return ServerLine(*self._run("server_line", n=PAGE_ROWS)[0])
+
+    def clock(self) -> float:
+        """The server's time, in seconds since the epoch."""
+        return float(self._run("clock")[0][0])
 
     def database_size(self) -> int:
         """Bytes of the whole database."""
@@ -196,6 +202,14 @@ class JobsetReader:
         """The jobs of these ids, as far as there are any, in the order of their ids."""
         rows = (self._rows(ids[n : n + PAGE_ROWS], PAGE_ROWS, ANY_JOB) for n in range(0, len(ids), PAGE_ROWS))
         return [row for page in rows for row in page]
+
+    def same_jobs(self, digests: Sequence[bytes], keys: Sequence[bytes], n: int = PAGE_ROWS) -> list[int]:
+        """The jobs that are calls with these digests, or inputs whose ``id`` has one of these; the newest first."""
+        return [job for (job,) in self._run("same_jobs", digests=list(digests), keys=list(keys), n=n)]
+
+    def inputs_before(self, job: int, n: int) -> list[tuple[int, str | None]]:
+        """The inputs of ``n`` jobs with smaller ids, the newest first; None where it is no JSON, or large."""
+        return [(found, text) for found, text in self._run("inputs_before", before=job, n=n, most=LARGE_BYTES)]
 
     def life(self, job: int) -> list[Event]:
         """List what happened to a job, oldest first."""

@@ -69,7 +69,11 @@ SELECT DISTINCT job FROM {attempt} WHERE cause = %(cause)s::bytea AND job > %(af
 -- header are in the order of their ids. So the first n of all are no greater than the last ones of the headers whose
 -- first ones come first, as many as hold n.
 WITH headers AS MATERIALIZED (
-    SELECT p.jobs, p.jobs[cardinality(p.jobs)] AS last, s.*
+    SELECT p.jobs, p.jobs[cardinality(p.jobs)] AS last,
+           CASE WHEN p.jobs[1] > %(after)s THEN p.jobs[1]
+                ELSE (SELECT min(u.job) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS first,
+           CASE WHEN p.jobs[1] > %(after)s THEN cardinality(p.jobs)
+                ELSE (SELECT count(*) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS size
       FROM (SELECT jobs, started, again FROM workerbee."batch$"
              WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL AND %(status)s <> 'running'
              UNION ALL
@@ -79,13 +83,8 @@ WITH headers AS MATERIALIZED (
             SELECT jobs, started, again FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) h
      CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
                                      ELSE h.jobs[h.started + 1:] END AS jobs OFFSET 0) p
-     CROSS JOIN LATERAL (
-           SELECT p.jobs[1] AS first, cardinality(p.jobs) AS size WHERE p.jobs[1] > %(after)s
-            UNION ALL
-           SELECT min(u.job), count(*) FROM unnest(p.jobs) AS u (job)
-            WHERE u.job > %(after)s AND p.jobs[1] <= %(after)s HAVING count(*) > 0) s
      WHERE p.jobs[cardinality(p.jobs)] > %(after)s AND (h.again OR %(status)s <> 'retrying')
-     ORDER BY s.first LIMIT %(n)s
+     ORDER BY first LIMIT %(n)s
 ), bound AS (
     SELECT max(last) AS last
       FROM (SELECT last, sum(size) OVER (ORDER BY first, last ROWS UNBOUNDED PRECEDING) - size AS before
@@ -123,7 +122,7 @@ SELECT kind, run, extract(epoch FROM at)::double precision, bee, host, duration,
 -- The failed runs that nobody has retried by their cause, the most frequent first, with the newest one of each as an
 -- example: functions and hosts of its newest ones, and whether all were counted. Of many, the newest are; of fewer,
 -- where it has to be looked up for each whether it was retried.
-WITH failed AS MATERIALIZED (
+WITH failed AS (
     SELECT o.cause, o.job, o.completed_at FROM {outcome} o
      WHERE o.status BETWEEN 'failed' AND 'failed' AND o.status <> 'completed'
        AND ((SELECT true FROM {run} LIMIT 1) IS NULL
@@ -237,6 +236,18 @@ SELECT run, claim::text, bee::text, extract(epoch FROM at)::double precision, he
 SELECT run, NULL, bee::text, extract(epoch FROM pushed_at)::double precision, %(head)s::integer, stdout, stderr,
        stdout_size, stderr_size
   FROM workerbee."tail$" WHERE jobset = {number} AND job = %(job)s AND pushed_at IS NOT NULL;
+
+-- name: same_jobs
+-- Jobs that are these calls, or whose input has one of these ids.
+SELECT id FROM {job} WHERE digest = ANY (%(digests)s::bytea[])
+ UNION
+SELECT id FROM {job} WHERE key = ANY (%(keys)s::bytea[])
+ ORDER BY id DESC LIMIT %(n)s;
+
+-- name: inputs_before
+-- The inputs in JSON of so many jobs, the newest first; of those that are large, none.
+SELECT id, CASE WHEN pg_column_size(input) <= %(most)s THEN input::text END
+  FROM {job} WHERE id < %(before)s ORDER BY id DESC LIMIT %(n)s;
 
 -- name: size
 -- Bytes of the jobset's tables with their indexes, and of what jobs have printed.

@@ -70,6 +70,15 @@ def version(connection: Connection) -> int:
     return _present(connection, READING)[0]
 
 
+def lacking(connection: Connection) -> str | None:
+    """Name what keeps this user from bringing and running jobs in this database, in a sentence; None: nothing."""
+    try:
+        present, may_create = _present(connection, WRITING)
+    except UnsupportedDatabaseError as error:
+        return str(error)
+    return None if present or may_create else "there is no schema 'workerbee' yet, and this user may not create it"
+
+
 def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool]:
     """The version of the schema that is here, 0 without one, and whether this user may make it.
 

@@ -8,6 +8,7 @@ from workerbee.cli.commands import Commands
 
 COMMANDS = {
     "list": "List the jobs of JOBSET by id.",
+    "find": "Find jobs of JOBSET by their input, or by a part of it.",
     "show": "Show one job: its input and output, its attempts, its error.",
     "logs": "Print what one job has printed, or follow it (-f).",
     "stack": "Print where a running job is.",
@@ -16,4 +17,4 @@ COMMANDS = {
 
 @click.group(cls=Commands, package=__name__, sections={"Commands": COMMANDS})
 def jobs() -> None:
-    """List jobs, or show one."""
+    """List or find jobs, or show one."""

@@ -6,8 +6,8 @@ import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import cell, facts
-from workerbee.cli.terminal import json_option, local
+from workerbee.cli.jobs.rows import facts, print_table
+from workerbee.cli.terminal import json_option
 from workerbee.cli.which import wanted_jobs, which_options
 
 STATUSES = ("waiting", "retrying", "running", "completed", "failed", "cancelled")
@@ -38,23 +38,6 @@ def list(  # noqa: A001 (the command is called so)
     if as_json:
         terminal.lines(facts(row) for row in page)
         return
-    terminal.table(
-        ("JOB", "STATUS", "RUN", "FUNCTION", "HOST", "TOOK", "ENDED", "INPUT", "OUTPUT"),
-        (
-            (
-                row.id,
-                row.status,
-                row.run,
-                row.function,
-                row.host or "",
-                "" if row.duration is None else f"{row.duration:.3g} s",
-                local(row.ended_at),
-                cell(row.input_codec, row.input),
-                "" if row.output_codec is None else cell(row.output_codec, row.output),
-            )
-            for row in page
-        ),
-        right=(0, 2, 5),
-    )
+    print_table(page)
     if more is not None:
         click.echo(f"there may be more: --after {more}", err=True)

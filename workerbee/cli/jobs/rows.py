@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.terminal import moment, shortened
+from workerbee.cli.terminal import local, moment, shortened
 
 if TYPE_CHECKING:
     from workerbee.reading import JobRow, JobsetReader, TextRow
@@ -41,7 +42,8 @@ def one(jobset: JobsetReader, jobset_id: str, job: int) -> JobRow:
     """Read the job of this id. Raises UsageError if there is none."""
     for row in jobset.jobs_of([job]):
         return row
-    raise click.UsageError(f"there is no job {job} in {jobset_id}")
+    near = f"workerbee jobs list {jobset_id} --after {job - 1}"
+    raise click.UsageError(f"there is no job {job} in {jobset_id}: {near}")
 
 
 def text(row: TextRow) -> dict[str, Any]:
@@ -55,3 +57,25 @@ def text(row: TextRow) -> dict[str, Any]:
         "stdout_bytes": row.stdout_size,
         "stderr_bytes": row.stderr_size,
     }
+
+
+def print_table(rows: Iterable[JobRow]) -> None:
+    """A line a job."""
+    terminal.table(
+        ("JOB", "STATUS", "RUN", "FUNCTION", "HOST", "TOOK", "ENDED", "INPUT", "OUTPUT"),
+        (
+            (
+                row.id,
+                row.status,
+                row.run,
+                row.function,
+                row.host or "",
+                "" if row.duration is None else f"{row.duration:.3g} s",
+                local(row.ended_at),
+                cell(row.input_codec, row.input),
+                "" if row.output_codec is None else cell(row.output_codec, row.output),
+            )
+            for row in rows
+        ),
+        right=(0, 2, 5),
+    )
