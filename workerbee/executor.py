@@ -206,7 +206,8 @@ class WorkerbeeExecutor(_Submitter):
     job's own jobset has at least one, and its calls go before others (priority 1), so that jobs that wait for
     jobs don't wait for ever. ``initializer(*initargs)``
     runs once in every runner before its first job. ``max_n_retry_attempts`` is for jobs that raise
-    JobFailedError. ``max_payload`` (bytes) limits functions, arguments and results. After ``reconnect_timeout``
+    JobFailedError. ``max_payload`` (bytes) limits functions, arguments and results. With
+    ``prefix_output`` each line that a job prints here begins with its number. After ``reconnect_timeout``
     seconds without the database, futures end with DatabaseUnavailableError; None: they wait for ever.
 
     Raises JobsetIdError, KeyMismatchError, DatabaseUnavailableError, UnsupportedDatabaseError,
@@ -231,6 +232,7 @@ class WorkerbeeExecutor(_Submitter):
         logger_name: str = "workerbee",
         reconnect_timeout: float | None = 3600.0,
         max_payload: int = codec.MAX_BYTES,
+        prefix_output: bool = False,
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
         if is_importing():
@@ -271,7 +273,7 @@ class WorkerbeeExecutor(_Submitter):
         if max_workers is None:
             max_workers = resources.cores() if self._server.is_local else 0
         if max_workers or nested:
-            client.employ(max_workers or 1, max_tasks_per_child)
+            client.employ(max_workers or 1, max_tasks_per_child, prefix_output=prefix_output)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.

@@ -43,6 +43,7 @@ class Orders:
     max_failure_sleep: float = 300.0
     max_tasks_per_child: int | None = None
     max_payload: int = codec.MAX_BYTES
+    prefix_output: bool = False
     grace: float = 30.0
     lifetime: float | None = None
     max_jobs: int | None = None

@@ -185,3 +185,29 @@ def test_where_a_job_is(executor: WorkerbeeExecutor, shared: Database, tmp_path:
     assert "in be_stuck" in document["stack"]
     end.touch()
     job.result(30)
+
+
+PRINTING = """
+import os, sys
+from workerbee import WorkerbeeExecutor
+
+def speak(n):
+    print("out", n)
+    print("err", n, file=sys.stderr)
+    os.write(1, b"half")
+
+if __name__ == "__main__":
+    with WorkerbeeExecutor(1, dsn=sys.argv[1], prefix_output=True) as executor:
+        list(executor.map(speak, range(2)))
+"""
+
+
+def test_lines_may_begin_with_their_job(shared: Database, tmp_path: Path) -> None:
+    """In a terminal they appear as they are printed, the streams apart."""
+    script = tmp_path / "printing.py"
+    script.write_text(PRINTING)
+    said = subprocess.run([sys.executable, script, shared.dsn], capture_output=True, text=True, check=True)
+    lines = said.stdout.splitlines()
+    jobs = [line.partition("]")[0] for line in said.stderr.splitlines() if "err" in line]
+    assert lines == [f"{jobs[0]}] out 0", f"{jobs[0]}] half", f"{jobs[1]}] out 1", f"{jobs[1]}] half"]
+    assert jobs[0].startswith("[job ")

@@ -66,6 +66,7 @@ def test_the_executor_is_made_as_documented() -> None:
         "logger_name": (BY_NAME, "workerbee"),
         "reconnect_timeout": (BY_NAME, 3600.0),
         "max_payload": (BY_NAME, 256_000_000),
+        "prefix_output": (BY_NAME, False),
     }
     assert parameters(WorkerbeeExecutor) == expected
 

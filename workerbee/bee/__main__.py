@@ -70,6 +70,7 @@ def _names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tup
     show_default=True,
     help="Bytes of a result; a job with a larger one fails.",
 )
+@click.option("--prefix-output", is_flag=True, help="Begin each line that a job prints with its number.")
 @click.option(
     "--max-n-retry-attempts",
     type=click.IntRange(1),

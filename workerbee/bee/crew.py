@@ -19,6 +19,7 @@ from workerbee.bee.channel import GarbledError
 from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
 from workerbee.bee.messages import Finished, Outdated, Perform, Recorded, Unusable, parse
+from workerbee.bee.output import prefixed
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task
@@ -29,7 +30,10 @@ DEATHS = 3
 
 
 class Crew:
-    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print, and who does."""
+    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print, and who does.
+
+    With ``prefixes`` each of these lines begins with the job that has printed it.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,11 @@ class Crew:
         max_tasks: int | None = None,
         caller: tuple[socket.socket, int] | None = None,
         forward: Callable[[int, bytes, object], None],
+        prefixes: bool = False,
     ) -> None:
         self._program = program
         self._max_tasks = max_tasks
-        self._forward = forward
+        self._forward, self._prefixes = forward, prefixes
         self._hiring = Hiring(1 if caller is not None else size, launch, caller)
         self._ears = Ears()
         self.wake = self._ears.wake  # for other threads and signal handlers
@@ -322,9 +327,10 @@ class Crew:
         if runner in self._runners and runner.output.hear(stream):
             self._ears.unwatch(runner.output.pipes[stream])
 
-    def _print(self, runner: RunnerProcess, stream: int, text: bytes, _: int) -> None:
+    def _print(self, runner: RunnerProcess, stream: int, text: bytes, n: int) -> None:
         """Print what a job has printed."""
-        self._forward(stream, text, runner)
+        task = runner.in_hand.get(n) if self._prefixes else None
+        self._forward(stream, text if task is None else prefixed(text, task.job.id), runner)
 
     # Burying
 

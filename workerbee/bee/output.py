@@ -111,6 +111,12 @@ class Lines:
         return self.whole(b"")
 
 
+def prefixed(text: bytes, job: int) -> bytes:
+    """Begin each line with the job that has printed it."""
+    lines = (b"[job %d] %s" % (job, line) for line in text.splitlines(keepends=True))
+    return b"".join(line if line.endswith((b"\n", b"\r")) else line + b"\n" for line in lines)
+
+
 class _Stream:
     """One of the pipes, as the bee reads it."""
 

@@ -77,6 +77,7 @@ class Supervisor:
             max_tasks=orders.max_tasks_per_child,
             caller=caller,
             forward=forward,
+            prefixes=orders.prefix_output,
         )
         self._connection = Connection(orders.dsn, application=f"workerbee bee {name}", wait=self._wait_for)
         catalogue = Catalogue(self._connection)

@@ -248,7 +248,7 @@ class Client:
 
     # Bees of our own
 
-    def employ(self, n_workers: int, max_tasks_per_child: int | None) -> None:
+    def employ(self, n_workers: int, max_tasks_per_child: int | None, *, prefix_output: bool = False) -> None:
         """Have a local bee with so many runners until the end."""
         if self.jobset.is_temporary and (memory := Memory.make()) is not None:
             self._memory = self._watcher.memory = memory
@@ -260,6 +260,7 @@ class Client:
             busywait=True,
             max_tasks_per_child=max_tasks_per_child,
             max_payload=self.max_payload,
+            prefix_output=prefix_output,
             reconnect_timeout=self._patience,
             log_level=max(logging.WARNING, self.log.getEffectiveLevel()),
             memory="" if self._memory is None else self._memory.path,
