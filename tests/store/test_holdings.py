@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from tests.store.hive import ANY, Hive
+from workerbee.bee import holdings
 from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Held, Holdings, Served
 from workerbee.bee.judge import Judge
@@ -19,7 +20,7 @@ from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.runner_process import Launch
 from workerbee.bee.tasks import End, Task
-from workerbee.store import BeeStore, Limits
+from workerbee.store import BeeStore, Connection, Limits
 from workerbee.wire.job import NO_FUNCTION, Jobset
 
 LOG = logging.getLogger("workerbee.tests")
@@ -112,3 +113,21 @@ def test_what_ends_in_a_jobset_that_is_gone_counts_for_no_other(hive: Hive, bee:
         recorder.record(n_bees=1)
     assert hive.outcome(job) is None
     assert not recorder.has_ends
+
+
+def test_jobsets_that_were_served_long_ago_are_let_go(
+    bee: Bee, line: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bee may meet thousands; but none of which something is held or refused."""
+    monkeypatch.setattr(holdings, "MOST_SERVED", 3)
+    made = [Hive(line) for _ in range(8)]
+    for n, hive in enumerate(made):
+        hive.add(1)
+        served = bee.serve(hive.bee())
+        if n == 0:
+            bee.hold(served, 1, start=1)
+        if n == 1:
+            served.refuse(7, "it isn't here")
+        bee.holdings.make_room()
+    numbers = [hive.jobset.number for hive in made]
+    assert list(bee.holdings.served) == [numbers[0], numbers[1], numbers[-1]]

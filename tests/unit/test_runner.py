@@ -18,7 +18,7 @@ import pytest
 
 from workerbee import program
 from workerbee.bee.channel import Channel, Position
-from workerbee.bee.messages import Finished, Learn, Perform, Quit, Recorded, Unusable, order, parse
+from workerbee.bee.messages import Finished, Forget, Learn, Perform, Quit, Recorded, Unusable, order, parse
 from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
 from workerbee.wire import codec, functions, records
@@ -427,3 +427,16 @@ def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     assert "TypeError" in end.data.decode(), "a dict can't be negated"
     bee.ours.close()
     assert process.wait(30) == 0
+
+
+def test_nothing_is_kept_of_a_jobset_whose_functions_were_let_go(bee: Bee) -> None:
+    """Nor are the globals that they have shared; and what is forgotten twice does no harm."""
+    runner = Runner(bee.theirs, bee.mark, bee="b")
+    record = bee.record(note)
+    for jobset in range(3):
+        bee.ours.send(order(Learn(jobset, str(JOBSET), NUMBER, tuple(record))))
+        for _ in range(2):
+            bee.ours.send(order(Forget(jobset, NUMBER)))
+    bee.ours.send(order(Quit()))
+    runner.serve()
+    assert not runner._work

@@ -21,6 +21,8 @@ from workerbee.wire.job import Batch, Job, Jobset
 
 OnTrouble = Callable[[Jobset, Exception], None]
 
+#: Jobsets of which a bee keeps its queries and what else it needs.
+MOST_SERVED = 200
 #: Seconds that a job has run before anybody asks whether it still has to, and between two such questions.
 LONG_SECONDS, ASK_SECONDS = 0.3, 0.5
 
@@ -137,6 +139,13 @@ class Holdings:
         """End the work on this jobset: it is gone, also if another has its number now."""
         if served := self._forget(number):
             self._on_dropped(served.jobset)
+
+    def make_room(self) -> None:
+        """Forget the jobsets that were served longest ago and of which nothing is held: a bee may meet thousands."""
+        busy = self.jobsets() | {held.function[0] for held, *_ in self._returning}
+        idle = [n for n, served in self.served.items() if n not in busy and not served.refusals and not served.hopeless]
+        for number in idle[: max(0, len(self.served) - MOST_SERVED)]:
+            del self.served[number]
 
     def _forget(self, number: int) -> Served | None:
         for held in self.of(number):

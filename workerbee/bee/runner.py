@@ -196,14 +196,21 @@ class Runner:
                     self._work[jobset].learn(number, FunctionRow(*record), fresh=is_fresh)
                     self._ready = None
                 case Forget(jobset, number):
-                    self._work[jobset].forget(number)
-                    self._ready = None
+                    self._forget(jobset, number)
                 case Recorded():
                     self._n_unrecorded -= 1
                 case Quit():
                     return
             if self._ending is not None and self._n_unrecorded == 0:
                 raise self._ending
+
+    def _forget(self, jobset: int, number: int) -> None:
+        """Let a function go, and with a jobset's last one the globals that its functions have shared."""
+        self._ready = None
+        if work := self._work.get(jobset):
+            work.forget(number)
+            if not work.records:
+                del self._work[jobset]
 
     def _hear(self) -> Telling | None:
         """Wait for the next message; None when there is nobody any more."""

@@ -109,8 +109,11 @@ class Service:
             store = BeeStore(
                 self._catalogue.connection, jobset, presence.incarnation, presence.host, presence.beat_if_due
             )
-            served = self.holdings.served[jobset.number] = Served(store, Scope(only=()))
+            served = Served(store, Scope(only=()))
             self._set_scope(served)
+            self.holdings.make_room()
+        self.holdings.served.pop(jobset.number, None)
+        self.holdings.served[jobset.number] = served  # the last one, for it is the newest
         return served
 
     def look_for_named(self) -> None:
