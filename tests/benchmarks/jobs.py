@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+#: Numbers in an array: 8 MB.
+ITEMS = 1_000_000
 #: In a bee's environment: how many times slower than the others it sleeps.
 SLOWDOWN = "WORKERBEE_BENCHMARK_SLOWDOWN"
 
@@ -17,6 +19,17 @@ def noop(data: dict[str, Any]) -> None:
 
 def identity(value: Any) -> Any:
     return value
+
+
+def filled(value: float) -> Any:
+    """An array of `ITEMS` numbers."""
+    import numpy as np  # noqa: PLC0415 (few peers need it)
+
+    return np.full(ITEMS, value)
+
+
+def last(array: Any) -> float:
+    return float(array[-1])
 
 
 def sleep(data: dict[str, Any]) -> None:

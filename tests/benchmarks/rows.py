@@ -73,6 +73,12 @@ def _sleeps(results: Results) -> Iterator[Bar]:
     yield at_least("of ideal", 100 * results.median(OURS, "share_of_ideal"), 97, " %")
 
 
+def _arrays(results: Results) -> Iterator[Bar]:
+    if PROCESSES in results.samples:
+        ours, theirs = (results.median(who, "mb_per_s") for who in (OURS, PROCESSES))
+        yield at_least(f"÷ {PROCESSES}", ours / theirs, 1.5, " x")
+
+
 def _reattach(results: Results) -> Iterator[Bar]:
     yield at_most("seconds", results.median(OURS, "seconds"), 3.0, " s")
 
@@ -169,6 +175,24 @@ ROWS = {
             _sleeps,
             {OURS: _ours("executor", "sleeps")},
             quick_n=10,
+        ),
+        Row(
+            "results",
+            "results of 8 MB (NumPy), temporary jobset",
+            48,
+            "mb_per_s",
+            _arrays,
+            {OURS: _ours("executor", "results")},
+            quick_n=4,
+        ),
+        Row(
+            "arguments",
+            "arguments of 8 MB (NumPy), temporary jobset",
+            48,
+            "mb_per_s",
+            _arrays,
+            {OURS: _ours("executor", "arguments")},
+            quick_n=4,
         ),
         Row(
             "memory",

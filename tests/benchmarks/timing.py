@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from tests.benchmarks.jobs import noop, sleep
+from tests.benchmarks.jobs import ITEMS, filled, last, noop, sleep
 
 #: What one measurement gives: numbers by name.
 Figures = dict[str, float]
@@ -47,6 +47,24 @@ def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int, n_warm: int =
     began = time.perf_counter()
     run(datas)
     return {"jobs_per_s": n / (time.perf_counter() - began)}
+
+
+def results(submit: Submit, n: int) -> Figures:
+    """MB/s of arrays that jobs return, on an executor warmed with a few."""
+    return _moved(lambda few: [submit(filled, float(i)) for i in range(few)], n)
+
+
+def arguments(submit: Submit, n: int) -> Figures:
+    """MB/s of arrays that jobs get, which are made before."""
+    arrays = [filled(float(i)) for i in range(n)]
+    return _moved(lambda few: [submit(last, array) for array in arrays[:few]], n)
+
+
+def _moved(submit: Callable[[int], list[Any]], n: int) -> Figures:
+    _wait(submit(min(n, 4)))
+    began = time.perf_counter()
+    _wait(submit(n))
+    return {"mb_per_s": n * ITEMS * 8 / 1e6 / (time.perf_counter() - began)}
 
 
 def round_trips(call: Callable[[int], object], n: int, beside: Callable[[], None] = lambda: None) -> Figures:

@@ -55,6 +55,16 @@ def sleeps(place: Place) -> Figures:
         return timing.share_of_ideal(ours.submit, place.n, place.workers)
 
 
+def results(place: Place) -> Figures:
+    with executor(place) as ours:
+        return timing.results(ours.submit, place.n)
+
+
+def arguments(place: Place) -> Figures:
+    with executor(place) as ours:
+        return timing.arguments(ours.submit, place.n)
+
+
 def finish(place: Place) -> Figures:
     """Fill the jobset that `reattach` attaches to."""
     with executor(place, "finished") as ours:

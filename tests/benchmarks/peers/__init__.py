@@ -5,7 +5,7 @@ function for each row that it takes part in.
 """
 
 _RATES = frozenset({"submit", "latency"})
-_POOL = frozenset({"submit", "map", "latency", "sleeps"})
+_POOL = frozenset({"submit", "map", "latency", "sleeps", "results", "arguments"})
 
 #: The rows that each peer takes part in.
 PEERS = {

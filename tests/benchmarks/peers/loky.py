@@ -27,3 +27,11 @@ def latency(place: Place) -> Figures:
 
 def sleeps(place: Place) -> Figures:
     return timing.share_of_ideal(get_reusable_executor(max_workers=place.workers).submit, place.n, place.workers)
+
+
+def results(place: Place) -> Figures:
+    return timing.results(get_reusable_executor(max_workers=place.workers).submit, place.n)
+
+
+def arguments(place: Place) -> Figures:
+    return timing.arguments(get_reusable_executor(max_workers=place.workers).submit, place.n)

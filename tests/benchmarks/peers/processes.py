@@ -29,3 +29,13 @@ def latency(place: Place) -> Figures:
 def sleeps(place: Place) -> Figures:
     with ProcessPoolExecutor(place.workers) as executor:
         return timing.share_of_ideal(executor.submit, place.n, place.workers)
+
+
+def results(place: Place) -> Figures:
+    with ProcessPoolExecutor(place.workers) as executor:
+        return timing.results(executor.submit, place.n)
+
+
+def arguments(place: Place) -> Figures:
+    with ProcessPoolExecutor(place.workers) as executor:
+        return timing.arguments(executor.submit, place.n)
