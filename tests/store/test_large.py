@@ -101,9 +101,9 @@ def test_a_record_without_its_parts_is_given_as_it_is(hive: Hive, codec: str) ->
 def jobset(shared: Database) -> Any:
     made = JobSet(f"t{uuid4().hex[:12]}", **_address(shared.dsn))
     made.setup_jobset()
-    made._connection.close()
-    line = made._connection = Measuring(shared.dsn)
-    made._catalogue.connection = line
+    adder = made._adder
+    adder.connection.close()
+    adder.connection = adder._catalogue.connection = Measuring(shared.dsn)
     yield made
     made.close()
 
