@@ -489,3 +489,21 @@ def test_a_record_is_described_in_any_thread() -> None:
     for thread in threads:
         thread.join()
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("what", ["path", "meta_path"])
+def test_a_path_that_a_job_has_emptied_makes_no_library_travel(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """What is installed is found everywhere, by its name alone; what only was beside a script goes by value then."""
+    module = types.ModuleType("beside_a_script")
+    file = Path(__file__).with_name("beside_a_script.py")
+    module.__spec__ = importlib.util.spec_from_file_location(module.__name__, file)
+    renamed = types.ModuleType("another_name")
+    renamed.__spec__ = importlib.util.find_spec("json.decoder")
+    for made in (module, renamed):
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(imports, "_looked", {})
+    monkeypatch.setattr(sys, what, [])
+    for name in ("json", "json.decoder", "workerbee.pickling", "cloudpickle.cloudpickle", "psycopg2.sql"):
+        assert not imports.by_value(name), name
+    for made in (module, renamed):
+        assert imports.by_value(made.__name__)

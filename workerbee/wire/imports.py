@@ -32,6 +32,12 @@ def stands_for(thing: Bound) -> tuple[str, str]:
     return thing._stands_for()  # noqa: SLF001 (public, it would be a method of every executor and future)
 
 
+#: Where libraries are installed, as it was when this process began.
+_INSTALLED = tuple(
+    Path(place)
+    for place in map(str, sys.path)
+    if place.endswith(("-packages", "lib-dynload")) or Path(place) == Path(functools.__file__).parent
+)
 #: For each module that was looked for: the module itself, where was looked, and whether it is found there.
 _looked: dict[str, tuple[ModuleType, list[str], bool]] = {}
 
@@ -92,7 +98,17 @@ def _find_again(name: str, module: ModuleType) -> bool:
         spec = next((spec for spec in specs if spec is not None), None)
     except Exception:  # noqa: BLE001 (finders may be anybody's)
         return True
-    return spec is not None and _same_file(spec.origin, getattr(module.__spec__, "origin", None))
+    origin = getattr(module.__spec__, "origin", None)
+    return _is_installed(name, origin) if spec is None else _same_file(spec.origin, origin)
+
+
+def _is_installed(name: str, origin: str | None) -> bool:
+    """Tell whether every process of this Python finds a module, whatever has been done to ``sys.path`` here."""
+    if name.partition(".")[0] in ("workerbee", "cloudpickle"):  # from wherever: runners and clients have both
+        return True
+    file = Path(origin or "")
+    place = file.parent if file.name == "__init__.py" else file.with_name(file.name.partition(".")[0] or "?")
+    return any(root.joinpath(*name.split(".")) == place for root in _INSTALLED)
 
 
 def _same_file(one: str | None, other: str | None) -> bool:
