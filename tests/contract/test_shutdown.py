@@ -85,19 +85,27 @@ def test_shutdown_cancels_what_has_not_started(make: Make, gate: Gate, tmp_path:
     assert len(jobs.noted(path)) == sum(not future.cancelled() for future in futures)
 
 
-@pytest.mark.parametrize("before", [abs, time.sleep], ids=["another function", "the same"])
+@pytest.mark.parametrize("quick", [abs, jobs.hold], ids=["another function", "the same"])
 @pytest.mark.parametrize("one_by_one", [False, True], ids=["at shutdown", "one by one"])
-def test_long_jobs_after_quick_ones_can_be_cancelled(make: Make, before: Callable[..., Any], one_by_one: bool) -> None:
+def test_long_jobs_after_quick_ones_can_be_cancelled(
+    make: Make, gate: Gate, tmp_path: Path, quick: Callable[..., Any], one_by_one: bool
+) -> None:
     """How fast jobs were is no reason to begin many that turn out to be long: what no runner has got is cancelled."""
     executor = make(2)
-    wait([executor.submit(before, n / 1e9) for n in range(300)])
-    futures = [executor.submit(time.sleep, 0.5 + n / 1e9) for n in range(100)]
-    wait(futures, timeout=0.05)  # what is taken ahead is taken
+    opened = tmp_path / "open"
+    opened.touch()
+    wait([executor.submit(quick, *((n,) if quick is abs else (str(opened), n))) for n in range(300)])
+    futures = [executor.submit(jobs.hold, gate.path, n) for n in range(100)]
+    gate.holds(2)
     if one_by_one:  # as a TaskGroup that an error ends
         for future in futures:
             future.cancel()
-    executor.shutdown(cancel_futures=not one_by_one)
-    assert sum(future.cancelled() for future in futures) >= 94
+    ending = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": not one_by_one})
+    ending.start()
+    eventually(lambda: sum(future.cancelled() for future in futures) >= 94)
+    gate.open()
+    ending.join()
+    assert all(future.done() for future in futures)
 
 
 def test_the_block_waits(make: Make) -> None:
