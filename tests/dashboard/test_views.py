@@ -20,7 +20,8 @@ from tests.store.hive import Bee, Hive
 from tests.waiting import eventually
 from workerbee.dashboard.app import application, listen, web_server
 from workerbee.dashboard.safety import Tokens
-from workerbee.store import Connection
+from workerbee.dashboard.sampler import NothingSeenError, Sampler
+from workerbee.store import Connection, Reader
 
 VIEWS = ("", "jobset/study", "jobset/study/jobs", "jobset/study/jobs?status=failed", "jobset/study/job/41", "bees")
 
@@ -169,6 +170,14 @@ def _settled(client: httpx.Client, path: str, headers: dict[str, str]) -> httpx.
     return first if again.status_code == 304 and not again.content else None
 
 
+def test_the_first_sight_of_a_view_is_small(client: httpx.Client) -> None:
+    """With all that it is drawn with: a slow line shows it at once."""
+    page = client.get("/jobset/study")
+    static = [client.get(f"/{path}") for path in re.findall(r'(?:href|src)="[./]*(static/[^"]*)"', page.text)]
+    assert len(static) == 4
+    assert sum(int(answer.headers["content-length"]) for answer in [page, *static]) <= 60_000
+
+
 def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive, Bee]) -> None:
     """One sampler reads for all of them."""
     hive, _ = study
@@ -312,3 +321,24 @@ def test_an_outage_leaves_the_last_numbers(shared: Database, study: tuple[Hive, 
 def _away(client: httpx.Client) -> str | None:
     text = text_of(client.get("/jobset/study"))
     return text if "The database is away." in text else None
+
+
+def test_what_takes_the_server_too_long_stays_as_it_was(shared: Database, study: tuple[Hive, Bee]) -> None:
+    """At first it is tried some times; what is known then rests, and the page says that it is older."""
+    sampler = Sampler(shared.dsn)
+    seconds = iter([1, 1, 0, 1])
+
+    def read(reader: Reader) -> int:
+        reader.connection.run("SELECT pg_sleep(%(s)s)", {"s": next(seconds)})
+        return 7
+
+    try:
+        first = sampler.part("slow", read, fresh=0.0)
+        assert (first.value, first.is_cut, sampler.away_since) == (7, False, None)
+        eventually(lambda: sampler.part("slow", read, fresh=0.0).is_cut)
+        assert sampler.part("slow", read).value == 7
+        with pytest.raises(NothingSeenError):
+            sampler.part("never", lambda reader: reader.connection.run("SELECT pg_sleep(1)"))
+        assert sampler.away_since is None, "a slow answer is no outage"
+    finally:
+        sampler.close()

@@ -6,12 +6,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from workerbee.reading import Connection, Reader, is_passing, is_too_slow, require_schema, watcher
 
 #: Seconds that the server may work on one query, and that its answer is waited for.
 LIMIT, PATIENCE = 0.25, 2.0
+#: Times that a part is tried of which nothing is known yet.
+TRIES = 4
 #: Seconds for which a part of a page counts as new.
 FRESH = 0.9
 #: Reading a part rests for so many times what it took, so that an open page costs the server little.
@@ -24,7 +27,8 @@ MOST = 400
 T = TypeVar("T")
 
 
-class Part(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Part(Generic[T]):
     """A part of a page as it was at a moment (epoch); ``is_cut`` says that the server took too long for a newer one."""
 
     value: T
@@ -79,10 +83,7 @@ class Sampler:
     def _read(self, key: Hashable, read: Callable[[Reader], T], fresh: float) -> Part[T]:
         began = time.monotonic()
         try:
-            if not self._is_checked:
-                require_schema(self.connection)
-                self._is_checked = True
-            value = read(self._reader)
+            value = self._value(read, 1 if key in self._parts else TRIES)
         except Exception as error:
             if not is_passing(error):
                 raise
@@ -93,11 +94,24 @@ class Sampler:
         self._remember(key, part)
         return part
 
+    def _value(self, read: Callable[[Reader], T], tries: int) -> T:
+        """Read a part; what took the server too long is tried again, as it may have become warm by that."""
+        if not self._is_checked:
+            require_schema(self.connection)
+            self._is_checked = True
+        try:
+            return read(self._reader)
+        except Exception as error:
+            if tries <= 1 or not is_too_slow(error):
+                raise
+        return self._value(read, tries - 1)
+
     def _missed(self, key: Hashable, error: BaseException, took: float) -> Part[Any]:
         """An outage is noted with its beginning; what took the server too long rests a while."""
         if is_too_slow(error):
+            self.away_since, self._answered = None, time.time()
             found = self._last(key)
-            self._remember(key, found._replace(due=time.monotonic() + SHARE * took, is_cut=True))
+            self._remember(key, replace(found, due=time.monotonic() + SHARE * took, is_cut=True))
             return self._parts[key]
         self._next_try = time.monotonic() + AGAIN
         if self.away_since is None:

@@ -261,7 +261,7 @@ class Views:
         if request.url.path.endswith(".json"):
             return JSONResponse({"error": sentence}, status)
         away = shown.moment(self._sampler.away_since)
-        facts = {"sentence": sentence, "away_since": away}
+        facts = {"sentence": sentence, "away_since": away, "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE}
         return self._page(request, "mistake", facts, status=status, title=HTTPStatus(status).phrase)
 
 
@@ -283,7 +283,7 @@ def _said(error: Exception) -> tuple[int, str]:
     if isinstance(error, JobsetNotFoundError):
         return 404, str(error)
     if isinstance(error, NothingSeenError):
-        return 503, "The database hasn't answered yet."
+        return 503, "The database hasn't answered in time so far. This page goes on trying."
     if isinstance(error, WorkerbeeError):
         return 503, str(error)
     if is_forbidden(error):
