@@ -50,12 +50,20 @@ def perform(
         value = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 (that is the point)
         duration = clock() - began
-        trace = sys.exc_info()[2]
-        # It begins in the user's code. What the exception says of itself, or refuses to have set, doesn't count.
-        BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
+        _begin_in_job(error)
         kind = _FAILED if issubclass(type(error), JobFailedError) else _ERROR
         return Performed(kind, None, error, duration)
     return Performed(_COMPLETED, value, None, clock() - began)
+
+
+def _begin_in_job(error: BaseException) -> None:
+    """Let the traceback of what is being handled begin in the user's code, whatever the exception says of itself.
+
+    In a frame of its own: one that has its own traceback in a variable lives, with all that the job had, until the
+    garbage collector comes.
+    """
+    trace = sys.exc_info()[2]
+    BaseException.with_traceback(error, trace.tb_next if trace is not None else None)
 
 
 def catch_all_exceptions(job_function: Callable[P, R]) -> Callable[P, R]:

@@ -1438,7 +1438,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of a function, before it is loaded",
-        "bee/runner.py",
+        "bee/work.py",
         "def learn",
         "if signed and whole == record.digest",
         "if whole == record.digest",
@@ -1446,7 +1446,7 @@ MUTANTS = [
     ),
     _python(
         "signature: of all of a function",
-        "bee/runner.py",
+        "bee/work.py",
         "def learn",
         "if signed and whole == record.digest",
         "if signed",

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from tests.unit.test_functions import define, nth
-from workerbee.bee.runner import Work
 from workerbee.bee.tasks import Record, Records
+from workerbee.bee.work import Work
 from workerbee.client import registry
 from workerbee.wire import functions
 from workerbee.wire.functions import Cache

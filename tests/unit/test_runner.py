@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -440,3 +442,50 @@ def test_nothing_is_kept_of_a_jobset_whose_functions_were_let_go(bee: Bee) -> No
     bee.ours.send(order(Quit()))
     runner.serve()
     assert not runner._work
+
+
+class Large:
+    """Stands for what a job has in memory; `called` says whether it is still there."""
+
+    def __init__(self) -> None:
+        called.append(weakref.ref(self))
+
+
+def returns() -> int:
+    large = Large()
+    return len(vars(large))
+
+
+def gives() -> Large:
+    return Large()
+
+
+def takes(large: Large) -> None:
+    called.append(weakref.ref(large))
+
+
+def raises() -> None:
+    large = Large()
+    raise ValueError(large)
+
+
+def raises_again() -> None:
+    try:
+        raises()
+    except ValueError as error:
+        raise JobFailedError("large", Large()) from error
+
+
+@pytest.mark.parametrize("fn", [returns, gives, takes, raises, raises_again])
+def test_nothing_of_a_job_outlives_it(bee: Bee, fn: Callable[..., Any]) -> None:
+    """What it had in memory is free before the next one begins, without the garbage collector."""
+    record = bee.record(fn)
+    bee.know(record)
+    bee.give(NUMBER, bee.call(record, *([Large()] if fn is takes else [])))
+    gc.disable()
+    try:
+        assert len(bee.ends()) == 1
+        assert len(called) > 0
+        assert [seen() for seen in called] == [None] * len(called)
+    finally:
+        gc.enable()

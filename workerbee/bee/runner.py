@@ -21,8 +21,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from workerbee import places, resources, script
@@ -45,16 +44,10 @@ from workerbee.bee.messages import (
     told,
 )
 from workerbee.bee.output import Dividers
-from workerbee.errors import (
-    FunctionOutdated,
-    FunctionUnavailable,
-    FunctionUnsigned,
-    SignatureError,
-    text_of,
-)
+from workerbee.bee.work import Usable, Work
+from workerbee.errors import FunctionOutdated, FunctionUnavailable, SignatureError, text_of
 from workerbee.memory import MEMORY, Lender, Memory
-from workerbee.perform import Jobs, perform
-from workerbee.pickling import Namespaces
+from workerbee.perform import Jobs, Performed, perform
 from workerbee.program import Program, reset_signals
 from workerbee.wire import codec, functions, inputs, records
 from workerbee.wire.failures import encode_error
@@ -63,79 +56,6 @@ from workerbee.wire.signing import Key, Signer
 
 #: Seconds that results may wait to be sent together.
 GATHER_SECONDS = 0.01
-
-
-class Usable(NamedTuple):
-    """A function that may be called here, by calls that are signed for the function with this ``digest``.
-
-    ``named``: by the command line or by the caller, so that JSON calls of it need no signature.
-    ``namespaces`` are for the functions that come with its calls.
-    """
-
-    function: Callable[..., Any]
-    signer: Signer | None
-    digest: bytes
-    named: bool
-    namespaces: Namespaces = Namespaces()
-    main: ModuleType | None = None
-
-    def arguments(self, call: CallMessage) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Decode the arguments. The call's signature must have been seen to hold, or it is JSON."""
-        if call.codec != codec.PICKLE:
-            return codec.decode_call(call.codec, call.data)
-        with self.namespaces.used():
-            arguments = codec.decode_call(call.codec, call.data)
-        if self.main is not None:
-            script.use(self.main)  # they may have come with another version's
-        return arguments
-
-
-class Work:
-    """The functions of one jobset as this runner has loaded them, and the signer of the jobset."""
-
-    def __init__(self, uuid: UUID, key: Key | None) -> None:
-        self.uuid = uuid
-        self._fingerprint = key.fingerprint if key is not None else None
-        self._signer = Signer(key, uuid) if key is not None else None
-        self.records: dict[int, FunctionRow] = {}
-        #: For each function the jobset's signer, if this bee has the key that its record was signed with.
-        self.signers: dict[int, Signer | None] = {}
-        self._fresh: dict[int, bool] = {}
-        self._loader = functions.Loader()
-        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType]] = {}
-
-    def learn(self, number: int, record: FunctionRow, *, fresh: bool = True) -> None:
-        """A function, as its row has it. The signature covers all of that by the digest."""
-        signed = self._signer is not None and self._signer.verify_function(
-            record.mac, record.codec, record.digest, record.body
-        )
-        whole = functions.digest(record.name, record.codec, record.body, record.python)
-        self.records[number] = record
-        self.signers[number] = self._signer if signed and whole == record.digest else None
-        self._fresh[number] = fresh
-
-    def forget(self, number: int) -> None:
-        for known in (self.records, self.signers, self._fresh, self._loaded):
-            known.pop(number, None)
-
-    def unsigned(self) -> FunctionUnsigned:
-        """Why a function, or a pickled call of one, isn't to be touched."""
-        return FunctionUnsigned(places.key(), self._fingerprint)
-
-    def load(self, number: int) -> tuple[Callable[..., Any], Namespaces, ModuleType]:
-        """The callable, its namespaces and its ``__main__``, made at its first use.
-
-        Raises FunctionUnavailable, or what its initializer raises.
-        """
-        if number not in self._loaded:
-            record = self.records[number]
-            if self.signers[number] is None:
-                raise self.unsigned()
-            loaded = self._loader.load(
-                records.kind(record.codec), record.body, record.python, fresh=self._fresh[number]
-            )
-            self._loaded[number] = (*loaded, sys.modules["__main__"])
-        return self._loaded[number]
 
 
 class Runner:
@@ -184,25 +104,29 @@ class Runner:
 
     def serve(self) -> None:
         """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
-        while (telling := self._hear()) is not None:
-            match telling:
-                case Perform(jobset, function, calls):
-                    self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
-                case Become(program):
-                    self._become(Program.loads(program))
-                case Learn(jobset, uuid, number, record, is_fresh):
-                    if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
-                        self._work[jobset] = Work(UUID(uuid), self._key())
-                    self._work[jobset].learn(number, FunctionRow(*record), fresh=is_fresh)
-                    self._ready = None
-                case Forget(jobset, number):
-                    self._forget(jobset, number)
-                case Recorded():
-                    self._n_unrecorded -= 1
-                case Quit():
-                    return
+        while self._do(self._hear()):
             if self._ending is not None and self._n_unrecorded == 0:
                 raise self._ending
+
+    def _do(self, telling: Telling | None) -> bool:
+        """Do what the bee tells; False at the end. Nothing of what it told is kept here, as that may be large."""
+        match telling:
+            case Perform(jobset, function, calls):
+                self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
+            case Become(program):
+                self._become(Program.loads(program))
+            case Learn(jobset, uuid, number, record, is_fresh):
+                if jobset not in self._work or self._work[jobset].uuid != UUID(uuid):
+                    self._work[jobset] = Work(UUID(uuid), self._key())
+                self._work[jobset].learn(number, FunctionRow(*record), fresh=is_fresh)
+                self._ready = None
+            case Forget(jobset, number):
+                self._forget(jobset, number)
+            case Recorded():
+                self._n_unrecorded -= 1
+            case Quit() | None:
+                return False
+        return True
 
     def _forget(self, jobset: int, number: int) -> None:
         """Let a function go, and with a jobset's last one the globals that its functions have shared."""
@@ -310,7 +234,13 @@ class Runner:
             args, kwargs = usable.arguments(call)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, EndKind.ERROR, error, 0.0)
-        end = perform(usable.function, args, kwargs)
+        # What has ended is in no variable here: a traceback leads to this frame, and from it to the error, in a circle.
+        return self._ended(call, usable.function, signer, perform(usable.function, args, kwargs))
+
+    def _ended(
+        self, call: CallMessage, function: Callable[..., Any], signer: Signer | None, end: Performed
+    ) -> Finished:
+        """Encode and sign how a call has ended."""
         if self._getpid() != self._pid:
             os._exit(0)  # a child that the job has forked must not serve as a second runner
         if self._footing is not None:
@@ -322,7 +252,7 @@ class Runner:
         if end.error is not None:
             return self._failure(call, signer, end.kind, end.error, end.duration)
         try:
-            encoded = self._encode(end.value, usable.function, call.job, readable=signer is None)
+            encoded = self._encode(end.value, function, call.job, readable=signer is None)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             self._ending = error if self._own is not None else None
             return self._failure(call, signer, EndKind.ERROR, error, end.duration)

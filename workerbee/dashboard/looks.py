@@ -12,6 +12,16 @@ from typing import Any, NamedTuple
 
 from workerbee.client.spectators import until_dropped
 from workerbee.dashboard.course import course_of
+from workerbee.dashboard.facts import (
+    Facts,
+    bee_facts,
+    cause_facts,
+    departed_facts,
+    event_facts,
+    job_facts,
+    net,
+    text_facts,
+)
 from workerbee.dashboard.sampler import NothingSeenError, Part, Sampler
 from workerbee.dashboard.shown import moment
 from workerbee.errors import JobsetNotFoundError
@@ -20,7 +30,6 @@ from workerbee.reading import (
     BeeRow,
     BegunRow,
     CauseRow,
-    Counts,
     DepartedRow,
     DoingRow,
     EndedBy,
@@ -41,8 +50,8 @@ JOBSETS, JOBS, CAUSES, RUNNERS, BEES = 40, 50, 12, 12, 200
 TEXTS = 5
 #: Failures that are counted by their cause, and ended jobs whose durations are drawn.
 FAILURES, DURATIONS = 20_000, 1000
-#: Seconds that a silent bee counts as quiet, before it counts as gone; and that a rate is taken over.
-QUIET, WINDOW = 60.0, 60.0
+#: Seconds that a rate is taken over.
+WINDOW = 60.0
 #: Seconds of a sparkline, and of a step in it.
 HOUR_SECONDS, STEP_SECONDS = 3600.0, 120.0
 #: Seconds of each span of history, and of a step in it.
@@ -51,8 +60,6 @@ SPANS: dict[str, tuple[float, float]] = {"hour": (3600.0, 60.0), "day": (86_400.
 SLOW = 15.0
 
 _IDS = re.compile(r"[a-z0-9_]{1,48}")
-
-Facts = dict[str, Any]
 
 
 class Running(NamedTuple):
@@ -101,7 +108,7 @@ class Looks:
         return {
             "jobset": row.jobset.id,
             "percent": percent_of(counts.added, counts.open),
-            "jobs": _net(counts),
+            "jobs": net(counts),
             "rate": speed,
             "rates": rates,
             "finish": moment(finish and 60 * round(finish / 60)),
@@ -206,7 +213,7 @@ class Looks:
             return {"failures": None, "failures_of": progress.failed}
         is_all = all(cause.is_all for cause in causes)
         return {
-            "failures": [_cause(cause) for cause in causes],
+            "failures": [cause_facts(cause) for cause in causes],
             "failures_of": progress.failed,
             "failures_counted": None if is_all else sum(cause.n for cause in causes),
         }
@@ -263,7 +270,7 @@ class Looks:
         if part.value is None:
             return None
         found, life, begun, texts = part.value
-        events = [_event(event) for event in life]
+        events = [event_facts(event) for event in life]
         return self._told(
             part,
             jobset=jobset_id,
@@ -271,7 +278,7 @@ class Looks:
             running=[one._asdict() for one in begun],
             error=next((event["error"] for event in reversed(events) if event["error"]), None),
             events=events,
-            printed=[_printed(text) for text in texts if text.printed.size],
+            printed=[text_facts(text) for text in texts if text.printed.size],
         )
 
     # Bees
@@ -334,71 +341,3 @@ def _rates_of(row: JobsetRow, past: Sequence[EndedBy]) -> list[float]:
     ]
     ended = [known[n - 1].completed + known[n - 1].failed if n else 0 for n in places]
     return [max(0, after - before) / STEP_SECONDS for before, after in itertools.pairwise(ended)]
-
-
-def _net(counts: Counts) -> dict[str, int]:
-    """Jobs by their latest run, as the counters tell."""
-    failed = max(0, counts.failed - (counts.reopened - counts.revived))
-    cancelled = max(0, counts.cancelled - counts.revived)
-    return {"open": counts.open, "completed": counts.completed, "failed": failed, "cancelled": cancelled}
-
-
-def _cause(row: CauseRow) -> Facts:
-    return {
-        "group": row.digest and row.digest.hex(),
-        "jobs": row.n,
-        "type": row.cause.type,
-        "message": row.cause.message,
-        "frame": row.cause.frame,
-        "functions": row.functions,
-        "hosts": row.hosts,
-        "first": moment(row.first_at),
-        "last": moment(row.last_at),
-        "example": row.example,
-    }
-
-
-def job_facts(row: JobRow) -> Facts:
-    """A job and its latest run."""
-    facts = row._asdict()
-    del facts["ended_at"]
-    return facts | {"ended": moment(row.ended_at)}
-
-
-def _event(event: Event) -> Facts:
-    told = event.error
-    error = {name: str(told.get(name) or "") for name in ("type", "message", "traceback", "notes")} if told else None
-    return {
-        "kind": event.kind,
-        "run": event.run,
-        "at": moment(event.at),
-        "bee": event.bee,
-        "host": event.host,
-        "duration": event.duration,
-        "error": error,
-    }
-
-
-def _printed(row: TextRow) -> Facts:
-    """The text of an execution."""
-    streams = {"stdout": row.printed.text(1), "stderr": row.printed.text(2)}
-    return {"run": row.run, "bee": row.bee, "at": moment(row.at)} | streams
-
-
-def bee_facts(row: BeeRow, doing: Sequence[DoingRow] = ()) -> Facts:
-    """A bee, and what it does now."""
-    facts = row._asdict()
-    at = [one._asdict() for one in doing if one.bee == row.id]
-    quiet = "quiet" if row.silent_for < QUIET else "gone"
-    state = ("resting" if row.resting else "working" if at else "idle") if row.alive else quiet
-    for name in ("started_at", "ends_at"):
-        facts[name.removesuffix("_at")] = moment(facts.pop(name))
-    return facts | {"state": state, "doing": at[:8], "n_doing": len(at)}
-
-
-def departed_facts(row: DepartedRow) -> Facts:
-    """A bee that has left, or vanished."""
-    facts = row._asdict()
-    for name in ("started_at", "left_at"):
-        facts[name.removesuffix("_at")] = moment(facts.pop(name))
-    return facts

@@ -18,7 +18,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from workerbee import plots
 from workerbee.dashboard import shown
 from workerbee.dashboard.changes import OPEN, Changes
-from workerbee.dashboard.looks import SPANS, Facts, Looks
+from workerbee.dashboard.facts import Facts
+from workerbee.dashboard.looks import SPANS, Looks
 from workerbee.dashboard.metrics import exposition
 from workerbee.dashboard.sampler import NothingSeenError, Sampler
 from workerbee.errors import JobsetNotFoundError, WorkerbeeError

@@ -373,12 +373,10 @@ def _no_attributes(thing: Any, was: tuple[()], missing: Any) -> Any:
 def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) -> Any:
     """Give the attributes as they were, if they are still the same objects."""
     attributes = vars(thing)
-    if len(attributes) != len(was):
-        return missing
     for name, value in was:
         if attributes.get(name, missing) is not value:
             return missing
-    return was
+    return was if len(attributes) == len(was) else missing
 
 
 def _same_registry(dispatcher: Any, was: tuple[Any, ...], missing: Any) -> Any:
