@@ -175,7 +175,7 @@ class _Line:
         self.show(view)
 
     def show(self, view: View) -> None:
-        sys.stderr.write(f"\r\x1b[2K{view.text[: _columns() - 1]}")
+        sys.stderr.write(f"\r\x1b[2K{_fitting(view, _columns() - 1)}")
         sys.stderr.flush()
 
     def close(self) -> None:
@@ -217,6 +217,15 @@ def _display(view: View) -> _Page | _Line | _Log:
 
 def _bundle(view: View) -> dict[str, str]:
     return {"text/plain": view.text, "text/html": view.html}
+
+
+def _fitting(view: View, width: int) -> str:
+    """What fits into a line: where not all does, the trouble or the sentence is cut, and the time stays."""
+    if len(view.text) <= width:
+        return view.text
+    time_of_day = f" ({_moment(view.at).split()[1]})"
+    said = view.trouble or view.text
+    return f"{said[: width - len(time_of_day) - 1]}…{time_of_day}" if width > 2 * len(time_of_day) else said[:width]
 
 
 def _columns() -> int:

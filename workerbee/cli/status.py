@@ -51,21 +51,21 @@ def _show_one(reader: Reader, row: JobsetRow, jobset: JobsetReader, *, as_json: 
     if as_json:
         terminal.document("status", **_facts(row, seen, rate=rate, silent=silent))
         return
-    click.echo(terminal.printable(seen.sentence))
+    terminal.sentence(seen.sentence)
     if row.paused_at is not None and row.paused_why:
-        click.echo(terminal.printable(f"Paused since {terminal.local(row.paused_at)}: {row.paused_why}"))
+        terminal.sentence(f"Paused since {terminal.local(row.paused_at)}: {row.paused_why}")
     lines = {
-        "ends a second lately": rate,
+        "ended a second lately": rate,
         "running": seen.jobs.running,
         "failed": seen.jobs.failed,
         "cancelled": seen.jobs.cancelled,
-        "attempts tried again": row.counts.retried,
-        "attempts lost with their bees": row.counts.lost,
-        "extra copies of stragglers": row.counts.speculative,
-        "late ends, which count for nothing": row.counts.late,
-        "runs started anew": row.counts.reopened,
-        "bees alive": row.n_bees,
-        "bees quiet": silent,
+        "tried again": row.counts.retried,
+        "lost with a bee, and run elsewhere": row.counts.lost,
+        "run twice, being slow": row.counts.speculative,
+        "ended too late to count": row.counts.late,
+        "started anew": row.counts.reopened,
+        f"bee{'s' * (row.n_bees != 1)} alive": row.n_bees,
+        f"bee{'s' * (silent != 1)} quiet": silent,
     }
     for name, n in lines.items():
         if n:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeVar
@@ -40,6 +43,14 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: I
 def printable(text: str) -> str:
     """Text out of a row, without what could steer a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def sentence(text: str) -> None:
+    """Print text out of rows, between whose words a terminal's lines end; a program gets one line."""
+    shown = printable(text)
+    if sys.stdout.isatty():
+        shown = textwrap.fill(shown, shutil.get_terminal_size().columns, break_on_hyphens=False)
+    click.echo(shown)
 
 
 def document(command: str, **facts: Any) -> None:
