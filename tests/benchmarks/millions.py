@@ -80,8 +80,8 @@ def measure(running: Server, jobs: int, say: Callable[[str], None]) -> list[Bar]
     with filled(running, jobs) as database, opened(database.dsn) as reader:
         bars = [at_most(f"{name} of {jobs:,} jobs", 1e3 * look(action), 300, " ms") for name, action in asked(reader)]
         look_again = Look(reader, "millions")
-        look_again.again()
-        return [*bars, at_most(f"a second of top with {jobs:,} jobs", 1e3 * look(look_again.again), 20, " ms")]
+        look_again.refreshed()
+        return [*bars, at_most(f"a second of top with {jobs:,} jobs", 1e3 * look(look_again.refreshed), 20, " ms")]
 
 
 def asked(reader: Reader) -> Iterator[tuple[str, Callable[[], object]]]:

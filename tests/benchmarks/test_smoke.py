@@ -73,7 +73,9 @@ def test_costs_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "costs.json"
     few = ["--bees=3", "--connections=1", "--seconds=0.05", "--jobs=250", "--jobsets=5", f"--json={file}"]
     said = CliRunner().invoke(costs.main, few, catch_exceptions=False).output
-    assert said.count("bar ") == 8
     bars = json.loads(file.read_text("utf-8"))["looks"]
-    assert [bar["sign"] for bar in bars] == ["≥", "≤", "≤", "≤", "≤", "≥", "≥", "≤"]
+    assert said.count("bar ") == len(bars)
+    signs = "".join(bar["sign"] for bar in bars)
+    assert signs.startswith("≥≤≤≤≤≥≥≤"), "what much takes"
+    assert signs[8:] == 17 * "≤", "what the commands ask of millions of jobs"
     assert all(0 < bar["value"] < 1e6 for bar in bars)

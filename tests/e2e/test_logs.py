@@ -107,7 +107,7 @@ def test_a_silent_job(executor: WorkerbeeExecutor, shared: Database) -> None:
         (("tlak", "1"), 2, "talk"),
         (("talk", "1000000"), 2, "there is no job 1000000 in talk"),
         (("talk", "one"), 2, "'one' is not a valid integer"),
-        (("talk",), 2, "Missing argument 'ID'"),
+        (("talk",), 2, "'ID' is missing"),
     ],
 )
 def test_mistakes(

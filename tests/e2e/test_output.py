@@ -187,7 +187,7 @@ def test_a_death_leaves_its_text(shared: Database) -> None:
 
 def test_a_flood_blocks_nobody(executor: WorkerbeeExecutor, reader: JobsetReader) -> None:
     """While a gigabyte is printed its bee keeps its heartbeat and its memory; of the text the end is kept."""
-    [bee] = [p for p in psutil.Process().children(recursive=True) if "workerbee.bee.child" in p.cmdline()]
+    bee = psutil.Process(executor._client._bee.process.pid)
     size = bee.memory_info().rss
     future = executor.submit(subprocess.run, ["head", "-c", "1000000000", "/dev/zero"], check=True)
     silences, sizes = [], [size]
