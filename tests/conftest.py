@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -158,17 +158,29 @@ def _move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _children(*, recursive: bool = False) -> set[psutil.Process]:
-    return {p for p in psutil.Process().children(recursive=recursive) if _counts(p)}
+    if recursive:
+        return {p for p in psutil.Process().children(recursive=True) if _counts(p)}
+    listed = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return _processes(map(int, listed.split()))
 
 
 def _marked() -> set[psutil.Process]:
-    """The processes of this run, whosever children they are by now."""
+    """The processes of this run, whosever children they are by now. Asked twice a test, hence without psutil."""
+    mark = f"{MARKER}={RUN}".encode()
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environment:  # noqa: PTH123
+            if mark in environment.read():
+                found.append(int(pid))
+    return _processes(pid for pid in found if pid != os.getpid())
+
+
+def _processes(pids: Iterable[int]) -> set[psutil.Process]:
     found = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARKER) == RUN and process.pid != os.getpid() and _counts(process):
-                found.add(process)
-    return found
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.add(psutil.Process(pid))
+    return {process for process in found if _counts(process)}
 
 
 def _counts(process: psutil.Process) -> bool:
