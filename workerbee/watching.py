@@ -220,7 +220,7 @@ def _bundle(view: View) -> dict[str, str]:
 
 
 def _fitting(view: View, width: int) -> str:
-    """What fits into a line: where not all does, the trouble or the sentence is cut, and the time stays."""
+    """Cut the text where it is longer than a line: at the trouble, if there is any, and never at the time."""
     if len(view.text) <= width:
         return view.text
     time_of_day = f" ({_moment(view.at).split()[1]})"
