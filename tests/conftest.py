@@ -160,8 +160,11 @@ def _move_in(home: Path, patch: pytest.MonkeyPatch) -> None:
 def _children(*, recursive: bool = False) -> set[psutil.Process]:
     if recursive:
         return {p for p in psutil.Process().children(recursive=True) if _counts(p)}
-    listed = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return _processes(map(int, listed.split()))
+    listed: list[str] = []
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208
+        with suppress(OSError), open(f"/proc/self/task/{thread}/children") as children:  # noqa: PTH123 (it may have ended)
+            listed += children.read().split()
+    return _processes(map(int, listed))
 
 
 def _marked() -> set[psutil.Process]:
