@@ -87,7 +87,7 @@ def _view(database: Database, jobset: Jobset, n: int) -> float:
     database.execute(_WAITING.format(jobset.number, n))
     database.execute("VACUUM ANALYZE")
     with closing(database.connect()) as psql, psql.cursor() as cursor:
-        return _typical(lambda: cursor.execute("SELECT * FROM workerbee.looks LIMIT 10"))
+        return typical(lambda: cursor.execute("SELECT * FROM workerbee.looks LIMIT 10"))
 
 
 def _offers(database: Database, connection: Connection, n: int) -> float:
@@ -95,10 +95,11 @@ def _offers(database: Database, connection: Connection, n: int) -> float:
     database.execute(_JOBSETS.format(n))
     database.execute("VACUUM ANALYZE")
     catalogue = Catalogue(connection)
-    return _typical(lambda: next(catalogue.offers()))
+    return typical(lambda: next(catalogue.offers()))
 
 
-def _typical(action: Callable[[], object]) -> float:
+def typical(action: Callable[[], object]) -> float:
+    """Seconds that a typical look takes."""
     took = []
     for _ in range(LOOKS):
         began = time.monotonic()

@@ -6,15 +6,14 @@ server there, to look at by hand.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from statistics import median
 
 import click
 from rich.console import Console
 
 from tests.benchmarks import report
+from tests.benchmarks.looks import typical
 from tests.benchmarks.results import Bar, at_most
 from tests.servers import Database, Server, server
 from workerbee.cli.top.looking import Look
@@ -23,7 +22,7 @@ from workerbee.standing import status_of
 from workerbee.store import Catalogue, Connection, schema
 
 #: Of all jobs half have ended, and of those one in so many failed, for one of so many causes.
-FAILED, CAUSES, LOOKS = 51, 20, 9
+FAILED, CAUSES = 51, 20
 
 _FILL = """
 UPDATE workerbee."jobset$" SET created_at = now() - interval '1 day' WHERE number = {0};
@@ -107,12 +106,7 @@ def asked(reader: Reader) -> Iterator[tuple[str, Callable[[], object]]]:
 def look(action: Callable[[], object]) -> float:
     """The seconds of a typical look, of which the first one, which reads from disk, is none."""
     action()
-    took = []
-    for _ in range(LOOKS):
-        began = time.monotonic()
-        action()
-        took.append(time.monotonic() - began)
-    return median(took)
+    return typical(action)
 
 
 @click.command()

@@ -20,8 +20,7 @@ from pyarrow import parquet
 
 from tests.bees import PROJECT
 from tests.servers import Database
-from tests.store.hive import Hive
-from tests.store.test_reader import fail_for_good
+from tests.store.hive import Hive, make_study
 from workerbee import JobSet, WorkerbeeExecutor, server
 from workerbee.cli import main
 from workerbee.store import Connection
@@ -93,15 +92,7 @@ MISTAKES = {
 def survey(shared: Database) -> Iterator[Hive]:
     """The jobset ``survey``: four completed jobs, two that failed for one cause, one that runs and one that waits."""
     connection = Connection(shared.dsn)
-    hive = Hive(connection, "survey")
-    bee = hive.bee("node-18")
-    for job in hive.add(4):
-        bee.succeed(bee.take(), job)
-    for job in hive.add(2):
-        fail_for_good(bee, job, f"unlucky {job}")
-    hive.add()
-    bee.take()
-    hive.add()
+    hive = make_study(connection, "survey", "node-18", 4)
     yield hive
     connection.close()
 

@@ -12,8 +12,7 @@ import pytest
 import workerbee
 from tests.e2e.test_jobset import at
 from tests.servers import Database
-from tests.store.hive import Hive
-from tests.store.test_reader import fail_for_good
+from tests.store.hive import Hive, fail_for_good
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import (
     BrokenWorkerbeeError,

@@ -14,8 +14,7 @@ import pytest
 
 from tests.bees import PROJECT
 from tests.servers import Database
-from tests.store.hive import Hive
-from tests.store.test_reader import fail_for_good
+from tests.store.hive import Hive, make_study
 from tests.waiting import eventually
 from workerbee.cli import main
 from workerbee.store import Connection
@@ -27,15 +26,7 @@ NOWHERE = "host=127.0.0.1 port=1"
 def study(shared: Database) -> Iterator[Hive]:
     """The jobset ``study``: twelve completed jobs, two that failed for one cause, one that runs and one that waits."""
     connection = Connection(shared.dsn)
-    hive = Hive(connection, "study")
-    bee = hive.bee("node-17")
-    for job in hive.add(12):
-        bee.succeed(bee.take(), job)
-    for job in hive.add(2):
-        fail_for_good(bee, job, f"unlucky {job}")
-    hive.add()
-    bee.take()
-    hive.add()
+    hive = make_study(connection, "study", "node-17", 12)
     yield hive
     connection.close()
 

@@ -8,8 +8,7 @@ import click.testing
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import ANY, Hive
-from tests.store.test_reader import fail_for_good
+from tests.store.hive import ANY, Hive, fail_for_good
 from workerbee.cli import main
 from workerbee.store import Connection, JobsetReader, schema
 from workerbee.wire.causes import cause_of

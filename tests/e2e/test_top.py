@@ -17,8 +17,7 @@ import pytest
 from tests.bees import PROJECT
 from tests.faultproxy import FaultProxy
 from tests.servers import Database
-from tests.store.hive import Hive
-from tests.store.test_reader import fail_for_good
+from tests.store.hive import Hive, make_study
 from workerbee.cli import main
 from workerbee.cli.top.keys import split_keys
 from workerbee.store import Connection
@@ -31,15 +30,7 @@ RESTORED = "\x1b[?1049l"
 def study(shared: Database) -> Iterator[Hive]:
     """The jobset ``study``: twelve completed jobs, two that failed for one cause, one that runs and one that waits."""
     connection = Connection(shared.dsn)
-    hive = Hive(connection, "study")
-    bee = hive.bee("node-17")
-    hive.add(12)
-    bee.succeed(bee.take(12))
-    for job in hive.add(2):
-        fail_for_good(bee, job, f"unlucky {job}")
-    hive.add()
-    bee.take()
-    hive.add()
+    hive = make_study(connection, "study", "node-17", 12)
     yield hive
     hive.catalogue.drop_jobset(hive.jobset)
     connection.close()

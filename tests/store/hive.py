@@ -11,9 +11,12 @@ from psycopg2 import sql
 
 from tests.waiting import eventually
 from workerbee.store import BeeFacts, BeeStore, Catalogue, ClientStore, Connection, Limits, Scope, queries
+from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import Batch, EndKind, Jobset, NewJob, Options, Outcome
 
 ANY = Scope()
+#: The limits of a job that fails for good at once.
+ONCE = Limits(1, 0.0, 0.0)
 #: What a test's bees take for a lease when they judge others: the server must have run for two of them.
 LEASE = 0.02
 TABLES = ("jobset", "batch", "bee", "counter", "version", "departed", "service", "history", "tail")
@@ -169,3 +172,27 @@ def until_blocked(n: int, other: Connection, *, what: str = "statements that wai
     """Wait until ``n`` sessions wait for locks, as ``other`` sees."""
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     eventually(lambda: len(other.run(waiting)) >= n, what=what)
+
+
+def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
+    """Claim this job, which must be the front of what waits, and have it fail at once."""
+    batch = bee.take()
+    assert batch.jobs[0].id == job
+    record = f'{{"type": "ValueError", "message": "{message}", "traceback": "  File a.py, line 1", "pickle": "x"}}'
+    outcome = Outcome(job, batch.run, EndKind.ERROR, "error", record.encode(), None, 0.25)
+    cause = cause_of_record(record).digest
+    assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}', cause) == "failed"
+
+
+def make_study(connection: Connection, name: str, host: str, n: int) -> Hive:
+    """Make a jobset of ``n`` completed jobs, two that failed for one cause, one that runs and one that waits."""
+    hive = Hive(connection, name)
+    bee = hive.bee(host)
+    for job in hive.add(n):
+        bee.succeed(bee.take(), job)
+    for job in hive.add(2):
+        fail_for_good(bee, job, f"unlucky {job}")
+    hive.add()
+    bee.take()
+    hive.add()
+    return hive

@@ -8,23 +8,11 @@ import psycopg2
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import ANY, Bee, Hive
-from workerbee.store import Connection, JobsetReader, Limits, Reader, Scope, Wanted
+from tests.store.hive import ANY, ONCE, Bee, Hive, fail_for_good
+from workerbee.store import Connection, JobsetReader, Reader, Scope, Wanted
 from workerbee.store import reader as readers
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import EndKind, FunctionRow, Options, Outcome
-
-ONCE = Limits(1, 0.0, 0.0)
-
-
-def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
-    """Claim this job, which must be the front of what waits, and have it fail at once."""
-    batch = bee.take()
-    assert batch.jobs[0].id == job
-    record = f'{{"type": "ValueError", "message": "{message}", "traceback": "  File a.py, line 1", "pickle": "x"}}'
-    outcome = Outcome(job, batch.run, EndKind.ERROR, "error", record.encode(), None, 0.25)
-    cause = cause_of_record(record).digest
-    assert bee.fail(batch, outcome, ONCE, '{"type": "ValueError"}', cause) == "failed"
 
 
 def make_varied(hive: Hive, bee: Bee) -> None:

@@ -61,16 +61,4 @@ def _named(digest: bytes | None) -> str:
 
 
 def _group(n: int, row: CauseRow) -> dict[str, Any]:
-    return {
-        "group": n,
-        "cause": row.digest and row.digest.hex(),
-        "jobs": row.n,
-        "type": row.cause.type,
-        "message": row.cause.message,
-        "frame": row.cause.frame,
-        "functions": row.functions,
-        "hosts": row.hosts,
-        "first": moment(row.first_at),
-        "last": moment(row.last_at),
-        "example": row.example,
-    }
+    return {"group": n, "cause": row.digest and row.digest.hex()} | row.told(moment)

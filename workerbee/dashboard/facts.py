@@ -22,18 +22,7 @@ def net(counts: Counts) -> dict[str, int]:
 
 
 def cause_facts(row: CauseRow) -> Facts:
-    return {
-        "group": row.digest and row.digest.hex(),
-        "jobs": row.n,
-        "type": row.cause.type,
-        "message": row.cause.message,
-        "frame": row.cause.frame,
-        "functions": row.functions,
-        "hosts": row.hosts,
-        "first": moment(row.first_at),
-        "last": moment(row.last_at),
-        "example": row.example,
-    }
+    return {"group": row.digest and row.digest.hex()} | row.told(moment)
 
 
 def job_facts(row: JobRow) -> Facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -232,6 +233,21 @@ class CauseRow(NamedTuple):
     def cause(self) -> Cause:
         """The cause that they have in common, as the example tells it."""
         return cause_of_record(self.record or "")
+
+    def told(self, moment: Callable[[float], Any]) -> dict[str, Any]:
+        """Tell it by name, but for its digest; ``moment`` writes times."""
+        cause = self.cause
+        return {
+            "jobs": self.n,
+            "type": cause.type,
+            "message": cause.message,
+            "frame": cause.frame,
+            "functions": self.functions,
+            "hosts": self.hosts,
+            "first": moment(self.first_at),
+            "last": moment(self.last_at),
+            "example": self.example,
+        }
 
 
 class Legible(NamedTuple):
