@@ -33,6 +33,8 @@ _COMPANIONS = ("resource_tracker", "multiprocessing.forkserver")
 
 for _name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_")) or n in ("COLUMNS", "LINES")]:
     del os.environ[_name]
+# Each of the processes that tests start would compile every module anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ[MARKER] = RUN
 
 # Tests interrupt what they start. A script's ``pytest … &`` ignores SIGINT, and so would all its descendants.
@@ -107,6 +109,14 @@ def server(run_directory: Path) -> Iterator[Server]:
     """The session's PostgreSQL. Whoever stops or kills one starts a `tests.servers.server` for that."""
     with servers.server() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def one_database(server: Server) -> Iterator[Database]:
+    """One database for all tests of a file."""
+    fresh = server.new_database()
+    yield fresh
+    fresh.drop()
 
 
 @pytest.fixture

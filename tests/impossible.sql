@@ -16,7 +16,7 @@ BEGIN
                 ('batch', '(bee IS NULL) = (claim IS NULL) AND (bee IS NULL) = (claimed_at IS NULL)'),
                 ('batch', 'started BETWEEN 0 AND cardinality(jobs)'),
                 ('batch', 'bee IS NOT NULL OR (started = 0 AND copy_of IS NULL AND cardinality(jobs) > 0)'),
-                ('job', $rule$codec IN ('json', 'json_call', 'pickle', 'parts', 'memory')$rule$),
+                ('job', $rule$split_part(codec, ';', 1) IN ('json', 'json_call', 'pickle', 'parts', 'memory', 'blob')$rule$),
                 ('outcome', $rule$(status = 'completed') <= (codec IS NOT NULL)$rule$),
                 ('outcome', $rule$(status = 'cancelled') <= (codec IS NULL)$rule$)
                ) r (kind, rule) ON c.relkind = 'r' AND split_part(c.relname, '$', 1) = r.kind

@@ -1,6 +1,7 @@
-"""``python -m tests.pictures [FOLDER]``: what the commands look like in a real terminal, of two widths, dark and light.
+"""``python -m tests.pictures [FOLDER]``: what the commands and a notebook look like.
 
-A study is run, real commands are started in pseudo-terminals, and what stands on their screens is written as SVG.
+A study is run, real commands are started in pseudo-terminals, of two widths, and what
+stands on their screens is written as SVG, dark and light. The notebook is run by a kernel and shown by a browser.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import nbclient
+import nbformat
 import pexpect
 import pyte
+from psycopg2.extensions import parse_dsn
 
 from tests.bees import PROJECT
+from tests.dashboard import browser
+from tests.dashboard.pictures import small
 from tests.servers import server
 from workerbee import WorkerbeeExecutor
 
@@ -58,6 +64,22 @@ with workerbee.open({NAME!r}, dsn={{dsn!r}}) as study:
     study.watch()
     time.sleep(60)
 """
+
+
+CELLS = [
+    f"""import pandas as pd
+from workerbee import WorkerbeeExecutor
+
+executor = WorkerbeeExecutor(jobset_id="{NAME}", max_workers=0)
+watch = executor.watch()""",
+    """watch.stop()
+pd.DataFrame(executor.results(all=True)).head(3)""",
+]
+SHEET = """<!doctype html><meta charset="utf-8"><style>
+body { margin: 16px; font: 14px system-ui, sans-serif; background: #fff; color: #24292f; width: 760px }
+pre { margin: 0 0 8px; padding: 8px 12px; background: #f6f8fa; border: 1px solid #d0d7de; border-radius: 4px }
+.out { margin: 0 12px 20px } table { border-collapse: collapse } th, td { padding: 2px 10px; text-align: right }
+</style>"""
 
 
 def simulate(job: dict[str, int]) -> dict[str, float]:
@@ -102,6 +124,23 @@ def picture(command: list[str], columns: int, until: str, seconds: float) -> pyt
     return screen
 
 
+def notebook(dsn: str, path: Path) -> None:
+    """Photograph what a notebook shows of the study, with the outputs of its cells as a kernel gave them."""
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    parts = parse_dsn(dsn)
+    os.environ.update(PYTHONPATH=str(PROJECT), PGHOST=parts["host"], PGPORT=parts["port"])
+    os.environ.update(PGUSER=parts["user"], PGDATABASE=parts["dbname"])
+    nbclient.NotebookClient(made, timeout=60).execute()
+    page = [SHEET]
+    for cell in made.cells:
+        shown = [output["data"].get("text/html", "") for output in cell.outputs if "data" in output]
+        page.append(f"<pre>{escape(cell.source)}</pre><div class=out>{''.join(shown)}</div>")
+    with browser.chromium() as chromium:
+        tab = chromium.new_page(viewport={"width": 800, "height": 200})
+        tab.set_content("".join(page))
+        small(tab.screenshot(full_page=True)).save(path, optimize=True)
+
+
 def drawn(screen: pyte.Screen, theme: Theme, title: str) -> str:
     """The screen as SVG, down to its last line with text."""
     used = max((n for n, line in enumerate(screen.display) if line.strip()), default=0) + 1
@@ -144,7 +183,7 @@ def row(screen: pyte.Screen, n: int, theme: Theme) -> str:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=PROJECT / "docs" / "pictures")
 def main(folder: Path) -> None:
-    """Write pictures of top, its failures, status and a watch into FOLDER."""
+    """Write pictures of top, failures, status, a watch and a notebook into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
     with server() as running, study(running.dsn):
         tool = [sys.executable, "-m", "workerbee"]
@@ -161,6 +200,7 @@ def main(folder: Path) -> None:
                     path = folder / f"{name}-{columns}-{theme}.svg"
                     path.write_text(drawn(screen, colours, f"workerbee {name}, {columns} columns"), "utf-8")
                     click.echo(path)
+        notebook(running.dsn, folder / "notebook.png")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from tests.waiting import eventually
 
 
 @contextmanager
-def pgbouncer(server: Server, *, auth: str = "auth_type = any") -> Iterator[int]:
-    """Its port; skips the test where the program isn't installed."""
+def pgbouncer(server: Server, *, auth: str = "auth_type = any", behind: int | None = None) -> Iterator[int]:
+    """Its port; skips the test where the program isn't installed. ``behind`` is the port of a proxy of the server."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer isn't installed")
@@ -28,9 +28,10 @@ def pgbouncer(server: Server, *, auth: str = "auth_type = any") -> Iterator[int]
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir=server.directory))
     folder.chmod(0o755)
     (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n"
+        f"[databases]\n* = host=127.0.0.1 port={behind or server.port} user=postgres\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n{auth}\n"
         "pool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits\n"
+        "server_login_retry = 0\n"
     )
     owner = pwd.getpwuid((server.directory / "data").stat().st_uid)
     process = subprocess.Popen(

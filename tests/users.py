@@ -16,9 +16,11 @@ def identity(user: int, group: int) -> dict[str, Any]:
 
 
 def interpreter_for(user: dict[str, Any]) -> str:
-    """A Python that this user can run; ours may be in root's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
+    """A Python of our version, for which our libraries are made, that this user can run; ours may be in root's home."""
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    check = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != {ours!r})"
+    for python in (sys.executable, f"/usr/bin/python{ours}", "/usr/bin/python3"):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            subprocess.run([python, "-c", "import sys; assert sys.version_info >= (3, 10)"], check=True, **user)
+            subprocess.run([python, "-c", check], check=True, **user)
             return python
-    pytest.skip("no interpreter that another user can run")
+    pytest.skip(f"no Python {ours} that another user can run")

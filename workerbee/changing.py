@@ -1,14 +1,17 @@
-"""Changing a jobset as a whole: over one connection and without a thread, whoever brought its jobs."""
+"""Changes of a jobset as a whole: over one connection and without a thread, whoever added its jobs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 from uuid import uuid4
 
-from workerbee import resources
+from workerbee import keeping, resources
+from workerbee.errors import LargeValuesError
 from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Run, Wanted, retrying, schema
 from workerbee.wire.job import Jobset, Options
+from workerbee.wire.signing import Key, Signer
 
 #: Jobs in one statement.
 CHUNK_JOBS = 2000
@@ -23,28 +26,42 @@ class Changing:
         self._catalogue = Catalogue(connection)
         self._jobset = jobset
 
+    def find_lost(self, jobs: Sequence[int] | None = None) -> None:
+        """Record which large results are lost, so that they are retried: of these ``jobs``, or of all.
+
+        Where they can't be seen from here, that is said, and none of them counts as lost.
+        """
+        signer = _signer(self._jobset)
+        try:
+            if signer is not None and jobs is None:
+                keeping.find_all_lost(self._store, signer)
+            elif signer is not None and jobs:
+                keeping.find_lost(self._store, signer, jobs, whole=True)
+        except LargeValuesError as error:
+            logging.getLogger("workerbee").warning("which results are lost isn't known: %s", error)
+
     def count(self, wanted: Wanted) -> int:
-        """Count the jobs that are meant."""
+        """Count the wanted jobs."""
         return sum(len(rows) for rows in self._reader.pages(wanted))
 
     def retry_wanted(self, wanted: Wanted) -> int:
-        """Start a new run of those jobs that are meant and have failed or were cancelled; how many."""
+        """Start a new run of those wanted jobs that failed or were cancelled. Returns how many."""
         return sum(self.retrying(wanted))
 
     def retrying(self, wanted: Wanted) -> Iterator[int]:
-        """The same page by page: how many of each."""
+        """Retry page by page; yield how many jobs of each page."""
         return (self.retry_runs(_runs(rows)) for rows in self._reader.pages(wanted))
 
     def cancel_wanted(self, wanted: Wanted) -> int:
-        """Cancel those jobs that are meant and wait or run; how many."""
+        """Cancel those wanted jobs that wait or run. Returns how many."""
         return sum(self.cancelling(wanted))
 
     def cancelling(self, wanted: Wanted) -> Iterator[int]:
-        """The same page by page: how many of each."""
+        """Cancel page by page; yield how many jobs of each page."""
         return (self.cancel_runs(_runs(rows)) for rows in self._reader.pages(wanted))
 
     def pause(self, why: str | None = None) -> bool:
-        """Have nothing of the jobset claimed from now on; what runs goes on. False if it was paused already."""
+        """Have no jobs of the jobset claimed from now on; running ones go on. False if it was paused already."""
         return self._catalogue.pause(self._jobset, by=resources.user(), why=why)
 
     def resume(self) -> bool:
@@ -52,21 +69,21 @@ class Changing:
         return self._catalogue.resume(self._jobset)
 
     def cancel(self, functions: Collection[int] | None = None, *, below: int = 2**31 - 1) -> int:
-        """Cancel what waits and what runs of these functions' jobs (None: of all); how many.
+        """Cancel waiting and running jobs of these functions (None: of all). Returns how many.
 
-        With ``below`` only what has a lower priority. Runners of what runs are killed by their bees within a second.
+        ``below``: only jobs with a lower priority. Bees kill the runners of running jobs within a second.
         """
         n = self.cancel_runs(self._store.open_runs(functions, below=below))
-        if n:  # what bees gave back while that was read may have been in none of its pages
+        if n:  # jobs that bees gave back meanwhile may have been in none of the pages
             n += self.cancel_runs(self._store.open_runs(functions, below=below))
         return n
 
     def cancel_runs(self, runs: list[Run]) -> int:
-        """Cancel these runs, waiting or running, as far as they haven't ended; how many."""
+        """Cancel those of these runs that haven't ended. Returns how many."""
         return sum(len(self._store.cancel_running(chunk)) for chunk in _chunks(runs))
 
     def retry_runs(self, runs: list[Run]) -> int:
-        """Start a new run after each of these that failed or was cancelled; how many."""
+        """Start a new run after each of these that failed or was cancelled. Returns how many."""
         return sum(self._store.reopen(chunk, Options()) for chunk in _chunks(runs))
 
     def retry(
@@ -74,22 +91,40 @@ class Changing:
         functions: Collection[int] | None = None,
         options: Options = Options(),  # noqa: B008 (it can't be changed)
         stand_ins: Mapping[int, int] | None = None,
-    ) -> Iterator[tuple[list[Run], bool]]:
-        """Start a new run of what failed or was cancelled of these functions' jobs (None: of all), with these options.
+    ) -> Iterator[tuple[dict[Run, bytes | None], bool]]:
+        """Start a new run of these functions' jobs (None: of all) that failed or were cancelled, with these options.
 
-        Gives the new (job, run) in portions, and whether all of a portion were opened here rather than by others.
-        ``stand_ins`` says which functions run jobs of others.
+        Yields the new (job, run) in portions, each with the sign by which its job is known, and whether all runs of the
+        portion were opened here and none by others.
+        ``stand_ins`` says which functions run the jobs of others.
         """
         after = 0
         while runs := self._store.ended_badly(functions, after=after):
             opened = self._store.reopen(runs, options, stand_ins)
-            yield [(job, run + 1) for job, run in runs], opened == len(runs)
+            signs = self._store.signatures(job for job, _ in runs)
+            yield {(job, run + 1): signs[job].sign for job, run in runs if job in signs}, opened == len(runs)
             after = runs[-1][0]
 
 
-def drop(connection: Connection, jobset: Jobset) -> bool:
-    """Delete a jobset with its jobs and results; False if somebody is reading it: it is swept when they have done."""
-    return Catalogue(connection).drop_jobset(jobset)
+class Drop(NamedTuple):
+    """The result of a drop: whether the tables are gone, and why large values are left in files, in sentences."""
+
+    is_gone: bool
+    left: list[str]
+
+
+def drop(connection: Connection, jobset: Jobset) -> Drop:
+    """Delete a jobset with its jobs and results. If somebody is reading it, its tables are deleted later."""
+    catalogue, store = Catalogue(connection), ClientStore(connection, jobset, uuid4())
+    places = store.lent.places()
+    catalogue.mark_dropped(jobset)  # from here on nobody has any use for its large values
+    left = keeping.remove(jobset, places, _signer(jobset))
+    return Drop(catalogue.drop_jobset(jobset), left)
+
+
+def _signer(jobset: Jobset) -> Signer | None:
+    key = Key.load()
+    return None if key is None else Signer(key, jobset.uuid)
 
 
 def rename(connection: Connection, jobset: Jobset, jobset_id: str) -> bool:

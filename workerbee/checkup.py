@@ -1,4 +1,4 @@
-"""Whether this machine can work with the server that is meant: one verdict after the other, each a sentence."""
+"""The checkup: can this machine work with the server that is meant? It gives one verdict after another."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from workerbee import places, reading, server
 from workerbee.errors import KeyFileError, WorkerbeeError, text_of
-from workerbee.wire.signing import Key
+from workerbee.wire.signing import Key, Signer
 
-#: Seconds for which a port is waited for, and by which a clock may be wrong without a remark.
+#: Seconds to wait for a port to answer, and seconds by which a clock may be wrong without a remark.
 PORT_SECONDS, CLOCK_SECONDS = 5.0, 2.0
-#: Looks by which the way to the server is measured; jobsets whose keys are compared.
-LOOKS, JOBSETS = 5, 1000
-#: Bytes on the embedded server's disk, and the share of connections, from which on it is tight.
+#: Round trips that are measured; jobsets whose keys are compared, and those whose places of large values are tried.
+LOOKS, JOBSETS, LATEST = 5, 1000, 50
+#: Less free bytes on the embedded server's disk, or a larger share of used connections, is remarked on.
 FREE_BYTES, CROWDED = 1e9, 0.8
 NEEDED = ("cloudpickle", "click", "rich", "platformdirs")
 BAD, OK, REMARK = "bad", "ok", "remark"
@@ -68,11 +68,7 @@ def _packages() -> Verdict:
     ours = f"workerbee-executor {_version('workerbee-executor') or '(not installed, but imported)'}"
     ours += f", psycopg2 {_version('psycopg2-binary') or _version('psycopg2')}"
     known = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Verdict(
-        "packages",
-        OK,
-        f"{ours}, psycopg2 {_version('psycopg2-binary') or _version('psycopg2')}, {known}",
-    )
+    return Verdict("packages", OK, f"{ours}, {known}")
 
 
 def _version(name: str) -> str | None:
@@ -101,7 +97,7 @@ def _ways(found: server.Server) -> Iterator[Verdict]:
     if not found.addresses:
         yield Verdict("name", REMARK, "only libpq knows the address: of a service, or its own socket")
     ways = [verdict for host, port in found.addresses for verdict in _way(host, port)]
-    # Of several addresses one that answers is enough: whether there is one, the connection tells.
+    # If there are several addresses, one that answers is enough, and the connection shows whether there is one.
     worst = REMARK if len(found.addresses) > 1 else BAD
     yield from (way._replace(verdict=worst) if way.verdict == BAD else way for way in ways)
 
@@ -169,7 +165,7 @@ def _database(connection: reading.Connection, *, is_local: bool) -> Iterator[Ver
 
 
 def _looks(reader: reading.Reader) -> tuple[list[float], list[float]]:
-    """Seconds of some round trips, and how far the server's clock was ahead of ours in each."""
+    """Measure some round trips, in seconds, and how far the server's clock was ahead of ours in each."""
     trips, offsets = [], []
     for _ in range(LOOKS):
         began, before = time.monotonic(), time.time()
@@ -215,11 +211,20 @@ def _company(reader: reading.Reader) -> Iterator[Verdict]:
             names = ", ".join(strange[:5]) + (" …" if len(strange) > 5 else "")
             said = f"{len(strange):,} jobsets are signed with another key than the one here, which can't run them: "
             yield Verdict("keys of jobsets", REMARK, said + names)
+        yield from _places(reader, ours)
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     others = {bee.python for bee in reader.bees() if bee.alive} - {here}
     if others:
         said = f"bees with Python {', '.join(sorted(others))} are there, and can't run what Python {here} pickles"
         yield Verdict("python of bees", REMARK, said)
+
+
+def _places(reader: reading.Reader, key: Key | None) -> Iterator[Verdict]:
+    """Look whether large values of the latest jobsets can be stored from here: a file is written, and removed."""
+    for row in reader.jobsets(LATEST):
+        stored = reading.Reading(reader.connection, row.jobset, None if key is None else Signer(key, row.jobset.uuid))
+        for said in stored.unusable_places():
+            yield Verdict("large values", REMARK, f"{row.jobset.name}: {said}")
 
 
 def _took(began: float) -> str:

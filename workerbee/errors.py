@@ -11,6 +11,8 @@
         ├── JobsetNotFoundError (LookupError)       not there, or dropped meanwhile
         ├── JobLostError (LookupError)              its rows are gone
         ├── ValueGoneError (LookupError)            it was passed in memory, and isn't there any more
+        ├── LostValueError (LookupError)            it was in a file, which is gone or changed
+        ├── LargeValuesError (OSError)              the place for large values can't be used from here
         ├── InputDataError (ValueError, TypeError)  JSON can't hold it
         ├── UniqueInputDataConstraintError (ValueError)
         ├── EncodingError (PicklingError, TypeError)
@@ -44,15 +46,15 @@ from typing import Any
 
 
 def text_of(thing: object) -> str:
-    """``str`` of what a user has made, whatever that raises."""
+    """Give ``str`` of a user's object, even if that raises."""
     try:
-        return "".join((str(thing),))  # which may be of a class of the user's too
+        return "".join((str(thing),))  # the text may itself be of a user's class
     except BaseException as broken:  # noqa: BLE001 (the user's __str__)
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
 def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """An exception from a pickle, without a call of its ``__init__``, which may want other arguments."""
+    """Make an exception from a pickle without calling its ``__init__``, which may take other arguments."""
     try:
         error = kind.__new__(kind, *args)
     except Exception:  # noqa: BLE001 (its class's own, that wants other arguments as well)
@@ -63,36 +65,36 @@ def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, A
 
 
 def complete(error: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Give an exception from a pickle its attributes, and what is in its slots, by none of its own methods."""
+    """Give an exception from a pickle its attributes and slots, without calling its own methods."""
     attributes, members = state
     BaseException.__dict__["__dict__"].__get__(error).update(attributes)
     for name, value in members.items():
-        with suppress(AttributeError, TypeError):  # what can't be set, `__new__` has made
+        with suppress(AttributeError, TypeError):  # `__new__` has set what can't be set here
             BaseException.__setattr__(error, name, value)
 
 
 def taken_apart(error: BaseException) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]:
-    """The attributes of an exception, what else is in its slots, and its arguments, by none of its own methods."""
+    """Take the attributes, the slots and the arguments of an exception, without calling its own methods."""
     attributes = attributes_of(error)
     members = {name: value for name, value in _members(error).items() if name not in attributes}
     return attributes, members, BaseException.__dict__["args"].__get__(error)
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """The ``__dict__`` of an exception, whatever it says of that."""
+    """Give the ``__dict__`` of an exception, even if its class hides it."""
     attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
     return attributes
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """Find what is in slots: those of the user's classes, and such as ``errno``."""
+    """Read the slots: those of the user's classes, and those of built-in ones, such as ``errno``."""
     members = {}
     for cls in set(type(error).__mro__) - {BaseException, object}:
         for name, member in vars(cls).items():
             if type(member) is MemberDescriptorType and name != "obj":  # an AttributeError's may be anything
-                with suppress(AttributeError):  # nothing is in it
+                with suppress(AttributeError):  # the slot is empty
                     members[name] = member.__get__(error)
-    # An OSError doesn't take a None for nothing.
+    # An OSError's slots mustn't be set to None.
     return {name: value for name, value in members.items() if value is not None or not issubclass(type(error), OSError)}
 
 
@@ -133,7 +135,7 @@ class WorkerbeeError(Exception):
 
 
 class JobsetIdError(WorkerbeeError, ValueError, TypeError):
-    """The id can't name a jobset, or not here, where what it is ``taken_by`` is no jobset."""
+    """The id can't name a jobset; ``taken_by``: something in this database that is no jobset has the name."""
 
     def __init__(self, jobset_id: object, taken_by: str | None = None) -> None:
         super().__init__(
@@ -197,6 +199,28 @@ class ValueGoneError(WorkerbeeError, LookupError):
             f"a large value of a temporary jobset can't be had: {reason}; such values are kept in memory, as long as "
             "somebody keeps the job's future: keep that, or give the executor a jobset_id, or submit the call again"
         )
+
+
+class LostValueError(WorkerbeeError, LookupError):
+    """A large value of a durable jobset was in a file, ``where``, that isn't there any more, or not as it was."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"a large value is lost: {where} {reason}; a retry computes a job's result anew, and so does its call when "
+            "it is submitted again, which brings lost arguments again too"
+        )
+
+
+class LargeValuesError(WorkerbeeError, OSError):
+    """The place for large values, ``url``, can't be used from this machine; ``reason`` says why."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"large values can't be stored or read in {url} on this machine: {reason}; have it mounted here under this "
+            "name, with room in it and the right to write; if the folder was cleaned away, make it again, and what was "
+            "in it counts as lost"
+        )
+        self.url = url
 
 
 class InputDataError(WorkerbeeError, ValueError, TypeError):
@@ -296,10 +320,10 @@ class FunctionUnsigned(FunctionUnavailable):
 
 
 class FunctionOutdated(FunctionUnavailable):
-    """This process has imported the module of the function before it was changed."""
+    """This process has imported the module of the function before it was changed, or jobs have spoilt it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} was imported here before its code was changed")
+        super().__init__(f"{name} can't be had in this process any more, but may be in a new one")
 
 
 class ConnectionStringError(WorkerbeeError, ValueError):
@@ -318,7 +342,7 @@ class DatabaseUnavailableError(WorkerbeeError, ConnectionError):
     ``hopeless``: no patience will help, it refuses us. ``stranger``: nobody at this address has answered so far.
     """
 
-    hopeless = stranger = False  # of an older version's pickles
+    hopeless = stranger = False  # for pickles of an older version, which don't have them
 
     def __init__(self, message: str, *, hopeless: bool = False, stranger: bool = False) -> None:
         super().__init__(message)

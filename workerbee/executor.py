@@ -13,16 +13,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from html import escape
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from workerbee import resources, server
+from workerbee.blobs import LEAST_BYTES, Depot
 from workerbee.client import leaving
 from workerbee.client.client import Client
 from workerbee.client.futures import JobFuture
+from workerbee.client.local_bee import LocalBee
 from workerbee.client.opening import find_or_make
 from workerbee.perform import Jobs
 from workerbee.program import is_importing
@@ -36,9 +38,9 @@ from workerbee.wire.job import Options, valid_id
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Calls that Dask is to keep under way for each runner, so that none is idle for the time of a round trip.
+#: Calls that Dask keeps under way for each runner, so that no runner is idle during a round trip.
 AHEAD = 32
-#: Seconds that a notebook waits for each of the numbers that it shows.
+#: Seconds that a notebook's display waits for each of its numbers.
 GLANCE_SECONDS = 1.0
 
 
@@ -62,7 +64,7 @@ class _Submitter(Bound, Whole, Executor):
 
     @property
     def _max_workers(self) -> int:
-        # Dask reads this at each compute, and keeps so many calls under way: more than there are runners.
+        # Dask reads this at each compute, and keeps so many calls under way. There must be more than there are runners.
         try:
             live = self._client.live_runners()
         except Exception as error:
@@ -80,7 +82,7 @@ class _Submitter(Bound, Whole, Executor):
         function = self._functions.describe(fn, self._version)
         return self._client.submit(
             function,
-            codec.encode_call(args, kwargs, self._client.max_payload, self._client.lender),
+            codec.encode_call(args, kwargs, self._client.max_payload, self._client.lender, self._client.apart),
             self._options,
             unique=self._unique,
         )
@@ -93,7 +95,7 @@ class _Submitter(Bound, Whole, Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """``map(fn, *iterables)`` by jobs; results in order, exceptions at their position.
+        """Do ``map(fn, *iterables)`` by jobs: results come in order, exceptions at their position.
 
         ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many jobs are
         ahead of the results taken, and inputs are drawn as they are needed. In a temporary jobset
@@ -128,7 +130,7 @@ class _Submitter(Bound, Whole, Executor):
         except BaseException:
             client.give_up(futures)
             raise
-        # Only as long as there is more to submit does the iterator keep the executor.
+        # The iterator keeps the executor alive only as long as there is more to submit.
         return _taken(client, futures, None if buffersize is None else submitted, end)
 
     def with_options(
@@ -142,7 +144,7 @@ class _Submitter(Bound, Whole, Executor):
         speculate: bool | None = None,
         version: str | None = None,
     ) -> OptionsView:
-        """A view of this executor whose calls are run with these options; it is an Executor itself.
+        """Give a view of this executor whose calls are run with these options; it is an Executor itself.
 
         Higher ``priority`` first. A job that runs longer than ``timeout`` seconds is killed and raises
         TimeoutError. ``run_at`` is a datetime with a time zone, or seconds since the epoch.
@@ -177,7 +179,7 @@ class _Submitter(Bound, Whole, Executor):
         self._client.flush(timeout)
 
     def cancel_running(self, futures: Iterable[Future[Any]] | None = None) -> int:
-        """Cancel these (or all) jobs of this executor, also those that run: their runners are killed. How many."""
+        """Cancel these (or all) jobs of this executor, also running ones; their runners are killed. How many."""
         return self._client.cancel_running(
             None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
         )
@@ -203,14 +205,15 @@ class WorkerbeeExecutor(_Submitter):
     ``dsn``, ``host`` …, or PGHOST, PGHOSTADDR, PGSERVICE name the server; else the embedded one is
     used. ``max_workers`` local runner processes are started; None: one a core when the server is
     embedded or on this machine, else none, because the bees are elsewhere. Inside a job, an executor of the
-    job's own jobset has at least one, and its calls go before others (priority 1), so that jobs that wait for
-    jobs don't wait for ever. ``initializer(*initargs)``
-    runs once in every runner before its first job. ``max_n_retry_attempts`` is for jobs that raise
-    JobFailedError. ``max_payload`` (bytes) limits functions, arguments and results. With
-    ``prefix_output`` each line that a job prints here begins with its number. After ``reconnect_timeout``
+    job's own jobset has at least one, and its calls go before others (priority 1), so that jobs that wait for jobs
+    don't wait for ever. ``initializer(*initargs)`` runs once in every runner before its first job.
+    ``max_n_retry_attempts`` is for jobs that raise JobFailedError. ``max_payload`` (bytes) limits functions, arguments
+    and results. ``large_values``, of a durable jobset, is the URL of a place that all its clients and bees see, such as
+    "file:///shared/values", or any that fsspec knows: arguments and results of ``large_values_from`` bytes or more are
+    files there. With ``prefix_output`` each line that a job prints begins with its number. After ``reconnect_timeout``
     seconds without the database, futures end with DatabaseUnavailableError; None: they wait for ever.
 
-    Raises JobsetIdError, KeyMismatchError, DatabaseUnavailableError, UnsupportedDatabaseError,
+    Raises JobsetIdError, KeyMismatchError, LargeValuesError, DatabaseUnavailableError, UnsupportedDatabaseError,
     EmbeddedServerError.
     """
 
@@ -233,47 +236,46 @@ class WorkerbeeExecutor(_Submitter):
         reconnect_timeout: float | None = 3600.0,
         max_payload: int = codec.MAX_BYTES,
         prefix_output: bool = False,
+        large_values: str | None = None,
+        large_values_from: int = LEAST_BYTES,
     ) -> None:
         _check(max_workers, initializer, max_tasks_per_child)
-        if is_importing():
-            raise RuntimeError(
-                "this process is a worker that imports the script for its functions; make executors under "
-                "if __name__ == '__main__':"
-            )
-        if jobset_id is not None:
-            valid_id(jobset_id)
-        self._logger = logging.getLogger(logger_name)
-        self._server = server.resolve(
-            dsn, self._logger, host=host, port=port, user=user, password=password, dbname=dbname
-        )
-        try:
+        large = _checked_jobset(jobset_id, large_values, large_values_from)
+        self._logger = log = logging.getLogger(logger_name)
+        self._server = server.resolve(dsn, log, host=host, port=port, user=user, password=password, dbname=dbname)
+        with ExitStack() as undo:
+            undo.callback(self._server.close)
+            if max_workers is None:
+                max_workers = resources.cores() if self._server.is_local else 0
+            bee = LocalBee() if max_workers else None  # gets ready while the jobset is looked for
+            if bee is not None:
+                undo.callback(bee.wait, 0)
             key = self._server.key()
-            jobset = find_or_make(jobset_id, self._server.dsn, key, patience=reconnect_timeout, log=self._logger)
+            jobset, folder = find_or_make(
+                jobset_id, self._server.dsn, key, patience=reconnect_timeout, log=log, large=large
+            )
             client = Client(
                 self._server,
                 jobset,
                 key,
-                logger=self._logger,
+                logger=log,
                 reconnect_timeout=reconnect_timeout,
                 max_payload=max_payload,
+                large=folder,
             )
-        except BaseException:
-            self._server.close()
-            raise
-        nested = jobset.uuid == Jobs.of  # and all runners may be busy with jobs that wait for theirs
+            undo.pop_all()
+        nested = jobset.uuid == Jobs.of  # all runners may be busy with jobs that wait for jobs of this executor
         super().__init__(
             client,
-            functions.Cache(initializer, initargs, max_payload=max_payload),
+            functions.Cache(initializer, initargs, max_payload=max_payload, apart=client.apart, large=large),
             Options(int(nested), speculate=not jobset.is_temporary).but(max_n_retry_attempts=max_n_retry_attempts),
             unique=not jobset.is_temporary,
         )
         leaving.see_off(client)
         self._finalizer = weakref.finalize(self, client.close)
         self._finalizer.atexit = False
-        if max_workers is None:
-            max_workers = resources.cores() if self._server.is_local else 0
-        if max_workers or nested:
-            client.employ(max_workers or 1, max_tasks_per_child, prefix_output=prefix_output)
+        if bee is not None or nested:
+            client.employ(bee or LocalBee(), max_workers or 1, max_tasks_per_child, prefix_output=prefix_output)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.
@@ -295,13 +297,13 @@ class WorkerbeeExecutor(_Submitter):
 
     def _repr_html_(self) -> str:
         """Show in a notebook the jobset, its counts and its bees, if the database says so at once."""
-        facts = {"jobset": self._client.jobset.name, "server": repr(self._server)} | self._glance()
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
+        shown = {"jobset": self._client.jobset.name, "server": repr(self._server)} | self._glance()
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
         return f"<table><caption>WorkerbeeExecutor</caption>{''.join(rows)}</table>"
 
     def _glance(self) -> dict[str, Any]:
         if self._client.ended.is_set():
-            return {"state": "shut down"}  # and an embedded server isn't started again for this
+            return {"state": "shut down"}  # an embedded server must not be started again for a display
         try:
             with self._reading(GLANCE_SECONDS) as reading:
                 return reading.glance()
@@ -319,7 +321,7 @@ class OptionsView(_Submitter):
 
     def __init__(self, origin: _Submitter, *shared: Any, **options: Any) -> None:
         super().__init__(*shared, **options)
-        self._origin = origin  # which is not to be collected before its views
+        self._origin = origin  # so that it isn't collected before its views
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Shut down the executor itself."""
@@ -329,7 +331,7 @@ class OptionsView(_Submitter):
 def _taken(
     client: Client, futures: deque[JobFuture], more: Iterator[JobFuture] | None, end: float | None
 ) -> Generator[Any, None, None]:
-    """The results of futures in their order, with one of ``more`` for each; what is left is given up."""
+    """Yield the results of futures in order, and take one of ``more`` for each; abandon the others at the end."""
     try:
         while futures:
             if more is not None:
@@ -344,14 +346,14 @@ def _taken(
 
 
 def _first(futures: deque[JobFuture], end: float | None) -> Any:
-    """Wait for the first future, and take it out; nobody here keeps its result."""
+    """Take out the first future and wait for its result, of which no reference is kept here."""
     value = futures[0].result(None if end is None else max(0.0, end - time.monotonic()))
     futures.popleft()
     return value
 
 
 def _opened(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    """The results inside the results of chunks."""
+    """Yield the results inside the results of chunks."""
     with closing(chunks):
         for outcomes in chunks:
             left = unpacked(outcomes)[::-1]
@@ -361,6 +363,11 @@ def _opened(chunks: Generator[Any, None, None]) -> Generator[Any, None, None]:
 
 
 def _check(max_workers: int | None, initializer: Any, max_tasks: int | None) -> None:
+    if is_importing():
+        raise RuntimeError(
+            "this process is a worker that imports the script for its functions; make executors under "
+            "if __name__ == '__main__':"
+        )
     if max_workers is not None and max_workers < 0:
         raise ValueError("max_workers must be greater than 0, or 0 for no local bees")
     if initializer is not None and not callable(initializer):
@@ -370,6 +377,17 @@ def _check(max_workers: int | None, initializer: Any, max_tasks: int | None) -> 
             raise TypeError("max_tasks_per_child must be an integer")
         if max_tasks <= 0:
             raise ValueError("max_tasks_per_child must be >= 1")
+
+
+def _checked_jobset(jobset_id: str | None, large_values: str | None, least: int) -> Depot | None:
+    """Check the id of a jobset, and give the place for its large values. Raises JobsetIdError, ValueError."""
+    if jobset_id is not None:
+        valid_id(jobset_id)
+    if large_values is None:
+        return None
+    if jobset_id is None:
+        raise ValueError("large_values is for durable jobsets: name one by jobset_id")
+    return Depot.of(large_values, least)
 
 
 def _epoch(when: datetime | float | None) -> float | None:

@@ -1,7 +1,7 @@
-"""Finding jobs by their input: the very call by the index of identities, and part of an input by looking.
+"""Finding jobs by their input: a whole call by the index of identities, a part of an input by reading inputs.
 
-An index knows only whole calls. For a part the newest jobs are looked at, as many as somebody has patience for; what
-was left out is said.
+An index knows only whole calls. For a part of an input the newest jobs are read, for a limited time, and the answer
+says how far that went.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from workerbee.reading import JobsetReader
-from workerbee.wire import codec
+from workerbee.wire import codec, plain
 
 #: Jobs in one look; functions whose calls are looked up, the newest ones.
 PAGE, FUNCTIONS = 5000, 1000
-#: Seconds for which is looked unless one says otherwise.
+#: Seconds of reading, by default.
 LOOK_SECONDS = 2.0
 #: Beyond the id of any job.
 LAST = 2**63 - 1
 
 
 class Found(NamedTuple):
-    """The ids of the jobs that were found, the newest first, and how far was looked.
+    """The ids of the jobs that were found, the newest first, and how far the reading went.
 
-    ``is_same``: these are the very calls, and nothing was searched. ``before`` is where the next look begins, None if
-    all was seen. ``unread`` were left out: their input is a pickle, or large.
+    ``is_same``: these are equal calls, found by the index. ``before`` is the id where the next search goes on, None if
+    all inputs were read. ``unread`` counts the jobs whose input is a pickle, or too large.
     """
 
     ids: list[int]
@@ -36,18 +36,49 @@ class Found(NamedTuple):
     unread: int = 0
 
 
-def find(reader: JobsetReader, value: Any, *, n: int = 50, before: int = LAST, seconds: float = LOOK_SECONDS) -> Found:
-    """The jobs whose input is ``value``; if there is none, those whose input contains it.
+class Inputs(NamedTuple):
+    """Some jobs with their inputs (None: it can't be read), and whether there are no more."""
+
+    jobs: list[tuple[int, str | None]]
+    is_last: bool
+
+
+def parsed(text: str) -> Any:
+    """Read what to find. Raises ValueError for what is no JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} isn't in JSON")
+
+
+def find(
+    reader: JobsetReader,
+    value: Any,
+    *,
+    n: int = 50,
+    before: int = LAST,
+    seconds: float = LOOK_SECONDS,
+    at_a_time: int = PAGE,
+) -> Found:
+    """Find the jobs whose input is ``value``; if there is none, those whose input contains it.
+
+    For a part inputs are read ``at_a_time``, and after some ``seconds`` no more.
 
     As in PostgreSQL an object contains one with some of its items, and a list one with some of its elements. Of a call
     with several arguments, ``value`` may be in any of them.
     """
     same = [] if before < LAST else _same(reader, value, n)
-    return Found(same, is_same=True) if same else _containing(reader, value, n, before, seconds)
+    return (
+        Found(same, is_same=True) if same else _containing(_pages(reader, before, at_a_time), value, n, before, seconds)
+    )
 
 
 def _same(reader: JobsetReader, value: Any, n: int) -> list[int]:
-    """The jobs that are this very call, of any function, or the input with this ``id``."""
+    """Find the jobs that are exactly this call, of any function, or whose input has this ``id``."""
     calls = [codec.encode_call((value,), {}).identity]
     if isinstance(value, dict) and value.keys() == {"args", "kwargs"}:
         args, kwargs = value["args"], value["kwargs"]
@@ -55,43 +86,41 @@ def _same(reader: JobsetReader, value: Any, n: int) -> list[int]:
             calls.append(codec.encode_call(tuple(args), kwargs).identity)
     functions = {function.identity for function in reader.functions()[-FUNCTIONS:]}
     digests = [codec.digest(b"call", function, call) for function in functions for call in calls if call is not None]
-    text = codec.to_sorted_json(value)
+    text = plain.to_sorted_json(value)
     keys = []
     if isinstance(value, dict):
         digests.append(codec.digest(b"input", text.encode()))
-        keys = [codec.digest(b"id", codec.to_sorted_json(value["id"]).encode())] if value.keys() == {"id"} else []
+        keys = [codec.digest(b"id", plain.to_sorted_json(value["id"]).encode())] if value.keys() == {"id"} else []
     return reader.same_jobs(digests, keys, n)
 
 
-def _containing(reader: JobsetReader, value: Any, n: int, before: int, seconds: float) -> Found:
+def _containing(pages: Iterator[Inputs], value: Any, n: int, before: int, seconds: float) -> Found:
     ids: list[int] = []
     looked_at = unread = 0
     end = time.monotonic() + seconds
-    for page in _pages(reader, before):
+    for page, is_last in pages:
         for job, text in page:
             looked_at, unread, before = looked_at + 1, unread + (text is None), job
             if text is not None and _holds(text, value):
                 ids.append(job)
                 if len(ids) == n:
                     return Found(ids, False, looked_at, before, unread)  # noqa: FBT003 (its name is above)
-        if time.monotonic() > end and len(page) == PAGE:
+        if time.monotonic() > end and not is_last:
             return Found(ids, False, looked_at, before, unread)  # noqa: FBT003
     return Found(ids, False, looked_at, None, unread)  # noqa: FBT003
 
 
-def _pages(reader: JobsetReader, before: int) -> Iterator[list[tuple[int, str | None]]]:
-    while page := reader.inputs_before(before, PAGE):
-        yield page
-        if len(page) < PAGE:
-            return
-        before = page[-1][0]
+def _pages(reader: JobsetReader, before: int, size: int) -> Iterator[Inputs]:
+    while jobs := reader.inputs_before(before, size):
+        yield Inputs(jobs, is_last=len(jobs) < size)
+        before = jobs[-1][0]
 
 
 def _holds(text: str, value: Any) -> bool:
     """True if the input in this text contains the value, itself or in one of its arguments."""
     try:
         given = json.loads(text)
-    except (ValueError, RecursionError):  # beyond Python
+    except (ValueError, RecursionError):  # Python can't read it
         return False
     if contains(given, value):
         return True

@@ -1,4 +1,4 @@
-"""Following what a job prints, and seeing where it is, wherever it runs: through the database alone."""
+"""Following a job's output, and seeing its stacks, on whatever host it runs: through the database alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from workerbee.store import Catalogue, Connection, JobsetReader, TextRow
 from workerbee.wire.job import Jobset
 from workerbee.wire.printed import NOTHING, Output
 
-#: Seconds for which bees go on showing what was asked for, between two times of asking, and between two looks.
+#: Bees show a job for so many seconds after each request; seconds between two requests, and between two looks.
 ASK_SECONDS, ASK_AGAIN_SECONDS, LOOK_SECONDS = 30.0, 10.0, 0.5
-#: Seconds that a bee has to show where a job is.
+#: Seconds to wait for a job's stacks.
 STACK_SECONDS = 10.0
 ENDED = ("completed", "failed", "cancelled")
 
@@ -32,7 +32,7 @@ def output_of(reader: JobsetReader, job: int, run: int | None = None) -> Output:
 
 
 def stack_of(connection: Connection, jobset: Jobset, job: int) -> TextRow | None:
-    """Have shown where a running job is: the stacks of its threads as stdout. None if no bee has shown it in time."""
+    """Ask for the stacks of a running job, which come as stdout; None if no bee has shown them in time."""
     reader, catalogue = JobsetReader(connection, jobset), Catalogue(connection)
     deadline = time.monotonic() + STACK_SECONDS
     catalogue.ask(jobset, -job, by=resources.user(), seconds=STACK_SECONDS)
@@ -41,19 +41,41 @@ def stack_of(connection: Connection, jobset: Jobset, job: int) -> TextRow | None
     return row
 
 
+class SoFar(NamedTuple):
+    """A job's output: the texts of ended executions, the last one first, and that of the running one until now.
+
+    ``running`` is None if none runs, or its bee has shown nothing yet, which it does only after a request.
+    """
+
+    running: TextRow | None
+    ended: list[TextRow]
+
+
+def ask(connection: Connection, jobset: Jobset, job: int) -> None:
+    """Ask the bee of this job to show what it prints, for `ASK_SECONDS`. This writes a row, if that is allowed."""
+    Catalogue(connection).ask(jobset, job, by=resources.user(), seconds=ASK_SECONDS)
+
+
+def printed(reader: JobsetReader, job: int, n: int = 20) -> SoFar:
+    """Read what a job has printed in its last ``n`` executions, and in the one under way."""
+    running = reader.tail(job)  # read first, so that an execution that ends meanwhile is seen as ended
+    ended = reader.texts(job, n)
+    is_over = running is not None and any(row.bee == running.bee and row.at >= running.at for row in ended)
+    return SoFar(None if is_over else running, ended)
+
+
 class Follower:
     """Gives what one job prints, piece by piece, from its first execution to its end."""
 
     def __init__(self, connection: Connection, jobset: Jobset, job: int) -> None:
-        self._reader, self._catalogue = JobsetReader(connection, jobset), Catalogue(connection)
-        self._jobset, self._job = jobset, job
-        self._known: set[str | None] = set()  # executions that have ended
-        self._shown: dict[str, dict[int, int]] = {}  # by bee, bytes of the execution that runs
-        self._ended_at: dict[str, float] = {}  # by bee, when its last execution had
+        self._reader = JobsetReader(connection, jobset)
+        self._job = job
+        self._known: set[str | None] = set()  # claims of the ended executions that were given already
+        self._shown: dict[str, dict[int, int]] = {}  # bytes of the running execution that were given already, by bee
         self._ask_at = 0.0
 
     def pieces(self) -> Iterator[Piece]:
-        """Give what has been printed, and what is, until the job has ended."""
+        """Yield what the job has printed, and what it prints, until it has ended."""
         while True:
             self._ask()
             [row] = self._reader.jobs_of([self._job])
@@ -66,25 +88,24 @@ class Follower:
         now = time.monotonic()
         if now >= self._ask_at:
             self._ask_at = now + ASK_AGAIN_SECONDS
-            self._catalogue.ask(self._jobset, self._job, by=resources.user(), seconds=ASK_SECONDS)
+            ask(self._reader.connection, self._reader.jobset, self._job)
 
     def _look(self) -> Iterator[Piece]:
-        tail = self._reader.tail(self._job)  # first: what ends meanwhile, is shown as ended
-        for row in reversed(self._reader.texts(self._job)):
+        running, ended = printed(self._reader, self._job)
+        for row in reversed(ended):
             if row.claim not in self._known:
                 yield from self._end(row)
-        if tail is not None and tail.at > self._ended_at.get(tail.bee, 0.0):
-            yield from self._next(tail)
+        if running is not None:
+            yield from self._next(running)
 
     def _end(self, row: TextRow) -> Iterator[Piece]:
-        """Give the rest of an execution that has ended."""
+        """Yield what hasn't been given of an execution that has ended."""
         yield from self._next(row)
         self._known.add(row.claim)
         self._shown.pop(row.bee, None)
-        self._ended_at[row.bee] = row.at
 
     def _next(self, row: TextRow) -> Iterator[Piece]:
-        """Give what is new of an execution."""
+        """Yield what hasn't been given of an execution that runs."""
         shown = self._shown.setdefault(row.bee, {})
         for stream, size in ((1, row.stdout_size), (2, row.stderr_size)):
             if size > shown.get(stream, 0):

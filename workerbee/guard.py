@@ -1,9 +1,9 @@
-"""The process that outlives a bee, and what it does then: a script with nothing but the standard library.
+"""The guardian process, which outlives its bee and cleans up after it. It needs the standard library alone.
 
-    guard.py [DIRECTORY]
+    guard.py [DIRECTORY …]
 
-It reads lines of process groups from the bee, each the whole list as it is now, until the bee's end, and kills them.
-The DIRECTORY, through which the bee's client shares memory with it, goes when the client is gone too.
+It reads lines from the bee, each with all process groups of the moment. At the bee's end it kills those of the last
+line. It removes each DIRECTORY in memory, when the client that holds it is gone too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-#: Seconds in which a client that is killed together with its bee is gone as well, and between two looks.
+#: Seconds to wait for the end of a client that is killed together with its bee, and between two looks.
 PATIENCE, LOOK = 10.0, 0.05
 
 
@@ -33,7 +33,7 @@ def main(*directories: str) -> None:
 
 
 def remove_unused(directory: str) -> bool:
-    """Remove a directory of ours with the files in it, unless somebody holds it; whether it is gone, or not ours."""
+    """Remove a directory of ours with its files, unless somebody holds it. True if it is gone, or isn't ours."""
     try:
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

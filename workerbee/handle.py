@@ -35,9 +35,9 @@ from workerbee.wire.signing import Key, Signer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: Seconds between two looks of who waits, at first and at the most.
+#: Seconds between two looks of `wait`, at first and at the most.
 PAUSE_SECONDS = (0.05, 2.0)
-#: Seconds for an answer to who watches.
+#: Seconds that a watch waits for an answer.
 WATCH_SECONDS = 2.0
 ENDED_BADLY, OPEN = ("failed", "cancelled"), ("waiting", "retrying", "running")
 
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """A jobset, how a thread connects to it, and whether whom it is shown to has gone."""
+    """A jobset, how a watching thread connects to it, and whether there is nobody any more to show it to."""
 
     jobset: Jobset
     connect: Callable[[], AbstractContextManager[Connection]]
@@ -61,7 +61,7 @@ class Watched(NamedTuple):
 
 
 class Verbs:
-    """Asks a jobset as a whole, and changes it, whoever brought its jobs."""
+    """Methods that ask and change a jobset as a whole, whoever added its jobs."""
 
     _watch: Watch | None = None
 
@@ -69,11 +69,11 @@ class Verbs:
         raise NotImplementedError
 
     def _at(self) -> AbstractContextManager[Place]:
-        """The jobset and a connection for one look or one change. Raises JobsetNotFoundError."""
+        """Open the jobset and a connection for one look or one change. Raises JobsetNotFoundError."""
         raise NotImplementedError
 
     def status(self) -> Status:
-        """Look how it goes: how much has ended, when the rest will have, who works on it, and why nothing moves."""
+        """Say how it goes: how much has ended, when the rest will, who works on it, or why nothing moves."""
         with self._at() as place:
             return status_of(*place)
 
@@ -98,7 +98,7 @@ class Verbs:
         group: Group = None,
         host: str | None = None,
     ) -> Iterator[JobRow]:
-        """The jobs by id, each with its latest run: all, those with these ``ids``, or those that are asked for.
+        """List the jobs by id, each with its latest run: all, those with these ``ids``, or those that are asked for.
 
         A ``status`` is waiting, retrying, running, completed, failed or cancelled, or several of these; a ``function``
         is named "module:name"; a ``group`` is one of `failures`, or its name in ``workerbee failures``.
@@ -123,7 +123,7 @@ class Verbs:
             return output_of(JobsetReader(*place), job)
 
     def failures(self) -> list[CauseRow]:
-        """Why jobs fail: a row a cause, the most frequent first. What was retried doesn't count."""
+        """List why jobs fail: a row for each cause, the most frequent first. Retried failures don't count."""
         with self._at() as place:
             return JobsetReader(*place).causes()
 
@@ -144,7 +144,10 @@ class Verbs:
         then its tables go a little later.
         """
         with self._at() as place:
-            return changing.drop(*place)
+            dropped = changing.drop(*place)
+        for left in dropped.left:
+            logging.getLogger("workerbee").warning("%s: %s", place.jobset.name, left)
+        return dropped.is_gone
 
 
 class MoreVerbs(Verbs):
@@ -174,7 +177,7 @@ class MoreVerbs(Verbs):
         return self._stored(Choice(function, None, version, all), on_error == "return", columns)
 
     def _stored(self, choice: Choice, with_failed: bool, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:  # noqa: FBT001
-        # The next page is on its way while one is read: a connection of its own, and others may be asked meanwhile.
+        # The next page is fetched while one is read, over a connection of its own, so that other methods may be called.
         with self._at() as place:
             connection = place.connection.another("workerbee reader")
             try:
@@ -194,9 +197,11 @@ class MoreVerbs(Verbs):
     ) -> int:
         """Start a new run of what failed: of all, of these ``ids``, or of what is asked for as in `jobs`; how many.
 
-        A ``status`` is "failed" or "cancelled" or both. What has completed, waits or runs is left as it is.
+        A ``status`` is "failed" or "cancelled" or both. What has completed, waits or runs is left as it is, unless its
+        large result is lost (`LostValueError`).
         """
         with self._at() as place:
+            Changing(*place).find_lost(ids)
             if ids is not None:
                 rows = JobsetReader(*place).jobs_of(list(ids))
                 return Changing(*place).retry_runs([(row.id, row.run) for row in rows if row.status in ENDED_BADLY])
@@ -308,7 +313,7 @@ def _looking(connect: Callable[[], AbstractContextManager[Connection]], jobset: 
 
 @contextmanager
 def spectating(connection: Connection) -> Iterator[Connection]:
-    """Another connection, for who looks again and again and waits for no answer."""
+    """Open another connection for repeated looks, whose queries fail when the answer takes long."""
     another = connection.another("workerbee watch")
     another.patience = WATCH_SECONDS
     try:
@@ -320,7 +325,7 @@ def spectating(connection: Connection) -> Iterator[Connection]:
 def _wanted(
     status: Statuses, function: str | None, group: Group, host: str | None, *, among: tuple[str, ...] | None = None
 ) -> Wanted:
-    """The jobs that a caller means. Raises ValueError for a status or a group that there can't be."""
+    """Choose the jobs that a caller means. Raises ValueError for a status or a group that there can't be."""
     statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
     if among is not None:
         statuses = among if statuses is None else statuses

@@ -10,17 +10,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 from joblib import Parallel, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
-from workerbee import WorkerbeeExecutor
+from workerbee import WorkerbeeExecutor, resources
 from workerbee.errors import RemoteError, text_of
 
 
@@ -32,7 +35,8 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     under way; -1 (the default here) stands for all runners of the bees that are alive, and waits up to
     ``wait_for_bees`` seconds for a first one: TimeoutError. A nested Parallel runs in threads of its
     runner, so that no job ever waits for a runner that it keeps busy itself. ``inner_max_num_threads``
-    limits BLAS and OpenMP in the runners, by threadpoolctl.
+    limits BLAS and OpenMP in the runners, where threadpoolctl is installed; None: together the calls under way
+    have as many threads as there are cores, unless OMP_NUM_THREADS or the like says otherwise.
     """
 
     default_n_jobs = -1
@@ -56,13 +60,14 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._executor = executor or WorkerbeeExecutor(**executor_options)
         self._wait_for_bees = wait_for_bees
         self._open: set[Future[Any]] = set()
+        self._max_threads: int | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Say how many batches may be under way. Raises ValueError for 0."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
-        # Not 1: joblib runs a single job in the calling process, and the bees may be elsewhere for a reason.
+        # At least 2, as joblib runs a single job in the calling process, and bees may be elsewhere for a reason.
         return n_jobs if n_jobs > 0 else max(2, self._live_workers() + 1 + n_jobs)
 
     def _live_workers(self) -> int:
@@ -78,13 +83,17 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
     def configure(self, n_jobs: int = 1, parallel: Parallel | None = None, **_: Any) -> int:
         """Get ready for a call of Parallel; how many batches it may have under way."""
-        # Weak, or the two would keep each other, and an executor of our own, until a garbage collection.
+        # Weak, or each would keep the other, and an executor of our own, alive until a garbage collection.
         self.parallel = weakref.proxy(parallel)
-        return self.effective_n_jobs(n_jobs)
+        n = self.effective_n_jobs(n_jobs)
+        self._max_threads = self.inner_max_num_threads
+        if self._max_threads is None and not any(name in os.environ for name in self.MAX_NUM_THREADS_VARS):
+            self._max_threads = max(1, resources.cores() // n)
+        return n
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], Any] | None = None) -> Future[Any]:
         """Make a job of a batch of calls."""
-        future = _submitted(self._executor, func, self.inner_max_num_threads)
+        future = _submitted(self._executor, func, self._max_threads)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         if callback is not None:
@@ -103,12 +112,12 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._executor.cancel_running(self._open.copy())
 
     def terminate(self) -> None:
-        """The call is over; the next one may be of other work."""
+        """End what belongs to this call; the next one may be of other work."""
         self.reset_batch_stats()
 
 
 def _takes_a_traceback(error: BaseException) -> bool:
-    """Tell whether joblib can take the traceback off, as it does in a callback; a frozen dataclass refuses."""
+    """Tell whether an error's traceback can be removed, as joblib does in a callback; a frozen dataclass refuses."""
     try:
         error.__traceback__ = None
     except BaseException:  # noqa: BLE001 (the user's)
@@ -117,7 +126,7 @@ def _takes_a_traceback(error: BaseException) -> bool:
 
 
 def _submitted(executor: Executor, batch: Callable[[], Any], max_threads: int | None) -> Future[Any]:
-    """The future of a batch; what can't be submitted is an error of the batch.
+    """Submit a batch and give its future; what can't be submitted is an error of the batch.
 
     joblib submits from callbacks too, where an exception would be lost, and its call would never end.
     """
@@ -136,11 +145,18 @@ def perform(batch: Callable[[], Any], max_threads: int | None) -> Any:
 
 
 def _limited(max_threads: int | None) -> Any:
-    if max_threads is None:
-        return nullcontext()
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 (comes with scikit-learn, and is rarely wanted)
+    found = None if max_threads is None else _libraries(len(sys.modules))
+    return nullcontext() if found is None else found.limit(limits=max_threads)
 
-    return threadpool_limits(max_threads)
+
+@lru_cache(1)
+def _libraries(_: int) -> Any:
+    """Find the libraries with threads that are loaded, anew when modules have been imported: it takes milliseconds."""
+    try:
+        from threadpoolctl import ThreadpoolController  # noqa: PLC0415 (comes with scikit-learn)
+    except ImportError:
+        return None
+    return ThreadpoolController()
 
 
 register_parallel_backend("workerbee", WorkerbeeBackend)

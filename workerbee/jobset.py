@@ -11,9 +11,12 @@ from functools import partial
 from typing import Any
 
 from workerbee import server
-from workerbee.bee.channel import Channel, Position
+from workerbee.bee.channel import Caller, Channel, Position
+from workerbee.bee.output import Dividers
 from workerbee.bee.runner import Runner
-from workerbee.client.adding import Adder
+from workerbee.blobs import LEAST_BYTES, Depot
+from workerbee.client.adding import Adder, OwnFolder
+from workerbee.client.capture import Capture
 from workerbee.client.local_bee import LocalBee
 from workerbee.client.spectators import until_dropped
 from workerbee.errors import (
@@ -39,7 +42,9 @@ class JobSet(Bound, MoreVerbs):
 
     Without ``host`` (and PGHOST, PGHOSTADDR, PGSERVICE) the embedded server is used; then ``port``,
     ``user`` and ``password`` raise ValueError. ``logger_name`` names the logger; the default one prints to
-    stdout, unless it has been given handlers.
+    stdout, unless it has been given handlers. ``large_values`` is the URL of a place that all machines see, such as
+    "file:///shared/values", or any that fsspec knows: inputs and results of ``large_values_from`` bytes or more are
+    files there, of which the key of the user is needed to be sure.
 
     Raises JobsetIdError, ValueError, DatabaseUnavailableError, UnsupportedDatabaseError, EmbeddedServerError.
     """
@@ -53,8 +58,12 @@ class JobSet(Bound, MoreVerbs):
         password: str | None = None,
         dbname: str | None = None,
         logger_name: str = "workerbee",
+        *,
+        large_values: str | None = None,
+        large_values_from: int = LEAST_BYTES,
     ) -> None:
         self.jobset_id = valid_id(jobset_id)
+        large = None if large_values is None else Depot.of(large_values, large_values_from)
         self._logger = logging.getLogger(logger_name)
         if logger_name == "workerbee":
             print_to_stdout(self._logger)
@@ -64,7 +73,8 @@ class JobSet(Bound, MoreVerbs):
         self._lock = threading.RLock()
         self._is_closed = False
         try:
-            self._adder = Adder(self.jobset_id, self._server.dsn, self._logger)
+            key = None if large is None else self._server.key()
+            self._adder = Adder(self.jobset_id, self._server.dsn, self._logger, large, key)
         except BaseException:
             self._server.close()
             raise
@@ -108,7 +118,7 @@ class JobSet(Bound, MoreVerbs):
         Each ``input_data`` is a dict that ``json.dumps(allow_nan=False)`` takes, and comes back as JSON
         gives it. No two in the jobset may be equal, nor have the same ``'id'``.
 
-        Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError.
+        Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError, LargeValuesError.
         """
         with self._lock:
             n_added = self._adder.add(input_datas)
@@ -130,14 +140,14 @@ class JobSet(Bound, MoreVerbs):
         ``max_failure_sleep`` seconds. Any other exception is recorded as a failed attempt and then
         raised here. KeyboardInterrupt and SystemExit give the job back. With ``busywait`` the end of
         the jobs is not the end: it looks for more, at least every ``max_busywait_sleep`` seconds.
+        What is printed meanwhile in this process is shown as ever, and kept with the job that runs.
 
         Raises JobsetNotFoundError (also if nobody adds the first job within a minute), InputDataError (a
-        result that JSON can't hold), DatabaseUnavailableError, BrokenWorkerbeeError (its bee was killed).
+        result that JSON can't hold), LargeValuesError, DatabaseUnavailableError, BrokenWorkerbeeError (its bee was
+        killed).
         """
         with self._lock:
-            self._adder.find()
-        ours, theirs = socket.socketpair()
-        mark = Position.create()
+            kept = self._adder.kept()
         orders = Orders(
             self._server.dsn,
             jobset_id=self.jobset_id,
@@ -150,6 +160,12 @@ class JobSet(Bound, MoreVerbs):
             max_failure_sleep=Orders.max_failure_sleep if max_failure_sleep is None else max_failure_sleep,
             log_level=self._logger.getEffectiveLevel(),
         )
+        self._explain(*self._serve(orders, job_function, kept))
+
+    def _serve(self, orders: Orders, job_function: JobFunction, kept: OwnFolder | None) -> tuple[list[BeeEvent], int]:
+        """Be the only runner of a bee with these orders. Returns what the bee has reported, and its exit status."""
+        ours, theirs = socket.socketpair()
+        mark, capture = Position.create(), Capture()
         events: list[BeeEvent] = []
 
         def hear(event: BeeEvent) -> None:
@@ -158,19 +174,31 @@ class JobSet(Bound, MoreVerbs):
             else:
                 events.append(event)
 
-        bee = LocalBee(orders, caller=(theirs, mark.fd))
+        bee = LocalBee(caller=Caller(theirs, mark.fd, *capture.pipes), prints=capture.prints)
+        bee.begin(orders)
         theirs.close()
-        listener = threading.Thread(target=bee.events, args=(hear,), daemon=True)
+        capture.begin()
+
+        def listen() -> None:
+            bee.events(hear)
+            capture.show_rest()
+
+        listener = threading.Thread(target=listen, daemon=True)
         listener.start()
         channel = Channel(ours)
+        dividers = Dividers(mark, capture.outputs, capture.settle)
         try:
-            Runner(channel, mark, bee="here", own=job_function).serve()
+            signer, large = (None, None) if kept is None else (kept.signer, kept.folder)
+            runner = Runner(channel, mark, bee="here", own=job_function, dividers=dividers, signer=signer, large=large)
+            runner.serve()
         finally:
+            capture.end()
             channel.close()
             status = bee.wait(30)
             listener.join(5)
+            capture.finish()
             mark.close()
-        self._explain(events, status)
+        return events, status
 
     def _explain(self, events: list[BeeEvent], status: int) -> None:
         """Raise what made the bee end other than by the end of the work."""

@@ -1,12 +1,12 @@
-"""By what this process was launched: the launcher's or the batch system's name for it, its place there, its end."""
+"""The launch of this process: the launcher's or batch system's name for it, its place in it, and when its time ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-#: A launcher, and the variables by which it names its jobs, the place of a task in one, and when that will be ended
-#: (seconds since the epoch). The first line whose job and place are both set says it; else the first whose job is.
+#: For each launcher the environment variables with the job's name, the task's place in it, and the end of its time
+#: (seconds since the epoch). The first line with both name and place counts; else the first with a name.
 _LAUNCHERS = (
     ("", "WORKERBEE_LAUNCH", "WORKERBEE_PLACE", "WORKERBEE_ENDS_AT"),
     ("slurm", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_END_TIME"),
@@ -32,6 +32,12 @@ def launched(environment: Mapping[str, str]) -> Launched:
     found = [_read(environment, *launcher) for launcher in _LAUNCHERS]
     named = [one for one in found if one.launch is not None]
     return next((one for one in named if one.place is not None), named[0] if named else Launched())
+
+
+def parts_of(launch: str) -> tuple[str, str]:
+    """Divide a launch into the batch system and the system's name for it; a launcher of one's own has no system."""
+    system, _, name = launch.partition(" ")
+    return (system, name) if name and system in {line[0] for line in _LAUNCHERS} else ("", launch)
 
 
 def _read(environment: Mapping[str, str], system: str, job: str, place: str, ends_at: str) -> Launched:

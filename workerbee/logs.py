@@ -12,12 +12,20 @@ import sys
 class _Stdout(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to whatever ``sys.stdout`` is at the time, so that notebooks and captured tests see it."""
 
+    #: What to write to while ``sys.stdout`` is a job's.
+    instead: object = None
+
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> object:
-        return sys.stdout
+        return self.instead or sys.stdout
+
+
+def keep_apart(stream: object) -> None:
+    """Print messages to this stream as long as ``sys.stdout`` is a job's; with None, to ``sys.stdout`` again."""
+    _Stdout.instead = stream
 
 
 def print_to_stdout(logger: logging.Logger) -> logging.Logger:

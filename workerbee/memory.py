@@ -4,54 +4,57 @@ A value's row then has a signed reference in its place: which file, how long it 
 the value's arrays as they are, to be mapped, and behind them its pickle or JSON. No path comes from a row: the
 directory is one that this process knows, by its token, and the file's name is made here from numbers.
 
-Who may write here is the user himself. So what would be *executed*, the pickle, is compared with a SHA-256 that the
-signature covers; arrays, which are only data, with a CRC-32, against accidents: it costs a tenth of the time.
+Who may write here is the user himself. So what would be *executed*, a pickle without the large texts in it, is
+compared with a SHA-256 that the signature covers; arrays and texts, which are only data, with a CRC-32, against
+accidents: it costs half of the time.
 
-The client holds a shared flock on the directory. Whoever gets the exclusive one may remove it: the bee or its guard
-after the client's death, or else the next client on this host.
+Pages of memory that nobody has used yet cost more than what is written to them. So arguments that are freed, and that
+nobody has open or mapped any more, as a lease tells, are written again while others are under way.
+
+A large array of a call has a file of its own, which other calls with an equal array share as long as any of them is
+under way. What looks the same at a glance is compared byte by byte: whoever has the array may have changed it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import mmap
 import os
 import re
 import secrets
-import stat
 import struct
-import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
-from pickle import PickleBuffer
+from contextlib import suppress
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
-from workerbee import guard, resources
-from workerbee.errors import PayloadTooLargeError, ValueGoneError
+from workerbee import resources
+from workerbee.directory import MAPPED, SharedDirectory
+from workerbee.errors import ValueGoneError
+from workerbee.wire.values import glance
 
 #: The codec of a reference.
 MEMORY = "memory"
-#: What may be in its place, as `wire.codec` has them.
+#: The codecs that a value in a file may have, as `wire.codec` names them.
 CODECS = ("pickle", "json", "json_call")
-#: Bytes from which on a value, or an array in it, is worth a file; and those from which on it is worth a mapping.
-LEAST, MAPPED = 32_768, 1_000_000
-#: The part of what is free in memory that all values of a client may take, and seconds for which that is known.
-SHARE, KNOWN_SECONDS = 0.5, 0.05
-_CHUNK = 1 << 18  # written and summed up while it is in the processor's cache
-_ALIGNED = 64  # as NumPy has its arrays
-_HEAD = struct.Struct("!16s16sQBI32sI")
-_SIZE = struct.Struct("!Q")
-_NAME = re.compile(r"workerbee-[0-9]+-[0-9a-f]{32}")
+#: A value, or an array, from so many bytes on is put into a file.
+LEAST = 8_192
+#: Bytes of freed arguments that are kept at most, while others are under way, to be written again.
+SPARE_BYTES = 64_000_000
+_CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
+_ALIGNED = 64  # as NumPy aligns its arrays
+_HEAD = struct.Struct("!16s16sQBI32sII")
+_SIZE = struct.Struct("!?Q")
+_APART = struct.Struct("!I16sI")
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
 
 
 class Reference(NamedTuple):
     """A value in a file: its directory and file by their tokens, and what it consists of.
 
-    ``job`` is 0 if it is no result; the codec of what is behind the arrays is one of ``CODECS``.
+    ``job`` is 0 if it is no result; the codec of what is behind the arrays is one of ``CODECS``. ``sum`` is of the
+    parts that are data, ``digest`` of the others. Parts ``apart`` are in files of their own.
     """
 
     directory: bytes
@@ -60,20 +63,25 @@ class Reference(NamedTuple):
     codec: int
     sum: int
     digest: bytes
-    sizes: tuple[int, ...]  # of the arrays, and of what is behind them
+    parts: tuple[tuple[bool, int], ...]  # whether it is data, and its size: of arrays, and of what is behind them
+    apart: tuple[Apart, ...] = ()
 
     def __bytes__(self) -> bytes:
-        *facts, sizes = self
-        return _HEAD.pack(*facts, len(sizes)) + b"".join(map(_SIZE.pack, sizes))
+        *facts, parts, apart = self
+        sizes = [_SIZE.pack(*part) for part in parts]
+        return b"".join((_HEAD.pack(*facts, len(parts), len(apart)), *sizes, *[_APART.pack(*it) for it in apart]))
 
     @classmethod
     def parse(cls, data: bytes) -> Reference:
         """Read what a row has. Raises ValueGoneError for what is none."""
         try:
-            directory, file, job, codec, total, digest, n = _HEAD.unpack_from(data)
-            if n and codec < len(CODECS) and len(data) == _HEAD.size + n * _SIZE.size:
-                sizes = tuple(size for (size,) in _SIZE.iter_unpack(data[_HEAD.size :]))
-                return cls(directory, file, job, codec, total, digest, sizes)
+            directory, file, job, codec, total, digest, n, n_apart = _HEAD.unpack_from(data)
+            end = _HEAD.size + n * _SIZE.size
+            if n > n_apart and codec < len(CODECS) and len(data) == end + n_apart * _APART.size:
+                parts = tuple(_SIZE.iter_unpack(data[_HEAD.size : end]))
+                apart = tuple(map(Apart._make, _APART.iter_unpack(data[end:])))
+                if all(it.part < n and parts[it.part][0] for it in apart):
+                    return cls(directory, file, job, codec, total, digest, parts, apart)
         except struct.error:
             pass
         raise ValueGoneError("its row has no reference")
@@ -86,213 +94,231 @@ class Reference(NamedTuple):
     @property
     def n_bytes(self) -> int:
         """Of the value."""
-        return sum(self.sizes)
+        return sum(size for _, size in self.parts)
 
     def places(self) -> list[slice]:
-        """The place in the file of each of the sizes."""
-        places, at = [], 0
-        for size in self.sizes:
-            places.append(slice(at, at + size))
-            at += -(-size // _ALIGNED) * _ALIGNED
+        """List the place in the file of each of the parts; an empty one of those that are apart."""
+        places, at, apart = [], 0, {it.part for it in self.apart}
+        for n, (_, size) in enumerate(self.parts):
+            here = 0 if n in apart else size
+            places.append(slice(at, at + here))
+            at += -(-here // _ALIGNED) * _ALIGNED
         return places
 
 
-class Memory:
+class Apart(NamedTuple):
+    """A part of a value that has a file of its own, by the file's token, and the sum of its bytes."""
+
+    part: int
+    file: bytes
+    sum: int
+
+
+class Memory(SharedDirectory):
     """A directory for values in memory, as the client sees that has made it, or as one of its runners does."""
 
     def __init__(self, path: str, held: int | None = None) -> None:
-        """``held``: a descriptor with the client's lock."""
-        self.path = path
+        super().__init__(path, held)
         self._token = bytes.fromhex(path[-32:])
-        self._held = held
         self._client = os.getpid() if held is not None else None
-        self._used: set[str] = set()  # the results that somebody here has, or is about to get
-        self._left = 0.0
-        self._known_until = 0.0
+        self._used: set[str] = set()  # names of the results that somebody here has, or is about to get
+        self._spare: dict[str, int] = {}  # files that may be written again, and their sizes
+        #: Arrays in files of their own, by what a glance shows of them; and those that were put for which call.
+        self._shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
+        self._put_for: dict[str, list[Shared]] = {}
+        self._seen: resources.Few[tuple[Any, ...]] = resources.Few()  # shared files whose sums were found to be right
         _directories[self._token] = self
-
-    @classmethod
-    def make(cls) -> Memory | None:
-        """A client's own; None where there is no place for it. What dead clients have left there is removed."""
-        base = _base()
-        with suppress(OSError):
-            for name in filter(_NAME.fullmatch, os.listdir(base)):
-                guard.remove_unused(f"{base}/{name}")
-            for _ in range(3):
-                path = f"{base}/workerbee-{os.geteuid()}-{secrets.token_hex(16)}"
-                os.mkdir(path, 0o700)
-                if (held := _hold(path)) is not None:  # else somebody has taken it for a dead client's
-                    return cls(path, held)
-        return None
 
     # Putting
 
+    def lender(self, job: int = 0, run: int = 0) -> MemoryLender:
+        """Make what puts arguments, or the result of a job, here."""
+        return MemoryLender(self, job)
+
     def put(self, codec: str, parts: Sequence[memoryview | bytes], job: int = 0) -> bytes | None:
-        """Store a value, its arrays first; the reference to it. None if there is no room."""
-        file, sizes = secrets.token_bytes(16), tuple(map(len, parts))
-        draft = Reference(self._token, file, job, CODECS.index(codec), 0, hashlib.sha256(parts[-1]).digest(), sizes)
-        if not self._has_room(draft.n_bytes):
+        """Store a value, its arrays first; the reference to it. None if there is no room.
+
+        Parts that are data are memory views, those that will be executed are bytes.
+        """
+        kinds = tuple((isinstance(part, memoryview), len(part)) for part in parts)
+        large = [n for n, (is_data, size) in enumerate(kinds) if is_data and size >= MAPPED and not job]
+        shared = {n: found for n in large if (found := self._share(memoryview(parts[n]))) is not None}
+        apart = tuple(Apart(n, found.file, found.sum) for n, found in shared.items())
+        file, digest = secrets.token_bytes(16), _digest_of(parts)
+        draft = Reference(self._token, file, job, CODECS.index(codec), 0, digest, kinds, apart)
+        here = [part[:0] if n in shared else part for n, part in enumerate(parts)]
+        total = self._write(draft.name, here, draft.places())
+        if total is None:
             return None
-        try:
-            with self._opened(draft.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
-                total = _write(fd, zip(parts, draft.places(), strict=True))
-        except OSError:  # the memory is full, or the directory is gone
-            self._remove(draft.name)
-            return None
+        if shared:
+            self._put_for[draft.name] = list(shared.values())
         return bytes(draft._replace(sum=total))
 
-    def _has_room(self, size: int) -> bool:
-        now = time.monotonic()
-        if now > self._known_until:
-            self._left, self._known_until = self._room(), now + KNOWN_SECONDS
-        self._left -= size
-        return self._left >= 0
+    def _share(self, array: memoryview) -> Shared | None:
+        """Find the file of an equal array of a call, or make one; None if there is no room."""
+        seen = glance(array)
+        found = self._shared.get(seen)
+        if found is None or not self._is_like(found, array):
+            file = secrets.token_bytes(16)
+            total = self._write(_name_of(file), [array], [slice(0, len(array))])
+            found = None if total is None else Shared(self, file, total)
+            if found is not None:
+                self._shared[seen] = found
+        return found
 
-    def _room(self) -> float:
-        """Bytes that may be put here now."""
-        used = 0
+    def _is_like(self, shared: Shared, array: memoryview) -> bool:
+        there = bytearray(_CHUNK)
         try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    with suppress(FileNotFoundError):  # it has just been freed
-                        used += entry.stat(follow_symlinks=False).st_size
-            place = os.statvfs(self.path)
-            free = min(place.f_bavail * place.f_frsize, resources.free_memory())
+            with self.opened(_name_of(shared.file), os.O_RDONLY) as fd:
+                for start in range(0, len(array), _CHUNK):
+                    piece = array[start : start + _CHUNK]
+                    del there[len(piece) :]
+                    if os.preadv(fd, [there], start) != len(piece) or there != piece:
+                        return False
         except OSError:
-            return 0.0
-        return SHARE * (free + used) - used
+            return False
+        return True
+
+    def _write(self, name: str, parts: Sequence[memoryview | bytes], places: Sequence[slice]) -> int | None:
+        """Write a file; the sum of what is data in it. None if there is no room, or the directory is gone."""
+        size = places[-1].stop
+        if not self.has_room(size):
+            return None
+        made = 0 if self._has_used_again(name, size) else os.O_CREAT | os.O_EXCL
+        try:
+            with self.opened(name, os.O_WRONLY | made) as fd:
+                total = _write(fd, zip(parts, places, strict=True))
+                os.ftruncate(fd, size)
+        except OSError:
+            self.remove(name)
+            return None
+        return total
+
+    def _has_used_again(self, name: str, size: int) -> bool:
+        """Give a file that was freed the name of a new one, if there is one that isn't much too large."""
+        for spare, spared in list(self._spare.items()):
+            if spared < 2 * size and self._spare.pop(spare, 0):
+                with suppress(OSError):
+                    os.rename(f"{self.path}/{spare}", f"{self.path}/{name}")
+                    return True
+        return False
 
     # Taking
 
-    def take(self, reference: Reference) -> tuple[list[memoryview], bytes]:
-        """The arrays of a value, writable and the caller's own, and what is behind them.
+    def take(self, reference: Reference) -> list[memoryview | bytes]:
+        """Take out the parts of a value: its arrays, writable and the caller's own, and what is behind them.
 
-        Raises ValueGoneError if the file isn't there, or isn't what it was.
+        Raises ValueGoneError if a file isn't there, or isn't what it was.
         """
         places = reference.places()
-        try:
-            with self._opened(reference.name, os.O_RDONLY | os.O_NONBLOCK) as fd:
-                found = os.fstat(fd)
-                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                    raise ValueGoneError("its file is none of ours")
-                if found.st_size != places[-1].stop:
-                    raise ValueGoneError("its file has changed")
-                whole = memoryview(_contents(fd, found.st_size))
-        except OSError as error:
-            raise ValueGoneError(f"its file can't be read ({error.strerror})") from None
-        *arrays, rest = (whole[place] for place in places)
-        behind = bytes(rest)
-        if _sum_of(arrays) != reference.sum or hashlib.sha256(behind).digest() != reference.digest:
+        whole, _ = self.read(reference.name, places[-1].stop)
+        kinds = (is_data for is_data, _ in reference.parts)
+        # What is executed is copied, and then looked at: whatever the file becomes meanwhile.
+        parts = [whole[place] if is_data else bytes(whole[place]) for is_data, place in zip(kinds, places, strict=True)]
+        if _sum_of(parts) != reference.sum or _digest_of(parts) != reference.digest:
             raise ValueGoneError("its file has changed")
-        return arrays, behind
-
-    @contextmanager
-    def _opened(self, name: str, flags: int) -> Any:
-        """A file of the directory, whatever else has been put in the place of either."""
-        # By its path each time: a job may close any descriptor, and its number is then another file's.
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        finally:
-            os.close(directory)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        for part, file, total in reference.apart:
+            data, stamp = self.read(_name_of(file), reference.parts[part][1])
+            if (file, total, stamp) not in self._seen and zlib.crc32(data) != total:
+                raise ValueGoneError("its file has changed")
+            self._seen.add((file, total, stamp))
+            parts[part] = data
+        return parts
 
     # What a client does
 
     def lent(self, reference: bytes) -> Lent:
-        """Get what keeps a value's file as long as it is kept itself."""
+        """Make an object that keeps a value's file until the object is collected."""
         name = Reference.parse(reference).name
         self._used.add(name)
-        return Lent(self, name)
+        return Lent(self, name, self._put_for.pop(name, ()))
 
     def free(self, name: str) -> None:
-        """Nobody needs this file any more."""
-        if os.getpid() == self._client:  # a forked child has our objects, and our files stay ours
+        """Remove a file that nobody needs any more."""
+        if os.getpid() == self._client:  # a forked child has copies of our objects, but the files stay ours
             self._used.discard(name)
-            self._remove(name)
+            if name.startswith("r") or not self._spared(name):
+                self.remove(name)
+
+    def _spared(self, name: str) -> bool:
+        """Keep a file's pages for other arguments, unless somebody here or elsewhere may still look at them."""
+        spare = f"s{secrets.token_hex(16)}"
+        try:
+            size = os.stat(f"{self.path}/{name}", follow_symlinks=False).st_size
+            if size < MAPPED or sum(self._spare.values()) + size > SPARE_BYTES:
+                return False
+            os.rename(f"{self.path}/{name}", f"{self.path}/{spare}")  # so that nobody opens it any more
+            with self.opened(spare, os.O_RDWR) as fd:
+                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # refused if it is open or mapped anywhere else
+        except OSError:
+            self.remove(spare)
+            return False
+        self._spare[spare] = size
+        return True
 
     def tidy(self, is_awaited: Callable[[int], bool]) -> None:
-        """Remove results that came too late, or that killed runners have begun: those of jobs that nobody awaits."""
+        """Remove results of jobs that nobody awaits: they came too late, or a killed runner has left them."""
         with suppress(OSError):
             for name in os.listdir(self.path):
                 found = _OURS.fullmatch(name)
                 if found and name not in self._used and not is_awaited(int(found[1])):
-                    self._remove(name)
+                    self.remove(name)
+
+    def remove_spare(self) -> None:
+        """Remove the files that are kept only to be written again. Call it when nothing is under way."""
+        while self._spare:
+            self.remove(self._spare.popitem()[0])
 
     def close(self) -> None:
-        """The end of it all; who has a value keeps it."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
-            _directories.pop(self._token, None)
-            guard.remove_unused(self.path)
-
-    def disown(self) -> None:
-        """In a forked child: our parent's death is to be seen, though we live on."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
-
-    def _remove(self, name: str) -> None:
-        with suppress(OSError):
-            os.unlink(f"{self.path}/{name}")
+        super().close()
+        _directories.pop(self._token, None)
 
 
-class Lender(NamedTuple):
-    """Puts values where a client and its bee share memory: arguments, or with its number the result of a ``job``."""
+class MemoryLender:
+    """Puts values where a client and its bee share memory: arguments, or the result of ``job`` if that isn't 0."""
 
-    memory: Memory
-    job: int = 0
+    __slots__ = ("_job", "_memory")
+    codec, least, apart = MEMORY, LEAST, LEAST
+
+    def __init__(self, memory: Memory, job: int = 0) -> None:
+        self._memory = memory
+        self._job = job
 
     def lend(self, codec: str, parts: Sequence[memoryview | bytes]) -> bytes | None:
-        """The reference that stands for a value in this codec, its arrays first; None if there is no room for it."""
-        return self.memory.put(codec, parts, self.job)
-
-
-class Arrays:
-    """Takes large buffers out of the pickle of ``what``. Raises PayloadTooLargeError."""
-
-    def __init__(self, what: str, most: int) -> None:
-        self.taken: list[memoryview] = []
-        self.size = 0
-        self._what = what
-        self._most = most
-
-    def __call__(self, buffer: PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:  # its items don't lie side by side
-            return True
-        if view.nbytes < LEAST:
-            return True
-        self.size += view.nbytes
-        if self.size > self._most:
-            raise PayloadTooLargeError(self._what, None, self._most)
-        self.taken.append(view)
-        return False
+        """Put the parts of a value here, arrays first, and give its reference; None if there is no room for it."""
+        return self._memory.put(codec, parts, self._job)
 
 
 class Lent:
-    """A value's file, which goes when nobody keeps this any more."""
+    """A value's file, which is removed when this object is collected; ``shared`` are arrays of it that others share."""
 
-    __slots__ = ("_memory", "_name")
+    __slots__ = ("__weakref__", "_memory", "_name", "_shared")
 
-    def __init__(self, memory: Memory, name: str) -> None:
+    def __init__(self, memory: Memory, name: str, shared: Iterable[Shared] = ()) -> None:
         self._memory = memory
         self._name = name
+        self._shared = shared
 
     def __del__(self) -> None:
         self._memory.free(self._name)
 
 
+class Shared(Lent):
+    """The file of an array that calls share."""
+
+    __slots__ = ("file", "sum")
+
+    def __init__(self, memory: Memory, file: bytes, total: int) -> None:
+        super().__init__(memory, _name_of(file))
+        self.file = file
+        self.sum = total
+
+
 _directories: dict[bytes, Memory] = {}
 
 
-def recall(data: bytes) -> tuple[str, list[memoryview], bytes]:
-    """The codec of a value, its arrays, and what is behind them, by the reference of a row whose signature holds.
+def recall(data: bytes) -> tuple[str, list[memoryview | bytes]]:
+    """Fetch the codec of a value and its parts, by the reference of a row whose signature holds.
 
     Raises ValueGoneError.
     """
@@ -300,55 +326,38 @@ def recall(data: bytes) -> tuple[str, list[memoryview], bytes]:
     memory = _directories.get(reference.directory)
     if memory is None:
         raise ValueGoneError("it was lent by another client to its own bee, in memory")
-    return (CODECS[reference.codec], *memory.take(reference))
-
-
-def _base() -> str:
-    shared = "/dev/shm"  # noqa: S108 (the directory there is private)
-    return shared if os.access(shared, os.W_OK | os.X_OK) else tempfile.gettempdir()
-
-
-def _hold(path: str) -> int | None:
-    """A descriptor with a shared lock on this directory; None if it was removed meanwhile."""
-    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.path.samestat(os.stat(path), os.fstat(held)):
-            return held
-    except OSError:
-        pass
-    os.close(held)
-    return None
+    return CODECS[reference.codec], memory.take(reference)
 
 
 def _write(fd: int, parts: Iterable[tuple[memoryview | bytes, slice]]) -> int:
-    """Write the arrays of a value, and what is behind them, where they belong; the arrays' sum. Raises OSError."""
-    total = before = 0
+    """Write the parts of a value where they belong; the sum of what is data. Raises OSError."""
+    total = 0
     for part, place in parts:
-        before, view = total, memoryview(part)
+        is_data, view = isinstance(part, memoryview), memoryview(part)
         for start in range(0, len(view), _CHUNK):
             chunk = view[start : start + _CHUNK]
             written = 0
             while written < len(chunk):
                 written += os.pwrite(fd, chunk[written:], place.start + start + written)
-            total = zlib.crc32(chunk, total)
-    return before
-
-
-def _sum_of(arrays: Iterable[memoryview]) -> int:
-    total = 0
-    for array in arrays:
-        total = zlib.crc32(array, total)
+            total = zlib.crc32(chunk, total) if is_data else total
     return total
 
 
-def _contents(fd: int, size: int) -> mmap.mmap | bytearray:
-    """A file's bytes, writable, and what is written is the caller's alone."""
-    if size >= MAPPED:
-        with suppress(OSError):  # a process may have so many mappings
-            return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
-    whole = bytearray(size)
-    at = 0
-    while at < size and (n := os.preadv(fd, [memoryview(whole)[at:]], at)):
-        at += n
-    return whole
+def _name_of(file: bytes) -> str:
+    """Give the name of an array's own file."""
+    return f"b{file.hex()}"
+
+
+def _sum_of(parts: Iterable[memoryview | bytes]) -> int:
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part, total) if isinstance(part, memoryview) else total
+    return total
+
+
+def _digest_of(parts: Iterable[memoryview | bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bytes):
+            digest.update(part)
+    return digest.digest()

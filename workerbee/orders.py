@@ -1,4 +1,4 @@
-"""What a bee is told to do, what a client's own bee and its client say to each other, and exit statuses."""
+"""A bee's orders, the messages between a local bee and its client, and exit statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ExitStatus(IntEnum):
     OK = 0  # nothing is left to do, or it was stopped
     USAGE = 2
     NO_DATABASE = 69
-    CANT_GO_ON = 70  # no such jobset, or it can run nothing of it
+    CANT_GO_ON = 70  # there is no such jobset, or it can run none of its functions
     TIME_IS_UP = 75  # its lifetime is over, or its number of jobs is done
 
 
@@ -63,14 +63,14 @@ class Orders:
 
 
 class Start(NamedTuple):
-    """Said first. Its runners are to be workers of the ``program``, if there is one."""
+    """The first message: the bee's orders, and the ``program`` that its runners belong to, if any."""
 
     orders: Orders
     program: bytes
 
 
 class BeWorkersOf(NamedTuple):
-    """The program of which its runners are to be workers from the next new function on."""
+    """The program that its runners belong to from the next new function on."""
 
     program: bytes
 
@@ -86,7 +86,7 @@ Order = Start | BeWorkersOf | Drain
 
 
 class Log(NamedTuple):
-    """It has something to say, which its client logs: its user has chosen where to."""
+    """A log record, for the client to log where its user wants it."""
 
     level: int
     message: str
@@ -99,21 +99,21 @@ class InitializerFailed(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """It can't go on, and ends."""
+    """The bee can't go on, and ends."""
 
     reason: str
 
 
 class Dropped(NamedTuple):
-    """Its jobset is gone, and it ends."""
+    """The bee's jobset is gone, and the bee ends."""
 
 
 class Empty(NamedTuple):
-    """Nobody has added a job for so long that it ends."""
+    """The bee ends, as nobody has added a first job in time."""
 
 
 class Ended(NamedTuple):
-    """Said last."""
+    """The last message."""
 
     status: int
 
@@ -127,12 +127,12 @@ _MESSAGES: dict[str, Any] = {
 
 
 def to_line(message: Order | BeeEvent) -> bytes:
-    """The message as a line of JSON."""
+    """Write the message as a line of JSON."""
     return json.dumps([type(message).__name__, *message], default=_plain).encode() + b"\n"
 
 
 def from_line(line: bytes | str) -> Order | BeeEvent:
-    """The message in a line. Raises ValueError for what is none, such as the half of one."""
+    """Read the message in a line. Raises ValueError if it is no message, such as half of one."""
     word, *fields = json.loads(line)
     if word == "Start":
         orders, program = fields

@@ -1,4 +1,4 @@
-"""How a jobset goes, in one sentence: how much is done, when the rest will be, or why nothing moves."""
+"""The outlook of a jobset, in one sentence: how much is done, when the rest will be, or why nothing moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from workerbee.reading import Progress
 
-#: So many jobs must have completed before anybody speaks of a finish.
+#: A finish is estimated after so many jobs have completed.
 ENOUGH_JOBS = 10
 
 
@@ -29,8 +29,13 @@ def outlook(
     n_bees: int,
     n_runners: int,
     quartiles: tuple[float, float, float, float] | None,
+    longest: float,
 ) -> Outlook:
-    """Say how a jobset goes. ``quartiles`` are of the seconds that its last jobs took, with the 95th percentile."""
+    """Say how a jobset goes.
+
+    ``quartiles`` are of the seconds that its last jobs took, with the 95th percentile; ``longest`` are the seconds that
+    the longest of the running jobs has run, 0.0 if none runs.
+    """
     percent, n_jobs = percent_of(progress.added, progress.open), progress.added
     if not n_jobs:
         return Outlook(0, None, f"{name} has no jobs yet.", None)
@@ -38,7 +43,9 @@ def outlook(
         sentence = f"Done: {_ends(progress)}."
         advice = f"workerbee failures {name}" if progress.failed else None
         return Outlook(percent, None, sentence, advice)
-    so_far = f"{percent} % of {n_jobs:,} jobs have ended, {progress.open:,} are open"
+    so_far = (
+        f"{percent} % of {n_jobs:,} jobs have ended, {progress.open:,} {'is' if progress.open == 1 else 'are'} open"
+    )
     if not n_bees:
         advice = f"python -m workerbee.bee {name}"
         return Outlook(percent, None, f"Nobody works on it: {so_far}, and no bee is there.", advice)
@@ -46,6 +53,9 @@ def outlook(
     runners = f"{n_runners:,} runner{'s' * (n_runners != 1)}"
     if left is None:
         return Outlook(percent, None, f"Under way: {so_far}, with {runners}.", None)
+    if longest > left[1]:  # it isn't like the last ones, and the end waits for it
+        sentence = f"Under way: {so_far}, with {runners}; one job has run for {spelled(longest)}."
+        return Outlook(percent, None, sentence, None)
     sentence = f"Under way: {so_far}; {spelled(left[0])} to {spelled(left[1])} to go with {runners}."
     return Outlook(percent, left, sentence, None)
 
@@ -74,7 +84,7 @@ def _ends(progress: Progress) -> str:
 
 
 def spelled(seconds: float) -> str:
-    """A duration as a person says it."""
+    """Spell a duration as a person says it."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The only caller of user code: whatever a job does, its end is a value."""
+"""The only caller of jobs: whatever a job does, its end is a value."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-#: At hand: on older Pythons a member of an enum takes as long to look up as a small job.
+#: Kept here, because on older Pythons looking up an enum's member takes as long as a small job.
 _COMPLETED, _FAILED, _ERROR = EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR
+_gettrace, _settrace, _getprofile, _setprofile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 
 
 class Jobs:
@@ -43,11 +44,19 @@ def perform(
 ) -> Performed:
     """Call the function once. Even SystemExit and KeyboardInterrupt end the call and not the caller.
 
-    ``clock`` is bound here because jobs freeze or replace those of the module.
+    ``clock`` is a default value, because jobs may freeze or replace the functions of `time`. Tracing and profiling that
+    the call has begun end with it, or the process itself and the next call would be traced.
     """
+    trace, profile = _gettrace(), _getprofile()
     began = clock()
     try:
-        value = function(*args, **kwargs)
+        try:
+            value = function(*args, **kwargs)
+        finally:
+            if _getprofile() is not profile:
+                _setprofile(profile)
+            if _gettrace() is not trace:
+                _settrace(trace)
     except BaseException as error:  # noqa: BLE001 (that is the point)
         duration = clock() - began
         _begin_in_job(error)
@@ -57,10 +66,10 @@ def perform(
 
 
 def _begin_in_job(error: BaseException) -> None:
-    """Let the traceback of what is being handled begin in the user's code, whatever the exception says of itself.
+    """Have the traceback of the exception that is being handled begin in the user's code.
 
-    In a frame of its own: one that has its own traceback in a variable lives, with all that the job had, until the
-    garbage collector comes.
+    This is a function of its own, because a frame with its own traceback in a variable lives, with all of the job's
+    values, until a garbage collection.
     """
     trace = sys.exc_info()[2]
     BaseException.with_traceback(error, trace.tb_next if trace is not None else None)

@@ -1,115 +1,79 @@
 """Values to pickles, and the globals that functions by value find in a runner.
 
-cloudpickle gives the functions of one pickle a namespace to themselves. Those of one module are to share
-one, as they do in a pool's worker, so that what an initializer or another job has set is seen. But versions
-of a function must not meet: so a pickle tells what its functions' globals were, and they share a namespace
-only with those that came with nothing else under the same names.
+With cloudpickle the functions of each pickle have globals of their own. In a runner the functions of one module must
+share their globals, as they do in a pool's worker, so that they see what an initializer or another job has set. But two
+versions of a function must not share them. So a pickle says what its functions' globals were, and functions share a
+namespace only if they agree on the value of each name.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import pickle
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, cast
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
 
 import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import script
-from workerbee.errors import PayloadTooLargeError, complete, rebuilt, taken_apart
-from workerbee.wire import classes
-from workerbee.wire.bounded import Aside, Bounded, Hashing, taken_out
-from workerbee.wire.bytecode import is_dispatcher, mentioned
-from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, stands_for
+from workerbee.errors import PayloadTooLargeError
+from workerbee.wire import classes, remaking
+from workerbee.wire.bounded import Bounded, Hashing, Segment, taken_out
+from workerbee.wire.bytecode import BY_REPR, MISSING, content, mentioned
+from workerbee.wire.imports import by_value, importable
+from workerbee.wire.namespaces import Namespace, Origin, kin
+from workerbee.wire.remaking import _cached, _dispatcher, _fill_dispatcher, _viewed  # noqa: F401 (older pickles name them)
 from workerbee.wire.sources import Excerpt, excerpt, keep
+from workerbee.wire.standins import Absent, Stub
 
-#: Namespaces that are kept for one module; what is in older ones is let go with the functions in it.
+__all__ = ["MOST_NAMESPACES", "Absent", "Namespaces", "PlainPickler", "Stem", "Stub", "dumps"]
+
+#: Namespaces that are kept for one module; older ones live as long as their functions.
 MOST_NAMESPACES = 8
 
 
-class Absent(str):
-    """The text of something that can't be sent, in its place; what holds it may still close it."""
-
-    __slots__ = ()
-
-    def close(self) -> None:
-        """Nothing is open here."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{self!s} stayed where it was made, and has no {name} here")
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def __reduce__(self) -> Any:
-        return Absent, (str(self),)
-
-
-class Stub:
-    """Stands for a thing that is of use only in the process that made it; whoever uses it is told so."""
-
-    def __init__(self, what: str, advice: str) -> None:
-        self.what = what
-        self.advice = advice
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(self._refusal(f"has no {name} here"))
-
-    def __call__(self, *_: object, **__: object) -> Any:
-        raise TypeError(self._refusal("can't be called here"))
-
-    def __enter__(self) -> Any:
-        raise TypeError(self._refusal("can't be entered here"))
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is entered."""
-
-    def _refusal(self, what_not: str) -> str:
-        return f"{self.what} stayed in the process that made it, and {what_not}: {self.advice}"
-
-    def __repr__(self) -> str:
-        return f"<stub of {self.what}>"
-
-    def __reduce__(self) -> Any:
-        return Stub, (self.what, self.advice)
-
+#: Where the state of a pickle's first function has the program's own reducers.
+_REDUCERS = "_workerbee_reducers"
 
 # Dumping
 
 
-def dumps(
-    value: object, file: io.BytesIO | None = None, aside: Aside | None = None, *, stem: Stem | None = None
-) -> bytes:
-    """A pickle that `loads` takes, made in ``file``, with what ``aside`` leaves of its buffers.
+def dumps(value: object, file: Bounded | None = None, *, stem: Stem | None = None) -> bytes:
+    """Make a pickle that `bounded.loads` takes in ``file``, which may keep large buffers out of it.
 
-    Raises whatever the value's own methods and the file do. ``stem``: what the functions in it have in common with
-    others, which needn't be pickled again.
+    Raises whatever the value's own methods and the file raise. ``stem`` is a part that the functions in it have in
+    common with others, and that needn't be pickled again.
     """
-    file = io.BytesIO() if file is None else file
-    pickler = _Pickler(file, aside)
+    file = Bounded("it", sys.maxsize) if file is None else file
+    pickler = _Pickler(file, file.aside)
     if stem is not None:
         pickler.resume(stem)
     pickler.dump(value)
-    return pickler.bundled(file.getvalue(), make=_load if stem is None else _load_grown)
+    return pickler.bundled(b"".join(file.stream()), make=_load if stem is None else _load_grown)
+
+
+def dumped(value: object, file: Bounded) -> list[Segment]:
+    """Make such a pickle, in the parts in which ``file`` has it."""
+    pickler = _Pickler(file, file.aside)
+    pickler.dump(value)
+    return [pickler.bundled(b"".join(file.stream()), make=_load)] if pickler.origins else file.stream()
 
 
 class Stem:
-    """The pickle of what functions with the same code have in common; pickles of theirs go on from there.
+    """The pickle of what functions with the same code have in common; their own pickles continue it.
 
-    It is of use as long as nothing in it has changed.
+    It can be used as long as nothing in it has changed.
     """
 
     def __init__(self, value: object, most: int) -> None:
-        """``value`` has it in it; at most so many bytes. Raises whatever the value's own methods do."""
+        """Pickle ``value``, in at most ``most`` bytes. Raises whatever the value's own methods raise."""
         file = Bounded("what functions have in common", most)
         self.pickler = _Pickler(file)
         self.pickler.dump(value)
@@ -117,15 +81,8 @@ class Stem:
 
     @property
     def whole(self) -> bool:
-        """Tell whether all in it is named by the code of its functions."""
+        """Tell whether the code of its functions names all that is in it."""
         return not self.pickler.mentions
-
-
-class Origin(NamedTuple):
-    """The globals of some functions where they come from: those that name the module, and digests of the others."""
-
-    module: dict[str, Any]
-    brought: dict[str, bytes]
 
 
 class _Bundle(NamedTuple):
@@ -140,80 +97,121 @@ class _Bundle(NamedTuple):
 
 
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """cloudpickle, and what holds a lock of its own: functions behind a cache, and cached properties."""
+    """A cloudpickle pickler that can do more, such as functions behind a cache, and cached properties."""
 
-    def __init__(self, file: io.BytesIO | Hashing, aside: Aside | None = None) -> None:
+    def __init__(self, file: io.BytesIO | Hashing, aside: Callable[[pickle.PickleBuffer], bool] | None = None) -> None:
         super().__init__(file, protocol=5, buffer_callback=aside)
 
     def reducer_override(self, obj: Any) -> Any:
-        if issubclass(type(obj), Bound):
-            return Stub, stands_for(obj)
-        if type(obj) is MethodType and isinstance(obj.__self__, Bound):
-            what, advice = stands_for(obj.__self__)
-            return Stub, (f"{obj.__func__.__name__} of {what}", advice)
-        if isinstance(obj, CachedFunction) and not importable(obj):
-            return _cached, (obj.__wrapped__, obj.cache_parameters())
-        if isinstance(obj, functools.cached_property):
-            return functools.cached_property, (obj.func,), {"attrname": obj.attrname}
-        if isinstance(obj, memoryview) and obj.format in _NATIVE:
-            return _viewed, (obj.tobytes(), obj.format, obj.shape)
-        if is_dispatcher(obj) and not importable(obj):
-            return _dispatcher, (), (dict(obj.registry), _own_attributes(obj)), None, None, _fill_dispatcher
-        if _wants_other_arguments(type(obj)):
-            attributes, members, args = taken_apart(obj)
-            return rebuilt, (type(obj), args, {}), (attributes, members), None, None, complete
+        if (remade := remaking.reduced(obj)) is not None:
+            return remade
         if isinstance(obj, CodeType):
             make, parts = self.dispatch_table[CodeType](obj)
-            # cloudpickle leaves the file out; a traceback is to show where a job has failed.
+            # cloudpickle leaves the file's name out, but tracebacks need it.
             return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         if isinstance(obj, type) and classes.is_by_value(obj):
-            return classes.reduced(obj)
+            return self._class_reduced(obj)
         if isinstance(obj, FunctionType) and by_value(obj.__module__ or ""):
             return self._dynamic_function_reduce(obj)
         if isinstance(obj, ModuleType) and by_value(obj.__name__) and obj.__name__ != "__main__":
             return classes.reduced_module(obj)
         return super().reducer_override(obj)
 
+    def _class_reduced(self, cls: type) -> Any:
+        return classes.reduced(cls)
+
 
 class _Pickler(PlainPickler):
-    """Notes what the functions find in their globals."""
+    """A pickler that notes what functions find in their globals."""
 
-    def __init__(self, file: io.BytesIO, aside: Aside | None = None) -> None:
+    def __init__(self, file: io.BytesIO, aside: Callable[[pickle.PickleBuffer], bool] | None = None) -> None:
         super().__init__(file, aside)
         self._file = file
         self._bound = file if isinstance(file, Bounded) else None
         self.origins: dict[int, tuple[_Globals, Origin]] = {}
-        self.excerpts: dict[int, Excerpt | None] = {}  # by the ids of code, which the memo holds
+        self.excerpts: dict[int, Excerpt | None] = {}  # by the ids of code objects, which the memo keeps alive
         self.mentions = False
+        self.found: dict[int, dict[str, Any]] = {}  # the globals of functions, by their ids
+        self.kin: dict[int, tuple[int, tuple[tuple[str, ...], ...]]] = {}
+        self._names: dict[int, dict[int, str]] = {}  # of the globals of functions: their names by the ids of values
 
     def resume(self, stem: Stem) -> None:
-        """Go on where this one has ended: what is in it is known."""
+        """Continue a stem."""
         self._file.write(stem.body)
         self.memo: Any = stem.pickler.memo
         self.excerpts |= stem.pickler.excerpts
+        self.found |= stem.pickler.found
+        self.kin = stem.pickler.kin
         for key, (space, origin) in stem.pickler.origins.items():
             self.origins[key] = space, Origin(origin.module, dict(origin.brought))
 
     def bundled(self, body: bytes, make: Callable[..., Any]) -> bytes:
-        """The pickle with what its functions need; ``make`` loads it."""
+        """Give the pickle with what its functions need; ``make`` loads it."""
         if not self.origins:
             return body
-        origins = [origin for _, origin in self.origins.values()]
+        origins = [origin._replace(kin=self._kin_of(key, origin.brought)) for key, (_, origin) in self.origins.items()]
         return pickle.dumps(_Bundle(make, origins, body, list(filter(None, self.excerpts.values()))), protocol=5)
+
+    def _kin_of(self, key: int, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
+        """Find which of the globals hold a common object; once for all functions that go on from one stem."""
+        known = self.kin.get(key)
+        if known is None or known[0] != len(names):
+            known = self.kin[key] = len(names), kin({name: self.found[key].get(name) for name in sorted(names)})
+        return known[1]
 
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         make, (code, module, *rest), state, *_ = super()._dynamic_function_reduce(func)
         space, origin = self.origins.setdefault(id(func.__globals__), (_Globals(len(self.origins)), Origin(module, {})))
+        self.found[id(func.__globals__)] = func.__globals__
         self._bring_mentioned(func, state[1]["__globals__"])
         for name, value in state[1]["__globals__"].items():
             if name not in origin.brought:
                 origin.brought[name] = _digest(value, func.__globals__, self._bound)
+        self._share_held(func, state[1])
+        # The first function brings them for all.
+        if not self.excerpts and (own := {k: r for k, r in classes.own_reducers() if _goes_along((k, r), self._bound)}):
+            state[1][_REDUCERS] = own
         if id(func.__code__) not in self.excerpts:
             self.excerpts[id(func.__code__)] = excerpt(func)
         return make, (code, space, *rest), state, None, None, _set_state
 
+    def _share_held(self, func: FunctionType, slots: dict[str, Any]) -> None:
+        """Have globals that a function's defaults and closure hold too be the very objects that its globals are."""
+        if defaults := func.__defaults__:
+            slots["__defaults__"] = tuple(self._shared(value, func.__globals__) for value in defaults)
+        if named := func.__kwdefaults__:
+            slots["__kwdefaults__"] = {name: self._shared(v, func.__globals__) for name, v in named.items()}
+        if cells := func.__closure__:
+            slots["__closure__"] = tuple(self._cell_shared(cell, func.__globals__) for cell in cells)
+
+    def _cell_shared(self, cell: CellType, found: dict[str, Any]) -> CellType:
+        value = content(cell, "", MISSING)
+        shared = self._shared(value, found)
+        return cell if shared is value else CellType(shared)
+
+    def _class_reduced(self, cls: type) -> Any:
+        make, arguments, (attributes, members), *rest = classes.reduced(cls)
+        found = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+        if id(found) in self.origins:
+            attributes = {name: self._shared(value, found) for name, value in attributes.items()}
+        return make, arguments, (attributes, members), *rest
+
+    def _shared(self, value: Any, found: dict[str, Any]) -> Any:
+        """Stand for a value that is one of a function's globals; anything else is what it is."""
+        if type(value) in _NO_OBJECTS or isinstance(value, (type, ModuleType)):
+            return value
+        if id(found) not in self._names:
+            self._names[id(found)] = {id(v): name for name, v in found.items() if not name.startswith("__")}
+        name = self._names[id(found)].get(id(value))
+        if name is None or importable(value):
+            return value
+        space, origin = self.origins[id(found)]
+        if name not in origin.brought:
+            origin.brought[name] = _digest(value, found, self._bound)
+        return _Shared(space.n, name, value)
+
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
-        """Add what cloudpickle leaves behind, though the function may look it up: `mentioned`."""
+        """Add globals that cloudpickle leaves out although the function may look them up: `mentioned`."""
         for name in mentioned(func):
             if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name], self._bound):
                 found[name] = func.__globals__[name]
@@ -221,7 +219,7 @@ class _Pickler(PlainPickler):
 
 
 class _DigestPickler(PlainPickler):
-    """Leaves out what functions find in the given globals: each of those has a digest of its own."""
+    """A pickler that leaves out the contents of the given globals, as each of these has a digest of its own."""
 
     def __init__(self, file: Hashing, known: dict[str, Any]) -> None:
         super().__init__(file)
@@ -234,18 +232,32 @@ class _DigestPickler(PlainPickler):
         return reduced
 
 
-class _Globals:
+class _Globals(NamedTuple):
     """Stands for the globals of functions in the pickle of them."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
+    n: int
 
     def __reduce__(self) -> Any:
         return _opened_here, (self.n,)
 
 
+class _Shared(NamedTuple):
+    """Stands for a global in what holds it too."""
+
+    space: int
+    name: str
+    value: object
+
+    def __reduce__(self) -> Any:
+        return _shared_here, tuple(self)
+
+
+#: Types whose equal values nobody tells apart.
+_NO_OBJECTS = BY_REPR | {type(None), bool}
+
+
 def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) -> bytes:
-    """Digest a value of the globals ``known``; what can't be told is like nothing else."""
+    """Digest a value of the globals ``known``; one that can't be pickled gets a random digest."""
     file = Hashing(bound)
     try:
         _DigestPickler(file, known).dump(value)
@@ -265,54 +277,11 @@ def _goes_along(value: object, bound: Bounded | None) -> bool:
     return True
 
 
-def _wants_other_arguments(kind: type) -> bool:
-    """Tell whether an exception's class may not take what it keeps as ``args``, and has no say in how it is pickled."""
-    return (
-        issubclass(kind, BaseException)
-        and isinstance(kind.__init__, FunctionType)
-        and not any(isinstance(how, FunctionType) for how in (kind.__reduce__, kind.__reduce_ex__, kind.__setstate__))
-    )
-
-
-#: Formats of the items of a memoryview that another one can be cast to.
-_NATIVE = frozenset("cbB?hHiIlLqQnNfd")
-
-
-def _viewed(data: bytes, item: str, shape: tuple[int, ...]) -> memoryview:
-    view: memoryview = memoryview(data).cast(item, shape)  # type: ignore[call-overload]
-    return view
-
-
-def _own_attributes(dispatcher: Any) -> dict[str, Any]:
-    made = vars(functools.singledispatch(_undispatched))
-    return {name: value for name, value in vars(dispatcher).items() if name not in made}
-
-
-def _undispatched(*_: object) -> None:
-    """Stands in a dispatcher until it has its functions."""
-
-
-def _dispatcher() -> Any:
-    return functools.singledispatch(_undispatched)
-
-
-def _fill_dispatcher(made: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
-    functions, attributes = state
-    for kind, function in functions.items():
-        made.register(kind, function)
-    functools.update_wrapper(made, functions[object])
-    vars(made).update(attributes)
-
-
-def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
-    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
-
-
 # Loading
 
 
 class Namespaces:
-    """Keeps the globals of functions by value, for those with the same initializer."""
+    """The globals of functions by value, for functions with the same initializer."""
 
     def __init__(self, setup: bytes = b"") -> None:
         """Run the initializer in ``setup``, a pickle of it and its arguments. Raises what it raises."""
@@ -344,7 +313,7 @@ class Namespaces:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Whatever is unpickled meanwhile finds its globals here."""
+        """Have functions that are unpickled in the block find their globals here."""
         token, arriving = _used.set(self), classes.arriving.set(True)
         try:
             yield
@@ -353,34 +322,19 @@ class Namespaces:
             classes.arriving.reset(arriving)
 
     def find(self, origin: Origin) -> dict[str, Any]:
-        """The globals for functions that come from there."""
+        """Give the globals for functions of this origin."""
         module = origin.module.get("__name__", "")
         spaces = self._spaces.setdefault(module, deque(maxlen=MOST_NAMESPACES))
         space = next((space for space in reversed(spaces) if space.agrees(origin)), None)
         if space is None:
             found = {**origin.module, **self._prepared.get(module, {})}
             main = script.main(found) if module == "__main__" else None
-            space = Namespace(found if main is None else vars(main), {}, main)
+            space = Namespace(found if main is None else vars(main), {}, {}, main)
             spaces.append(space)
         if space.main is not None:
             script.use(space.main)
-        space.brought.update(origin.brought)
+        space.take(origin)
         return space.globals
-
-
-class Namespace(NamedTuple):
-    """Globals, and digests of those that functions have brought."""
-
-    globals: dict[str, Any]
-    brought: dict[str, bytes]
-    main: script.Main | None  # the module that has them, if it stands as ``__main__``
-
-    def agrees(self, origin: Origin) -> bool:
-        """Tell whether functions from there would find what they have left there, or what has become of it since."""
-        return all(
-            self.brought[name] == what if name in self.brought else name not in self.globals
-            for name, what in origin.brought.items()
-        )
 
 
 _used: ContextVar[Namespaces | None] = ContextVar("_used", default=None)
@@ -399,14 +353,14 @@ def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) 
 def _load_grown(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:
     """Load what follows a stem."""
     with _found(origins, excerpts):
-        unpickler = pickle.Unpickler(io.BytesIO(body))  # noqa: S301 (as above)
+        unpickler = pickle.Unpickler(io.BytesIO(body), buffers=taken_out.get())  # noqa: S301 (as above)
         unpickler.load()
         return unpickler.load()
 
 
 @contextmanager
 def _found(origins: list[Origin], excerpts: Iterable[Excerpt]) -> Iterator[None]:
-    """Functions that are unpickled meanwhile find the globals from there."""
+    """Have functions that are unpickled in the block find globals of these origins."""
     namespaces = _used.get()
     if namespaces is None:
         namespaces = Namespaces()
@@ -423,8 +377,15 @@ def _opened_here(n: int) -> dict[str, Any]:
     return _opened.get()[n]
 
 
+def _shared_here(n: int, name: str, value: object) -> object:
+    """Give the global of that name, unless a job has made it something else; if there is none, the value becomes it."""
+    found = _opened.get()[n].setdefault(name, value)
+    return found if type(found) is type(value) else value
+
+
 def _set_state(fn: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Complete a function; what is in its globals already stays as it is."""
+    """Complete a function, without changing what its globals have already."""
     attributes, slots = state
+    classes.take_reducers(slots.pop(_REDUCERS, {}))
     new = {name: value for name, value in slots["__globals__"].items() if name not in fn.__globals__}
     _function_setstate(fn, (attributes, slots | {"__globals__": new}))

@@ -19,7 +19,7 @@ _MAKESHIFT = Path("/var/tmp")  # noqa: S108 (verified in makeshift)
 
 
 def home() -> Path:
-    """The directory under which the embedded server's data are, as an absolute path without symlinks."""
+    """Find the directory under which the embedded server's data are, as an absolute path without symlinks."""
     named = os.environ.get("WORKERBEE_HOME")
     if named:
         return Path(os.path.expanduser(named)).resolve()  # noqa: PTH111 (which raises without a home)
@@ -28,7 +28,7 @@ def home() -> Path:
 
 
 def key() -> Path:
-    """The file of the user's key."""
+    """Find the file of the user's key."""
     named = os.environ.get("WORKERBEE_KEY_FILE")
     if named:
         return Path(named)
@@ -37,14 +37,14 @@ def key() -> Path:
 
 
 def kept_key() -> Path:
-    """The copy of the key beside the embedded server's data, which are of no use without it."""
+    """Give the copy of the key beside the embedded server's data, which are of no use without it."""
     return home() / "key"
 
 
 def make(directory: Path) -> None:
-    """Make a directory of ours and its parents; those that are there already stay as they are.
+    """Make a directory of ours and its parents; existing ones aren't changed.
 
-    It is private; but one for root's data can be entered, as PostgreSQL, which doesn't run as root, has to get there.
+    It is private, but root's can be entered by others, because PostgreSQL, which can't run as root, has its data there.
     """
     if directory.is_dir():
         return
@@ -57,7 +57,7 @@ def make(directory: Path) -> None:
 
 
 def _of_user(find: Callable[[str], Path]) -> Path:
-    """The user's directory of this kind; a relative path if there is no home directory."""
+    """Give the user's directory of this kind; a relative path if there is no home directory."""
     try:
         return find("workerbee")
     except RuntimeError:  # older versions give a path that begins with ~
@@ -66,13 +66,13 @@ def _of_user(find: Callable[[str], Path]) -> Path:
 
 def _is_usable(path: Path) -> bool:
     """Tell whether it is there or could be made."""
-    # Not Path.exists, which raises at a directory that is closed to us.
+    # Path.exists would raise if a directory is closed to us.
     nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)  # noqa: PTH110
     return path.is_absolute() and (nearest == path or os.access(nearest, os.W_OK | os.X_OK))
 
 
 def makeshift() -> Path:
-    """The private directory for who has no home. It may be cleared some day.
+    """Give the private directory of a user without a home. The system may clear it some day.
 
     Raises EmbeddedServerError if somebody else was there first.
     """

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from html import escape
 from itertools import accumulate, pairwise
 from math import ceil, floor, isfinite, log10
 from typing import NamedTuple
+
+from workerbee.timing import utc
 
 #: Colours with a contrast of 3:1 and more, on white and on #111; a page that knows its theme may set better ones.
 COLOURS = {
@@ -59,7 +60,7 @@ class Sample(NamedTuple):
 
 
 def states(counts: Mapping[str, int], title: str = "Jobs by state") -> Plot:
-    """A bar of as many parts as there are states with jobs, each as long as its share, and words under it."""
+    """Draw a bar of as many parts as there are states with jobs, each as long as its share, and words under it."""
     there = {state: n for state, n in counts.items() if n > 0}
     rows = [(state, f"{n:,}") for state, n in counts.items()]
     words, height = _legend(there)
@@ -75,6 +76,7 @@ def states(counts: Mapping[str, int], title: str = "Jobs by state") -> Plot:
 def rate(samples: Sequence[Sample], *, since: float | None = None, until: float | None = None) -> Plot:
     """Draw how many jobs were done, failed and lost a second, each on a scale of its own, from counts by the minute."""
     title = "Ends a second"
+    samples = [sample for sample in samples if isfinite(sample.at)]
     first = samples[0].at if samples else 0.0
     begin, end = (first if since is None else since), (samples[-1].at if samples else 0.0) if until is None else until
     edges = _edges(begin, end)
@@ -93,7 +95,7 @@ def rate(samples: Sequence[Sample], *, since: float | None = None, until: float 
 
 
 def durations(seconds: Iterable[float], p95: float | None = None) -> Plot:
-    """A histogram of what jobs took, with a line at the 95th percentile; by powers where they differ much."""
+    """Draw a histogram of what jobs took, with a line at the 95th percentile; by powers where they differ much."""
     title = "What jobs took"
     values = sorted(max(0.0, s) for s in seconds if isfinite(s))
     if not values:
@@ -101,20 +103,20 @@ def durations(seconds: Iterable[float], p95: float | None = None) -> Plot:
     line = values[min(len(values) - 1, int(0.95 * len(values)))] if p95 is None else p95
     bounds, place = _bins(values[0], max(values[-1], line), len(values))
     counts = _counted(values, bounds)
-    said = f"95 % took at most {_duration(line)}"
+    said = f"95 % took at most {duration(line)}"
     drawn = (
         _bars(counts)
         + _mark(WIDTH * place(line), said)
-        + _text(0, 116, _duration(bounds[0]))
-        + _text(WIDTH, 116, _duration(bounds[-1]), "end")
+        + _text(0, 116, duration(bounds[0]))
+        + _text(WIDTH, 116, duration(bounds[-1]), "end")
     )
-    spans = zip(pairwise(map(_duration, bounds)), counts, strict=True)
+    spans = zip(pairwise(map(duration, bounds)), counts, strict=True)
     table = _table(f"{title}: {said}", ("from", "to", "jobs"), [(low, high, f"{n:,}") for (low, high), n in spans])
     return Plot(title, _svg(f"{title}: {said}, of {len(values):,} jobs", 120, drawn), table)
 
 
 def sparkline(values: Sequence[float], title: str = "Rate", *, width: int = 120, height: int = 24) -> Plot:
-    """A small curve for a row of a table."""
+    """Draw a small curve for a row of a table."""
     points = _thinned(values)
     rows = [(str(n), _number(value)) for n, value in enumerate(points)]
     said = f"{title}: {_peak(points) if points else 'nothing yet'}"
@@ -151,7 +153,7 @@ def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def _paint(state: str, attribute: str = "fill") -> str:
-    """The class of a state's parts, and their colour as a fill or a stroke."""
+    """Give the class of a state's parts, and their colour as a fill or a stroke."""
     known = state if state in COLOURS else "waiting"
     return f'class="wb-{known}" {attribute}="var(--wb-{known}, {COLOURS[known]})"'
 
@@ -166,7 +168,7 @@ def _shares(counts: Mapping[str, int]) -> list[tuple[str, float, float]]:
 
 
 def _legend(counts: Mapping[str, int]) -> tuple[str, float]:
-    """A square, a number and a word for each state, in as many lines as it takes; and where they end."""
+    """Draw a square, a number and a word for each state, in as many lines as it takes; and where they end."""
     drawn, x, y = "", 0.0, 36.0
     for state, n in counts.items():
         word = f"{n:,} {state}"
@@ -180,13 +182,13 @@ def _legend(counts: Mapping[str, int]) -> tuple[str, float]:
 
 
 def _edges(begin: float, end: float) -> list[float]:
-    """The bounds of equal times of a minute or more, so many as can be drawn."""
+    """Give the bounds of equal times of a minute or more, so many as can be drawn."""
     n = min(MOST_POINTS, ceil((end - begin) / MINUTE))
     return [begin + (end - begin) * i / n for i in range(n + 1)] if n > 0 else []
 
 
 def _without_gaps(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples, and where none was noted for long, one that says that nothing had changed until the last minute."""
+    """Fill gaps: where no sample was noted for long, one says that nothing had changed until the last minute."""
     known = [samples[0]]
     for before, after in pairwise(samples):
         if after.at - before.at > 2 * MINUTE:
@@ -206,7 +208,7 @@ def _rates(samples: Sequence[Sample], edges: Sequence[float], column: int) -> li
 
 
 def _at(times: Sequence[float], counts: Sequence[float], moment: float) -> float:
-    """The count at a moment, as if it had grown evenly."""
+    """Estimate the count at a moment, as if it had grown evenly."""
     n = bisect_right(times, moment)
     if n == 0 or n == len(times):
         return counts[0] if n == 0 else counts[-1]
@@ -215,7 +217,7 @@ def _at(times: Sequence[float], counts: Sequence[float], moment: float) -> float
 
 
 def _strip(kind: str, values: Sequence[float], y: int, height: int) -> str:
-    """One curve over its own base line, with its name and its peak above."""
+    """Draw one curve over its own base line, with its name and its peak above."""
     state = "completed" if kind == "done" else kind
     base = y + 16 + height
     line = _curve(values, y + 16, height, WIDTH)
@@ -228,7 +230,7 @@ def _strip(kind: str, values: Sequence[float], y: int, height: int) -> str:
 
 
 def _curve(values: Sequence[float], top: float, height: float, width: float) -> str:
-    """A path through the values, from the left to the right, as high as the largest."""
+    """Draw a path through the values, from the left to the right, as high as the largest."""
     most, step = max(values) or 1.0, width / max(1, len(values) - 1)
     level = values if len(values) > 1 else [*values, *values]
     step = step if len(values) > 1 else width
@@ -241,7 +243,7 @@ def _axis(begin: float, end: float, y: float) -> str:
 
 
 def _bins(low: float, high: float, n_values: int) -> tuple[list[float], _Place]:
-    """The bounds of the bars, and where on the axis a value is (0 to 1): evenly, or by powers if values differ much."""
+    """Give the bars' bounds and a value's place on the axis (0 to 1): evenly, or by powers if values differ much."""
     n = max(1, min(MOST_BARS, ceil(2 * n_values ** (1 / 3))))
     if low > 0 and high / low > 50:
         first, last = floor(3 * log10(low)), max(floor(3 * log10(low)) + 1, ceil(3 * log10(high)))
@@ -264,14 +266,14 @@ class _Place(NamedTuple):
 
 
 def _bars(counts: Sequence[int]) -> str:
-    """As many bars side by side, the highest 82 units high, on a base line."""
+    """Draw the bars side by side on a base line, the highest 82 units high."""
     step, most = WIDTH / len(counts), max(counts)
     bars = "".join(f"M{n * step + 0.5:.1f} 100v{-82 * i / most:.1f}h{step - 1:.1f}V100z" for n, i in enumerate(counts))
     return f'<path {_paint("completed")} d="{bars}"/><path d="M0 100.5H{WIDTH}" stroke="currentColor" opacity="0.4"/>'
 
 
 def _mark(x: float, said: str) -> str:
-    """A dashed line over the bars, with its meaning on the side where there is room."""
+    """Draw a dashed line over the bars, with its meaning on the side where there is room."""
     line = f'<path class="wb-p95" d="M{x:.1f} 2V100" stroke="currentColor" stroke-dasharray="4 3"/>'
     return line + (_text(x - 5, 10, said, "end") if x > WIDTH / 2 else _text(x + 5, 10, said))
 
@@ -290,11 +292,12 @@ def _thinned(values: Sequence[float]) -> list[float]:
 
 
 def _number(value: float) -> str:
-    """A number with three digits that say something."""
+    """Write a number with three digits that say something."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a duration with three digits that say something."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -302,7 +305,7 @@ def _duration(seconds: float) -> str:
 
 
 def _moment(epoch: float) -> str:
-    return f"{datetime.fromtimestamp(epoch, timezone.utc):%Y-%m-%d %H:%M}"
+    return f"{utc(epoch):%Y-%m-%d %H:%M}"
 
 
 def bar(counts: Mapping[str, int], title: str) -> str:

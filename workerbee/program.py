@@ -1,8 +1,8 @@
-"""The program whose jobs are run: what makes a runner a worker of it, and how processes of ours are started.
+"""The program whose jobs are run: what a runner takes over from it, and how processes of ours are started.
 
-Everything goes over sockets, as multiprocessing's spawn hands it to its workers, and is set before anything of the
-user's is imported. Nothing goes through PYTHONPATH, which a job's own subprocesses would inherit, and no current
-directory comes first, in which a ``select.py`` may lie.
+A runner gets it over a socket, as multiprocessing's workers do, and takes it over before it imports user code. It isn't
+passed by PYTHONPATH, which a job's own subprocesses would inherit. The current directory doesn't come first in the
+path, as there may be a ``select.py`` in it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 from workerbee import script
 from workerbee.script import Script
 
-#: Packages that a child takes from where this process has them, whatever else its path leads to.
+#: Packages that a child imports from where this process has them, whatever its own path leads to.
 _OURS = ("workerbee", "cloudpickle", "psycopg2", "platformdirs")
-#: What says where modules are.
+#: Flags that change where modules are found.
 _SEARCH_FLAGS = frozenset({"-I", "-E", "-s", "-S", "-P"})
 
 _START = """
@@ -52,9 +52,9 @@ main()
 
 
 def command(module: str, *arguments: object, flags: Iterable[str]) -> list[str]:
-    """The command that runs ``module.main()`` in another Python with these flags; its argv is MODULE ARGUMENT….
+    """Give the command that runs ``module.main()`` in another Python with these flags; its argv is MODULE ARGUMENT….
 
-    That finds the modules of the standard library and of this environment first, and then what this process finds.
+    The standard library and this environment come first in its path, and then what this process's path has besides.
     """
     homes: dict[str, str] = {}
     for name in _OURS:
@@ -65,7 +65,7 @@ def command(module: str, *arguments: object, flags: Iterable[str]) -> list[str]:
 
 
 def interpreter_flags() -> list[str]:
-    """The flags that this interpreter was started with, those of its environment included."""
+    """Give the flags that this interpreter was started with, those of its environment included."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     for name, value in sys._xoptions.items():
         option = name if value is True else f"{name}={value}"
@@ -75,7 +75,7 @@ def interpreter_flags() -> list[str]:
 
 
 def search_flags() -> list[str]:
-    """Those of them that say where modules are, for a process that runs nothing of the user's."""
+    """Give the flags that change where modules are found, for a process that runs no user code."""
     return [flag for flag in interpreter_flags() if flag in _SEARCH_FLAGS]
 
 
@@ -85,7 +85,7 @@ def hash_seed() -> str:
 
 
 def occupy_standard_descriptors(*, inheritable: bool = False) -> None:
-    """Open the null device where stdin, stdout or stderr is closed, or a socket would get its number."""
+    """Open the null device for stdin, stdout and stderr if they are closed, or a socket would get their numbers."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -96,7 +96,7 @@ def occupy_standard_descriptors(*, inheritable: bool = False) -> None:
 def reset_signals() -> None:
     """Undo what a process may have inherited: a terminal's or shell's ignored signals, and a thread's mask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody hears how a child has ended
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise a child's exit status is lost
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -104,7 +104,7 @@ def reset_signals() -> None:
 
 
 class Program(NamedTuple):
-    """The things that a worker of a program has in common with it. ``process`` are multiprocessing's facts."""
+    """The things that a worker takes over from its program. ``process`` is what multiprocessing passes on."""
 
     path: list[Any]
     argv: list[str]
@@ -115,7 +115,7 @@ class Program(NamedTuple):
 
     @classmethod
     def here(cls) -> Program:
-        """This process as it is now."""
+        """Describe this process as it is now."""
         return cls(
             [place for place in sys.path if isinstance(place, (str, bytes, PurePath))],
             [str(argument) for argument in getattr(sys, "argv", ())],
@@ -134,9 +134,9 @@ class Program(NamedTuple):
         return pickle.dumps(tuple(self), protocol=5)
 
     def adopt(self, before: Program | None, number: int) -> None:
-        """Make this process the worker with that number; ``before``: of what it was one until now.
+        """Make this process the worker with that number; ``before`` is the program that it belonged to until now.
 
-        What a job or an initializer has changed since stays, where the program hasn't changed it as well.
+        Changes that a job or an initializer has made since stay, unless the program has changed the same thing.
         """
         self._adopt_environment({} if before is None else before.environment)
         if self.directory is not None and (before is None or self.directory != before.directory):
@@ -199,7 +199,7 @@ class Process(NamedTuple):
         me._identity = (*self.identity, number)
         module: Any = process
         module.ORIGINAL_DIR = self.directory
-        alive, _ = os.pipe()  # nothing is ever written: we don't outlive the parent
+        alive, _ = os.pipe()  # it never becomes readable, as this process doesn't outlive its parent
         module._parent_process = module._ParentProcess(self.name, self.pid, alive)
         if self.start_method is not None:
             multiprocessing.set_start_method(self.start_method, force=True)

@@ -1,9 +1,9 @@
-"""Reading jobsets, bees and jobs: over one connection, and nothing is written.
+"""The read model: jobsets, bees and jobs are read over one connection, and nothing is written.
 
-Whoever only looks uses `opened`: it takes the right to SELECT alone, and no key. What a `Reader` gives is text.
+`opened` needs the right to SELECT alone, and no key; what a `Reader` gives is text.
 
-Jobs are chosen by function and version. A *version* of a function is all that counts as the same code: what has one
-identity.
+Jobs are chosen by function and version. A *version* of a function is all code that counts as the same, which means that
+it has the same identity.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from workerbee import keeping
 from workerbee.errors import JobsetNotFoundError
 from workerbee.rows import flat_rows
 from workerbee.store import (
@@ -38,6 +38,7 @@ from workerbee.store import (
     JobRow,
     JobsetReader,
     JobsetRow,
+    LaunchRow,
     Minute,
     PatientConnection,
     Progress,
@@ -47,17 +48,20 @@ from workerbee.store import (
     ServerLine,
     TextRow,
     Wanted,
+    is_dropped,
     is_forbidden,
     is_passing,
+    is_standby,
     is_too_slow,
     retrying,
     schema,
 )
-from workerbee.wire import records
+from workerbee.timing import utc
+from workerbee.wire import function_records
 from workerbee.wire.job import NO_FUNCTION, Jobset, StoredFunction
 from workerbee.wire.signing import Signer
 
-#: What `Reading.results` says of a job beside its input and output.
+#: Columns that `Reading.results` can add to a job's input and output.
 COLUMNS = ("function", "version", "attempt", "host", "started", "finished", "duration")
 
 
@@ -83,6 +87,7 @@ __all__ = [
     "JobRow",
     "JobsetReader",
     "JobsetRow",
+    "LaunchRow",
     "Minute",
     "Progress",
     "Reader",
@@ -92,8 +97,10 @@ __all__ = [
     "Wanted",
     "connected",
     "figures",
+    "is_dropped",
     "is_forbidden",
     "is_passing",
+    "is_standby",
     "is_too_slow",
     "lacking_rights",
     "needed_version",
@@ -109,7 +116,7 @@ __all__ = [
 
 @contextmanager
 def connected(dsn: str) -> Iterator[Connection]:
-    """A connection for one look or one change. Raises WorkerbeeError."""
+    """Open a connection for one look or one change. Raises WorkerbeeError."""
     connection = Connection(dsn, application="workerbee command")
     try:
         yield connection
@@ -118,10 +125,9 @@ def connected(dsn: str) -> Iterator[Connection]:
 
 
 def watcher(dsn: str, *, limit: float, patience: float) -> Connection:
-    """A connection for who looks again and again: ``limit`` and ``patience`` are seconds for a query.
+    """Make a connection for repeated looks; ``limit`` and ``patience`` are seconds for a query.
 
-    The server ends what takes it longer than the limit; with the way to it, an answer is waited for as long as there is
-    patience.
+    The server ends a query that takes longer than the limit. The patience is for the whole wait, with the way there.
     """
     connection = Connection(dsn, application="workerbee dashboard")
     connection.limit, connection.patience = limit, patience
@@ -135,7 +141,7 @@ def require_schema(connection: Connection) -> None:
 
 @contextmanager
 def opened(dsn: str) -> Iterator[Reader]:
-    """A reader of all jobsets and bees. Raises UnsupportedDatabaseError where Workerbee has never been."""
+    """Open a reader of all jobsets and bees. Raises UnsupportedDatabaseError where Workerbee has never been."""
     with connected(dsn) as connection:
         schema.require(connection)
         yield Reader(connection)
@@ -163,13 +169,14 @@ def opened_jobset(
 
 
 class Figures(NamedTuple):
-    """The figures that say how a jobset goes; ``quartiles`` as `JobsetReader.recent_durations` gives them."""
+    """The figures that say how a jobset goes; ``quartiles`` and ``longest`` are those of `outlook.outlook`."""
 
     jobs: Progress
     events: Counts
     n_bees: int
     n_runners: int
     quartiles: tuple[float, float, float, float] | None
+    longest: float
     paused: str | None
 
 
@@ -182,12 +189,13 @@ def figures(connection: Connection, jobset: Jobset) -> Figures:
         catalogue.live_bees(number),
         catalogue.live_runners(number),
         reader.recent_durations(),
+        reader.longest_run(),
         catalogue.remaining(number).paused,
     )
 
 
 def version_here(connection: Connection) -> int:
-    """The version of the schema in this database; 0 if it isn't there."""
+    """Give the version of the schema in this database; 0 if it isn't there."""
     return schema.version(connection)
 
 
@@ -197,12 +205,12 @@ def lacking_rights(connection: Connection) -> str | None:
 
 
 def needed_version() -> int:
-    """The version of the schema that this program needs."""
+    """Give the version of the schema that this program needs."""
     return max(schema.migrations())
 
 
 def scripts() -> list[tuple[int, str]]:
-    """The migrations, by number, as text for a person."""
+    """Give the migrations, by number, as text for a person."""
     return [(number, schema.script_text(number)) for number in sorted(schema.migrations())]
 
 
@@ -237,7 +245,7 @@ class Page(NamedTuple):
 
     jobs: list[Result]
     ended: list[Result]
-    facts: dict[int, RunFacts]
+    runs: dict[int, RunFacts]
 
 
 class Reading:
@@ -263,16 +271,28 @@ class Reading:
         return self._catalogue.live_runners(self._jobset.number)
 
     def glance(self) -> dict[str, int]:
-        """The jobs by state, as far as there are any, and the bees that serve the jobset."""
+        """Count the jobs by state, as far as there are any, and the bees that serve the jobset."""
         number = self._jobset.number
         states = {state: n for state, n in self.progress()._asdict().items() if n}
         bees = {"bees": self._catalogue.live_bees(number), "runners": self._catalogue.live_runners(number)}
         return states | bees
 
+    def trouble(self, job: int) -> str | None:
+        """Say why a job's large result, in a file, can't be had from here; None: it can, or is in the database."""
+        return keeping.trouble(self._pages, self._signer, job)
+
+    def file_bytes(self) -> int | None:
+        """Count the bytes of large values in files; None if some can't be seen from here."""
+        return keeping.size(self._pages, self._signer)
+
+    def unusable_places(self) -> list[str]:
+        """List the places of large values that can't be used from here, in sentences that say why."""
+        return keeping.unusable(self._pages, self._signer)
+
     def choose(self, choice: Choice) -> Chosen:
-        """The functions whose jobs are meant."""
+        """Choose the functions whose jobs are meant."""
         rows = self._store.functions()
-        known = [row for row in rows if row.codec != records.ADOPTED]
+        known = [row for row in rows if row.codec != function_records.ADOPTED]
         if choice.name is None and choice.every and choice.version is None:
             return Chosen(None, 0, "all functions")
         if choice.name is None:
@@ -291,16 +311,16 @@ class Reading:
     def results(
         self, chosen: Chosen, *, with_failed: bool = False, columns: Collection[str] = ()
     ) -> Iterator[dict[str, Any]]:
-        """One flat dict for each chosen job that is completed, or has ended, in the order of submission."""
+        """Yield one flat dict for each chosen job that is completed, or has ended, in the order of submission."""
         by_number = {row.number: row for row in self._store.functions()} if columns else {}
         next_page = partial(self._page, chosen.numbers, with_failed=with_failed, columns=set(columns))
         take: Callable[[], Page] = partial(next_page, after=0)
         while (page := take()).jobs:
             take = partial(next_page, after=page.jobs[-1].job)
             if all(job.is_whole for job in page.ended):
-                take = _ahead(take)  # else the connection is needed for parts
-            told = partial(_told, by_number, page.facts, columns) if columns else None
-            yield from flat_rows(page.ended, self._pages, self._signer, told)
+                take = _ahead(take)  # otherwise the connection is needed to read parts
+            told = partial(_told, by_number, page.runs, columns) if columns else None
+            yield from flat_rows(page.ended, self._pages, self._signer, told, with_failed=with_failed)
 
     def _page(self, functions: list[int] | None, *, after: int, with_failed: bool, columns: AbstractSet[str]) -> Page:
         jobs = self._pages.results(after, functions)
@@ -310,10 +330,10 @@ class Reading:
 
 
 def _ahead(action: Callable[[], T]) -> Callable[[], T]:
-    """Begin an action in a thread of its own; what comes back waits for its value, or raises what it has raised.
+    """Begin an action in a thread of its own. Returns a function that waits for its value, or raises what it raised.
 
-    Nobody has to wait: the thread keeps no interpreter from its end. Where there can be no more threads, the action
-    is done by who waits.
+    The result needn't be fetched: the thread doesn't keep the interpreter from ending. If no thread can be started, the
+    action is done when the value is fetched.
     """
     future: Future[T] = Future()
 
@@ -340,23 +360,22 @@ def _identities(choice: Choice, named: list[StoredFunction], rows: list[StoredFu
         return {row.identity for row in named}
     if choice.identity is None:
         return {row.identity for row in named[-1:]}
-    adoption = records.adoption(choice.identity)
+    adoption = function_records.adoption(choice.identity)
     return {next((row.identity for row in rows if row.digest == adoption), choice.identity)}
 
 
 def version(function: StoredFunction) -> str:
     """Name a version: as its user calls it, else by the first digits of its identity."""
-    return records.label(function.codec) or function.identity.hex()[:8]
+    return function_records.label(function.codec) or function.identity.hex()[:8]
 
 
 def _told(
     functions: Mapping[int, StoredFunction], all_facts: Mapping[int, RunFacts], columns: Collection[str], result: Result
 ) -> dict[str, Any]:
-    """The columns that are asked for."""
+    """Give the columns that are asked for."""
     function, facts = functions.get(result.function, _NONE), all_facts.get(result.job)
     told: dict[str, Any] = {"function": function.name or None, "version": version(function) or None}
     if facts is not None:
-        finished = datetime.fromtimestamp(facts.finished, timezone.utc)
-        started = None if facts.duration is None else finished - timedelta(seconds=facts.duration)
-        told |= facts._asdict() | {"started": started, "finished": finished}
+        started = None if facts.duration is None else utc(facts.finished - facts.duration)
+        told |= facts._asdict() | {"started": started, "finished": utc(facts.finished)}
     return {column: told.get(column) for column in columns}

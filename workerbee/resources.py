@@ -10,26 +10,29 @@ import resource
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
-#: Descriptors of a bee for each runner, with what starting one needs for a moment; and for itself.
+T = TypeVar("T")
+
+#: Descriptors that a bee needs for each runner, including those for starting it, and for itself.
 _EACH, _ITSELF = 7, 32
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """The processor cores that this process may use: by its affinity, as Slurm sets it, and a container's quota."""
+    """Count the cores that this process may use: by its affinity, as Slurm sets it, and a container's quota."""
     n = len(os.sched_getaffinity(0))
     quota = _quota()
     return n if quota is None else max(1, min(n, math.ceil(quota)))
 
 
 def _quota() -> float | None:
-    """The cores that the control groups of this process give it."""
+    """Count the cores that the control groups of this process give it."""
     return min((quota for group in _groups("cpu") if (quota := _quota_of(group))), default=None)
 
 
 def _groups(controller: str) -> list[Path]:
-    """The control groups that this process is in, in their second version or the first."""
+    """Give the control groups that this process is in, in their second version or the first."""
     groups: list[Path] = []
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -44,7 +47,7 @@ def _groups(controller: str) -> list[Path]:
 def _quota_of(group: Path) -> float | None:
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
-        return int(quota) / int(period)  # "max" is no number
+        return int(quota) / int(period)  # "max" raises ValueError: there is no limit
     with suppress(OSError, ValueError):
         quota_us = int((group / "cpu.cfs_quota_us").read_text())
         return quota_us / int((group / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
@@ -52,9 +55,9 @@ def _quota_of(group: Path) -> float | None:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free, or can be made so, for this process. Raises OSError where that can't be known."""
-    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(facts["MemAvailable"].split()[0]) * 1024
+    """Count the bytes that are free or can be freed for this process. Raises OSError if that can't be known."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
     return min([free, *(left for group in _memory_groups() if (left := _left_in(group)) is not None)])
 
 
@@ -72,13 +75,13 @@ def _limit_of(group: Path) -> int | None:
 
 
 def _left_in(group: Path) -> int | None:
-    """Bytes that a control group's limit leaves; files that the kernel only remembers don't count as used."""
+    """Count the bytes that a control group's limit leaves; files that the kernel only remembers don't count as used."""
     limit = _limit_of(group)
     if limit is None:
         return None
-    facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    prefix = "total_" if "total_cache" in facts else ""
-    files = int(facts[f"{prefix}inactive_file"]) + int(facts[f"{prefix}active_file"])
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    prefix = "total_" if "total_cache" in stat else ""
+    files = int(stat[f"{prefix}inactive_file"]) + int(stat[f"{prefix}active_file"])
     used = "memory.current" if not prefix else "memory.usage_in_bytes"
     return limit - int((group / used).read_text()) + files
 
@@ -101,7 +104,7 @@ def affordable(n_runners: int, log: logging.Logger) -> int:
 
 
 def host() -> str:
-    """The name of this machine, readable whatever bytes it is made of."""
+    """Give the name of this machine, readable whatever bytes it is made of."""
     return os.fsencode(os.uname().nodename).decode("utf-8", "backslashreplace")
 
 
@@ -112,3 +115,14 @@ def user() -> str:
     except (KeyError, OSError):
         name = str(os.getuid())
     return f"{name}@{os.uname().nodename}"
+
+
+class Few(set[T]):
+    """A set that begins anew when it has so many: for what is only said, or asked for, again if it was forgotten."""
+
+    most = 1000
+
+    def add(self, element: T, /) -> None:
+        if len(self) >= self.most:
+            self.clear()
+        super().add(element)

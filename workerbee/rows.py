@@ -1,7 +1,7 @@
 """Stored jobs as flat rows, input and output side by side.
 
-Most of what is stored is JSON: a page of it is parsed, and its signatures are compared, all at once. What can't be had
-in this way, one by one.
+Most values are JSON: those of a page are parsed together, and their signatures are compared together. Other values are
+decoded one by one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
+from workerbee.keeping import record_loss
 from workerbee.store import ClientStore, Result
 from workerbee.wire import codec, ends
 from workerbee.wire.failures import tamed
 from workerbee.wire.signing import Signer
 
-#: Stands for what is decoded by itself.
+#: Stands for a value that is decoded by itself.
 _APART = object()
 
 
@@ -25,12 +26,17 @@ def flat_rows(
     store: ClientStore,
     signer: Signer | None,
     told: Callable[[Result], Mapping[str, Any]] | None = None,
+    *,
+    with_failed: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """One row for each of these jobs, which have ended; with what is ``told`` of it ahead of its input."""
+    """Make a row for each of these ended jobs; the columns ``told`` come before its input.
+
+    A job whose large result turns out to be lost has failed.
+    """
     for result, given, value in zip(page, _inputs(page), _outputs(page, signer), strict=True):
-        yield _flat(
-            result, given, value, store, signer, {} if told is None else told(result)
-        )  # and nobody here keeps it
+        row = [_flat(result, given, value, store, signer, {} if told is None else told(result))]
+        if with_failed or row[0]["status"] != "failed":
+            yield row.pop()  # no reference to the row is kept here
 
 
 def _flat(
@@ -39,12 +45,13 @@ def _flat(
     row = {"job_id": result.job, "status": result.status, **told}
     given = _decoded_input(*store.call_of(result)) if given is _APART else given
     if value is _APART:
-        return _joined_anyhow(row, given, _output(store, result, signer))
+        output, is_lost = _output(store, result, signer)
+        return _joined_anyhow(row | {"status": "failed"} if is_lost else row, given, output)
     return _joined(row, given, _named(value))
 
 
 def _inputs(page: Sequence[Result]) -> Sequence[Any]:
-    """The input of each that is a dict in JSON."""
+    """Give the input of each that is a dict in JSON."""
     texts = [result.input if result.codec in _JSON_CALLS else "0" for result in page]
     return [value if type(value) is dict else _APART for value in _parsed(texts)]
 
@@ -53,7 +60,7 @@ _JSON_CALLS = frozenset({codec.JSON, codec.JSON_CALL})
 
 
 def _outputs(page: Sequence[Result], signer: Signer | None) -> Sequence[Any]:
-    """The value of each that is JSON, if all signatures hold that there are."""
+    """Give the value of each that is JSON, if all signatures hold that there are."""
     plain = [result.end_codec == codec.JSON and result.status == "completed" for result in page]
     if signer is not None and not _hold(list(compress(page, plain)), signer):
         return [_APART] * len(page)
@@ -68,7 +75,7 @@ def _hold(results: Sequence[Result], signer: Signer) -> bool:
 
 
 def _parsed(texts: Sequence[str | None]) -> list[Any]:
-    """The values of JSON texts that PostgreSQL has found to be whole; none of them if one is beyond Python."""
+    """Give the values of JSON texts that PostgreSQL has found to be whole; none of them if one is beyond Python."""
     try:
         values = json.loads(f"[{','.join(map(str, texts))}]")
     except (ValueError, RecursionError):
@@ -77,7 +84,7 @@ def _parsed(texts: Sequence[str | None]) -> list[Any]:
 
 
 def _decoded_input(name: str, data: bytes) -> dict[Any, Any]:
-    """The input by its keys; what isn't a dict, or can't be parsed, as it is. A pickle stays one."""
+    """Give the input by its keys; what isn't a dict, or can't be parsed, as it is. A pickle stays one."""
     if name not in _JSON_CALLS:
         return {}
     try:
@@ -87,10 +94,12 @@ def _decoded_input(name: str, data: bytes) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {"input": value}
 
 
-def _output(store: ClientStore, result: Result, signer: Signer | None) -> dict[Any, Any]:
-    """The output by its keys, or the error."""
-    value, error = ends.decode(store.end_of(result), signer)
-    return {"error": error} if result.status != "completed" or error is not None else _named(value)
+def _output(store: ClientStore, result: Result, signer: Signer | None) -> tuple[dict[Any, Any], bool]:
+    """Give the output by its keys, or the error; and whether that is a large value that is lost."""
+    end = store.end_of(result)
+    value, error = ends.decode(end, signer)
+    is_lost = error is not None and signer is not None and record_loss(store, signer, end, error)
+    return {"error": error} if result.status != "completed" or error is not None else _named(value), is_lost
 
 
 def _named(value: Any) -> dict[Any, Any]:
@@ -98,7 +107,7 @@ def _named(value: Any) -> dict[Any, Any]:
 
 
 def _joined(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) -> dict[Any, Any]:
-    """The row with the input's and the output's items, each under a key that it doesn't have yet."""
+    """Make the row with the input's and the output's items, each under a key that it doesn't have yet."""
     n = len(row) + len(given) + len(output)
     together = {**row, **given, **output}
     if len(together) == n:
@@ -109,7 +118,7 @@ def _joined(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) 
 
 
 def _joined_anyhow(row: dict[Any, Any], given: dict[Any, Any], output: dict[Any, Any]) -> dict[Any, Any]:
-    """The same, of an output whose keys may be of a user's classes, and raise or exit when they are compared."""
+    """Do the same for an output whose keys may be of a user's classes, and raise or exit when they are compared."""
     try:
         return tamed(lambda: _joined(dict(row), given, output))
     except Exception:  # noqa: BLE001 (the user's)

@@ -30,7 +30,7 @@ class Script:
 
     @classmethod
     def here(cls) -> Script:
-        """The script of this process."""
+        """Give the script of this process."""
         main = sys.modules.get("__main__")
         spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         return cls(getattr(spec, "name", None), os.path.abspath(path) if isinstance(path, str) else None)  # noqa: PTH100
@@ -53,7 +53,7 @@ class Script:
 
         me: Any = process.current_process()
         before = getattr(me, "_inheriting", False)
-        me._inheriting = True  # who starts workers outside of the guard is told so
+        me._inheriting = True  # starting processes outside of the guard then raises an error
         try:
             if self.module is not None:
                 found = runpy.run_module(self.module, run_name="__mp_main__")
@@ -64,7 +64,7 @@ class Script:
         for value in found.values():
             if getattr(value, "__module__", None) == "__mp_main__":
                 with suppress(AttributeError, TypeError):
-                    value.__module__ = "__main__"  # what is pickled here is to be found there
+                    value.__module__ = "__main__"  # so that its instances are pickled as those of ``__main__``
         return found
 
     def _is_guarded(self) -> bool:
@@ -97,7 +97,7 @@ class Main(ModuleType):
         space.update(found)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up what no function has brought."""
+        """Look a name up in the script, if no function came with it."""
         if not name.startswith("__"):
             try:
                 value = self._script.names[name]
@@ -129,7 +129,7 @@ def adopt(script: Script) -> None:
 
 
 def main(found: dict[str, Any]) -> Main | None:
-    """A ``__main__`` with these globals; None in a process that has one of its own."""
+    """Make a ``__main__`` with these globals; None in a process that has one of its own."""
     return None if _script is None else Main(_script, found)
 
 

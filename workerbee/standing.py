@@ -43,7 +43,14 @@ def status_of(connection: Connection, jobset: Jobset) -> Status:
 
 
 def _status(name: str, seen: Figures) -> Status:
-    view = outlook(name, seen.jobs, n_bees=seen.n_bees, n_runners=seen.n_runners, quartiles=seen.quartiles)
+    view = outlook(
+        name,
+        seen.jobs,
+        n_bees=seen.n_bees,
+        n_runners=seen.n_runners,
+        quartiles=seen.quartiles,
+        longest=seen.longest,
+    )
     is_held_up = seen.paused is not None and bool(seen.jobs.open)
     return Status(
         jobset=name,

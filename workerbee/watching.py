@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, Protocol
 from workerbee.errors import JobsetNotFoundError
 from workerbee.reading import is_passing
 
-#: Seconds between looks: while jobs are open, and while none is. A view that didn't change is shown again so seldom.
+#: Seconds between looks while jobs are open, while none is, and between displays of a view that doesn't change.
 LOOK_SECONDS, REST_SECONDS, STALE_SECONDS = 0.5, 5.0, 5.0
 #: Seconds for which the first view is waited for.
 FIRST_SECONDS = 1.0
-#: Seconds between lines where what was printed can't be replaced.
+#: Seconds between lines, if lines that were printed can't be replaced.
 LINE_SECONDS = 10.0
+#: Letters of how it goes that are shown in the narrowest terminal.
+FEWEST_LETTERS = 20
 
 
 class Going(Protocol):
@@ -96,7 +98,7 @@ class Watch:
         return f"<Watch of {self._view.text}>"
 
     def _ipython_display_(self) -> None:
-        """It is on show already."""
+        """Display nothing: the view is displayed already."""
 
     @property
     def is_watching(self) -> bool:
@@ -115,7 +117,7 @@ class Watch:
                 is_last = False
                 while not is_last:
                     is_last = self._stop.is_set() or self._has_ended()
-                    going = self._again(look)
+                    going = self._look_once(look)
                     self._seen.set()
                     self._pause(REST_SECONDS if going is not None and going.is_over else LOOK_SECONDS)
         except JobsetNotFoundError:
@@ -127,12 +129,12 @@ class Watch:
             self._shown.close()
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but no longer than it has a sense."""
+        """Wait, but not after the watch was stopped or its owner has ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._has_ended() and not self._stop.wait(min(LOOK_SECONDS, seconds)):
             pass
 
-    def _again(self, look: ReadGoing) -> Going | None:
+    def _look_once(self, look: ReadGoing) -> Going | None:
         try:
             going = look()
         except Exception as error:
@@ -175,11 +177,15 @@ class _Line:
         self.show(view)
 
     def show(self, view: View) -> None:
-        sys.stderr.write(f"\r\x1b[2K{_fitting(view, _columns() - 1)}")
-        sys.stderr.flush()
+        self._view = view
+        self._write(_fitting(view, _columns() - 1))
 
     def close(self) -> None:
-        sys.stderr.write("\n")
+        """Leave all of the last view, however many lines that takes."""
+        self._write(f"{self._view.text}\n")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[2K{text}")
         sys.stderr.flush()
 
 
@@ -206,7 +212,7 @@ class _Log:
 
 
 def _display(view: View) -> _Page | _Line | _Log:
-    """Find what can show it here."""
+    """Choose the kind of display that works here."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None and hasattr(shell, "kernel"):
         return _Page(view)
@@ -220,12 +226,14 @@ def _bundle(view: View) -> dict[str, str]:
 
 
 def _fitting(view: View, width: int) -> str:
-    """Cut the text where it is longer than a line: at the trouble, if there is any, and never at the time."""
+    """Shorten the text where it is longer than a line: how it goes, and not what helps, as far as that is possible."""
     if len(view.text) <= width:
         return view.text
-    time_of_day = f" ({_moment(view.at).split()[1]})"
+    when = f" ({_moment(view.at).split()[1]})"
     said = view.trouble or view.text
-    return f"{said[: width - len(time_of_day) - 1]}…{time_of_day}" if width > 2 * len(time_of_day) else said[:width]
+    advice = f" Next: {view.going.advice}" if view.going is not None and view.going.advice and not view.trouble else ""
+    end = next((end for end in (advice + when, advice, when, "") if len(end) + FEWEST_LETTERS <= width), "")
+    return f"{said[: width - len(end) - 1]}…{end}" if end else said[:width]
 
 
 def _columns() -> int:

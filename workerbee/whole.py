@@ -85,6 +85,7 @@ class Whole(Verbs):
         if callable(fn) and version is None and self._functions.describe(fn, self._version).named:
             self._adopt(fn, only_new=True)
         with self._client.reading() as connection:
+            Changing(connection, self._client.jobset).find_lost()
             chosen = self._chosen(self._reader(connection), self._choice(fn, version, every=all))
             stand_ins = self._client.registry(connection).current(chosen.functions or ())
             portions = Changing(connection, self._client.jobset).retry(chosen.numbers, self._options, stand_ins)

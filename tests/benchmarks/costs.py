@@ -231,7 +231,8 @@ def measure(
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
         found["check"] = {"got_through": share} | check._asdict()
         bars = looks.measure(running, *looked_at, say) + crowds.measure(running, looked_at[0], say)
-        bars += millions.measure(running, 10 * looked_at[0], say)
+        for times in (2, 10):
+            bars += millions.measure(running, times * looked_at[0], say)
         found["looks"] = [bar._asdict() for bar in bars]
         found["needs"] = {_name(job): _needs(busy if job else idle, bees, job) for job in _JOBS}
     return found

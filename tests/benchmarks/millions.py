@@ -7,7 +7,7 @@ server there, to look at by hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import click
 from rich.console import Console
@@ -21,6 +21,8 @@ from workerbee.reading import Reader, Wanted, opened
 from workerbee.standing import status_of
 from workerbee.store import Catalogue, Connection, schema
 
+#: Milliseconds that a look may take, up to so many jobs and beyond.
+QUICK_MS, QUICK_JOBS, MOST_MS = 100, 2_000_000, 300
 #: Of all jobs half have ended, and of those one in so many failed, for one of so many causes.
 FAILED, CAUSES = 51, 20
 
@@ -58,6 +60,11 @@ SELECT {0}, date_trunc('minute', now()) - interval '1 day' + n * interval '1 min
 """
 
 
+def large_server() -> AbstractContextManager[Server]:
+    """A server that is soon filled with millions of jobs."""
+    return server(fsync=False, strict=False, shared_buffers="512MB", autovacuum="off", max_wal_size="4GB")
+
+
 @contextmanager
 def filled(running: Server, jobs: int) -> Iterator[Database]:
     """A database with the jobset ``millions``: half of so many jobs have ended."""
@@ -76,8 +83,9 @@ def filled(running: Server, jobs: int) -> Iterator[Database]:
 def measure(running: Server, jobs: int, say: Callable[[str], None]) -> list[Bar]:
     """The bars: what a command takes once it is connected, and the share of a second that ``top`` takes."""
     say(f"looking at {jobs:,} jobs")
+    most = QUICK_MS if jobs <= QUICK_JOBS else MOST_MS
     with filled(running, jobs) as database, opened(database.dsn) as reader:
-        bars = [at_most(f"{name} of {jobs:,} jobs", 1e3 * look(action), 300, " ms") for name, action in asked(reader)]
+        bars = [at_most(f"{name} of {jobs:,} jobs", 1e3 * look(action), most, " ms") for name, action in asked(reader)]
         look_again = Look(reader, "millions")
         look_again.refreshed()
         return [*bars, at_most(f"a second of top with {jobs:,} jobs", 1e3 * look(look_again.refreshed), 20, " ms")]
@@ -115,7 +123,7 @@ def look(action: Callable[[], object]) -> float:
 def main(jobs: int, *, keep: bool) -> None:
     """What it takes to look at many jobs."""
     console = Console(width=120)
-    with server(fsync=False, strict=False, shared_buffers="512MB", autovacuum="off", max_wal_size="4GB") as running:
+    with large_server() as running:
         for bar in measure(running, jobs, console.print):
             console.print(report.verdict(bar))
         if keep:

@@ -79,6 +79,24 @@ def _arrays(results: Results) -> Iterator[Bar]:
         yield at_least(f"÷ {PROCESSES}", ours / theirs, 1.5, " x")
 
 
+def _durable_arrays(results: Results) -> Iterator[Bar]:
+    for who in results.others("COPY"):
+        ratio = results.ratio(who, "COPY", "mb_per_s")
+        yield at_least(f"{who} ÷ COPY", ratio.median, 0.6, ratio=ratio)
+
+
+def _times(*limits: tuple[str, float]) -> Callable[[Results], Iterator[Bar]]:
+    """Of theirs that our seconds may take at most, by whom."""
+
+    def judge(results: Results) -> Iterator[Bar]:
+        for who, limit in limits:
+            if who in results.samples:
+                times = results.median(OURS, "seconds") / results.median(who, "seconds")
+                yield at_most(f"time ÷ {who}'s", times, limit, " x")
+
+    return judge
+
+
 def _reattach(results: Results) -> Iterator[Bar]:
     yield at_most("seconds", results.median(OURS, "seconds"), 3.0, " s")
 
@@ -195,6 +213,67 @@ ROWS = {
             quick_n=4,
         ),
         Row(
+            "durable_arrays",
+            "arrays of 8 MB (NumPy) in a durable jobset, in files of one, and copied by COPY in its binary format",
+            24,
+            "mb_per_s",
+            _durable_arrays,
+            {
+                "results": _ours("executor", "durable_results"),
+                "arguments": _ours("executor", "durable_arguments"),
+                "results in files": _ours("executor", "durable_results", files=True),
+                "arguments in files": _ours("executor", "durable_arguments", files=True),
+                "COPY": _ours("storage", "copied"),
+            },
+            in_pairs=True,
+            quick_n=4,
+        ),
+        Row(
+            "dask_array",
+            "Dask: (x @ x.T).mean() of so many columns, chunks of 2 MB",
+            3000,
+            "seconds",
+            _times((PROCESSES, 1.0), ("dask", 1.0)),
+            {OURS: _ours("executor", "dask", workload="array")},
+            quick_n=1000,
+        ),
+        Row(
+            "dask_frame",
+            "Dask: set_index and groupby of so many rows, 16 partitions",
+            1_000_000,
+            "seconds",
+            _times((PROCESSES, 1.0), ("dask", 1.0)),
+            {OURS: _ours("executor", "dask", workload="dataframe")},
+            quick_n=1000,
+        ),
+        Row(
+            "dask_delayed",
+            "Dask: tiny tasks, chunksize 1",
+            2000,
+            "seconds",
+            _times(("loky", 1.0)),
+            {OURS: _ours("executor", "dask", workload="delayed", chunksize=1)},
+            quick_n=20,
+        ),
+        Row(
+            "search",
+            "scikit-learn: a search through a grid, of so many rows (1 kB each)",
+            100_000,
+            "seconds",
+            _times(("joblib", 1 / 0.95)),
+            {OURS: _ours("executor", "scikit", workload="search")},
+            quick_n=1000,
+        ),
+        Row(
+            "forest",
+            "scikit-learn: a random forest, of so many rows (1 kB each)",
+            100_000,
+            "seconds",
+            _times(("joblib", 1 / 0.95)),
+            {OURS: _ours("executor", "scikit", workload="forest")},
+            quick_n=1000,
+        ),
+        Row(
             "memory",
             "jobs from a generator, with a buffersize",
             1_000_000,
@@ -223,6 +302,19 @@ ROWS = {
                 "read-only": _ours("storage", "beside_snapshot", begin="SELECT 1"),
                 "without": _ours("storage", "beside_snapshot"),
                 "with an xid": _ours("storage", "beside_snapshot", begin="SELECT txid_current()"),
+            },
+            in_pairs=True,
+        ),
+        Row(
+            "watched",
+            "no-op jobs into a jobset that the page shows, and into one that nobody looks at",
+            20_000,
+            "jobs_per_s",
+            _pair("", "unwatched", 0.95),
+            {
+                "one tab": _ours("watched", "into", tabs=1),
+                "unwatched": _ours("watched", "into", tabs=0),
+                "20 tabs": _ours("watched", "into", tabs=20),
             },
             in_pairs=True,
         ),

@@ -67,6 +67,31 @@ def _moved(submit: Callable[[int], list[Any]], n: int) -> Figures:
     return {"mb_per_s": n * ITEMS * 8 / 1e6 / (time.perf_counter() - began)}
 
 
+def dask(scheduler: Any, workload: str, n: int, **settings: Any) -> Figures:
+    """Seconds that a workload of `tests.benchmarks.daskwork` takes, after a first time for the imports."""
+    from dask import config  # noqa: PLC0415 (for these rows alone)
+
+    from tests.benchmarks import daskwork  # noqa: PLC0415
+
+    compute = getattr(daskwork, workload)
+    with config.set(scheduler=scheduler, **settings):
+        compute(n)
+        began = time.perf_counter()
+        compute(n)
+        return {"seconds": time.perf_counter() - began}
+
+
+def scikit(workload: str, n: int) -> Figures:
+    """Seconds that a workload of `tests.benchmarks.scikit` takes with the backend that joblib has, as `dask` does."""
+    from tests.benchmarks import scikit as work  # noqa: PLC0415 (for these rows alone)
+
+    fit = getattr(work, workload)
+    fit(min(n, 1000))
+    began = time.perf_counter()
+    fit(n)
+    return {"seconds": time.perf_counter() - began}
+
+
 def round_trips(call: Callable[[int], object], n: int, beside: Callable[[], None] = lambda: None) -> Figures:
     """Milliseconds from a call to its result, one call after the other; ``beside`` is timed in between.
 

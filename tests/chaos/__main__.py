@@ -10,11 +10,12 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.hive import Storm
+from tests.chaos.jobs import LARGEST
 from tests.chaos.plan import plan
 from tests.chaos.verdict import Verdict
 from tests.clocks import LIBRARIES, Clock
 from tests.faultproxy import FaultProxy
-from tests.servers import server
+from tests.servers import RUNNING, Server, server
 
 #: Jobs in a minute.
 RATE = 3600
@@ -26,17 +27,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=int, default=RATE, help="jobs in a minute")
+    parser.add_argument("--largest", type=int, default=0, help="bytes of the largest arguments and results, from 1000")
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
     for name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_")) and "TEST" not in n]:
         del os.environ[name]
+    os.environ[LARGEST] = str(options.largest)
     directory = Path(tempfile.mkdtemp(prefix="workerbee-chaos-"))
     print(f"seed {options.seed}, {options.minutes:g} minutes, records in {directory}", flush=True)
     try:
         clock = _clock(directory)
-        with server(**_settings()) as postgres, FaultProxy("127.0.0.1", postgres.port) as proxy:
+        settings = _settings()
+        postgres = Server(**settings)
+        with FaultProxy("127.0.0.1", postgres.port) as proxy:
             n_jobs = int(options.rate * options.minutes)
-            hive = Storm(directory, postgres, proxy, clock, n_jobs=n_jobs, seconds=options.minutes * 60)
+            hive = Storm(directory, postgres, proxy, clock, settings, n_jobs=n_jobs, seconds=options.minutes * 60)
             try:
                 hive.suffer(plan(options.minutes, options.seed), lambda text: print(text, flush=True))
                 hive.settle()
@@ -46,6 +51,8 @@ def main() -> int:
         print(verdict)
         return 0 if verdict.innocent else 1
     finally:
+        for running in list(RUNNING):  # the first one, or the standby that took its place
+            running.close()
         if not options.keep:
             shutil.rmtree(directory)
 

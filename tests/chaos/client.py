@@ -7,6 +7,7 @@ isn't JSON. The record in CHAOS_CLIENT has a line for each thing it was told:
 - ``stored KEY``: flush() has returned, so that all keys up to this one are stored for good
 - ``result KEY SHA`` / ``error KEY TYPE``: what its future gave
 - ``withdrawn KEY``: it was cancelled, and is submitted again
+- ``lost KEY``: the server has lost it in a failover, and it is submitted again
 - ``hung KEY``: its future didn't end; ``broke TEXT``: the executor did
 - ``done``: it has got to its end
 """
@@ -19,16 +20,19 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from tests.chaos.jobs import CYCLE, KILLED, WITHDRAWN, execute, execute_tuple, may_be_cancelled
+from tests.chaos.jobs import CYCLE, KILLED, WITHDRAWN, array_of, execute, execute_tuple, may_be_cancelled, size_of
 from workerbee import WorkerbeeExecutor
-from workerbee.errors import DatabaseUnavailableError
+from workerbee.errors import DatabaseUnavailableError, JobLostError
 
 BURST = 25
+#: Futures of jobs that the server has lost.
+LOST: deque[Future[Any]] = deque()
 
 
 def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: float) -> None:
@@ -53,9 +57,10 @@ def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: fl
             time.sleep(max(0.0, began + seconds * (keys[-1] + 1 - first) / n - time.monotonic()))
     except Exception as error:  # noqa: BLE001 (that is a finding)
         tell(f"broke {error!r}")
-    while (left := began + seconds + patience - time.monotonic()) > 0 and not all(f.done() for f in futures):
+    while (left := began + seconds + patience - time.monotonic()) > 0:
+        if not again(executor, tell, futures) and all(f.done() for f in futures):
+            break
         wait(futures, min(left, 1.0))
-        again(executor, tell, futures)
     open_ones = wait(futures, max(1.0, began + seconds + patience - time.monotonic())).not_done
     for future in open_ones:
         tell(f"hung {futures[future]}")
@@ -68,7 +73,8 @@ def main(dsn: str, jobset: str, first: int, n: int, seconds: float, patience: fl
 
 def submit(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int], key: int) -> None:
     """Submit a key's call, and write down how it ends."""
-    call: tuple[Any, ...] = (execute_tuple, (key,)) if key % 3 == 2 else (execute, key)
+    arrays = [array_of(key)] if size_of(key) else []
+    call: tuple[Any, ...] = (execute_tuple, (key, *arrays)) if key % 3 == 2 else (execute, key)
     future = executor.submit(*call)
     futures[future] = key
     future.add_done_callback(partial(report, tell, key))
@@ -85,10 +91,14 @@ def withdraw(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], 
     again(executor, tell, futures)
 
 
-def again(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int]) -> None:
-    """Submit again what was cancelled, by whomever."""
-    for future in [future for future, key in futures.items() if may_be_cancelled(key) and future.cancelled()]:
+def again(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int]) -> bool:
+    """Submit again what was cancelled, by whomever, and what the server has lost; whether there was any."""
+    ended = [future for future, key in futures.items() if may_be_cancelled(key) and future.cancelled()]
+    while LOST:
+        ended.append(LOST.popleft())
+    for future in ended:
         submit(executor, tell, futures, futures.pop(future))
+    return bool(ended)
 
 
 def connected(dsn: str, jobset: str, deadline: float) -> WorkerbeeExecutor:
@@ -106,7 +116,10 @@ def report(tell: Any, key: int, future: Future[Any]) -> None:
     """Write down how a future ended."""
     if future.cancelled():
         tell(f"withdrawn {key}" if may_be_cancelled(key) else f"error {key} Cancelled")
-    elif (error := future.exception()) is not None:
+    elif isinstance(error := future.exception(), JobLostError):
+        tell(f"lost {key}")
+        LOST.append(future)
+    elif error is not None:
         tell(f"error {key} {type(error).__name__} {str(error)[:300]!r}")
     else:
         tell(f"result {key} {digest(future.result())}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import subprocess
 import sys
 import threading
@@ -21,10 +20,11 @@ import psycopg2
 import psycopg2.errors
 
 from tests.bees import PROJECT, Bee
+from tests.chaos.client import BURST
 from tests.chaos.plan import Fault
 from tests.clocks import Clock
 from tests.faultproxy import FaultProxy, Trap
-from tests.servers import Server
+from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee.store import queries
 from workerbee.store.statement import Statement
@@ -35,8 +35,8 @@ BEES = (["--busywait", JOBSET], ["--busywait", JOBSET], ["--busywait", JOBSET], 
 #: The statements whose COMMIT is worth a cut.
 COMMITS = (("client.sql", "add"), ("bee.sql", "complete"), ("bee.sql", "complete"), ("bee.sql", "fail"))
 PATIENCE = 120.0
-#: The least id of the jobs that somebody else has written.
-HOSTILE = 10**12
+#: The least id of the jobs that somebody else has written: near the greatest that there can be.
+HOSTILE = 2**63 - 10**10
 
 
 class Client:
@@ -78,19 +78,23 @@ class Storm:
         server: Server,
         proxy: FaultProxy,
         clock: Clock | None,
+        settings: dict[str, int],
         *,
         n_jobs: int,
         seconds: float,
     ) -> None:
         self.directory, self.server, self.proxy, self.clock = directory, server, proxy, clock
+        self.settings = settings
         self._ahead = 0
         self.database = server.new_database()
         self.proxied = proxy.dsn(self.database.dsn)
         self.record = directory / "executions"
         self.counts: Counter[str] = Counter()
-        self.seen: dict[tuple[int, int], tuple[str, ...]] = {}
+        self.seen: dict[tuple[int, int], list[str]] = {}
         self.changed: set[tuple[int, int]] = set()
         self.vanished_rows: list[int] = []
+        self.lost: set[int] = set()  # keys whose jobs the server has acknowledged and lost
+        self.told: set[int] = set()  # keys whose results clients had before a failover, which may lack them
         (directory / "marks").mkdir()
         os.environ |= {
             "CHAOS_RECORD": str(self.record),
@@ -101,6 +105,7 @@ class Storm:
         }
         self._lock = threading.Lock()
         self._server_lock = threading.Lock()
+        self._looking = threading.Lock()
         self._frozen: set[Bee] = set()
         self._ended = threading.Event()
         n_clients = 3
@@ -208,7 +213,8 @@ class Storm:
             # Calls that aren't JSON can't be told apart from outside.
             keys = {key for key in range(client.first, max(stored) + 1) if key % 3 != 2}
             found = self._patiently(lambda: {key for key, _ in self.json_jobs()})
-            self.vanished_rows += sorted(keys - found)
+            with self._looking:  # who fails over says there what is lost
+                self.vanished_rows += sorted(keys - found - self.lost)
 
     def json_jobs(self) -> list[tuple[int, int]]:
         """(key, job) of all calls in JSON."""
@@ -246,6 +252,43 @@ class Storm:
             stop()
             time.sleep(3 * dice * dice)
             self.server.start()
+
+    def fail_over(self, dice: float) -> bool:
+        """Promote a standby that lacks what the server has acknowledged last."""
+        if self.server.version < 130000:
+            return False  # a standby would have to be started anew to follow nobody
+        with self._server_lock:
+            standby = Server(standby_of=self.server, **self.settings)
+            self._has_caught_up(standby)
+            for statement in ("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"):
+                standby.execute(statement)
+            time.sleep(1 + dice)
+            self.server.stop("immediate")
+            standby.execute("SELECT pg_promote()")
+            former = self.server
+            with self._looking:
+                self.server, self.database = standby, Database(standby, self.database.name)
+                self._patiently(self._forgive)
+            self.proxy.target = "127.0.0.1", standby.port
+            self.proxy.cut()
+            former.close()
+        return True
+
+    def _has_caught_up(self, standby: Server) -> None:
+        [(position,)] = self.server.execute("SELECT pg_current_wal_insert_lsn()::text")
+        eventually(lambda: standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position) == [(True,)])
+
+    def _forgive(self) -> set[int]:
+        """What the server that was promoted lacks was lost by PostgreSQL, and by nobody else."""
+        there = self._outcomes()
+        self.seen = {key: before for key, before in self.seen.items() if key in there}
+        stored = {key for key, _ in self.json_jobs()}
+        for client in self.clients:
+            told = [(words[0], int(words[1])) for words in client.told() if words[0] in ("stored", "result")]
+            last = max((key for what, key in told if what == "stored"), default=client.first)
+            self.lost |= {*range(client.first, last + 2 * BURST)} - stored
+            self.told |= {key for what, key in told if what == "result"}
+        return self.lost
 
     def cut_before_commit(self, dice: float) -> bool:
         return self._cut_commit(dice, "before")
@@ -362,14 +405,14 @@ class Storm:
                 self.look()
 
     def look(self) -> None:
-        outcomes = {
-            (job, run): rest
-            for job, run, *rest in self.database.execute(
-                f'SELECT job, run, md5(o::text), xmin::text, ctid::text FROM workerbee."outcome${self.number}" o'
-            )
-        }
-        self.changed |= {key for key, before in self.seen.items() if outcomes.get(key) != before}
-        self.seen |= outcomes
+        with self._looking:
+            outcomes = self._outcomes()
+            self.changed |= {key for key, before in self.seen.items() if outcomes.get(key) != before}
+            self.seen |= outcomes
+
+    def _outcomes(self) -> dict[tuple[int, int], list[str]]:
+        query = f'SELECT job, run, md5(o::text), xmin::text, ctid::text FROM workerbee."outcome${self.number}" o'
+        return {(job, run): rest for job, run, *rest in self.database.execute(query)}
 
     # The end
 
@@ -408,7 +451,3 @@ class Storm:
         for client in self.clients:
             client.process.kill()
             client.process.wait()
-
-
-def new_name() -> str:
-    return f"workerbee-chaos-{secrets.token_hex(4)}"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import time
 from typing import Any
+
+import numpy as np
 
 from tests.poison import say
 from workerbee import JobFailedError
 
 #: The file, and the folder of marks that say which jobs have had their misfortune.
 RECORD, MARKS = "CHAOS_RECORD", "CHAOS_MARKS"
+#: Bytes of the largest values; without it they are small.
+LARGEST = "CHAOS_LARGEST"
 #: Out of this many keys each has one kind of trouble; the others are plain.
 TROUBLES = {3: "slow", 5: "garbling", 7: "flaky", 11: "error", 13: "big", 17: "deadly", 19: "slow"}
 CYCLE = 20
@@ -35,11 +40,24 @@ def value_of(key: int) -> str:
     return hashlib.sha256(str(key).encode()).hexdigest()
 
 
+def size_of(key: int) -> int:
+    """How large the call and the result of this key are: from 1 KB on, all magnitudes alike; 0 without such values."""
+    largest = int(os.environ.get(LARGEST, "0"))
+    return int(1000 * (largest / 1000) ** random.Random(key).random()) if largest else 0
+
+
+def array_of(key: int) -> np.ndarray[Any, Any]:
+    """What the call brings along; every other one the same."""
+    return np.full(size_of(key if key % 2 else 0) // 8, float(key if key % 2 else 0))
+
+
 def result_of(key: int) -> dict[str, Any]:
     """The whole result."""
     result: dict[str, Any] = {"key": key, "value": value_of(key)}
     if kind_of(key) == "big" and key % (CYCLE * 10) == 13:
         result["padding"] = "x" * 1_500_000  # such a value travels in parts
+    if size := size_of(key):
+        result["large"] = chr(97 + key % 26) * size
     return result
 
 
@@ -63,9 +81,12 @@ def execute(key: int) -> dict[str, Any]:
     return result
 
 
-def execute_tuple(arguments: tuple[int]) -> dict[str, Any]:
-    """The same for a call that isn't JSON: each submission of it is a job of its own."""
-    return execute(*arguments)
+def execute_tuple(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """The same for a call that isn't JSON: each submission of it is a job of its own. It may bring an array along."""
+    key, *arrays = arguments
+    if not all(np.array_equal(array, array_of(key)) for array in arrays):
+        raise RuntimeError(f"the array of {key} has changed")
+    return execute(key)
 
 
 def execute_dict(input_data: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ RATES = {
     "kill_client": 0.5,
     "restart": 1.1,
     "kill_postmaster": 0.2,
+    "fail_over": 0.4,
     "cut_before_commit": 4.5,
     "cut_after_commit": 5.0,
     "cut_all": 1.0,
@@ -27,6 +28,8 @@ RATES = {
     "step_clock": 0.5,
     "hostile_row": 2.0,
 }
+#: It takes some ten seconds, and the half of a short run.
+_LONG = "fail_over"
 #: Seconds at the beginning and the end without faults.
 CALM = (3.0, 3.0)
 
@@ -45,7 +48,7 @@ def plan(minutes: float, seed: int) -> list[Fault]:
     seconds = minutes * 60
     faults = []
     for name, rate in RATES.items():
-        n = max(1, round(rate * minutes))
-        width = (seconds - sum(CALM)) / n
+        n = max(1, round(rate * minutes)) if minutes >= 1 or name != _LONG else 0
+        width = (seconds - sum(CALM)) / max(1, n)
         faults += [Fault(CALM[0] + (i + rng.random()) * width, name, rng.random()) for i in range(n)]
     return sorted(faults)

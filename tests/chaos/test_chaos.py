@@ -11,9 +11,9 @@ import pytest
 from tests.bees import PROJECT
 
 
-def verdict(minutes: float, seed: int) -> tuple[int, str]:
+def verdict(minutes: float, seed: int, *options: str) -> tuple[int, str]:
     """Exit status and output of a run."""
-    command = [sys.executable, "-m", "tests.chaos", "--minutes", str(minutes), "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.chaos", "--minutes", str(minutes), "--seed", str(seed), *options]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -31,4 +31,13 @@ def test_half_a_minute_of_chaos() -> None:
 def test_ten_minutes_of_chaos(seed: int) -> None:
     """Three runs of these are the proof."""
     status, output = verdict(10, seed)
+    assert status == 0, output
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_chaos_with_large_values(seed: int) -> None:
+    """Of 1 KB to 50 MB; arrays of the calls are looked at by their jobs."""
+    status, output = verdict(2, seed, "--largest", "50000000", "--rate", "60")
     assert status == 0, output

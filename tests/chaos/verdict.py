@@ -9,7 +9,7 @@ from typing import Any
 from tests.chaos.client import digest
 from tests.chaos.hive import BEES, HOSTILE, Storm
 from tests.chaos.jobs import kind_of, may_be_cancelled, result_of
-from workerbee.wire import codec
+from workerbee.wire import codec, values
 
 CRIMES = (
     "lost jobs",
@@ -77,7 +77,8 @@ class Verdict:
         for job, how, text, payload in execute(
             f'SELECT id, codec, input::text, payload FROM workerbee."job${n}" WHERE id < {HOSTILE}'
         ):
-            args, _ = codec.decode_call(how, text.encode() if text is not None else bytes(payload))
+            arrays = [memoryview(bytearray(taken.size)) for taken in values.taken(how)]  # of which runners judge
+            args, _ = codec.decode_call(how, text.encode() if text is not None else bytes(payload), arrays)
             self.jobs[args[0][0] if isinstance(args[0], tuple) else args[0]].append(job)
         self.outcomes: dict[int, list[tuple[int, str, Any]]] = defaultdict(list)
         rows = execute(
@@ -117,7 +118,7 @@ class Verdict:
             processes |= dict.fromkeys(range(client.first, client.first + client.n), len(client.records))
         for key in range(self._hive.n_jobs):
             jobs = self.jobs.get(key, [])
-            if not jobs:
+            if not jobs and key not in self._hive.lost:  # what a client was told of it is judged all the same
                 self._accuse("lost jobs", key)
             if len(jobs) > (1 if key % 3 != 2 else processes[key]):
                 self._accuse("doubled jobs", (key, jobs))
@@ -133,9 +134,12 @@ class Verdict:
             self._accuse("second results", (key, job))
         if may_be_cancelled(key):
             outcomes = [outcome for outcome in outcomes if outcome[1] != "cancelled"]
-        if not outcomes:
+        # Where the run after the cancelled one is lost in a failover, nobody who was told its result submits it anew.
+        if not outcomes and key not in self._hive.told:
             self._accuse("lost results", (key, job, "cancelled for good"))
-        if len(outcomes) > 1 and kind_of(key) != "error":  # only what failed may be run anew
+        # Only what failed may be run anew; but a failover may take a cancellation back, while the run after it goes on.
+        was_taken_back = may_be_cancelled(key) and self._hive.counts["fail_over"] > 0
+        if len(outcomes) > 1 and kind_of(key) != "error" and not was_taken_back:
             self._accuse("second results", (key, job, outcomes))
         for _, status, value in outcomes:
             self._judge_outcome(key, job, status, value)
@@ -160,6 +164,8 @@ class Verdict:
                     told[int(rest[0])].add(rest[1])
                 elif what == "hung":
                     self._accuse("hung futures", int(rest[0]))
+                elif what == "lost" and not self._hive.counts["fail_over"]:
+                    self._accuse("lost jobs", ("by nobody's fault", int(rest[0])))
                 elif what == "broke":
                     self._accuse("broken clients", rest)
             if ["done"] not in lines:

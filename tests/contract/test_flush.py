@@ -50,7 +50,7 @@ def test_an_interrupt_in_a_submit_leaves_nothing_asleep(shared: Database) -> Non
         executor.submit(int).result(PATIENCE)
         flusher = executor._client._flusher
         for step in range(1, 8):
-            eventually(lambda: flusher._idle)
+            eventually(lambda: flusher._is_asleep)
             if not _interrupted(executor, step):
                 break
             executor.flush(PATIENCE)

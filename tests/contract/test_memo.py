@@ -25,6 +25,7 @@ from tests.contract.conftest import Gate, Open
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import JobFailedError, WorkerbeeExecutor
+from workerbee.client.cancelling import PAGE_PATIENCE_SECONDS
 from workerbee.errors import SignatureError
 
 
@@ -119,7 +120,6 @@ def test_cancelling_waits_for_no_call_but_its_own(
     reopen: Open, shared: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is stored is cancelled meanwhile; what can't be stored in time is not, and runs."""
-    monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE_SECONDS", 1.0)
     executor = reopen()
     held = executor.submit(jobs.hold, gate.path)
     gate.holds(1)
@@ -127,8 +127,12 @@ def test_cancelling_waits_for_no_call_but_its_own(
         other.cursor().execute(f'LOCK TABLE workerbee."job${executor._client.jobset.number}" IN EXCLUSIVE MODE')
         late = executor.submit(jobs.mul, 2, 3)
         eventually(lambda: not late.queued)
+        began = time.monotonic()
         assert executor.cancel_running([held]) == 1
+        assert time.monotonic() - began < PAGE_PATIENCE_SECONDS / 2
+        monkeypatch.setattr("workerbee.client.cancelling.PAGE_PATIENCE_SECONDS", 0.5)
         assert executor.cancel_running([late]) == 0
+        assert not late.cancel()
         executor._client._cancelling.cancel_waiting([late])
     assert late.result(30) == 6
     assert held.cancelled()

@@ -15,7 +15,7 @@ from tests.contract import jobs
 from tests.contract.conftest import Gate, Open
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee.wire import records
+from workerbee.wire import function_records
 
 #: ``f`` with and without its bug; both say where they ran.
 BUGGY = """
@@ -154,7 +154,7 @@ def test_nobody_else_says_what_counts_as_what(reopen: Open, shared: Database, tm
                    (digest, identity, name, codec, body, python, mac)
             SELECT %s, identity, name, 'adopted', identity, python, mac
               FROM workerbee."function${executor._client.jobset.number}" """,
-        records.adoption(mended.identity),
+        function_records.adoption(mended.identity),
     )
     assert done(reopen(), defined(MENDED), path, [0]) == [0]
     assert jobs.noted(path) == ["old_0", "new_0"]

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from tests.dashboard.stage import Page
 
 #: It speaks with nobody but us, runs as root too, and keeps no process in reserve.
 ARGUMENTS = [
@@ -46,6 +48,17 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def let_in(browser: Browser, page: Page) -> Any:
+    """The cookies of a browser that the page has let in."""
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(f"{page.url}/login?token={page.token}")
+    tab.wait_for_selector("main#main")
+    state = context.storage_state()
+    context.close()
+    return state
 
 
 def is_there() -> bool:

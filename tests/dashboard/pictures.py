@@ -22,7 +22,7 @@ from PIL import Image
 from tests import servers
 from tests.dashboard import browser
 from tests.dashboard.stage import Page, fail_one, page
-from tests.store.hive import Bee, Hive
+from tests.store.hive import Hive, Puppet
 from workerbee.store import Connection, schema
 
 #: Name, address, theme, width and height of each.
@@ -62,20 +62,20 @@ def stage() -> Iterator[tuple[Page, int, Callable[[], None]]]:
         connection.close()
 
 
-def work(hive: Hive, bee: Bee) -> None:
+def work(hive: Hive, bee: Puppet) -> None:
     """One job more is done."""
     bee.succeed(bee.take(1))
-    hive.run("UPDATE {outcome} SET duration = 1.1 WHERE duration < 0.1")
+    hive.run("UPDATE {outcome} SET duration = 11 WHERE duration < 0.1")
 
 
-def completed(hive: Hive, bee: Bee, n: int) -> None:
-    """So many jobs that took about a second each, some much longer."""
+def completed(hive: Hive, bee: Puppet, n: int) -> None:
+    """So many jobs that took about ten seconds each, some much longer."""
     for _ in range(n // PORTION):
         hive.add(PORTION)
         bee.succeed(bee.take(PORTION))
     hive.run("SELECT setseed(0.4)")
     hive.run(
-        "UPDATE {outcome} SET duration = 0.7 + 0.5 * (-ln(1 - random() * 0.999)) ^ 1.3, output = '{{\"flux\": 17.25}}'"
+        "UPDATE {outcome} SET duration = 7 + 5 * (-ln(1 - random() * 0.999)) ^ 1.3, output = '{{\"flux\": 17.25}}'"
         " WHERE status = 'completed'"
     )
 
@@ -102,7 +102,7 @@ def remember(hive: Hive, minutes: int, *, done: int, failed: int, lost: int = 0)
 def under_way(hive: Hive) -> int:
     """Most of it done, failures of three causes, a straggler with its copy; a failed job."""
     bees = [hive.bee(f"node-{n:02}") for n in (3, 4, 7, 11, 12)]
-    hive.run("UPDATE {bee} SET runners = 16, started_at = now() - interval '52 minutes'")
+    hive.run("UPDATE {bee} SET runners = 3, started_at = now() - interval '52 minutes'")
     completed(hive, bees[0], 2900)
     example = 0
     for n, kind, message, file, function in CAUSES:
@@ -117,20 +117,24 @@ def under_way(hive: Hive) -> int:
     for bee in bees[:4]:
         bee.take(3)
     hive.add(620)
-    hive.run("UPDATE {batch} SET claimed_at = now() - interval '1.4 s', marked_at = NULL WHERE claim IS NOT NULL")
+    hive.run("UPDATE {batch} SET claimed_at = now() - interval '8 s', marked_at = NULL WHERE claim IS NOT NULL")
     [(slow,)] = hive.run(
         "SELECT id FROM {batch} WHERE claim IS NOT NULL AND jobset = {number} AND started > 0 ORDER BY id LIMIT 1"
     )
-    hive.run("UPDATE {batch} SET claimed_at = now() - interval '21 s' WHERE id = %(slow)s", slow=slow)
+    hive.run("UPDATE {batch} SET claimed_at = now() - interval '150 s' WHERE id = %(slow)s", slow=slow)
     hive.run(
         "INSERT INTO {batch} (jobset, function, run, jobs, bee, claim, claimed_at, started, copy_of)"
         " SELECT jobset, function, run, ARRAY[jobs[array_lower(jobs, 1)]], %(bee)s, gen_random_uuid(),"
-        " now() - interval '6 s', 1, id"
+        " now() - interval '60 s', 1, id"
         " FROM {batch} WHERE id = %(slow)s",
         slow=slow,
         bee=str(bees[4].incarnation),
     )
     bees[2].lapse()
+    hive.run(
+        "UPDATE {bee} SET launch = 'slurm 4711', place = right(host, 2)::integer,"
+        " ends_at = now() + interval '3 hours' WHERE host LIKE 'node-%%'"
+    )
     remember(hive, 52, done=2900, failed=53, lost=2)
     hive.run(
         "INSERT INTO {text} (job, run, claim, bee, at, head, stdout, stderr, stdout_size, stderr_size) VALUES"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,25 +19,25 @@ def proxied(port: int, prefix: str) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            if not self.path.startswith(prefix):
+            if not f"{self.path}/".startswith(prefix):
                 self.send_error(404)
                 return
-            connection = HTTPConnection("127.0.0.1", port, timeout=30)
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
             headers["X-Forwarded-Prefix"] = prefix.rstrip("/")
-            connection.request(self.command, "/" + self.path.removeprefix(prefix), body or None, headers)
-            answer = connection.getresponse()
-            text = answer.read()
+            with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+                connection.request(self.command, "/" + self.path[len(prefix) :], body or None, headers)
+                answer = connection.getresponse()
+                text = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in HOP:
                     self.send_header(name, value)
             if answer.status != 304:
                 self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-            connection.close()
+            with suppress(ConnectionError):  # a browser that goes on to another page waits for none of the former one
+                self.end_headers()
+                self.wfile.write(text)
 
         do_POST = do_GET  # noqa: N815 (the base class's way)
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
@@ -14,8 +15,10 @@ from tempfile import TemporaryFile
 import httpx
 
 from tests.bees import PROJECT
-from tests.store.hive import Bee, Hive
+from tests.store.hive import Hive, Puppet, success
 from tests.waiting import eventually
+from workerbee.dashboard.app import application, listen, web_server
+from workerbee.dashboard.safety import Tokens
 from workerbee.store import Connection, Limits
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import EndKind, Outcome
@@ -23,7 +26,7 @@ from workerbee.wire.job import EndKind, Outcome
 ONCE = Limits(1, 0.0, 0.0)
 
 
-def fail_one(bee: Bee, message: str, kind: str = "ValueError", trace: str = "") -> int:
+def fail_one(bee: Puppet, message: str, kind: str = "ValueError", trace: str = "") -> int:
     """Have the job at the front of what waits fail for good; its id."""
     batch = bee.take()
     [job] = batch.jobs
@@ -38,12 +41,12 @@ def fail_one(bee: Bee, message: str, kind: str = "ValueError", trace: str = "") 
     return job.id
 
 
-def make_study(connection: Connection, name: str = "study") -> tuple[Hive, Bee]:
-    """Completed, failed (for two causes), running and waiting jobs."""
+def make_study(connection: Connection, name: str = "study") -> tuple[Hive, Puppet]:
+    """Completed jobs that took a minute, failed (for two causes), running and waiting ones."""
     hive = Hive(connection, name)
     bee = hive.bee("node-17")
-    hive.add(40)
-    bee.succeed(bee.take(40))
+    ids = hive.add(40)
+    bee.complete([success(i, duration=60.0) for i in ids], [bee.take(40)], hint=None)
     for n in range(6):
         hive.add()
         fail_one(bee, f"unlucky {n}")
@@ -116,3 +119,21 @@ def page(dsn: str, *arguments: str, environment: dict[str, str] | None = None) -
         yield running
     finally:
         running.close()
+
+
+@contextmanager
+def local(dsn: str, *, read_only: bool = False) -> Iterator[httpx.Client]:
+    """The same application in this process, and a client that is let in."""
+    tokens = Tokens(None, lambda _: None)
+    with listen("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        server = web_server(application(dsn, server="here", tokens=tokens, port=port, read_only=read_only))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                client.get("/login", params={"token": tokens.once}).raise_for_status()
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()

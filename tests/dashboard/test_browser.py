@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -83,13 +84,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def let_in(chromium: Browser, running: Page) -> Any:
     """The cookies of a browser that was let in."""
-    context = chromium.new_context()
-    tab = context.new_page()
-    tab.goto(f"{running.url}/login?token={running.token}")
-    tab.wait_for_selector("main#main")
-    state = context.storage_state()
-    context.close()
-    return state
+    return browsers.let_in(chromium, running)
 
 
 @pytest.fixture
@@ -118,7 +113,7 @@ def open_tab(chromium: Browser, running: Page, let_in: Any) -> Iterator[Callable
 
 def shows(tab: Tab, text: str, timeout: float = PATIENCE) -> None:
     """Wait until a reader sees this text, without loading the page again."""
-    tab.wait_for_function("t => document.body.innerText.includes(t)", arg=text, timeout=timeout)
+    tab.wait_for_function("t => document.body?.innerText.includes(t)", arg=text, timeout=timeout)
 
 
 @contextmanager
@@ -215,21 +210,55 @@ def test_a_bee_that_is_killed_goes_quiet_and_then_is_gone(
         shows(tab, "Done: 2 completed.")
 
 
+def test_what_a_job_prints_is_seen_while_it_runs(
+    server: Server, bees: list[Bee], open_tab: Callable[..., Tab], tmp_path: Path
+) -> None:
+    """Its bee is asked by the page that is open, and what was printed stays when the job has ended."""
+    gate = tmp_path / "gate"
+    with study(server, "printing", [{"star": 4711, "gate": str(gate)}]):
+        tab = open_tab()
+        tab.goto("./jobset/printing/job/1")
+        tab.wait_for_function("() => document.querySelector('#live-stdout')?.innerText.includes('measuring 4711')")
+        gate.touch()
+        shows(tab, "What it printed")
+        assert "measuring 4711" in tab.inner_text("main")
+        assert tab.query_selector("#live-stdout") is None
+
+
 def test_the_database_stops_and_comes_back(server: Server, open_tab: Callable[..., Tab], running: Page) -> None:
-    """A banner within three seconds says since when, the last numbers stay, and it goes on by itself."""
+    """A banner within three seconds says since when, the last numbers stay, and it goes on by itself.
+
+    Also in a tab that has long looked more and more seldom, as nothing changed.
+    """
     with paused(server, "outage", [{"star": n} for n in range(7)]):
         tab = open_tab()
-        tab.goto("./jobset/outage")
-        shows(tab, "7 waiting")
+        tab.goto("./jobset/outage/job/1")
+        shows(tab, "waiting")
+        tab.clock.install()
+        tab.goto("./jobset/outage/job/1")
+        pauses = _made_patient(tab)
+        assert pauses >= 10, "it looks more often than it need"
+        tab.clock.resume()
         server.stop("immediate")
         try:
-            shows(tab, "The database is away.", 3000 + 9000)  # a slow machine has some more
-            assert "7 waiting" in tab.inner_text("main")
+            shows(tab, "The database is away.", 3000 + 3000)  # a slow machine has some more
+            assert "waiting" in tab.inner_text("main")
             assert tab.evaluate("document.querySelector('main').className") == "old"
         finally:
             server.start()
-        tab.wait_for_function("() => !document.body.innerText.includes('The database is away.')")
-        shows(tab, "7 waiting")
+        tab.wait_for_function("() => document.body && !document.body.innerText.includes('The database is away.')")
+        assert tab.evaluate("document.querySelector('main').className") == ""
+
+
+def _made_patient(tab: Tab) -> float:
+    """Let two minutes pass for a tab; the seconds that it then lets pass between two looks."""
+    looks: list[float] = []
+    tab.on("request", lambda asked: looks.append(passed) if asked.headers.get("x-fragment") else None)
+    for second in range(120):
+        passed = float(second)
+        tab.clock.run_for(1000)
+        tab.evaluate("new Promise(done => fetch('./static/icon.svg').then(done))")  # lets answers come in
+    return looks[-1] - looks[-2]
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["with scripts", "without"])
@@ -258,9 +287,13 @@ def test_it_works_below_any_path(server: Server, running: Page, open_tab: Callab
         tab.click("nav >> text=Bees")
         tab.click("text=Workerbee")
         assert tab.url == base
-        assert (
-            tab.evaluate("getComputedStyle(document.querySelector('.card')).borderRadius") != "0px" if script else True
-        )
+        for address in (base, base.rstrip("/")):  # a hub's user may leave the slash out
+            tab.goto(address)
+            if script:
+                assert tab.evaluate("getComputedStyle(document.querySelector('.card')).borderRadius") != "0px"
+            assert tab.get_attribute("text=below", "href") == f"{PREFIX}jobset/below"
+        tab.click("text=below")
+        assert tab.url == f"{base}jobset/below"
         assert missing == []
 
 
@@ -288,6 +321,8 @@ def hostile(server: Server) -> Iterator[Hive]:
         "UPDATE {jobset} SET paused_at = now(), paused_by = %(t)s, paused_why = %(t)s WHERE id = 'hostile'",
         t=HOSTILE[0],
     )
+    hive.run("UPDATE {bee} SET launch = 'pbs ' || left(host, 150), place = 3, ends_at = now() WHERE host <> 'plain'")
+    hive.run("UPDATE {bee} SET launch = 'pbs 0' WHERE host = 'plain'")
     yield hive
     connection.close()
 
@@ -296,7 +331,8 @@ def views_of(hive: Hive) -> list[str]:
     """Addresses of pages that show much of it."""
     pages = [f"jobset/hostile/jobs?after={n}" for n in range(0, 512, 50)]
     jobs = [f"jobset/hostile/job/{n}" for n in (1, 2, 3, 5, 7, 9, 12, 22, 40)]
-    return ["", "jobset/hostile", "bees", *pages, *jobs]
+    launches = ["launches", *(f"launch?name={quote('pbs ' + text)}" for text in HOSTILE[:8])]
+    return ["", "jobset/hostile", "bees", *launches, *pages, *jobs]
 
 
 def test_no_text_does_anything(open_tab: Callable[..., Tab], hostile: Hive) -> None:
@@ -334,6 +370,8 @@ AXE_RUN = """async rules => (await axe.run(document, {resultTypes: ["violations"
         "jobset/hostile/jobs?after=490",
         "jobset/hostile/job/1",
         "bees",
+        "launches",
+        "launch?name=pbs+0",
         "change/hostile?do=drop",
     ],
 )

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import html
+import json
 import re
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from psycopg2.extensions import parse_dsn
+from starlette.requests import Request
+from starlette.responses import Response
 
-from tests.dashboard.stage import Page, make_study, page
+from tests.bees import PROJECT
+from tests.dashboard.stage import Page, local, make_study, page
 from tests.faultproxy import FaultProxy
 from tests.servers import Database
-from tests.store.hive import Bee, Hive
+from tests.store.hive import Hive, Puppet
 from tests.waiting import eventually
-from workerbee.dashboard.app import application, listen, web_server
-from workerbee.dashboard.safety import Tokens
+from workerbee import JobSet
+from workerbee.dashboard import ticks
 from workerbee.dashboard.sampler import NothingSeenError, Sampler
-from workerbee.store import Connection, Reader
+from workerbee.store import Connection, Reader, ShowRequest
+from workerbee.wire.printed import Printed
 
 VIEWS = ("", "jobset/study", "jobset/study/jobs", "jobset/study/jobs?status=failed", "jobset/study/job/41", "bees")
+VIEWS += ("jobset/study/job/49", 'jobset/study/jobs?input={"x":1}', "launches", "launch?name=slurm+4711")
 
 
 @pytest.fixture(scope="module")
-def study(shared: Database) -> Iterator[tuple[Hive, Bee]]:
+def study(shared: Database) -> Iterator[tuple[Hive, Puppet]]:
     connection = Connection(shared.dsn)
-    yield make_study(connection)
+    hive, bee = make_study(connection)
+    launch(hive, bee, "slurm 4711", 3)
+    yield hive, bee
     connection.close()
 
 
 @pytest.fixture(scope="module")
-def running(shared: Database, study: tuple[Hive, Bee]) -> Iterator[Page]:
+def running(shared: Database, study: tuple[Hive, Puppet]) -> Iterator[Page]:
     with page(shared.dsn) as opened:
         yield opened
 
@@ -45,22 +54,12 @@ def client(running: Page) -> Iterator[httpx.Client]:
         yield opened
 
 
-@contextmanager
-def local(dsn: str, *, read_only: bool = False) -> Iterator[httpx.Client]:
-    """The same application in this process, and a client that is let in."""
-    tokens = Tokens(None, lambda _: None)
-    with listen("127.0.0.1", 0) as listening:
-        port = listening.getsockname()[1]
-        server = web_server(application(dsn, server="here", tokens=tokens, port=port, read_only=read_only))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                client.get("/login", params={"token": tokens.once}).raise_for_status()
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
+def launch(hive: Hive, bee: Puppet, name: str, place: int) -> None:
+    """Have a bee come by a launch, with an hour left."""
+    query = (
+        "UPDATE {bee} SET launch = %(l)s, place = %(p)s, ends_at = now() + interval '1 hour' WHERE incarnation = %(b)s"
+    )
+    hive.run(query, l=name, p=place, b=str(bee.incarnation))
 
 
 def text_of(answer: httpx.Response) -> str:
@@ -118,6 +117,99 @@ def test_jobs_come_in_pages_and_by_what_is_wanted(client: httpx.Client) -> None:
     [group] = {cause["group"] for cause in client.get("/jobset/study.json").json()["failures"] if cause["jobs"] == 2}
     assert len(client.get(f"/jobset/study/jobs.json?group={group}&status=failed").json()["jobs"]) == 2
     assert client.get("/jobset/study/jobs?find=7").headers["location"] == "job/7"
+
+
+def test_jobs_are_found_by_their_input(client: httpx.Client, shared: Database) -> None:
+    """The very call at once; a part of it by looking, and what was looked at is said."""
+    where = parse_dsn(shared.dsn)
+    name = f"own_{uuid4().hex[:8]}"
+    jobset = JobSet(name, where["host"], where["port"], where["user"], None, where["dbname"])
+    jobset.setup_jobset()
+    jobset.add_jobs([{"star": n, "band": "HK"[n % 2]} for n in range(60)])
+
+    def find(text: str, **more: int) -> tuple[dict[str, Any], str]:
+        asked = {"input": text} | more
+        facts = client.get(f"/jobset/{name}/jobs.json", params=asked).json()
+        return facts, text_of(client.get(f"/jobset/{name}/jobs", params=asked))
+
+    try:
+        facts, text = find('{"star": 17, "band": "K"}')
+        assert [json.loads(job["input"]) for job in facts["jobs"]] == [{"band": "K", "star": 17}]
+        assert facts["found"]["is_same"]
+        assert "1 job with the very input." in text
+        facts, text = find('{"star": 17}')
+        assert len(facts["jobs"]) == 1
+        assert "all 60 of them" in text
+        facts, text = find('{"band": "H"}')
+        assert len(facts["jobs"]) == 30
+        assert "Retry these" not in text
+        facts, text = find('{"band": "H"}', before=facts["jobs"][9]["id"])
+        assert len(facts["jobs"]) == 20
+        assert "the next" in text
+        assert "No job is like that" in find('{"band": "<J>"}')[1]
+    finally:
+        jobset.drop()
+        jobset.close()
+
+
+@pytest.mark.parametrize("text", ["{'star': 17}", "NaN", "[" * 1300, '{"a":', "\0"])
+def test_an_input_is_json(client: httpx.Client, text: str) -> None:
+    """Else it is said how to write one."""
+    answer = client.get("/jobset/study/jobs", params={"input": text})
+    assert answer.status_code == 400
+    assert "an input is JSON" in text_of(answer)
+
+
+# Launches
+
+
+def test_launches_are_told_by_their_bees(client: httpx.Client, study: tuple[Hive, Puppet]) -> None:
+    """How many were seen, live and are gone, what has ended there, and when their time is over."""
+    hive, _ = study
+    name, other, away = f"pbs <{uuid4().hex[:6]}>/[1] & more", hive.bee("node-18"), hive.bee("node-19")
+    launch(hive, other, name, 2)
+    launch(hive, away, name, 1)
+    hive.catalogue.leave(away.incarnation, "its time was over")
+    facts = eventually(lambda: _launched(client, name))
+    assert (facts["n_bees"], facts["n_alive"], facts["n_gone"], facts["system"]) == (2, 1, 1, "pbs")
+    text = text_of(client.get("/launches"))
+    assert name.removeprefix("pbs ") in text
+    launches = {one["launch"]: one for one in client.get("/launches.json").json()["launches"]}
+    assert launches["slurm 4711"]["n_ended"] == 48
+    [link] = [
+        link for link in re.findall(r'href="([^"]*launch\?name=[^"]*)"', client.get("/launches").text) if "pbs" in link
+    ]
+    text = text_of(client.get(f"/{html.unescape(link).removeprefix('./')}"))
+    assert "1 of 2 bees alive, until" in text
+    assert "its time was over" in text
+    assert "node-18" in text
+    assert "node-17" not in text
+    assert client.get("/launch?name=nobody").status_code == 404
+    assert client.get("/launch?name=%00").status_code == 404
+    assert 'launches" data-key="l"' in client.get("/").text
+
+
+def _launched(client: httpx.Client, name: str) -> dict[str, Any] | None:
+    found = [one for one in client.get("/launches.json").json()["launches"] if one["launch"] == name]
+    return found[0] if found and found[0]["n_gone"] else None
+
+
+# What runs
+
+
+def test_what_a_job_prints_is_asked_for_while_it_is_looked_at(client: httpx.Client, study: tuple[Hive, Puppet]) -> None:
+    """A bee shows it when it sees that somebody asks, and what another one showed before isn't it."""
+    hive, bee = study
+    job = 49
+    text = text_of(client.get(f"/jobset/study/job/{job}"))
+    assert "Its bee has been asked" in text
+    [(until,)] = hive.run("SELECT asked_until > now() FROM {tail} WHERE jobset = {number} AND job = %(job)s", job=job)
+    assert until
+    bee.show(ShowRequest(job, is_stack=False), 1, Printed(0, b"", b"step 1 <b>\n", 0, 11))
+    eventually(lambda: "step 1 <b>" in text_of(client.get(f"/jobset/study/job/{job}")))
+    assert client.get(f"/jobset/study/job/{job}.json").json()["printing"]["stderr"] == "step 1 <b>\n"
+    hive.run("UPDATE {tail} SET bee = gen_random_uuid() WHERE job = %(job)s", job=job)
+    eventually(lambda: client.get(f"/jobset/study/job/{job}.json").json()["printing"] is None)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +270,16 @@ def test_the_first_sight_of_a_view_is_small(client: httpx.Client) -> None:
     assert sum(int(answer.headers["content-length"]) for answer in [page, *static]) <= 60_000
 
 
-def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive, Bee]) -> None:
+def test_what_others_wrote_comes_with_its_licence() -> None:
+    """Beside it, also in the wheel."""
+    static = files("workerbee.dashboard") / "static"
+    vendored = [one.name for one in static.iterdir() if one.name.endswith(".min.js")]
+    assert vendored == ["idiomorph.min.js"]
+    assert static.joinpath("idiomorph.LICENSE").read_text("utf-8").startswith("Zero-Clause BSD")
+    assert '"dashboard/static/*"' in PROJECT.joinpath("pyproject.toml").read_text("utf-8")
+
+
+def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive, Puppet]) -> None:
     """One sampler reads for all of them."""
     hive, _ = study
 
@@ -192,6 +293,26 @@ def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive
         after = statements()
     assert answers == [200] * 60
     assert after - before < 300, "60 looks, each of some ten queries, were not shared"
+
+
+def test_tabs_of_one_view_get_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment; who has it already gets its tag alone, and another view or theme is another answer."""
+    monkeypatch.setattr(ticks, "FRESH", 60.0)
+    answers, made = ticks.Ticks(), []
+
+    def view(_: Request) -> Response:
+        made.append(f"{len(made)}")
+        return Response(made[-1], headers={"ETag": f'"{made[-1]}"', "Vary": "Cookie"})
+
+    def ask(key: str, tag: str = "") -> Response:
+        headers = [(b"if-none-match", tag.encode())]
+        return answers.answer(Request({"type": "http", "headers": headers}), key, view)
+
+    assert [ask("a").body for _ in range(20)] == [b"0"] * 20
+    assert (ask("a", '"0"').status_code, ask("a", '"0"').body) == (304, b"")
+    assert ask("b").body == b"1"
+    monkeypatch.setattr(ticks, "FRESH", -1.0)
+    assert [ask("c").body, ask("c").body] == [b"2", b"3"]
 
 
 def test_the_counters_are_for_prometheus(client: httpx.Client) -> None:
@@ -276,7 +397,7 @@ def test_a_jobset_is_deleted_by_who_types_its_name(client: httpx.Client, fresh: 
     assert fresh.catalogue.find_jobset(name) is None
 
 
-def test_a_page_that_only_reads_changes_nothing(shared: Database, study: tuple[Hive, Bee]) -> None:
+def test_a_page_that_only_reads_changes_nothing(shared: Database, study: tuple[Hive, Puppet]) -> None:
     """There is no button, and no address behind one; an observer's right to SELECT is enough."""
     hive, _ = study
     hive.connection.run("CREATE ROLE watcher LOGIN")
@@ -288,9 +409,11 @@ def test_a_page_that_only_reads_changes_nothing(shared: Database, study: tuple[H
                 answer = client.get(f"/{path}")
                 assert answer.status_code == 200
                 assert "/change/" not in answer.text
+            assert "This page only reads, so it can't ask" in text_of(client.get("/jobset/study/job/50"))
             assert client.get("/change/study?do=drop").status_code == 404
             assert client.post("/change/study", data={"do": "cancel"}).status_code == 404
         with local(shared.dsn.replace("user=postgres", "user=watcher")) as client:
+            assert "user of the database may only read, so" in text_of(client.get("/jobset/study/job/51"))
             done = client.post("/change/study", data={"do": "cancel"})
             assert "this user of the database may only read" in text_of(
                 client.get(f"/change/{done.headers['location']}")
@@ -299,23 +422,27 @@ def test_a_page_that_only_reads_changes_nothing(shared: Database, study: tuple[H
         hive.connection.run("DROP OWNED BY watcher")
         hive.connection.run("DROP ROLE watcher")
     assert hive.status(60) == "waiting"
+    assert hive.run("SELECT job FROM {tail} WHERE jobset = {number} AND job IN (50, 51)") == []
 
 
 # Outages
 
 
-def test_an_outage_leaves_the_last_numbers(shared: Database, study: tuple[Hive, Bee]) -> None:
+def test_an_outage_leaves_the_last_numbers(shared: Database, study: tuple[Hive, Puppet]) -> None:
     """A banner says since when, for programs it is a status, and it goes on by itself."""
     with FaultProxy("127.0.0.1", shared.server.port) as line, local(line.dsn(shared.dsn)) as client:
         assert "80 %" in text_of(client.get("/jobset/study"))
+        assert client.get("/alive").status_code == 204
         line.refuse()
         line.cut()
         assert "80 %" in eventually(lambda: _away(client), 10)
         assert client.get("/jobset/study.json").status_code == 503
+        assert client.get("/alive").status_code == 503
         assert client.get("/bees").status_code == 503  # never seen before
         assert "workerbee_database_up 0" in client.get("/metrics").text
         line.accept()
-        eventually(lambda: _away(client) is None, 20)
+        eventually(lambda: client.get("/alive").status_code == 204, 20)
+        assert _away(client) is None
 
 
 def _away(client: httpx.Client) -> str | None:
@@ -323,7 +450,7 @@ def _away(client: httpx.Client) -> str | None:
     return text if "The database is away." in text else None
 
 
-def test_what_takes_the_server_too_long_stays_as_it_was(shared: Database, study: tuple[Hive, Bee]) -> None:
+def test_what_takes_the_server_too_long_stays_as_it_was(shared: Database, study: tuple[Hive, Puppet]) -> None:
     """At first it is tried some times; what is known then rests, and the page says that it is older."""
     sampler = Sampler(shared.dsn)
     seconds = iter([1, 1, 0, 1])
@@ -333,7 +460,7 @@ def test_what_takes_the_server_too_long_stays_as_it_was(shared: Database, study:
         return 7
 
     try:
-        first = sampler.part("slow", read, fresh=0.0)
+        first = sampler.part("slow", read, fresh=0.0, pause=0.0)
         assert (first.value, first.is_cut, sampler.away_since) == (7, False, None)
         eventually(lambda: sampler.part("slow", read, fresh=0.0).is_cut)
         assert sampler.part("slow", read).value == 7

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.docs.pages import PAGES, ROOT, Block, anchor, blocks, differences, he
 from tests.servers import Database, Server
 from workerbee import JobSet, cli
 from workerbee.server import embedded
+from workerbee.store import Connection, schema
 
 SESSION = Path(__file__).with_name("session.py")
 #: What is run. Everything else is only read: batch scripts by bash, YAML by its parser, and text is text.
@@ -36,6 +38,9 @@ def home(run_directory: Path, server: Server) -> Iterator[Path]:
     home.chmod(0o711)
     server.execute("CREATE DATABASE science")
     held = embedded.start(home / "workerbee")
+    for dsn in (held.dsn, server.dsn_of("science")):  # each page stands for itself, and on both somebody was before
+        with closing(Connection(dsn)) as connection:
+            schema.ensure(connection)
     yield home
     held.close()
     server.execute("DROP DATABASE science WITH (FORCE)")
@@ -182,14 +187,35 @@ def test_a_page_can_be_read_at_one_sitting(page: Path) -> None:
 
 
 def test_troubles_are_headed_by_what_the_code_says() -> None:
-    """Each heading of the page on troubles is made of what the code says, word by word; … stands for what differs."""
-    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    """Each heading of the pages on troubles is made of what the code says, word by word; … stands for what differs."""
     messages = "\n".join(" ".join(text.split()) for file in (ROOT / "workerbee").rglob("*.py") for text in texts(file))
-    wanted = re.findall(r"(?m)^### (.+)$", page)
-    assert len(wanted) > 30
+    wanted = troubles()
+    assert len(wanted) > 50
     pieces = {piece.strip() for heading in wanted for piece in heading.split("…") if len(piece.strip()) > 2}
     unknown = [piece for piece in pieces if piece not in messages]
     assert not unknown, f"nothing in the code says: {unknown}"
+
+
+def troubles() -> list[str]:
+    pages = [(ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("troubleshooting", "messages")]
+    return [heading for page in pages for heading in re.findall(r"(?m)^### (.+)$", page)]
+
+
+def test_each_error_of_the_code_is_among_the_troubles() -> None:
+    """By words of what it says, if its class composes that of facts."""
+    headings = " ".join(troubles())
+    for node in ast.parse((ROOT / "workerbee" / "errors.py").read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name != "RemoteError":
+            said = [words for part in node.body if isinstance(part, ast.FunctionDef) for words in said_by(part)]
+            assert not said or any(words in headings for words in said), node.name
+
+
+def said_by(function: ast.FunctionDef) -> Iterator[str]:
+    """The first words of each longer text in a function's body."""
+    for statement in function.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(" ") > 2:
+                yield " ".join(node.value.split()[:3])
 
 
 def texts(file: Path) -> Iterator[str]:

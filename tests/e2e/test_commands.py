@@ -40,9 +40,9 @@ READING: dict[str, tuple[str, str | None, str]] = {
         "status",
         f"{JOBSET} jobs rate_per_second seconds_left sentence next",
     ),
-    "status --size": ("status survey --size", None, f"{JOBSET} bytes text_bytes"),
+    "status --size": ("status survey --size", None, f"{JOBSET} bytes text_bytes file_bytes"),
     "jobs list": ("jobs list survey", None, JOB),
-    "jobs show": ("jobs show survey 5", "job", f"{JOB} events"),
+    "jobs show": ("jobs show survey 5", "job", f"{JOB} output_trouble events"),
     "jobs find": ('jobs find survey {"n":2}', None, JOB),
     "failures": ("failures survey", None, "group cause jobs type message frame functions hosts first last example"),
     "results": ("results survey --all", None, "job_id status n"),
@@ -58,7 +58,7 @@ STATUSES = {"wait": 124, "server status": 1}
 #: What has no answer to be read by a program: it changes something, is a screen, or is text for another program.
 OTHERS = {
     "top", "dashboard", "help", "report", "retry", "cancel", "pause", "resume", "drop", "bee", "demo", "psql",
-    "completion", "key renew", "schema install", "schema upgrade", "schema sql", "server stop",
+    "completion", "key renew", "key rotate", "schema install", "schema upgrade", "schema sql", "server stop",
     "jobs logs", "jobs stack",
 }  # fmt: skip
 OF_A_JOBSET = (
@@ -76,8 +76,23 @@ MISTAKES = {
     "jobs survey": "jobs list survey",
     "jobs show survey": "jobs show [OPTIONS] JOBSET ID; workerbee jobs list JOBSET lists the jobs",
     "jobs show survey 999": "there is no job 999 in survey: workerbee jobs list survey --after 998",
-    "jobs find survey {n:2}": """put it into single quotes, and names and texts in it into double ones: '{"input": """,
-    "jobs list survey --status done": "'waiting', 'retrying', 'running', 'completed', 'failed', 'cancelled'",
+    "jobs find survey {n:2}": """put it into single quotes, and names and texts in it into double ones: '{"n": 2}'""",
+    "jobs find survey seed=a,n=1": """'{"seed": "a", "n": 1}'""",
+    "jobs find survey seven": """'{"input": "seven"}'""",
+    "jobs list survey --status done": "done: there are waiting, retrying, running, completed, failed, cancelled",
+    "jobs list survey --function simulate": "survey has no jobs of 'simulate'; its functions are",
+    "jobs show 5 survey": "'survey' is no job's number: ",
+    "jobs show survey 99999999999999999999": "'99999999999999999999' is no job's number: ",
+    "jobs logs survey 0": "'0' is no job's number: ",
+    "jobs stack survey one": "'one' is no job's number: ",
+    "retry survey 9999999999 --yes": "there is no job 9999999999 in survey: workerbee jobs list survey --after 9",
+    "cancel survey 1 999 --yes": "there is no job 999 in survey: workerbee jobs list survey --after 998",
+    "survey status": "the command comes first: workerbee status survey",
+    "--json status": "--json goes behind the command: workerbee status --json …",
+    "server start": "there is no command 'start', there are path, status, stop",
+    "schema drop": "there is no command 'drop', there are install, show, sql, upgrade",
+    "results survey -o nowhere/survey.csv": "nowhere/.survey.csv.part can't be written or read: No such file",
+    "report survey -o nowhere/survey.html": "can't be written or read: No such file or directory",
     "retry survey": "say --yes to do it",
     "retry survey --group 9": "there is 1 group of failures now, and none of them is '9': workerbee failures survey",
     "drop": "say which jobsets: by their names, or by --older-than",
@@ -192,7 +207,8 @@ def test_a_mistake_is_answered_by_what_to_type(
     """Status 2, on stderr, in few words."""
     monkeypatch.setenv("COLUMNS", "1000")
     arguments = typed.split(" ")
-    result = say(*arguments, *(["--dsn", shared.dsn] if "--dsn" not in arguments and len(arguments) > 1 else []))
+    is_elsewhere = "--dsn" in arguments or arguments[0] in ("survey", "--json", "server", "schema")
+    result = say(*arguments, *([] if is_elsewhere or len(arguments) == 1 else ["--dsn", shared.dsn]))
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert MISTAKES[typed] in result.stderr
@@ -215,6 +231,10 @@ for arguments in map(json.loads, sys.stdin):
     except SystemExit as end:
         if end.code:
             print(arguments, "ended with", end.code, file=sys.stderr)
+    try:
+        sys.stdout.close()  # now, as the next command has another pipe
+    except OSError:
+        pass
 """
     typed = [
         [*typed.split(" "), *as_json, *([] if typed.startswith(("server", "key")) else ["--dsn", shared.dsn])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import multiprocessing
 import os
 import shutil
@@ -9,10 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from tests.bees import Bee
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
+from workerbee.errors import FunctionUnavailable, RunnerDiedError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -57,6 +62,14 @@ def remove_directory() -> None:
     shutil.rmtree(place)
 
 
+def lead_to_nobody() -> None:
+    mine, others = os.pipe()
+    for fd in (1, 2):
+        os.dup2(others, fd)
+    os.close(others)
+    os.close(mine)
+
+
 def ring_later() -> None:
     def ring(*_: Any) -> None:
         raise TimeoutError
@@ -70,6 +83,10 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def refuse(*_: Any) -> None:
+    raise LookupError
+
+
 SPOILING: dict[str, Callable[[], Any]] = {
     "stdout is None": lambda: setattr(sys, "stdout", None),
     "stdout is closed": lambda: sys.stdout.close() or None,
@@ -78,12 +95,16 @@ SPOILING: dict[str, Callable[[], Any]] = {
     "stdout can't be flushed": lambda: setattr(sys, "stdout", Unhelpful()),
     "stderr is closed": lambda: sys.stderr.close() or None,
     "descriptor 1 is closed": lambda: os.close(1),
+    "descriptors lead to nobody": lead_to_nobody,
     "descriptors are closed": lambda: os.closerange(0, 256),
     "the directory is gone": remove_directory,
     "an alarm is set": lambda: signal.alarm(1) or None,
     "an alarm that raises is set": ring_later,
     "signals are ignored": ignore_signals,
     "no depth is left": lambda: sys.setrecursionlimit(60),
+    "calls are traced": lambda: sys.settrace(refuse),
+    "threads are traced": lambda: threading.settrace(refuse),
+    "threads are profiled": lambda: threading.setprofile(refuse),
     "__main__ is gone": lambda: sys.modules.pop("__main__") and None,
 }
 
@@ -93,8 +114,13 @@ def look() -> list[Any]:
     print("to stderr", file=sys.stderr)
     os.write(1, b"to 1\n")
     time.sleep(0.3)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(1))
+    thread.start()
+    thread.join()
     return [
         os.getpid(),
+        len(seen),
         Path.cwd().exists(),
         subprocess.run(["false"], check=False).returncode,
         signal.getsignal(signal.SIGINT) is signal.default_int_handler,
@@ -109,7 +135,57 @@ def test_what_a_job_leaves_behind_harms_no_other(executor: WorkerbeeExecutor, sp
     """It has succeeded, and the next job in the same runner finds what it needs."""
     before = executor.submit(look).result(60)
     assert executor.submit(spoil).result(60) is None
-    assert executor.submit(look).result(60) == before == [before[0], True, 1, True, True, True, True]
+    assert executor.submit(look).result(60) == before == [before[0], 1, True, 1, True, True, True, True]
+
+
+def leave_a_thread_and_no_time() -> None:
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    time.monotonic = None  # type: ignore[assignment]
+
+
+def test_a_thread_that_a_job_leaves_keeps_no_spoilt_runner_alive(shared: Database) -> None:
+    """A runner that can't go on is replaced at once, and the job that has spoilt it is blamed."""
+    with WorkerbeeExecutor(1, dsn=shared.dsn) as executor:
+        with pytest.raises(RunnerDiedError):
+            executor.submit(leave_a_thread_and_no_time).result(60)
+        assert executor.submit(abs, -3).result(60) == 3
+
+
+def count_forked(n: int, path: str) -> int:
+    """Fork a child that returns too, and later; each writes who it is."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.2)
+    elif n == 0:
+        os.waitpid(child, 0)
+    with open(path, "a") as file:  # noqa: PTH123
+        file.write(f"{n}\n" if child else "")
+    return n if child else -1
+
+
+def test_a_forked_child_that_returns_serves_nobody(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """It ends where the job's own process would say how the job has ended, whichever of the two comes first."""
+    path = tmp_path / "jobs"
+    jobs = executor.map(count_forked, range(20), [str(path)] * 20)
+    assert list(jobs) == list(range(20))
+    assert path.read_text().split() == [str(n) for n in range(20)]
+
+
+def test_what_is_loaded_later_finds_a_process_that_is_not_spoilt(shared: Database) -> None:
+    """Where a job has left nothing to import with, others' functions get a new process; one that is nowhere fails."""
+    ghost: Any = types.ModuleType("a_module_of_nowhere")
+    exec("def f(x): return x", ghost.__dict__)
+    sys.modules[ghost.__name__] = ghost
+    try:
+        with WorkerbeeExecutor(1, dsn=shared.dsn) as executor:
+            assert executor.submit(lambda: sys.meta_path.clear() or sys.path_hooks.clear()).result(60) is None
+            functions = (ghost.f, partial(colorsys.rgb_to_hsv, 0, 0), abs)
+            futures = [executor.submit(fn, n) for n in range(5) for fn in functions]
+            errors = [type(future.exception(60)) for future in futures]
+    finally:
+        del sys.modules[ghost.__name__]
+    assert errors == [FunctionUnavailable, type(None), type(None)] * 5
+    assert futures[1].result() == colorsys.rgb_to_hsv(0, 0, 0)
 
 
 def change_modules() -> int:

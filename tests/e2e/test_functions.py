@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib.util
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -119,6 +121,23 @@ def test_every_kind_of_function(executor: WorkerbeeExecutor, function: Callable[
     result = executor.submit(function, 4).result()
     assert result == expected == function(4)
     assert type(result) is type(function(4))
+
+
+class Guarded:
+    """Holds what can't be pickled."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.lock = threading.Lock()
+
+
+def test_pickling_as_the_program_has_told_it(executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that the program itself has given to `copyreg` pickle results too; what can't travel is left out."""
+    space = {"__name__": "__main__", "Guarded": Guarded, "lock": threading.Lock()}
+    exec("def of_guarded(guarded): return Guarded, (guarded.n,)\ndef of_complex(_): return lock.acquire, ()", space)
+    monkeypatch.setitem(copyreg.dispatch_table, Guarded, space["of_guarded"])
+    monkeypatch.setitem(copyreg.dispatch_table, complex, space["of_complex"])
+    assert executor.submit(lambda: [Guarded(2)]).result()[0].n == 2
 
 
 def test_results_are_of_the_types_they_were(executor: WorkerbeeExecutor) -> None:

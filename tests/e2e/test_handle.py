@@ -78,6 +78,8 @@ def test_it_lists_jobs(handle: Handle) -> None:
     assert [row.id for row in handle.jobs(status="failed")] == [1, 2, 3]
     assert [row.id for row in handle.jobs(status=("waiting", "running"))] == [6, 7]
     assert [row.id for row in handle.jobs([7, 2, 99])] == [2, 7]
+    assert list(handle.jobs([0, -1, 2**63, 10**30])) == []
+    assert handle.retry([10**30]) == handle.cancel([10**30]) == 0
     assert [row.id for row in handle.jobs(host="node-17", status="completed")] == [5]
     [group, other] = handle.failures()
     assert (group.n, group.cause.message, other.n) == (2, "unlucky #", 1)

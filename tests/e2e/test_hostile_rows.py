@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from math import inf
 from uuid import UUID, uuid4
 
+import click.testing
 import pytest
 from psycopg2 import sql
 from psycopg2.extensions import make_dsn
@@ -17,6 +19,8 @@ from tests.bees import Bee
 from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
+from workerbee.cli import main
+from workerbee.dashboard.shown import ago
 from workerbee.errors import SignatureError
 
 
@@ -150,19 +154,49 @@ def test_a_right_that_is_revoked_meanwhile(
         with Bee(dsn) as bee:
             assert [one.submit(jobs.double, 1).result(20), theirs.submit(jobs.double, 1).result(20)] == [2, 2]
             lax.execute(f"REVOKE INSERT ON {tables} FROM {role}")
-            one.submit(jobs.double, 2)
+            left = one.submit(jobs.double, 2)
             bee.says(r'one is left alone: .*; this user lacks INSERT on workerbee."outcome\$1"\n')
             assert fine.submit(jobs.double, 2).result(20) == 4
             future = theirs.submit(jobs.double, 3)
             eventually(lambda: "permission denied for table job$2; trying again" in caplog.text)
             lax.execute(f"GRANT INSERT ON {tables} TO {role}")
             assert future.result(20) == 6
+            assert left.result(20) == 4, bee.output
     finally:
         theirs.shutdown(wait=False)
         lax.execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'; "
             f"DROP OWNED BY {role}; DROP ROLE {role}"
         )
+
+
+def test_bees_and_counters_that_make_no_sense_stop_nobody(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """Neither a bee that notes the history, nor who looks at it, though sums and times are beyond all that there is."""
+    counts = "(jobset, writer, added, completed, failed, reopened, revived)"
+    facts = "(incarnation, host, pid, python, runners, version, launch, lease_until, seen_at, started_at, ends_at)"
+    theirs = "'h', -1, '', 2147483647, '', 'l', 'infinity'::timestamptz, at, at, at"
+    executor.submit(jobs.double, 1)
+    executor.flush()
+    lax.execute(
+        f'INSERT INTO workerbee."counter$" {counts} SELECT 1, md5(n::text)::uuid, x, x, x, x, -x'
+        "  FROM generate_series(1, 2) n, (VALUES (9223372036854775807)) v (x);"
+        f'INSERT INTO workerbee."bee$" {facts} SELECT md5(at::text || n)::uuid, {theirs}'
+        "  FROM generate_series(1, 2) n, (VALUES ('infinity'::timestamptz), ('-infinity'), ('294000-1-1')) v (at);"
+        'INSERT INTO workerbee."tail$" (jobset, job, asked_by, asked_until, pushed_at)'
+        " VALUES (1, 1, '', now(), now());"
+        "UPDATE workerbee.\"jobset$\" SET created_at = '-infinity'"
+    )
+    with Bee(lax.dsn, "rows", "--busywait") as bee:
+        assert executor.submit(jobs.double, 2).result(20) == 4, bee.output
+        eventually(lambda: lax.execute('SELECT FROM workerbee."history$"'), what="a note of the history")
+        bee.terminate()
+        assert bee.wait() == 0, bee.output
+    assert executor.events().added > 0
+    assert executor.progress().completed > 0
+    for command in ("status", "bees --json", "status rows --json", "report rows -o -", "jobs logs rows 1"):
+        result = click.testing.CliRunner().invoke(main, [*command.split(), "--dsn", lax.dsn], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert ago(inf).endswith(" ago")
 
 
 def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: WorkerbeeExecutor) -> None:

@@ -132,7 +132,7 @@ def test_asyncio_awaits(executor: WorkerbeeExecutor) -> None:
         len([call for call in calls if call[0] == "plain"])
     )
     by_call = dict(zip(calls, got, strict=True))
-    assert isinstance(by_call["throw", "StopIteration"], RuntimeError), "as since Python 3.12"
+    assert isinstance(by_call["throw", "StopIteration"], RuntimeError), "as later versions of asyncio raise"
     assert is_unharmed(executor)
 
 
@@ -148,7 +148,8 @@ def test_arguments_end_too(executor: WorkerbeeExecutor) -> None:
                 continue
             except KeyboardInterrupt:
                 interrupted.add(cls.__name__)
-    assert interrupted <= {"ReduceInterruptValue", "ClassInterruptValue"}  # which could be the user's own
+    # Whose interrupts could be the user's own; an attribute that is missing is asked for by Python 3.10's pickle.
+    assert interrupted <= {"ReduceInterruptValue", "ClassInterruptValue", "GetattrInterruptValue"}
     assert not wait(futures, PATIENCE).not_done
     assert {outcome(future) for future in futures} <= {"int", "RemoteError", "ValueError", "RecursionError"}
     assert is_unharmed(executor)

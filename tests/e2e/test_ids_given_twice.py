@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from operator import truediv
 
 import psycopg2.extensions
 import pytest
 
 from tests.servers import Database
+from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 
 
@@ -44,6 +46,56 @@ def test_no_other_calls_results(
     assert "given out twice" in caplog.text
 
 
+def test_a_call_that_is_there_under_another_id(
+    executors: tuple[WorkerbeeExecutor, WorkerbeeExecutor], database: Database
+) -> None:
+    """While a failed call is about to be run again, the id that it would have had says nothing, though it has ended."""
+    one, other = executors
+    assert [other.submit(pow, n, 2).result(60) for n in range(10, 13)] == [100, 121, 144]  # the next ids of both
+    assert isinstance(other.submit(truediv, 1, 0).exception(60), ZeroDivisionError)
+    [(number,)] = database.execute('SELECT number FROM workerbee."jobset$"')
+    looks: set[object] = set()
+
+    def has_looked() -> bool:
+        """Tell whether clients have looked for results since it waits to be opened again."""
+        looks.update(
+            database.execute(
+                "SELECT w.query_start FROM pg_stat_activity w, pg_stat_activity f"
+                " WHERE w.application_name = 'workerbee watcher' AND w.query_start > f.query_start"
+                " AND f.application_name = 'workerbee flusher' AND f.wait_event_type = 'Lock'"
+            )
+        )
+        return len(looks) >= 8 or future.done()
+
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(f'BEGIN; LOCK TABLE workerbee."run${number}" IN SHARE MODE')  # nothing is opened again
+        future = one.submit(truediv, 1, 0)
+        eventually(has_looked)
+        assert not future.done()
+        cursor.execute("COMMIT")
+    assert isinstance(future.exception(60), ZeroDivisionError)
+
+
+def test_cancelling_after_a_failover_leaves_others_jobs_alone(database: Database) -> None:
+    """A client whose job was lost cancels it, and its id is another's by now."""
+    one, other = (WorkerbeeExecutor(0, jobset_id="failed_over", dsn=database.dsn) for _ in range(2))
+    try:
+        lost = one.submit(pow, 7, 1)
+        one.flush()
+        [(number,)] = database.execute('SELECT number FROM workerbee."jobset$"')
+        database.execute(f'DELETE FROM workerbee."job${number}"; DELETE FROM workerbee."batch$"')
+        set_back(database, "failed_over", 1)
+        another = other.submit(pow, 8, 1)
+        other.flush()
+        assert another.job == lost.job
+        one._client._desk.connection.lineage.successions += 1
+        lost.cancel()
+        assert database.execute("SELECT status::text FROM workerbee.failed_over") == [("waiting",)]
+    finally:
+        for executor in (one, other):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
 def test_the_same_call_by_itself_is_not_somebody_elses(
     executors: tuple[WorkerbeeExecutor, WorkerbeeExecutor], database: Database
 ) -> None:
@@ -57,6 +109,20 @@ def test_the_same_call_by_itself_is_not_somebody_elses(
     with WorkerbeeExecutor(0, jobset_id="failed_over", dsn=database.dsn) as third:
         assert third.with_options(unique=False).submit(pow, 3, 3).result(60) == 27
     assert database.execute("SELECT count(*) FROM workerbee.failed_over") == [(8,)]
+
+
+def test_an_id_that_nobody_was_given_takes_none_of_the_others(
+    executors: tuple[WorkerbeeExecutor, WorkerbeeExecutor], database: Database
+) -> None:
+    """A hostile row has the last id that there can be; the next ones go on from ours."""
+    one, _ = executors
+    [(number,)] = database.execute('SELECT number FROM workerbee."jobset$"')
+    database.execute(
+        f"""INSERT INTO workerbee."job${number}" (id, function, codec, input) VALUES ({2**63 - 1}, 0, 'json', '{{}}')"""
+    )
+    futures = [one.submit(pow, n, 2) for n in range(10)]
+    assert [future.result(60) for future in futures] == [n**2 for n in range(10)]
+    assert max(future.job for future in futures) < 1000  # type: ignore[attr-defined]
 
 
 def test_add_jobs_takes_new_ids(database: Database) -> None:

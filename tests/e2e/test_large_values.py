@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from tests.servers import Database
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import PayloadTooLargeError
+from workerbee.store.ration import MOST_BYTES
 
 
 @pytest.fixture
@@ -57,6 +60,51 @@ def test_arrays_of_100_mb_pass(executor: WorkerbeeExecutor, database: Database, 
     assert np.array_equal(result, -array)
     assert [warning.filename for warning in warned] == [__file__]
     assert leases.shortest > 0
+
+
+SIZE = 40_000_000  # beyond what malloc keeps for later
+
+
+def filled(n: int, value: float) -> np.ndarray[Any, Any]:
+    return np.full(n, value)
+
+
+@pytest.fixture(scope="module")
+def durable(one_database: Database) -> Iterator[WorkerbeeExecutor]:
+    with WorkerbeeExecutor(1, dsn=one_database.dsn, jobset_id="memory") as made:
+        made.submit(filled, 1_000_000, 0).result(60)
+        yield made
+
+
+WAYS: dict[str, Callable[[WorkerbeeExecutor], object]] = {
+    "results": lambda executor: [executor.submit(filled, SIZE // 8, n).result(60)[0] for n in range(2)],
+    "arrays as arguments": lambda executor: [executor.submit(len, filled(SIZE // 8, n)).result(60) for n in range(2)],
+    "bytes as arguments": lambda executor: [executor.submit(len, bytes(SIZE)).result(60) for n in range(2)],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* takes 40 MB")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_no_process_takes_more_than_twice_a_value(durable: WorkerbeeExecutor, way: Callable[..., object]) -> None:
+    """Neither client nor bee nor runner, beside what each has anyway and a few statements of 4 MB."""
+    processes = {"client": psutil.Process()}
+    for child in processes["client"].children(recursive=True):
+        for name in ("child", "runner"):
+            if f"workerbee.bee.{name}" in child.cmdline():
+                processes[name] = child
+    before = {name: _resident_at_most(process, anew=True) for name, process in processes.items()}
+    way(durable)
+    grown = {name: _resident_at_most(process) - before[name] for name, process in processes.items()}
+    assert len(grown) == 3
+    assert {name: n for name, n in grown.items() if n > 2 * SIZE + 4 * MOST_BYTES} == {}
+
+
+def _resident_at_most(process: psutil.Process, *, anew: bool = False) -> int:
+    """The most bytes that a process has had resident at once, since this was last asked ``anew``."""
+    if anew:
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    [line] = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmHWM" in line]
+    return int(line.split()[1]) * 1024
 
 
 def test_what_is_over_the_limit_is_refused(executor: WorkerbeeExecutor) -> None:

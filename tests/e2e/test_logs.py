@@ -106,7 +106,7 @@ def test_a_silent_job(executor: WorkerbeeExecutor, shared: Database) -> None:
     [
         (("tlak", "1"), 2, "talk"),
         (("talk", "1000000"), 2, "there is no job 1000000 in talk"),
-        (("talk", "one"), 2, "'one' is not a valid integer"),
+        (("talk", "one"), 2, "'one' is no job's number"),
         (("talk",), 2, "'ID' is missing"),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import click.testing
@@ -68,6 +69,18 @@ def test_status_says_in_a_sentence_how_a_jobset_goes(shared: Database, study: Hi
     assert document["schema"] == "workerbee.status/1"
     assert document["jobs"] == {"waiting": 1, "running": 1, "completed": 12, "failed": 2, "cancelled": 0}
     assert len(document["seconds_left"]) == 2
+
+
+def test_status_gives_no_finish_beside_a_job_that_takes_longer_than_all_before(shared: Database) -> None:
+    """It says how long that one has run."""
+    with closing(Connection(shared.dsn)) as connection:
+        hive = Hive(connection)
+        bee, ids = hive.bee(), hive.add(20)
+        bee.succeed(bee.take(20), *ids)
+        hive.add()
+        hive.age(bee.take(), 180.0)
+        said = say(shared, "status", str(hive.jobset.id)).stdout
+    assert "1 is open, with 1 runner; one job has run for 3.0 min." in " ".join(said.split())
 
 
 def test_bees_are_listed_with_their_hosts(shared: Database, study: Hive) -> None:

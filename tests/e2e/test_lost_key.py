@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,7 +17,7 @@ from tests.servers import Database
 from workerbee import WorkerbeeExecutor
 from workerbee.cli import main
 from workerbee.errors import KeyMismatchError
-from workerbee.wire.signing import Key
+from workerbee.wire.signing import Key, keep, whereabouts
 
 LOST = "workerbee key renew study"
 
@@ -31,6 +32,11 @@ def study(*values: object) -> list[object]:
         list(executor.map(double, values))
         assert executor.progress().failed == 0
         return [row["result"] for row in executor.results()]
+
+
+def bees() -> set[psutil.Process]:
+    """Return the bees that are children of this process."""
+    return {child for child in psutil.Process().children() if "workerbee.bee.child" in child.cmdline()}
 
 
 @pytest.fixture
@@ -62,12 +68,14 @@ def test_lost_file_comes_back(key_file: Path, kept: Path, environment: Path, mon
 
 
 def test_key_that_is_elsewhere(key_file: Path, kept: Path) -> None:
-    """Where there is another key by now, both the error and the command say where theirs is."""
+    """Where there is another key by now, both the error and the command say where theirs is; no bee is left."""
     study(1)
+    others = bees()  # of executors that live as long as a whole package of tests
     key_file.write_text("ab" * 32)
     here = rf"theirs is in {kept}, go on with it by WORKERBEE_KEY_FILE={kept}"
     with pytest.raises(KeyMismatchError, match=here):
         study(1)
+    assert bees() <= others
     assert [line.split(" in ")[1] for line in told("key", "show").stdout.splitlines()] == [str(key_file), str(kept)]
     said = told("key", "renew", "study", "--yes")
     assert said.exit_code == 1
@@ -149,3 +157,21 @@ def test_nobody_becomes_an_owner_by_changing_a_row(
     )
     with pytest.raises(KeyMismatchError):
         owned()
+
+
+def test_a_rotated_key_leaves_the_old_one_where_it_is_found(key_file: Path, kept: Path) -> None:
+    """In a file of its own, private, by which what it has signed goes on; without somebody to ask it wants --yes."""
+    assert told("key", "rotate", "--yes").exit_code == 2, "there is none yet"
+    old = Key.load_or_make()
+    keep()
+    assert told("key", "rotate").exit_code == 2
+    assert Key.load().fingerprint == old.fingerprint  # type: ignore[union-attr]
+    done = told("key", "rotate", "--yes")
+    new = Key.load()
+    assert new is not None
+    assert new.fingerprint != old.fingerprint
+    aside = key_file.with_name(f"{key_file.name}.{old.fingerprint}")
+    assert f"export WORKERBEE_KEY_FILE={aside}\n" in done.output
+    assert aside.stat().st_mode & 0o777 == 0o600
+    assert whereabouts(old.fingerprint) == aside
+    assert kept.read_text() == key_file.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -28,8 +29,11 @@ from tests.poolers import pgbouncer
 from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
+from workerbee.bee import service
+from workerbee.bee.supervisor import Supervisor
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import BeeStore, Connection
+from workerbee.orders import Orders
+from workerbee.store import BeeStore, Connection, schema
 from workerbee.wire.job import EndKind, Outcome
 
 N = 200
@@ -201,6 +205,75 @@ def test_terminated_backends(server: Server, database: Database, tmp_path: Path)
             eventually(lambda n=n: line.executions() > 15 * n)
             terminate(database)
         line.is_right(futures)
+
+
+def test_an_idle_bee_is_soon_back(database: Database) -> None:
+    """It hears no hint without a connection, and it may be the one that others' work waits for."""
+    session = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'workerbee bee'"
+    )
+    with WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn) as executor, Bee(database.dsn, "work", "--busywait"):
+        executor.submit(pow, 2, 2).result(60)
+        for _ in range(2):
+            idle = f"{session} AND now() - query_start > interval '1 second'"
+            found = eventually(lambda idle=idle: database.execute(idle), what="the bee rests")
+            terminate(database)
+            eventually(lambda found=found: database.execute(session) not in ([], found), 1, "the bee is back")
+
+
+@contextmanager
+def a_bee_here(database: Database, workers: int) -> Iterator[Supervisor]:
+    """Run a bee as a thread of this process."""
+    with closing(Connection(database.dsn)) as connection:
+        schema.ensure(connection)
+    bee = Supervisor(Orders(database.dsn, workers=workers, busywait=True), logging.getLogger("a bee in a thread"))
+    thread = threading.Thread(target=bee.run)
+    thread.start()
+    try:
+        yield bee
+    finally:
+        bee.drain(now=True)
+        thread.join()
+
+
+def meet(database: Database, n: int) -> None:
+    """Have a new jobset's jobs done, each once."""
+    with WorkerbeeExecutor(0, dsn=database.dsn) as executor:
+        futures = [executor.submit(pow, n, i) for i in range(5)]
+        assert [future.result(60) for future in futures] == [n**i for i in range(5)]
+        events = executor.status().events
+        assert (events.completed, events.lost, events.late) == (5, 0, 0)
+
+
+def test_a_bee_leaves_what_it_has_met_behind(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After many jobsets it goes on with a new session of the server, between two jobs, and does every job once."""
+    monkeypatch.setattr(service, "MOST_MET", 3)
+    backends = set()
+    with a_bee_here(database, 1) as bee:
+        for n in range(8):
+            meet(database, n)
+            backends.add(bee._connection.backend)
+    assert len(backends - {None}) in (2, 3)
+    assert len(bee._service.holdings.served) < 4
+
+
+def test_a_bee_keeps_its_session_while_it_holds_work(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Others take the end of a session for the end of a bee."""
+    monkeypatch.setattr(service, "MOST_MET", 2)
+    gate = tmp_path / "gate"
+    with a_bee_here(database, 2) as bee, WorkerbeeExecutor(0, dsn=database.dsn) as executor:
+        future = executor.submit(jobs.gated, str(tmp_path / "record"), 1, str(gate))
+        eventually(future.running)
+        before = bee._connection.backend
+        for n in range(4):
+            meet(database, n)
+        after = bee._connection.backend
+        gate.touch()
+        future.result(60)
+        eventually(lambda: bee._connection.backend not in (None, before))
+    assert after == before
 
 
 def terminate(database: Database) -> None:

@@ -10,13 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.servers import Database
+from tests.waiting import eventually
 from workerbee import JobFailedError, WorkerbeeExecutor, timing
 from workerbee.reading import JobsetReader, Reader, TextRow
 from workerbee.store import Catalogue, Connection
@@ -201,6 +203,58 @@ def test_a_flood_blocks_nobody(executor: WorkerbeeExecutor, reader: JobsetReader
     assert max(sizes) < size + 100_000_000
     [row] = reader.texts(future.stored_job)
     assert (row.stdout_size, row.stdout) == (1_000_000_000, bytes(SUCCESS_BYTES))
+
+
+def test_silent_jobs_write_no_text_and_a_cancelled_one_leaves_its_own(shared: Database, tmp_path: Path) -> None:
+    """Not a byte where nothing was printed; as far as a job came, what it said may be the reason for cancelling it."""
+
+    def hang(path: Path) -> None:
+        print("stuck here")
+        path.touch()
+        time.sleep(60)
+
+    with WorkerbeeExecutor(1, dsn=shared.dsn, jobset_id="stuck") as executor:
+        list(executor.map(abs, range(100)))
+        assert text_bytes(shared, "stuck") == 0
+        future = executor.submit(hang, tmp_path / "began")
+        eventually((tmp_path / "began").exists, what="the job has begun")
+        assert executor.cancel() == 1
+        [row] = eventually(lambda: stored(shared, "stuck", future.job), what="its text is stored")
+        assert text_bytes(shared, "stuck") > 0
+    assert row.stdout == b"stuck here\n"
+
+
+def text_bytes(database: Database, jobset_id: str) -> int:
+    """The size of the table of a jobset's texts, which never shrinks."""
+    size = (
+        "SELECT pg_relation_size(format('workerbee.%%I', 'text$' || number)) FROM workerbee.\"jobset$\" WHERE id = %s"
+    )
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(size, [jobset_id])
+        [(size_now,)] = cursor.fetchall()
+    return int(size_now)
+
+
+SMALL = """
+import sys
+from workerbee.store import BeeStore
+BeeStore.keep_texts.__defaults__ = (0,)
+from workerbee.bee.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_full_jobset_keeps_the_text_of_failures_and_it_is_said_once(shared: Database) -> None:
+    """A bee that has another limit than 1 GB, as that takes long to print."""
+    with WorkerbeeExecutor(0, dsn=shared.dsn, jobset_id="full") as executor:
+        good = [executor.submit(print, n) for n in range(5)]
+        bad = executor.submit(run, fail, "too much")
+        executor.flush()
+        command = [sys.executable, "-c", SMALL, "full", "--dsn", shared.dsn, "--workers", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout + done.stderr).count("from now on that of failed ones alone is kept") == 1
+    assert not any(stored(shared, "full", future.job) for future in good)
+    assert [row.stdout for row in stored(shared, "full", bad.job)] == [b"before too much\n"]
 
 
 def test_notes_carry_the_last_lines(executor: WorkerbeeExecutor) -> None:

@@ -21,9 +21,9 @@ import pytest
 from psycopg2 import extensions
 
 from tests import poison
-from tests.bees import Bee as BeeProcess
+from tests.bees import Bee
 from tests.servers import Database
-from tests.store.hive import ANY, Bee, Hive, ids_of, new_job, success
+from tests.store.hive import ANY, Hive, Puppet, ids_of, new_job, success
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError, JobsetIdError, RemoteError, RunnerDiedError
@@ -49,7 +49,7 @@ def recorded(hive: Hive, job: int) -> list[tuple[Any, ...]]:
     return hive.run("SELECT o.*::text, ctid::text, xmin::text FROM {outcome} o WHERE job = %(job)s", job=job)
 
 
-def all_claimed(bee: Bee, n: int) -> list[int]:
+def all_claimed(bee: Puppet, n: int) -> list[int]:
     """What a bee gets that claims ``n`` at a time until nothing is left."""
     claims = iter(lambda: [i for batch in bee.claim(n, n, ANY) for i in ids_of(batch)], [])
     return list(itertools.chain.from_iterable(claims))
@@ -295,7 +295,7 @@ def test_a_stopped_bee_leaves_nothing_picked(database: Database, tmp_path: Path)
         time.sleep(1000)
 
     executor = WorkerbeeExecutor(0, dsn=database.dsn)
-    with BeeProcess(database.dsn) as bee:
+    with Bee(database.dsn) as bee:
         futures = [executor.submit(job, n) for n in range(50)]
         eventually(started.exists)
         bee.terminate()
@@ -313,7 +313,7 @@ def test_a_claim_never_exceeds_its_limit(hive: Hive, connect: Callable[[], Conne
     jobs = [job for _ in range(30) for job in hive.add(2)]
     bees = [hive.bee(name, connect()) for name in "abcd"]
 
-    def sizes(bee: Bee) -> list[int]:
+    def sizes(bee: Puppet) -> list[int]:
         return list(iter(lambda: sum(len(ids_of(batch)) for batch in bee.claim(3, 3, ANY)), 0))
 
     with ThreadPoolExecutor(4) as threads:
@@ -398,11 +398,11 @@ def test_all_results_are_gathered_though_a_bee_dies(database: Database, tmp_path
         time.sleep(0.05)
         return n
 
-    with WorkerbeeExecutor(0, dsn=database.dsn) as executor, BeeProcess(database.dsn) as dying:
+    with WorkerbeeExecutor(0, dsn=database.dsn) as executor, Bee(database.dsn) as dying:
         futures = [executor.submit(job, n) for n in range(40)]
         eventually(lambda: len(list(tmp_path.iterdir())) >= 5)
         dying.kill()
-        with BeeProcess(database.dsn):
+        with Bee(database.dsn):
             assert [f.result(60) for f in futures] == list(range(40))
 
 

@@ -18,22 +18,15 @@ from typing import Any
 
 import pytest
 
-from tests.servers import Database, Server
+from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import FunctionUnavailable
 
 
 @pytest.fixture(scope="module")
-def database(server: Server) -> Iterator[Database]:
-    made = server.new_database()
-    yield made
-    made.drop()
-
-
-@pytest.fixture(scope="module")
-def executor(database: Database) -> Iterator[WorkerbeeExecutor]:
-    with WorkerbeeExecutor(1, jobset_id="same_code", dsn=database.dsn) as running:
+def executor(one_database: Database) -> Iterator[WorkerbeeExecutor]:
+    with WorkerbeeExecutor(1, jobset_id="same_code", dsn=one_database.dsn) as running:
         running.submit(int).result()
         yield running
 
@@ -86,13 +79,13 @@ if __name__ == "__main__":
 """
 
 
-def test_results_are_of_the_script_s_own_classes(database: Database, tmp_path: Path) -> None:
+def test_results_are_of_the_script_s_own_classes(one_database: Database, tmp_path: Path) -> None:
     """In the process that submits, and in a second one that finds what the first has left."""
     script, ran = tmp_path / "script.py", tmp_path / "ran"
     script.write_text(SCRIPT)
     for _ in range(2):
         environment = os.environ | {"RAN": str(ran)}
-        subprocess.run([sys.executable, str(script), database.dsn], env=environment, check=True, timeout=60)
+        subprocess.run([sys.executable, str(script), one_database.dsn], env=environment, check=True, timeout=60)
     assert ran.read_text() == "x"
 
 
@@ -138,32 +131,28 @@ def test_a_file_that_can_not_be_imported_goes_by_value(executor: WorkerbeeExecut
         del sys.modules["only_from_its_file"]
 
 
-@pytest.mark.parametrize("durable", [True, False])
-def test_a_function_that_no_bee_can_import_fails_its_own_calls(
-    executor: WorkerbeeExecutor, database: Database, durable: bool
-) -> None:
+@pytest.mark.parametrize("jobset_id", ["ghosts", None])
+def test_a_function_that_no_bee_can_import_fails_its_own_calls(one_database: Database, jobset_id: str | None) -> None:
     """With the reason; other functions go on, before it and after it."""
     ghost: Any = ModuleType("a_module_of_no_file")
     exec("def f(x): return x", ghost.__dict__)
     sys.modules[ghost.__name__] = ghost
-    own = executor if durable else WorkerbeeExecutor(1, dsn=database.dsn)
     try:
-        lost = [own.submit(ghost.f, n) for n in range(5)]
-        assert own.submit(abs, -1).result(30) == 1
-        for future in lost:
-            with pytest.raises(FunctionUnavailable, match="a_module_of_no_file:f can't be imported here"):
-                future.result(30)
-        with pytest.raises(FunctionUnavailable):
-            own.submit(ghost.f, 99).result(30)
-        assert own.submit(abs, -2).result(30) == 2
+        with WorkerbeeExecutor(1, dsn=one_database.dsn, jobset_id=jobset_id) as executor:
+            lost = [executor.submit(ghost.f, n) for n in range(5)]
+            assert executor.submit(abs, -1).result(30) == 1
+            for future in lost:
+                with pytest.raises(FunctionUnavailable, match="a_module_of_no_file:f can't be imported here"):
+                    future.result(30)
+            with pytest.raises(FunctionUnavailable):
+                executor.submit(ghost.f, 99).result(30)
+            assert executor.submit(abs, -2).result(30) == 2
     finally:
         del sys.modules[ghost.__name__]
-        if not durable:
-            own.shutdown()
 
 
 def test_a_bee_with_old_code_gives_no_results(
-    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
+    one_database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It starts a new runner for the code that is there now; if that isn't the client's, it says so and leaves it."""
     monkeypatch.syspath_prepend(str(directory))
@@ -171,9 +160,9 @@ def test_a_bee_with_old_code_gives_no_results(
     path.write_text("def f(x): return x + 1\n")
     module = importlib.import_module("code_of_a_bee")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "workerbee.bee", "old_code", "--dsn", database.dsn, "--busywait"]
+    command = [sys.executable, "-m", "workerbee.bee", "old_code", "--dsn", one_database.dsn, "--busywait"]
     with (
-        WorkerbeeExecutor(0, jobset_id="old_code", dsn=database.dsn) as executor,
+        WorkerbeeExecutor(0, jobset_id="old_code", dsn=one_database.dsn) as executor,
         (directory / "log").open("w") as log,
     ):
         bee = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=directory)

@@ -49,7 +49,7 @@ BEFORE = ["failed", "failed", "failed", "cancelled", "running", "waiting"]
         (("--yes", "--cancelled"), ["waiting", "waiting", "waiting", "waiting", "running", "waiting"]),
         (("--yes", "--group", "1"), ["waiting", "waiting", "failed", "cancelled", "running", "waiting"]),
         (("--yes", "--group", "2"), ["failed", "failed", "waiting", "cancelled", "running", "waiting"]),
-        (("2", "4", "5", "99"), ["failed", "waiting", "failed", "waiting", "running", "waiting"]),
+        (("2", "4", "5"), ["failed", "waiting", "failed", "waiting", "running", "waiting"]),
         (("--dry-run",), BEFORE),
         (("--yes", "--status", "cancelled"), ["failed", "failed", "failed", "waiting", "running", "waiting"]),
         (("--yes", "--host", "elsewhere"), BEFORE),
@@ -63,6 +63,13 @@ def test_retry_starts_what_is_chosen_and_nothing_else(
     result = say(database, "retry", "study", *arguments)
     assert result.exit_code == 0, result.output
     assert statuses(study) == after
+
+
+def test_retry_of_a_job_that_isnt_there(database: Database, study: Hive) -> None:
+    """Nothing is started, not even those that are there."""
+    result = say(database, "retry", "study", "2", "99")
+    assert (result.exit_code, "99" in result.stderr) == (2, True)
+    assert statuses(study) == BEFORE
 
 
 def test_cancel_ends_what_is_open(database: Database, study: Hive) -> None:
@@ -107,7 +114,7 @@ def test_a_pause_lasts_until_it_is_ended(database: Database, study: Hive) -> Non
     shown = say(database, "status", "study").stdout
     assert "Paused since" in shown
     assert ": no disk" in shown
-    assert shown.endswith("next: workerbee resume study\n")
+    assert shown.splitlines()[-1].startswith("next: workerbee resume study")
     assert json.loads(say(database, "status", "study", "--json").stdout)["paused_why"] == "no disk"
     assert say(database, "resume", "study").stdout == "study goes on\n"
     assert say(database, "resume", "study").stdout == "study wasn't paused\n"

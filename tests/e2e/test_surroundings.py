@@ -96,14 +96,14 @@ def test_executor_beside_words_about_other_servers(monkeypatch: pytest.MonkeyPat
         assert [row["result"] for row in executor.results()] == [6]
 
 
-class Bee(NamedTuple):
+class EndedBee(NamedTuple):
     """How a bee that served the jobset ``few`` to its end ended, and what it said."""
 
     status: int
     said: str
 
 
-def bee(database: Database, *, python: str = sys.executable, **options: Any) -> Bee:
+def bee(database: Database, *, python: str = sys.executable, **options: Any) -> EndedBee:
     """Run a bee of sixteen runners with nothing in its environment but what it needs, and ``env``."""
     command = [python, "-m", "workerbee.bee", "few", "--workers", "16", "--dsn", database.dsn]
     environment = {MARKER: os.environ[MARKER], "PYTHONPATH": f"{PROJECT}:{PACKAGES}"} | options.pop("env", {})
@@ -119,7 +119,7 @@ def bee(database: Database, *, python: str = sys.executable, **options: Any) -> 
         env=environment,
         **options,
     )
-    return Bee(done.returncode, done.stdout)
+    return EndedBee(done.returncode, done.stdout)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.bees import PROJECT
 from tests.servers import Database
 from tests.store.hive import Hive
+from tests.waiting import eventually
 from workerbee.cli import main
 from workerbee.store import Connection, schema
 
@@ -119,3 +121,57 @@ def test_shells_complete_the_commands(shell: str) -> None:
     result = say("completion", shell)
     assert result.exit_code == 0, result.output
     assert "_WORKERBEE_COMPLETE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("workerbee st", "status"),
+        ("workerbee jobs lo", "logs"),
+        ("workerbee jobs x --h", ""),
+        ("workerbee statsu s", ""),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_what_is_typed(shell: str, typed: str, completed: str) -> None:
+    """As the shell asks for it; a word that is no command is answered by nothing."""
+    words = typed.split()
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": words[-1] if shell == "fish" else str(len(words) - 1)}
+    environment = os.environ | asked | {"_WORKERBEE_COMPLETE": f"{shell}_complete", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "workerbee"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+    assert completed in done.stdout
+
+
+def test_what_is_followed_may_be_dropped(database: Database) -> None:
+    """Who looks on is told so, and not which table is missing."""
+    connection = Connection(database.dsn)
+    schema.ensure(connection)
+    hive = Hive(connection, "followed")
+    hive.add()
+    hive.bee().take()
+    command = [sys.executable, "-m", "workerbee", "jobs", "logs", "followed", "1", "-f", "--dsn", database.dsn]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    following = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: database.execute('SELECT count(*) FROM workerbee."tail$"') != [(0,)], what="it follows")
+    assert say("drop", "followed", "--yes", "--dsn", database.dsn).exit_code == 0
+    said = following.communicate(timeout=60)[1]
+    connection.close()
+    assert (following.returncode, said.count("\n")) == (2, 1)
+    assert said.startswith("workerbee: the jobset was dropped while it was in use; workerbee status lists")
+
+
+def test_an_advised_command_means_the_same_server(database: Database) -> None:
+    """The option that was typed is repeated, unless it may hold a password."""
+    connection = Connection(database.dsn)
+    schema.ensure(connection)
+    Hive(connection, "unserved").add()
+    connection.close()
+    command = f"python -m workerbee.bee unserved --dsn {shlex.quote(database.dsn)}"
+    assert f"next: {command}\n" in say("status", "unserved", "--dsn", database.dsn).stdout
+    assert say("bees", "unserved", "--dsn", database.dsn).stderr.endswith(f"start one with: {command}\n")
+    secret = f"{database.dsn} password=sesame"
+    assert say("bees", "unserved", "--dsn", secret).stderr.endswith(
+        "start one with: python -m workerbee.bee unserved\n"
+    )

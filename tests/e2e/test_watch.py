@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import as_completed, wait
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,6 @@ def study(shared: Database) -> Iterator[Hive]:
 
 def notebook(dsn: str, home: Path) -> list[list[Any]]:
     """The outputs of a notebook's cells, after a kernel has run them."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    v4 = nbformat.v4
     cells = [
         f"import workerbee\nexecutor = workerbee.WorkerbeeExecutor(1, jobset_id='watched', dsn={dsn!r})",
         "watch = executor.watch()\nassert len(list(executor.map(abs, range(20)))) == 20\nwatch.stop()\nwatch",
@@ -58,11 +58,18 @@ def notebook(dsn: str, home: Path) -> list[list[Any]]:
         "executor.watch().stop()",
         "executor.shutdown()",
     ]
-    made = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells])
+    return run_cells(cells, home)
+
+
+def run_cells(cells: list[str], home: Path, *options: str) -> list[list[Any]]:
+    """The outputs of each cell, after a kernel with these options has run them all."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the kernel's machinery warns of its own affairs
         patch.setenv("PYTHONPATH", str(PROJECT))
-        nbclient.NotebookClient(made, timeout=120, resources={"metadata": {"path": str(home)}}).execute()
+        resources = {"metadata": {"path": str(home)}}
+        nbclient.NotebookClient(made, timeout=120, resources=resources, extra_arguments=list(options)).execute()
     return [cell.outputs for cell in made.cells]
 
 
@@ -83,6 +90,50 @@ def test_a_notebook_keeps_the_last_numbers(shared: Database, environment: Path) 
     assert re.fullmatch(pattern, said), said
 
 
+PRINTING = """
+import os, sys
+
+def say(n):
+    print(f"out {n}")
+    os.system(f"echo err {n} >&2")
+    sys.stdout.write(f"half of {n}")
+"""
+
+
+@pytest.mark.parametrize("watches", [True, False])
+def test_prints_of_local_jobs_are_under_the_cell(shared: Database, environment: Path, watches: bool) -> None:
+    """Of the cell that waits, whether or not a kernel watches its descriptors; the two streams stay apart."""
+    made = f"import workerbee\nexecutor = workerbee.WorkerbeeExecutor(1, dsn={shared.dsn!r}, prefix_output=True)"
+    cells = [
+        PRINTING + made,
+        # What comes after a cell's end is shown under it by a notebook, but isn't recorded by who runs the cells here.
+        "import time\nexecutor.submit(say, 1).result()\ntime.sleep(1)",
+        "executor.submit(say, 2).result()\nexecutor.shutdown()",
+    ]
+    outputs = run_cells(cells, environment, f"--IPKernelApp.capture_fd_output={watches}")
+    first, *others = [{n: text_of(cell, n) for n in ("stdout", "stderr")} for cell in outputs]
+    assert first == {"stdout": "", "stderr": ""}, "not under the cell that has made the executor"
+    lines = [f"[job {n}] {said} {n}\n" for n in (1, 2) for said in ("out", "half of")]
+    assert "".join(cell["stdout"] for cell in others) == "".join(lines)
+    assert "".join(cell["stderr"] for cell in others) == "[job 1] err 1\n[job 2] err 2\n"
+
+
+def text_of(outputs: list[Any], stream: str) -> str:
+    return "".join(output.text for output in outputs if output.get("name") == stream)
+
+
+def test_prints_go_where_the_program_has_put_its_stdout(shared: Database) -> None:
+    """What isn't a file gets them as the program's own; a stream that breaks holds nobody up."""
+
+    class Broken(io.TextIOBase):
+        def write(self, _: str) -> int:
+            raise RuntimeError
+
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(Broken()), WorkerbeeExecutor(1, dsn=shared.dsn) as made:
+        made.submit(os.system, "echo caf\u00e9; printf half; head -c 300000 /dev/zero >&2").result(60)
+    assert out.getvalue().splitlines() == ["caf\u00e9", "half"]
+
+
 def test_a_file_gets_lines(shared: Database, study: Hive) -> None:
     """The first view and the last; it says that no bee is there, and what helps."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
@@ -90,7 +141,7 @@ def test_a_file_gets_lines(shared: Database, study: Hive) -> None:
     done = subprocess.run(
         command, env=environment, input="\n", stderr=subprocess.PIPE, text=True, check=True, timeout=60
     )
-    assert "study: Nobody works on it: 50 % of 2 jobs have ended, 1 are open, and no bee is there." in done.stderr
+    assert "study: Nobody works on it: 50 % of 2 jobs have ended, 1 is open, and no bee is there." in done.stderr
     assert "Next: python -m workerbee.bee study" in done.stderr
     assert done.stderr.count("\n") <= 3
 
@@ -114,6 +165,25 @@ def test_a_terminal_has_one_line_and_an_outage_is_said(shared: Database, study: 
         child.expect(pexpect.EOF)
         child.close()
         assert child.exitstatus == 0
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_has_the_advice(shared: Database, study: Hive, columns: int) -> None:
+    """In one line where it fits beside the beginning, and whole when the watch ends."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    arguments = ["-c", SCRIPT, shared.dsn]
+    child = pexpect.spawn(
+        sys.executable, arguments, env=environment, dimensions=(24, columns), encoding="utf-8", timeout=60
+    )
+    if columns >= 80:
+        child.expect(r"study: Nobody works on it[^\r\n]*… Next: python -m workerbee.bee study \(\d\d:\d\d:\d\d\)")
+    else:
+        child.expect(r"study: Nobody works on it[^\r\n]*… \(\d\d:\d\d:\d\d\)")
+    child.sendline("")
+    child.expect(r"no bee is there\.\s+Next: python -m workerbee.bee study \(as of .*\)\r\n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
 
 
 def test_a_watch_ends_with_what_it_belongs_to(shared: Database, capfd: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,11 @@ class Later:
 def add(x: "Later") -> int:
     return x + 1
 
+def twice(x):
+    return x * FACTOR
+
+FACTOR = 2
+
 def in_a_pool():
     import multiprocessing
     with multiprocessing.Pool(2) as pool:
@@ -55,6 +60,7 @@ def facts(proxy):
         "child": subprocess.run(["false"]).returncode,
         "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "by name": [pickle.loads(pickle.dumps(add))(1), __main__.add(1), __main__.HERE, __main__.__name__],
+        "looked up": [globals()["tw" + "ice"](1), eval("twice(FACTOR)"), vars(sys.modules[__name__])["tw" + "ice"](3)],
         "hints": repr(typing.get_type_hints(add)),
         "pool": in_a_pool(),
         "helpers": helpers.WHOSE,

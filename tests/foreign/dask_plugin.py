@@ -1,8 +1,8 @@
 """A pytest plugin for Dask's own tests: an executor is the default scheduler, and outcomes are written down.
 
 Its settings are in the environment: ``DASK_TESTS_EXECUTOR`` is ``loky`` or ``workerbee``,
-``DASK_TESTS_OUTCOMES`` the file to write, and with ``DASK_TESTS_SAMPLE`` only the first case of each
-parametrised test is run, and of the names listed there none.
+``DASK_TESTS_OUTCOMES`` the file to write, and ``DASK_TESTS_CHOSEN`` says which tests are run: ``only`` those of
+a list, those ``without`` another, and of each parametrised test only the ``first`` case.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "DASK_TESTS_SAMPLE" not in os.environ:
-        return
-    seen = set(json.loads(os.environ["DASK_TESTS_SAMPLE"]))
+    wanted = json.loads(os.environ["DASK_TESTS_CHOSEN"])
+    seen = set(wanted.get("without", ()))
     chosen = []
     for item in items:
         name = item.nodeid.partition("[")[0]
-        if name not in seen:
-            seen.add(name)
+        if item.nodeid in wanted.get("only", [item.nodeid]) and name not in seen:
             chosen.append(item)
+            if wanted.get("first"):
+                seen.add(name)
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from tests.foreign import cpython
+from tests.foreign.suite import run
 from tests.servers import Database
 
 PROJECT = Path(__file__).parents[2]
@@ -38,17 +37,6 @@ def test_the_standard_library_suite(name: str, suite: list[str], database: Datab
     """Each class passes, in a process of its own, so that one that hangs is cut."""
     server = {f"PG{part.upper()}": value for part, value in parse_dsn(database.dsn).items()}
     server["PGDATABASE"] = server.pop("PGDBNAME")
-    process = subprocess.Popen(
-        [sys.executable, cpython.__file__, name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **server, "PYTHONPATH": os.pathsep.join([str(PROJECT), *suite])},
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=200)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGABRT)
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
+    server["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *suite])
+    ended = run([sys.executable, cpython.__file__, name], 200, server)
+    assert ended.status == 0, ended.output

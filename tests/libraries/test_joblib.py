@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_info
 import workerbee.joblib
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee import WorkerbeeExecutor
+from workerbee import WorkerbeeExecutor, resources
 from workerbee.errors import EncodingError
+from workerbee.joblib import WorkerbeeBackend
 
 
 class OddError(Exception):
@@ -90,7 +91,7 @@ def test_an_argument_that_cannot_be_pickled_is_an_error_of_the_call(database: Da
         parallel_config("workerbee", executor=executor),
         pytest.raises(EncodingError, match="lock"),
     ):
-        Parallel(batch_size=1)(delayed(type)(argument) for argument in arguments)
+        Parallel(batch_size=1)(delayed(repr)(argument) for argument in arguments)
 
 
 @pytest.mark.parametrize("return_as", ["generator", "generator_unordered"])
@@ -183,6 +184,23 @@ def test_threads_of_libraries_can_be_limited(executor: WorkerbeeExecutor) -> Non
 
     with parallel_config("workerbee", executor=executor, inner_max_num_threads=1):
         assert Parallel()(delayed(threads)() for _ in range(2)) == [{1}, {1}]
+
+
+def test_calls_share_the_cores(executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As loky's workers do, unless the environment says how many threads there are to be."""
+
+    def threads() -> int:
+        np.ones((4, 4)) @ np.ones((4, 4))
+        return max(library["num_threads"] for library in threadpool_info())
+
+    monkeypatch.setattr(resources, "cores", lambda: 6)
+    for name in WorkerbeeBackend.MAX_NUM_THREADS_VARS:
+        monkeypatch.delenv(name, raising=False)
+    with parallel_config("workerbee", executor=executor, n_jobs=2):
+        assert set(Parallel()(delayed(threads)() for _ in range(4))) == {3}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    with parallel_config("workerbee", executor=executor, n_jobs=2):
+        assert 3 not in Parallel()(delayed(threads)() for _ in range(4))
 
 
 def test_grid_search_finds_what_it_finds_alone(on_bees: None) -> None:

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 from tests.mutation.mutants import MUTANTS, Mutant
+from tests.mutation.page import PAGE
 
 PROJECT = Path(__file__).parents[2]
 
 
 def main(words: list[str]) -> int:
-    chosen = [m for m in MUTANTS if not words or any(word in m.guard for word in words)]
+    chosen = [m for m in (*MUTANTS, *PAGE) if not words or any(word in m.guard for word in words)]
     with tempfile.TemporaryDirectory(prefix="workerbee-mutation-") as place:
         copy = Path(place)
         copy.chmod(0o711)

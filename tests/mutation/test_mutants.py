@@ -6,9 +6,10 @@ import pytest
 
 from tests.bees import PROJECT
 from tests.mutation.mutants import MUTANTS, Mutant
+from tests.mutation.page import PAGE
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *PAGE], ids=lambda mutant: mutant.guard)
 def test_a_mutant_finds_its_guard_and_its_tests(mutant: Mutant) -> None:
     """The text that it changes is in its place, and the tests that are to notice exist."""
     text = (PROJECT / "workerbee" / mutant.file).read_text("utf-8")

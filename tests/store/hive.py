@@ -23,8 +23,8 @@ TABLES = ("jobset", "batch", "bee", "counter", "version", "departed", "service",
 SHARED = {name: sql.Identifier("workerbee", f"{name}$") for name in TABLES}
 
 
-class Bee(BeeStore):
-    """A bee without a supervisor: it has a heartbeat when a test says so, and may judge others at once."""
+class Puppet(BeeStore):
+    """A bee without a supervisor: a test says what it does, its heartbeats too, and it may judge others at once."""
 
     def __init__(self, hive: Hive, host: str, connection: Connection) -> None:
         self.incarnation = uuid4()
@@ -87,9 +87,9 @@ class Hive:
         """One query, in which ``{batch}``, ``{outcome}``, ``{number}`` … are the shared tables and this jobset's."""
         return self.connection.run(sql.SQL(query).format(**self.names), params)
 
-    def bee(self, host: str = "a", connection: Connection | None = None) -> Bee:
+    def bee(self, host: str = "a", connection: Connection | None = None) -> Puppet:
         """A new incarnation."""
-        return Bee(self, host, connection or self.connection)
+        return Puppet(self, host, connection or self.connection)
 
     def add(self, n: int = 1, **options: Any) -> list[int]:
         """Add ``n`` new jobs in one batch; their ids."""
@@ -174,7 +174,7 @@ def until_blocked(n: int, other: Connection, *, what: str = "statements that wai
     eventually(lambda: len(other.run(waiting)) >= n, what=what)
 
 
-def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
+def fail_for_good(bee: Puppet, job: int, message: str = "no luck") -> None:
     """Claim this job, which must be the front of what waits, and have it fail at once."""
     batch = bee.take()
     assert batch.jobs[0].id == job
@@ -185,11 +185,11 @@ def fail_for_good(bee: Bee, job: int, message: str = "no luck") -> None:
 
 
 def make_study(connection: Connection, name: str, host: str, n: int) -> Hive:
-    """Make a jobset of ``n`` completed jobs, two that failed for one cause, one that runs and one that waits."""
+    """Make a jobset of ``n`` jobs that took a minute, two that failed for one cause, one that runs, one that waits."""
     hive = Hive(connection, name)
     bee = hive.bee(host)
     for job in hive.add(n):
-        bee.succeed(bee.take(), job)
+        bee.complete([success(job, duration=60.0)], [bee.take()], hint=None)
     for job in hive.add(2):
         fail_for_good(bee, job, f"unlucky {job}")
     hive.add()

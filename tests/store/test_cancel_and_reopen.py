@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import ANY, Hive, ids_of, success, until_blocked, until_waiting
+from tests.store.hive import ANY, Hive, failure, ids_of, success, until_blocked, until_waiting
 from workerbee.store import ClientStore, Connection
 from workerbee.store.connection import Query, Row
 from workerbee.wire.job import Options
@@ -276,3 +276,28 @@ def test_the_old_run_says_nothing_of_the_new_one(hive: Hive) -> None:
     bee.succeed(batch)
     assert (hive.outcome(1, 1), hive.outcome(1, 2), hive.waiting()) == ("cancelled", None, [[1]])
     assert ids_of(other.take()) == [1]
+
+
+def test_a_lost_value_makes_its_job_a_failed_one(hive: Hive) -> None:
+    """Once, whoever notices it, in the latest run alone and only of a value in a file; then it can be retried."""
+    hive.add(2)
+    bee = hive.bee()
+    batch = bee.take(2)
+    reference = b'{"files": []}'
+    bee.complete([success(1)._replace(codec="blob", data=reference), success(2)], [batch], hint=None)
+    lose = hive.client.lent.lose
+    assert not lose(failure(2, 2)._replace(codec="error"), b"cause")
+    assert list(hive.client.lent.lent_results()) == [[1]]
+    assert lose(failure(1, 2)._replace(codec="error"), b"cause")
+    assert not lose(failure(1, 2)._replace(codec="error"), b"cause")
+    assert list(hive.client.lent.lent_results()) == []
+    assert (hive.status(1), hive.outcome(1), hive.outcome(1, 2)) == ("failed", "completed", "failed")
+    counts = hive.catalogue.counts(hive.jobset.number)
+    assert (counts.completed, counts.failed, counts.open) == (1, 1, 0)
+    assert hive.client.reopen([(1, 2)], Options()) == 1
+    batch = bee.take(1)
+    assert ids_of(batch) == [1]
+    bee.complete([success(1, 3)], [batch], hint=None)
+    assert not lose(failure(1, 2)._replace(codec="error"), b"cause")
+    counts = hive.catalogue.counts(hive.jobset.number)
+    assert (counts.completed, counts.open, hive.status(1)) == (2, 0, "completed")

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import ANY, LEASE, Bee, Hive
+from tests.store.hive import ANY, LEASE, Hive, Puppet
 from workerbee.store import Connection
 
 #: Seconds by which the clock is set back: hardly more than what a statement may have been under way, and an hour.
@@ -26,13 +26,13 @@ def set_clock(hive: Hive, seconds: float) -> None:
         hive.run(f"UPDATE {{{table}}} SET {change}", s=seconds)
 
 
-def set_served(hive: Hive, bee: Bee) -> None:
-    """Let the bee have been served for a long time."""
-    query = "UPDATE {bee} SET served_since = served_since - interval '1 hour' WHERE incarnation = %(b)s"
+def set_served(hive: Hive, bee: Puppet) -> None:
+    """Let the bee have been served for longer than any step is."""
+    query = "UPDATE {bee} SET served_since = served_since - interval '1 day' WHERE incarnation = %(b)s"
     hive.run(query, b=str(bee.incarnation))
 
 
-def holder_and_judge(hive: Hive) -> tuple[Bee, Bee]:
+def holder_and_judge(hive: Hive) -> tuple[Puppet, Puppet]:
     """One that holds a job, and one that may judge, with leases as bees have them where work is held."""
     hive.add(1)
     holder, judge = hive.bee("a"), hive.bee("b")
@@ -46,6 +46,7 @@ def holder_and_judge(hive: Hive) -> tuple[Bee, Bee]:
 def test_nobody_judges_after_a_step_before_it_is_served_again(hive: Hive, seconds: float) -> None:
     """The judge has to be seen, and served for two leases, by the new clock: by then who lives was heard."""
     holder, judge = holder_and_judge(hive)
+    set_served(hive, judge)
     set_clock(hive, seconds)
     assert judge.save() == [], "unseen since the step"
     judge.beat(lease=2.0)

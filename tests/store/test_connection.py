@@ -23,12 +23,14 @@ from tests.servers import Database, Server
 from tests.store.hive import ANY, Hive
 from tests.waiting import eventually
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, parts, reach, schema
+from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, reach, schema
+from workerbee.store.bee import KeptText, ShowRequest
 from workerbee.store.queries import FILES, load
 from workerbee.store.reader import Reader
 from workerbee.store.seen import Wanted
 from workerbee.store.statement import Statement, literal
 from workerbee.wire.job import FunctionRow, Options
+from workerbee.wire.printed import Printed
 
 # Values
 
@@ -203,7 +205,7 @@ def live(line: Connection) -> None:
     catalogue.hint_done(hive.jobset.number, "1")
     assert {hive.status(n) for n in range(1, 19)} >= {"waiting", "completed"}
     large = hive.add(1)[0]
-    parts.put(client._run, large, 1, "pickle", bytes(2_000_000))
+    client.parts.put(large, 1, "pickle", bytes(2_000_000))
     catalogue.leave(two.incarnation)
     catalogue.sweep()
     assert catalogue.drop_jobset(hive.jobset)
@@ -224,10 +226,26 @@ def steer(hive: Hive, number: int) -> None:
     assert client.hand_over({number: 0}) > 0
     assert client.refused() == []
     assert client.open_runs()
-    assert client.signatures([1]) == {1: None}
+    assert client.signatures([1])[1].mac is None
     assert client.lost([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
     assert set(client.ended([(1, 9, 1)], 99)) == {1, 2, 4, 6, 7, 8}
     client.skip_ids()
+    client.small_functions()
+    client.parts.sweep_parts()
+    catalogue, jobset, one = hive.catalogue, hive.jobset, hive.bee("three")
+    assert catalogue.pause(jobset, by="me", why="a reason")
+    assert catalogue.resume(jobset)
+    catalogue.ask(jobset, 9, by="me", seconds=9)
+    catalogue.recall(jobset.number)
+    catalogue.note_minute([jobset.number])
+    catalogue.thin_history(jobset.number)
+    catalogue.fold_counters(jobset.number, 0)
+    catalogue.set_back(1, 300)
+    catalogue.restore_key(jobset, "aa")
+    printed = Printed(1, b"out", b"err", 3, 3)
+    one.refuse(number, "a reason")
+    one.show(ShowRequest(9, is_stack=False), 1, printed)
+    one.keep_texts([KeptText(1, 1, uuid4(), True, printed)])
 
 
 def look(line: Connection, hive: Hive) -> None:
@@ -237,7 +255,7 @@ def look(line: Connection, hive: Hive) -> None:
     [row] = reader.jobsets(jobset_id=hive.jobset.id)
     assert row.jobset.uuid == hive.jobset.uuid
     assert reader.jobsets()
-    assert len(reader.bees(hive.jobset)) == 2 <= len(reader.bees())
+    assert len(reader.bees(hive.jobset)) == 3 <= len(reader.bees())
     assert len(its.jobs().rows) == 18
     for status in ("completed", "failed", "cancelled", "retrying", "waiting", "running"):
         list(its.pages(Wanted((status,))))
@@ -253,7 +271,17 @@ def look(line: Connection, hive: Hive) -> None:
     its.texts(1)
     its.tail(1)
     its.size()
+    its.same_jobs([b"none"], [b"none"])
+    its.inputs_before(9, 9)
+    its.history_steps(0, 60)
     reader.departed()
+    reader.launches()
+    reader.lately()
+    reader.histories([hive.jobset.number], 0)
+    reader.server_line()
+    reader.clock()
+    reader.database_size()
+    reader.doing()
     assert its.progress().added == 18
     assert [function.name for function in its.functions()] == ["f", "f"]
     its.newest()
@@ -265,7 +293,8 @@ def traps(database: Database) -> int:
     """Hide each function and operator that our queries use behind a better match in ``public`` that raises."""
     texts = [text for file in FILES for text in load(file).values()]
     used = sorted(
-        {name for text in texts for name in re.findall(r"\b([a-z_]+)\(", text)} | {"pg_backend_pid", "textcat"}
+        {name for text in texts for name in re.findall(r"\b([a-z_]+)\(", text)}
+        | {"pg_backend_pid", "textcat", "date_part", "ln", "concat", "left", "pg_walfile_name", "pg_is_in_recovery"}
     )
     with closing(database.connect()) as admin, admin.cursor() as cursor:
         cursor.execute(

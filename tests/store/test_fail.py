@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import ANY, Bee, Hive, failure, ids_of, until_waiting
+from tests.store.hive import ANY, Hive, Puppet, failure, ids_of, until_waiting
 from workerbee.store import Connection, Limits
 from workerbee.wire.job import Batch
 
@@ -121,7 +121,7 @@ def test_after_the_outcome_a_failure_changes_nothing(hive: Hive) -> None:
 # While another copy runs
 
 
-def raced(hive: Hive, connection: Connection | None = None) -> tuple[Bee, Batch, Bee, Batch]:
+def raced(hive: Hive, connection: Connection | None = None) -> tuple[Puppet, Batch, Puppet, Batch]:
     """A job that two bees run: the one that claimed it, and one that made a copy."""
     for _ in range(3):
         hive.add(1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from tests.store.hive import ANY, Hive
-from workerbee.bee import holdings
+from tests.store.hive import ANY, Hive, new_job
+from workerbee.bee.claiming import Claiming
 from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Held, Holdings, Served
 from workerbee.bee.judge import Judge
@@ -19,14 +20,18 @@ from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.runner_process import Launch
+from workerbee.bee.service import Service
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Task
 from workerbee.store import BeeStore, Connection, Limits
-from workerbee.wire.job import NO_FUNCTION, Jobset
+from workerbee.wire import values
+from workerbee.wire.job import NO_FUNCTION, Batch, Jobset
+from workerbee.wire.values import Values
 
 LOG = logging.getLogger("workerbee.tests")
 
 
-class Bee:
+class BeeWithoutRunners:
     """What a bee that serves all jobsets holds, with a crew whose runners are never started."""
 
     def __init__(self) -> None:
@@ -41,22 +46,25 @@ class Bee:
         served = self.holdings.served[store.jobset.number] = Served(store, ANY)
         return served
 
+    def claim(self, served: Served, n: int, start: int) -> list[Batch]:
+        return served.store.claim(n, start, served.scope, fits=self.holdings.scales())
+
     def hold(self, served: Served, n: int, *, start: int) -> list[Held]:
         """Claim so many jobs and book them."""
-        held = [self.holdings.take(served, batch, None) for batch in served.store.claim(n, start, served.scope)]
+        held = [self.holdings.take(served, batch, None) for batch in self.claim(served, n, start)]
         for batch in held:
             self.holdings.begin(batch, without=set())
         return held
 
 
 @pytest.fixture
-def bee() -> Iterator[Bee]:
-    bee = Bee()
+def bee() -> Iterator[BeeWithoutRunners]:
+    bee = BeeWithoutRunners()
     yield bee
     bee.crew.dismiss()
 
 
-def refuse(bee: Bee, number: int) -> None:
+def refuse(bee: BeeWithoutRunners, number: int) -> None:
     """A function turns out to be unusable."""
     presence = SimpleNamespace(is_alone_in=lambda _: False)
     refusals = Refusals(
@@ -66,13 +74,13 @@ def refuse(bee: Bee, number: int) -> None:
     refusals.settle()
 
 
-def give_back(bee: Bee, _: int) -> None:
+def give_back(bee: BeeWithoutRunners, _: int) -> None:
     bee.holdings.give_back_unstarted()
     bee.holdings.return_booked()
 
 
 #: What notices that the tables are gone.
-NOTICES: dict[str, Callable[[Bee, int], None]] = {
+NOTICES: dict[str, Callable[[BeeWithoutRunners, int], None]] = {
     "give back": give_back,
     "come back": lambda bee, _: bee.holdings.come_back(),
     "refuse": refuse,
@@ -80,7 +88,7 @@ NOTICES: dict[str, Callable[[Bee, int], None]] = {
 
 
 @pytest.mark.parametrize("notice", NOTICES)
-def test_a_dropped_jobset_is_let_go_of_once(hive: Hive, bee: Bee, notice: str) -> None:
+def test_a_dropped_jobset_is_let_go_of_once(hive: Hive, bee: BeeWithoutRunners, notice: str) -> None:
     """Also where several batches of it are held: whatever is to be done with the second one is done no more."""
     number = hive.jobset.number
     for _ in range(2):
@@ -100,7 +108,7 @@ def test_a_dropped_jobset_is_let_go_of_once(hive: Hive, bee: Bee, notice: str) -
     assert bee.dropped == [number]
 
 
-def test_what_ends_in_a_jobset_that_is_gone_counts_for_no_other(hive: Hive, bee: Bee) -> None:
+def test_what_ends_in_a_jobset_that_is_gone_counts_for_no_other(hive: Hive, bee: BeeWithoutRunners) -> None:
     """Also if another has its number by then: a restored database gives numbers again."""
     [job] = hive.add(1)
     [held] = bee.hold(bee.serve(hive.bee()), 1, start=1)
@@ -116,10 +124,9 @@ def test_what_ends_in_a_jobset_that_is_gone_counts_for_no_other(hive: Hive, bee:
 
 
 def test_jobsets_that_were_served_long_ago_are_let_go(
-    bee: Bee, line: Connection, monkeypatch: pytest.MonkeyPatch
+    bee: BeeWithoutRunners, line: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bee may meet thousands; but none of which something is held or refused."""
-    monkeypatch.setattr(holdings, "MOST_SERVED", 3)
     made = [Hive(line) for _ in range(8)]
     for n, hive in enumerate(made):
         hive.add(1)
@@ -128,6 +135,68 @@ def test_jobsets_that_were_served_long_ago_are_let_go(
             bee.hold(served, 1, start=1)
         if n == 1:
             served.refuse(7, "it isn't here")
-        bee.holdings.make_room()
+        bee.holdings.make_room(3)
     numbers = [hive.jobset.number for hive in made]
     assert list(bee.holdings.served) == [numbers[0], numbers[1], numbers[-1]]
+
+
+def test_no_more_bytes_of_calls_are_held_than_there_is_room_for(hive: Hive, bee: BeeWithoutRunners) -> None:
+    """What doesn't fit isn't even read, and goes back as it was; one that is larger than the room is held alone."""
+    first = hive.catalogue.reserve_jobs(hive.jobset, 4) or 0
+    data = bytes(range(256)) * 12_000
+    hive.client.add([new_job(first + n)._replace(codec="pickle", data=data) for n in range(4)])
+    served = bee.serve(hive.bee())
+    for most, fitting in ((7_000_000, 2), (1_000_000, 1)):
+        bee.holdings._room.most = most
+        assert not bee.holdings.is_full
+        held = bee.hold(served, 4, start=4)
+        read = [len(job.data) for batch in held for job in batch.batch.jobs if job.data]
+        assert read == [len(data)] * fitting
+        assert bee.crew._backlog.n_ready == fitting
+        assert bee.holdings.is_full
+        bee.holdings.return_booked()
+        assert sum(len(batch.open) for batch in held) == fitting
+        bee.holdings.give_back_tasks(bee.crew.take_back(all_ready=True))
+        bee.holdings.return_booked()
+        assert sorted(job for jobs in hive.waiting() for job in jobs) == [*range(first, first + 4)]
+        assert hive.attempts(first) == []
+        bee.holdings.close(held)
+
+
+def test_an_array_that_calls_share_is_held_once(hive: Hive, bee: BeeWithoutRunners) -> None:
+    """However many calls have it; those of one for which there is no room go back as they were."""
+    shelf = Shelf.make()
+    assert shelf is not None
+    arrays = [Values().of(memoryview(bytes([n]) * 1_500_000)) for n in range(3)]
+    hive.client.parts.put_values(arrays)
+    first = hive.catalogue.reserve_jobs(hive.jobset, 6) or 0
+    names = [values.without("pickle", [arrays[n % 3]]) for n in range(6)]
+    hive.client.add([new_job(first + n)._replace(codec=name, data=b"x") for n, name in enumerate(names)])
+    served = bee.serve(hive.bee())
+    bee.holdings._room.most = 3_200_000
+    claiming = stocking(bee, shelf)
+    fits = bee.holdings.scales()
+    batches = served.store.claim(6, 6, served.scope, fits=fits)
+    batches, lacking = claiming._stocked(served, batches, {}, fits)
+    jobs = [job for batch in batches for job in batch.jobs]
+    assert [job.data for job in jobs] == [b"x", b"x", b""] * 2
+    assert lacking == {}
+    for n in (0, 1):
+        assert shelf.take(arrays[n].taken) == arrays[n].data
+    assert len(list(Path(shelf.path).iterdir())) == 2
+    held = [bee.holdings.take(served, batch, None) for batch in batches]
+    for batch in held:
+        bee.holdings.begin(batch, without=set())
+    assert bee.holdings.is_full
+    bee.holdings.return_booked()
+    assert sorted(job for jobs in hive.waiting() for job in jobs) == [first + 2, first + 5]
+    assert bee.crew._backlog.n_ready == 4
+    shelf.close()
+
+
+def stocking(bee: BeeWithoutRunners, shelf: Shelf) -> Claiming:
+    """What claims, of which only the shelf is needed."""
+    service, none = cast("Service", SimpleNamespace(holdings=bee.holdings)), cast("Any", None)
+    return Claiming(
+        service, bee.crew, none, none, none, none, shelf, now=0.0, program=bytes, only_functionless=False, log=LOG
+    )

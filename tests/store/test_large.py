@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
 import pytest
 
-from tests.servers import Database
-from tests.store.hive import ANY, Hive, success
+from tests.poolers import pgbouncer
+from tests.servers import Database, Server
+from tests.store.hive import ANY, Hive, new_job, success
 from tests.waiting import eventually
 from workerbee import JobSet
 from workerbee.errors import UniqueInputDataConstraintError
-from workerbee.store import BeeStore, ClientStore, Connection
+from workerbee.store import BeeStore, ClientStore, Connection, is_dropped, is_passing, is_unstorable
 from workerbee.wire.job import FunctionRow
 
 #: Bytes that no statement needs to have.
@@ -92,6 +94,82 @@ def test_a_record_without_its_parts_is_given_as_it_is(hive: Hive, codec: str) ->
         record = known(1)
         assert record is not None
         assert (record.codec, record.body) == (codec, b"0123456789abcdef")
+
+
+# How they travel
+
+
+VALUE = bytes(range(256)) * 12_000
+
+
+@pytest.mark.parametrize("way", ["direct", "with a limit", "pooled"])
+def test_values_travel_as_they_are(hive: Hive, server: Server, shared: Database, way: str) -> None:
+    """Both ways and for both sides, never written out in a statement; through a pooler too."""
+    with (
+        pgbouncer(server) if way == "pooled" else nullcontext(server.port) as port,
+        closing(Measuring(psycopg2.extensions.make_dsn(shared.dsn, host="127.0.0.1", port=port))) as line,
+    ):
+        line.patience = 15.0 if way == "with a limit" else 60.0
+        client, bee = ClientStore(line, hive.jobset, uuid4()), hive.bee("a", line)
+        job = hive.catalogue.reserve_jobs(hive.jobset, 1) or 0
+        client.add([new_job(job)._replace(codec="pickle", data=VALUE)])
+        batch = bee.take()
+        assert batch.jobs[0].data == VALUE
+        bee.complete([success(job)._replace(codec="pickle", data=VALUE)], [batch], hint=None)
+        assert [[end.data for end in some] for some in client.finished([job])] == [[VALUE]]
+        assert line.longest < 50_000
+        assert line.is_direct == (way != "pooled")
+
+
+def test_what_travels_so_fails_as_everything_does(hive: Hive, shared: Database) -> None:
+    """With the server's own SQLSTATE; the connection goes on, and a lost one is made anew."""
+    with closing(Connection(shared.dsn)) as line:
+        client = ClientStore(line, hive.jobset, uuid4())
+        assert client.parts.put(1, 1, "pickle", VALUE)[0] == "parts"
+        reader = client._queries
+        asked = {"job": "one", "run": 1, "token": str(uuid4()), "first": 1, "last": 2}
+        with pytest.raises(psycopg2.errors.InvalidTextRepresentation) as told:
+            reader.carry("get_parts", asked)
+        assert told.value.pgcode == "22P02"
+        assert is_unstorable(told.value)
+        generation = line.generation
+        assert reader.carry("get_parts", asked | {"job": 1}) == []
+        assert line.generation == generation
+        shared.execute("SELECT pg_terminate_backend(%s)", backend := line.backend)
+        eventually(lambda: not shared.execute("SELECT FROM pg_stat_activity WHERE pid = %s", backend))
+        with pytest.raises(psycopg2.Error) as lost:
+            reader.carry("get_parts", asked | {"job": 1})
+        assert is_passing(lost.value)
+        assert reader.carry("get_parts", asked | {"job": 1}) == []
+        hive.run("DROP TABLE {part} CASCADE")
+        with pytest.raises(psycopg2.errors.UndefinedTable) as gone:
+            client.parts.put(1, 1, "pickle", VALUE)
+        assert is_dropped(gone.value)
+        assert line.run("SELECT 1") == [(1,)]
+
+
+def test_parts_whose_row_never_came_are_swept(hive: Hive) -> None:
+    """After a while; what a job or an outcome refers to stays, and so do functions."""
+    [job] = hive.add(1)
+    large = hive.catalogue.reserve_jobs(hive.jobset, 1) or 0
+    hive.client.add([new_job(large)._replace(codec="pickle", data=VALUE)])
+    bee = hive.bee("a")
+    batch = bee.take()
+    bee.complete([success(job)._replace(codec="pickle", data=VALUE)], [batch], hint=None)
+    hive.client.put_function(function(VALUE), b"i")
+    kept = hive.run("SELECT job, run, token, seq FROM {part} ORDER BY 1, 2, 3, 4")
+    for at, run in (job, 1), (large, 0), (large, 1):
+        hive.client.parts.put(at, run, "pickle", VALUE)
+    hive.client.parts.sweep_parts()
+    assert len(hive.run("SELECT 1 FROM {part}")) == 2 * len(kept)
+    hive.run("UPDATE {part} SET at = at - interval '3 hours'")
+    hive.client.parts.put(job, 2, "pickle", VALUE)
+    hive.client.parts.sweep_parts()
+    left = hive.run(
+        "SELECT job, run, token, seq FROM {part} WHERE (job, run) <> (%(job)s, 2) ORDER BY 1, 2, 3, 4", job=job
+    )
+    assert left == kept
+    assert len(hive.run("SELECT 1 FROM {part}")) > len(kept)
 
 
 # Many jobs, and large ones

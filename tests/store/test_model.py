@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.servers import Database
-from tests.store.hive import ANY, Bee, Hive, ids_of, success
+from tests.store.hive import ANY, Hive, Puppet, ids_of, success
 from workerbee.store import Connection
 from workerbee.wire.job import Batch, Options
 
@@ -55,7 +55,7 @@ class Store(RuleBasedStateMachine):
         self.held: dict[int, Held] = {}
         self.charges: Counter[tuple[int, int, str]] = Counter()
         self.counts: Counter[str] = Counter()
-        self.known: list[tuple[Bee, Batch]] = []  # all that was ever claimed, for writers that come late
+        self.known: list[tuple[Puppet, Batch]] = []  # all that was ever claimed, for writers that come late
         self.begun: set[tuple[str, int]] = set()  # (claim, job) that a bee may have run, and may yet complete
         self.submit(3)
         [batch] = self.bees[0].claim(3, 3, ANY)
@@ -115,7 +115,7 @@ class Store(RuleBasedStateMachine):
         for batch in batches:
             self._claimed(bee, batch)
 
-    def _claimed(self, bee: Bee, batch: Batch) -> None:
+    def _claimed(self, bee: Puppet, batch: Batch) -> None:
         [(jobs, started)] = self.hive.run("SELECT jobs, started FROM {batch} WHERE id = %(b)s", b=batch.id)
         open_ = [j for j in jobs if (j, batch.run) not in self.outcomes]
         assert open_ == ids_of(batch), "ended jobs aren't handed out"
@@ -314,7 +314,7 @@ class Store(RuleBasedStateMachine):
     def _some_jobs(self, dice: int) -> list[int]:
         return [job for job in self.latest if (dice >> job % 20) & 1]
 
-    def _some_claim(self, dice: int) -> tuple[Bee, Batch, Held | None]:
+    def _some_claim(self, dice: int) -> tuple[Puppet, Batch, Held | None]:
         """A claim, old or present, and what is held by it."""
         bee, batch = self.known[-1 - dice % min(8, len(self.known))]
         held = self.held.get(batch.id)

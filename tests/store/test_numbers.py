@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from tests.servers import Server
-from tests.store.hive import ANY, Bee, Hive, new_job, success
+from tests.store.hive import ANY, Hive, Puppet, failure, new_job, success
 from workerbee.store import Connection, schema
 from workerbee.wire.job import FunctionRow, Options
 
@@ -16,7 +16,7 @@ FUNCTION = FunctionRow(0, b"digest", "m:f", "import", b"", "3.11", b"mac")
 LARGE = FunctionRow(0, b"large", "m:f", "pickle", b"x" * 1_100_000, "3.11", b"mac")
 
 #: What clients and bees of the former jobset may still say.
-VERBS: dict[str, Callable[[Hive, Bee], object]] = {
+VERBS: dict[str, Callable[[Hive, Puppet], object]] = {
     "add": lambda hive, _: hive.client.add([new_job(9)]),
     "add, all or none": lambda hive, _: hive.client.add([new_job(9)], whole=True),
     "find the same": lambda hive, _: hive.client.same_calls([b"same"]),
@@ -27,9 +27,13 @@ VERBS: dict[str, Callable[[Hive, Bee], object]] = {
     "get a function": lambda hive, _: hive.client.get_function(1),
     "name functions": lambda _, bee: bee.functions_named("m:f"),
     "put a part": lambda hive, _: hive.client.add([new_job(9)._replace(data=b'"' + b"x" * 1_100_000 + b'"')]),
+    "sweep parts": lambda hive, _: hive.client.parts.sweep_parts(),
     "reopen": lambda hive, _: hive.client.reopen([(3, 1)], Options()),
     "cancel": lambda hive, _: hive.client.cancel_waiting([(2, 1)]),
     "stop": lambda hive, _: hive.client.cancel_running([(1, 1), (2, 1)]),
+    "record a loss": lambda hive, _: hive.client.lent.lose(failure(3, 2), b"cause"),
+    "look for large results": lambda hive, _: list(hive.client.lent.lent_results()),
+    "look for places": lambda hive, _: hive.client.lent.places(),
     "look for ends": lambda hive, _: list(hive.client.finished([3])),
     "read results": lambda hive, _: hive.client.results(0),
     "look for failures": lambda hive, _: hive.client.ended_badly(),
@@ -41,7 +45,7 @@ VERBS: dict[str, Callable[[Hive, Bee], object]] = {
 
 
 @pytest.fixture(scope="module")
-def lives(server: Server) -> Iterator[tuple[Hive, Bee, Hive]]:
+def lives(server: Server) -> Iterator[tuple[Hive, Puppet, Hive]]:
     """A jobset and a bee of a schema that is no more, and the jobset that has its number now."""
     database = server.new_database()
     first, second = Connection(database.dsn), Connection(database.dsn)
@@ -75,7 +79,7 @@ def everything(hive: Hive) -> list[object]:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_another_jobset_is_not_taken_for_ours(lives: tuple[Hive, Bee, Hive], name: str) -> None:
+def test_another_jobset_is_not_taken_for_ours(lives: tuple[Hive, Puppet, Hive], name: str) -> None:
     """Whoever knew the number hears that its jobset is gone, as if its tables were; the other one stays as it is."""
     former, bee, present = lives
     before = everything(present)
@@ -84,7 +88,7 @@ def test_another_jobset_is_not_taken_for_ours(lives: tuple[Hive, Bee, Hive], nam
     assert everything(present) == before
 
 
-def test_the_shared_tables_know_them_apart(lives: tuple[Hive, Bee, Hive]) -> None:
+def test_the_shared_tables_know_them_apart(lives: tuple[Hive, Puppet, Hive]) -> None:
     """No ids, no sign of life, no key and no drop for a jobset that is gone."""
     former, _, present = lives
     before = everything(present)

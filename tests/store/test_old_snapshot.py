@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers import Server
 from tests.store.explaining import Explaining, blocks
-from tests.store.hive import ANY, Bee, Hive, ids_of
+from tests.store.hive import ANY, Hive, Puppet, ids_of
 from tests.waiting import eventually
 from workerbee.store import Connection, front, schema, writer
 
@@ -34,7 +34,7 @@ DELETE FROM {batch} WHERE jobset = {number} AND jobs[1] < 0;
 
 
 @pytest.fixture(scope="module")
-def burdened(server: Server) -> Iterator[tuple[Hive, Bee, float]]:
+def burdened(server: Server) -> Iterator[tuple[Hive, Puppet, float]]:
     """A jobset of many jobs, most of them ended long ago; a bee that explains itself, and what its cycle touched."""
     database = server.new_database()
     with closing(Connection(database.dsn)) as line, closing(Explaining(database.dsn)) as explaining:
@@ -52,7 +52,7 @@ def burdened(server: Server) -> Iterator[tuple[Hive, Bee, float]]:
     database.drop()
 
 
-def cycle(bee: Bee) -> float:
+def cycle(bee: Puppet) -> float:
     """Claim a job that waits and have it tried again, claim another and complete it: the pages that this touches."""
     explaining = bee.connection
     assert isinstance(explaining, Explaining)
@@ -63,7 +63,7 @@ def cycle(bee: Bee) -> float:
 
 
 def test_a_claim_passes_over_little_of_what_was_claimed(
-    burdened: tuple[Hive, Bee, float], monkeypatch: pytest.MonkeyPatch
+    burdened: tuple[Hive, Puppet, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some looks at the whole queue, those that follow begin where the last one ended."""
     monkeypatch.setattr(front, "BUSY_FACTOR", 1e9)
@@ -73,7 +73,7 @@ def test_a_claim_passes_over_little_of_what_was_claimed(
     assert max(touched) > 3 * before, "there was no burden"
 
 
-def test_what_comes_before_the_front_is_found_soon(burdened: tuple[Hive, Bee, float]) -> None:
+def test_what_comes_before_the_front_is_found_soon(burdened: tuple[Hive, Puppet, float]) -> None:
     """What is urgent, or was given back to its old place, doesn't wait for the queue to end."""
     hive, bee, _ = burdened
     batch = bee.take()

@@ -16,10 +16,11 @@ import pytest
 
 from tests.servers import Server
 from tests.store.explaining import Explaining, nodes
-from tests.store.hive import ANY, Bee, Hive, success
+from tests.store.hive import ANY, Hive, Puppet, success
 from workerbee.changing import Changing
 from workerbee.store import ClientStore, Connection, JobsetReader, Reader, Wanted, schema
 from workerbee.wire.job import Options
+from workerbee.wire.values import Value
 
 FINISHED, BATCHES, JOBSETS = 100_000, 10_000, 3_000
 #: Rows that a hot statement may touch in any step: a batch of them, a look at the fronts, never the crowd.
@@ -35,12 +36,14 @@ INSERT INTO {attempt} (job, run, kind, bee, host)
 SELECT n, 1, 'failed', %(bee)s, 'h' FROM generate_series(1, %(finished)s, 10) n;
 INSERT INTO {batch} (jobset, function, run, jobs)
 SELECT {number}, 0, 1, ARRAY[n, n + 1] FROM generate_series(%(finished)s + 1, %(all)s, 2) n;
+INSERT INTO {part} (job, run, token, seq, data)
+SELECT 0, 0, md5(n::text)::uuid, part, '' FROM generate_series(1, 3000) n CROSS JOIN generate_series(1, 5) part;
 INSERT INTO {jobset} (id, uuid, speculate) SELECT 'other_' || n, md5(n::text)::uuid, true
   FROM generate_series(1, %(jobsets)s) n;
 """
 
 
-Crowd = tuple[Hive, Bee, Explaining]
+Crowd = tuple[Hive, Puppet, Explaining]
 
 
 #: When the statements are planned, and which ANALYZE (autovacuum's may come at any time) the planner knows of.
@@ -79,30 +82,30 @@ def crowd(server: Server, request: pytest.FixtureRequest) -> Iterator[Crowd]:
     database.drop()
 
 
-def claim_all_at_hand(hive: Hive, bee: Bee) -> None:
+def claim_all_at_hand(hive: Hive, bee: Puppet) -> None:
     bee.claim(400, 400, ANY)
 
 
-def start(hive: Hive, bee: Bee) -> None:
+def start(hive: Hive, bee: Puppet) -> None:
     bee.start(bee.claim(2, 0, ANY)[0], 1)
 
 
-def complete(hive: Hive, bee: Bee) -> None:
+def complete(hive: Hive, bee: Puppet) -> None:
     [batch] = bee.claim(2, 2, ANY)
     for closed in ([batch], []):  # and then once more: late
         bee.complete([success(job.id) for job in batch.jobs], closed, hint=None)
 
 
-def fail(hive: Hive, bee: Bee) -> None:
+def fail(hive: Hive, bee: Puppet) -> None:
     bee.miss(bee.claim(2, 2, ANY)[0])
 
 
-def release(hive: Hive, bee: Bee) -> None:
+def release(hive: Hive, bee: Puppet) -> None:
     [batch] = bee.claim(2, 2, ANY)
     bee.release(batch, [batch.jobs[0].id], untouched=True)
 
 
-def look_after_others(hive: Hive, bee: Bee) -> None:
+def look_after_others(hive: Hive, bee: Puppet) -> None:
     other = hive.bee("b")
     for batch in other.claim(8, 4, ANY):
         hive.age(batch, 9)
@@ -114,13 +117,13 @@ def look_after_others(hive: Hive, bee: Bee) -> None:
     bee.save()
 
 
-def add(hive: Hive, bee: Bee) -> None:
+def add(hive: Hive, bee: Puppet) -> None:
     hive.client, plain = ClientStore(bee.connection, hive.jobset, uuid4()), hive.client
     hive.add(100)
     hive.client = plain
 
 
-def watch(hive: Hive, bee: Bee) -> None:
+def watch(hive: Hive, bee: Puppet) -> None:
     client = ClientStore(bee.connection, hive.jobset, uuid4())
     list(client.finished(list(range(500, 700))))
     client.begun()
@@ -129,7 +132,7 @@ def watch(hive: Hive, bee: Bee) -> None:
     client.results(5000, n=100)
 
 
-def serve_all(hive: Hive, bee: Bee) -> None:
+def serve_all(hive: Hive, bee: Puppet) -> None:
     bee.beat()
     catalogue = type(hive.catalogue)(bee.connection)
     list(catalogue.offers())
@@ -138,7 +141,7 @@ def serve_all(hive: Hive, bee: Bee) -> None:
     catalogue.live_bees(hive.jobset.number)
 
 
-def cancel_elsewhere(hive: Hive, bee: Bee) -> None:
+def cancel_elsewhere(hive: Hive, bee: Puppet) -> None:
     """Few jobs of another jobset: what this one has is none of its business."""
     other = Hive(hive.connection)
     other.add(3)
@@ -148,7 +151,15 @@ def cancel_elsewhere(hive: Hive, bee: Bee) -> None:
     assert client.cancel([(2, 1), (3, 1), (5, 1)], running=False).jobs is None
 
 
-def look(hive: Hive, bee: Bee) -> None:
+def keep_large_values(hive: Hive, bee: Puppet) -> None:
+    """Find what calls share among what is stored, the places of files, and the results that are there."""
+    client = ClientStore(bee.connection, hive.jobset, uuid4())
+    client.parts.put_values(Value(memoryview(bytes([n]))) for n in range(20))
+    client.lent.places()
+    list(client.lent.lent_results())
+
+
+def look(hive: Hive, bee: Puppet) -> None:
     reader, overview = JobsetReader(bee.connection, hive.jobset), Reader(bee.connection)
     for wanted in (Wanted(), Wanted(("failed", "cancelled")), Wanted(("failed",), cause=b"c"), Wanted(host="h")):
         reader.jobs(5000, 50, wanted)
@@ -173,6 +184,7 @@ def look(hive: Hive, bee: Bee) -> None:
     overview.jobsets(50)
     overview.bees(hive.jobset)
     overview.departed(hive.jobset)
+    overview.launches()
     overview.lately()
     overview.histories([hive.jobset.number, 7, 8], 0)
     overview.server_line()
@@ -192,12 +204,13 @@ VERBS = [
     look_after_others,
     add,
     watch,
+    keep_large_values,
     serve_all,
 ]
 
 
 @pytest.mark.parametrize("verbs", VERBS, ids=lambda verbs: verbs.__name__)
-def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[[Hive, Bee], None]) -> None:
+def test_hot_statements_touch_what_they_are_about(crowd: Crowd, verbs: Callable[[Hive, Puppet], None]) -> None:
     """No scan of a table that grows, and no step over more rows than a few batches have."""
     hive, bee, explaining = crowd
     explaining.plans.clear()
@@ -243,8 +256,10 @@ def test_all_that_is_open_is_read_by_headers(crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("what", ["LIMIT 10", "ORDER BY id DESC LIMIT 10", "WHERE id = 5000"])
 def test_the_view_reads_what_is_asked_for(crowd: Crowd, what: str) -> None:
-    """By a psql that knows nothing of how we plan."""
-    hive, _, explaining = crowd
+    """By a psql that knows nothing of how we plan, and while bees hold more than the planner has heard of."""
+    hive, bee, explaining = crowd
+    while hive.run("SELECT count(*) FROM {batch} WHERE claim IS NOT NULL") < [(MOST // 5,)]:
+        bee.claim(400, 400, ANY)
     with closing(psycopg2.connect(explaining._dsn)) as psql, psql.cursor() as cursor:
         cursor.execute(f'EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM workerbee."{hive.jobset.id}" {what}')
         [[explained]] = cursor.fetchall()

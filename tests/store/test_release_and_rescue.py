@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import ANY, LEASE, Bee, Hive, ids_of, until_waiting
+from tests.store.hive import ANY, LEASE, Hive, Puppet, ids_of, until_waiting
 from tests.waiting import eventually
 from workerbee.store import Connection
 
@@ -229,7 +229,7 @@ def test_a_break_starts_the_service_anew(hive: Hive, change: str, broken: bool) 
 # A loss, and who is to blame
 
 
-def lose(hive: Hive, host: str, judge: Bee, n: int = 1) -> Bee:
+def lose(hive: Hive, host: str, judge: Puppet, n: int = 1) -> Puppet:
     """A bee on ``host`` that vanished while it ran ``n`` jobs."""
     gone = hive.bee(host)
     gone.claim(n, n, ANY)

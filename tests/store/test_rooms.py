@@ -6,7 +6,7 @@ import itertools
 from uuid import uuid4
 
 from tests.store.hive import ANY, Hive, success
-from workerbee.store import BeeFacts, ClientStore, JobsetReader
+from workerbee.store import BeeFacts, ClientStore, Counts, JobsetReader, Reader
 from workerbee.wire.job import Options
 
 FOLDED = "SELECT count(*)::int, sum(added)::int, sum(completed)::int FROM {counter} WHERE jobset = {number}"
@@ -62,6 +62,24 @@ def test_counters_of_those_who_have_left_are_added_up(hive: Hive) -> None:
     hive.catalogue.fold_counters(hive.jobset.number, least=1)
     assert hive.run(FOLDED) == [(2, 3, 3)]
     assert hive.catalogue.counts(hive.jobset.number).open == 0
+
+
+def test_each_counter_is_summed_and_kept_under_its_name(hive: Hive) -> None:
+    """By whoever asks: the sums as such, what the departed left, the minutes of the history, the overview."""
+    hive.bee()
+    counts = Counts(*range(1, len(Counts._fields) + 1))
+    hive.run(
+        f"INSERT INTO {{counter}} (jobset, writer, {', '.join(Counts._fields)})"
+        f" VALUES ({hive.jobset.number}, %(writer)s, {', '.join(map(str, counts))})",
+        writer=str(uuid4()),
+    )
+    assert hive.catalogue.counts(hive.jobset.number) == counts
+    hive.catalogue.fold_counters(hive.jobset.number, least=1)
+    assert hive.catalogue.counts(hive.jobset.number) == counts
+    hive.catalogue.note_minute([hive.jobset.number])
+    [minute] = JobsetReader(hive.connection, hive.jobset).history()
+    assert minute.counts == counts._replace(revived=0)
+    assert [row.counts for row in Reader(hive.connection).jobsets(numbers=[hive.jobset.number])] == [counts]
 
 
 def test_progress_knows_what_was_run_anew(hive: Hive) -> None:

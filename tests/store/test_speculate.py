@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.store.hive import ANY, Bee, Hive, ids_of, runs_of, success
+from tests.store.hive import ANY, Hive, Puppet, ids_of, runs_of, success
 from workerbee.store import Connection, Scope
 from workerbee.wire.job import Batch
 
 
 def straggling(
     hive: Hive, ages: list[float], durations: tuple[float, ...] = (0.1, 0.1, 0.1, 0.1)
-) -> tuple[Bee, list[Batch]]:
+) -> tuple[Puppet, list[Batch]]:
     """A bee that holds one job a batch for so long, in a jobset whose other jobs took ``durations``."""
     bee = hive.bee("slow")
     for duration in durations:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.store.hive import Bee, Hive, new_job, runs_of, success
+from tests.store.hive import Hive, Puppet, new_job, runs_of, success
 from tests.waiting import eventually
 from workerbee.store import Connection, Wake
 from workerbee.wire.job import Batch, Options
@@ -106,7 +106,7 @@ def test_a_result_rides_in_the_hint_only_if_it_is_the_recorded_one(
     assert heard == ["1\nmine", "1 2"]
 
 
-VERBS: dict[str, Callable[[Hive, Bee, Batch], object]] = {
+VERBS: dict[str, Callable[[Hive, Puppet, Batch], object]] = {
     "reserve": lambda hive, bee, batch: hive.catalogue.reserve_jobs(hive.jobset, 1),
     "add": lambda hive, bee, batch: hive.client.add([new_job(9)]),
     "complete": lambda hive, bee, batch: bee.succeed(batch, 1, close=False),

@@ -67,6 +67,8 @@ def test_the_executor_is_made_as_documented() -> None:
         "reconnect_timeout": (BY_NAME, 3600.0),
         "max_payload": (BY_NAME, 256_000_000),
         "prefix_output": (BY_NAME, False),
+        "large_values": (BY_NAME, None),
+        "large_values_from": (BY_NAME, 1_000_000),
     }
     assert parameters(WorkerbeeExecutor) == expected
 
@@ -95,7 +97,9 @@ def test_it_is_an_executor(cls: type[Any]) -> None:
 def test_the_jobset_is_used_as_documented() -> None:
     """The signatures of the origin's class."""
     servers = dict.fromkeys(("host", "port", "user", "password", "dbname"), (EITHER, None))
-    assert parameters(JobSet) == {"jobset_id": (EITHER, NEEDED), **servers, "logger_name": (EITHER, "workerbee")}
+    places = {"large_values": (BY_NAME, None), "large_values_from": (BY_NAME, 1_000_000)}
+    names = {"jobset_id": (EITHER, NEEDED), **servers, "logger_name": (EITHER, "workerbee")}
+    assert parameters(JobSet) == names | places
     assert parameters(JobSet.setup_jobset) == {"ignore_existing_jobset": (EITHER, False)}
     assert parameters(JobSet.add_job) == {"input_data": (EITHER, NEEDED)}
     assert parameters(JobSet.add_jobs) == {"input_datas": (EITHER, NEEDED)}

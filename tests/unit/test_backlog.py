@@ -85,7 +85,7 @@ def test_what_is_recalled() -> None:
     assert backlog.n_ready == 1
     assert (backlog.appetite(2), backlog.room_for(F, 2)) == (Appetite(1, 1.0, 1), 1)
     [task] = backlog.next_portion(1)
-    backlog.has_run(task, 1e-5)
+    backlog.have_run(F, 1e-5)
     backlog.end(task)
     assert backlog.appetite(2).jobs > 100
 
@@ -114,3 +114,15 @@ def test_what_nobody_here_is_to_run() -> None:
     backlog.put_back([doomed])
     assert backlog.take_doomed({place(doomed)}) == [doomed]
     assert functions_of(backlog.take_last(3)) == [G, ELSEWHERE, ELSEWHERE]
+
+
+def test_what_no_runner_can_run_has_a_bound() -> None:
+    """However many functions there are, some are remembered, and the last one surely."""
+    backlog = Backlog()
+    for number in range(10_000):
+        backlog.bar((1, number))
+    last = Task(Lot((1, 9_999), None, None), Job(1, 1, "json", b"{}", None))
+    assert backlog.is_barred(last)
+    assert len(backlog._barred) <= 1000
+    backlog.forget(1)
+    assert not backlog.is_barred(last)

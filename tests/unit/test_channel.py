@@ -97,7 +97,7 @@ def test_messages_of_all_sizes_pass(pair: Pair, size: int) -> None:
         theirs.send_some()
         got += ours.arrived() or []
     assert got == [message, b"then"]
-    assert not theirs.pending
+    assert not theirs.has_unsent
 
 
 def test_sending_some_does_not_wait(pair: Pair) -> None:
@@ -105,7 +105,7 @@ def test_sending_some_does_not_wait(pair: Pair) -> None:
     ours, theirs = pair
     theirs.queue(bytes(10_000_000))
     theirs.send_some()
-    assert theirs.pending
+    assert theirs.has_unsent
     assert ours.arrived() == []
 
 

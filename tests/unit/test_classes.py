@@ -17,7 +17,7 @@ from workerbee.wire import classes
 from workerbee.wire.functions import Cache
 
 SOURCE = """
-import abc, collections, dataclasses, enum, functools, typing
+import abc, collections, ctypes, dataclasses, enum, functools, typing
 G = 6.67
 
 class Planet(enum.Enum):
@@ -83,6 +83,11 @@ class Frozen:
 class Slotted:
     a: int
     b: int = 2
+class Later:
+    def __new__(cls, a):
+        @dataclasses.dataclass
+        class Made(Slotted): d: int = 4
+        return repr(Made(a))
 @dataclasses.dataclass(frozen=True, slots=True)
 class Both:
     a: int
@@ -97,6 +102,9 @@ class Named(typing.NamedTuple):
 Tuple = collections.namedtuple("Tuple", "a b", defaults=[5])
 class Typed(typing.TypedDict):
     a: int
+class MoreTyped(Typed, total=False):
+    b: str
+Functional = typing.TypedDict("Functional", {"a-b": int})
 class Abstract(abc.ABC):
     @abc.abstractmethod
     def m(self): ...
@@ -125,8 +133,17 @@ class Described:
     x = Descriptor()
     @functools.cached_property
     def v(self): return 5
+class Odd(type):
+    def __eq__(cls, other): raise RuntimeError
+    __hash__ = None
+    def __setattr__(cls, name, value): raise AttributeError(name)
+    def __bool__(cls): raise RuntimeError
+class Constant(metaclass=Odd): value = 3
+class Structure(ctypes.Structure): _fields_ = [("a", ctypes.c_int), ("b", ctypes.c_double)]
 class Outer:
-    class Inner: z = 1
+    class Inner:
+        z = 1
+        class Deep(typing.NamedTuple): a: int
     def make(self): return Outer.Inner()
 """
 #: What is to be the same on the other side.
@@ -150,13 +167,18 @@ USES = {
     "a generic class": "Box(1).value, Box[int], IntBox(2).value, IntBox.__orig_bases__, Box.__parameters__",
     "a named tuple": "Named(1), Named._fields, Named(1).b, Named.__slots__, Tuple(1)",
     "a typed dict": "Typed(a=1), Typed.__annotations__",
+    "a typed dict of another": "MoreTyped(a=1), typing.get_type_hints(MoreTyped), MoreTyped.__total__",
+    "a typed dict by a call": "Functional({'a-b': 1}), Functional.__annotations__",
+    "marks of dataclasses": "[f.default is dataclasses.MISSING for f in dataclasses.fields(Frozen)], Later(1)",
     "an abstract class": "Concrete().m(), Abstract.__abstractmethods__, issubclass(Concrete, Abstract)",
     "slots": "Slots().get(), MoreSlots().get(), hasattr(Slots(), '__dict__'), MoreSlots.__slots__",
     "a metaclass": "Made.y, type(Made).__name__",
     "__init_subclass__": "Under.tag, Hooked.seen",
     "an exception": "Error(1, extra=2).extra, str(Error(1, extra=2))",
     "descriptors": "Described.x, Described().v",
-    "an inner class": "Outer().make().z",
+    "a metaclass that says what it equals, and takes no attributes": "Constant.value, Constant().value",
+    "a structure of C": "Structure(1, 2.5).b, ctypes.sizeof(Structure), bytes(Structure(1, 2))",
+    "an inner class": "Outer().make().z, Outer.Inner.__qualname__, Outer.Inner.Deep.__qualname__",
 }
 CHILD = """
 import pickle, sys
@@ -203,6 +225,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             n = 0
             def __init__(self): type(self).n += 1
             def m(self): return 1
+            class Inner: pass
         """
     )
     for name in ("Color", "Counted"):
@@ -229,11 +252,12 @@ def result_of(fn: Any, tmp_path: Path) -> bytes:
 
 def test_results_are_of_the_client_s_own_classes(main: dict[str, Any], tmp_path: Path) -> None:
     """In the process that sent them, and in the next one; and they aren't changed by what comes back."""
-    exec("def f(): return Color.RED, Counted(), Color", main)
+    exec("def f(): return Color.RED, Counted(), Color, Counted.Inner()", main)
     main["Counted"](), main["Counted"]()
     data = result_of(main["f"], tmp_path)
     for _ in range(2):
-        member, counted, kind = pickle.loads(data)
+        member, counted, kind, inner = pickle.loads(data)
+        assert type(inner) is main["Counted"].Inner
         assert member is main["Color"].RED
         assert kind is main["Color"]
         assert type(counted) is main["Counted"]
@@ -255,6 +279,21 @@ def test_another_class_of_the_name_is_another_class(
     member, counted = pickle.loads(data)
     assert (member.value, type(member) is other["Color"]) == (1, False)
     assert (counted.m(), type(counted) is other["Counted"]) == (1, False)
+
+
+def test_a_class_that_has_come_back_is_not_changed_by_the_next_result(tmp_path: Path) -> None:
+    """Where a client hasn't the class, the first result brings it, and the next one leaves it as it is by then."""
+    space = script("class Brought:\n  n = 0\ndef f(): return Brought()")
+    results = []
+    for n in range(2):
+        space["Brought"].n = n
+        results.append(result_of(space["f"], tmp_path))
+    classes._DYNAMIC_CLASS_TRACKER_BY_ID.clear()
+    first = type(pickle.loads(results[0]))
+    assert first is not space["Brought"]
+    first.n = 7
+    assert type(pickle.loads(results[1])) is first
+    assert first.n == 7
 
 
 def test_in_a_runner_jobs_change_classes_and_so_does_the_client(tmp_path: Path) -> None:
@@ -279,6 +318,12 @@ def test_in_a_runner_jobs_change_classes_and_so_does_the_client(tmp_path: Path) 
     send()
     space["A"].m = script("def m(self): return 'm2'")["m"]
     send()
+    space["A"].later = 5
+    exec("def f(): A.own = 1; return A.later", space)
+    send()
+    del space["A"].later
+    exec("def f(): return hasattr(A, 'later'), A.own", space)
+    send()
     (tmp_path / "records").write_bytes(pickle.dumps(records))
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(child), str(tmp_path / "records")],
@@ -286,7 +331,7 @@ def test_in_a_runner_jobs_change_classes_and_so_does_the_client(tmp_path: Path) 
         text=True,
         check=True,
     )
-    expected = ["(1, 1, 'm1')", "(2, 1, 'm1')", "(3, 2, 'm1')", "(4, 2, 'm2')"]
+    expected = ["(1, 1, 'm1')", "(2, 1, 'm1')", "(3, 2, 'm1')", "(4, 2, 'm2')", "5", "(False, 1)"]
     assert done.stdout.split("\n")[:-1] == expected
 
 

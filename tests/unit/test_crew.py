@@ -14,7 +14,7 @@ from tests import jobs, poison
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import SATED
 from workerbee.bee.runner_process import Launch
-from workerbee.bee.tasks import Lot, Record
+from workerbee.bee.tasks import End, Lot, Record
 from workerbee.program import Program
 from workerbee.wire import codec, functions
 from workerbee.wire.job import FunctionRow, Job, Jobset
@@ -27,7 +27,7 @@ FUNCTION = (JOBSET.number, NUMBER)
 
 @pytest.fixture
 def crew() -> Iterator[Crew]:
-    launch = Launch((), "0", ("b", "1000"))
+    launch = Launch((), "0", ("b", "1000", "", ""))
     crew = Crew(1, launch=launch, program=Program.here().dumps(), forward=lambda *_: None)
     yield crew
     crew.dismiss()
@@ -65,6 +65,30 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
     assert crew.room_for(FUNCTION) == 1
     assert [end.kind for end in crew.collect()] == ["error"]
     assert crew.room_for(FUNCTION) > 100
+
+
+def test_results_wait_with_their_runners_while_there_is_no_room() -> None:
+    """However many runners there are; nothing is lost meanwhile, and nobody is killed for having to wait."""
+    launch = Launch((), "0", ("b", "10000000", "", ""))
+    crew = Crew(4, launch=launch, program=Program.here().dumps(), forward=lambda *_: None)
+    room = crew._hiring.room
+    room.most = 7_000_000
+    try:
+        teach(crew, bytes, timeout=1.0)([(3_000_000,)] * 8)
+        while not any(runner.channel.is_held_up for runner in crew._runners):
+            crew.serve(60, -1)
+        crew.serve(1.2, -1, only=True)
+        n_ended = 0
+        while n_ended < 8:
+            assert room.held <= room.most
+            ends = [end for end in crew.collect() if isinstance(end, End)]
+            assert {(end.kind, len(end.data) > 3_000_000) for end in ends} <= {("completed", True)}
+            n_ended += len(ends)
+            del ends
+            crew.serve(60 if n_ended < 8 else 0, -1)
+        assert room.held == 0
+    finally:
+        crew.dismiss()
 
 
 def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> None:

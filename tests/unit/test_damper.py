@@ -16,7 +16,7 @@ from workerbee.wire.job import EndKind, Job
 F, G = 1, 2
 
 
-class Bee:
+class DampedBee:
     """A damper over what a bee holds, which is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +47,11 @@ class Bee:
 
 
 @pytest.fixture
-def bee(monkeypatch: pytest.MonkeyPatch) -> Bee:
-    return Bee(monkeypatch)
+def bee(monkeypatch: pytest.MonkeyPatch) -> DampedBee:
+    return DampedBee(monkeypatch)
 
 
-def test_only_what_fails_is_limited(bee: Bee) -> None:
+def test_only_what_fails_is_limited(bee: DampedBee) -> None:
     bee.ends(G, 1, kind=EndKind.COMPLETED)
     assert bee.caps() == {}
     bee.ends(F, 2)
@@ -74,7 +74,7 @@ def test_only_what_fails_is_limited(bee: Bee) -> None:
     assert bee.caps() == {}
 
 
-def test_where_no_other_can_nothing_is_limited(bee: Bee) -> None:
+def test_where_no_other_can_nothing_is_limited(bee: DampedBee) -> None:
     """And others are asked after now and then, and not for ever."""
     bee.n_able = 0
     bee.ends(F, *range(5))
@@ -88,7 +88,7 @@ def test_where_no_other_can_nothing_is_limited(bee: Bee) -> None:
     assert bee.n_asked == 2
 
 
-def test_functions_without_number(bee: Bee) -> None:
+def test_functions_without_number(bee: DampedBee) -> None:
     """Only the last ones are remembered."""
     for function in range(200):
         bee.ends(function, 1)

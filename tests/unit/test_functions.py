@@ -560,6 +560,73 @@ def test_functions_of_one_module_share_their_globals() -> None:
     assert space["f"]() == (0, {})
 
 
+MARKED = """
+mark, table = object(), {}
+def first(): return mark, table
+def default(x=mark): return x is mark
+def named(*, x=mark): return x is mark
+def passed(x=mark): return default(x)
+def filled(n, into=table):
+    into[n] = n
+    return len(table)
+class Holder:
+    held = mark
+    def m(self, x=mark): return x is mark and self.held is mark
+def method(): return Holder().m()
+def make(kept):
+    def inner(): return kept is mark
+    return inner
+closure = make(mark)
+"""
+
+
+def test_a_global_that_something_else_holds_too_is_one_object() -> None:
+    """Defaults, closures and classes of functions that come one by one hold the very global, as in a pool's worker."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(MARKED, space)
+    runner = Loader()
+    sent(space["first"], runner=runner)
+    names = ("default", "named", "passed", "method", "closure")
+    assert {name: sent(space[name], runner=runner)() for name in names} == dict.fromkeys(names, True)
+    assert [sent(space["filled"], runner=runner)(n) for n in range(2)] == [1, 2]
+
+
+def test_a_default_stays_when_a_job_makes_the_global_something_else() -> None:
+    """A function that comes later has the client's value for its default, as it would have in a pool's worker."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("kept = []\ndef up():\n  global kept\n  kept = 'closed'\ndef f(x=kept): return x", space)
+    runner = Loader()
+    sent(space["up"], runner=runner)()
+    assert sent(space["f"], runner=runner)() == []
+
+
+RELATED = """
+class Model:
+    def __init__(self): self.weights = [0]
+class Optimizer:
+    def __init__(self, weights): self.weights = weights
+    def step(self): self.weights[0] += 1
+model = Model()
+optimizer = Optimizer(model.weights)
+def predict(): return model.weights[0]
+def state(): return len(optimizer.weights)
+def train():
+    optimizer.step()
+    return model.weights[0], optimizer.weights is model.weights
+"""
+
+
+def test_values_that_hold_one_object_hold_it_in_a_runner_too() -> None:
+    """Whatever came before: what a function changes by one of them it finds by the other, and so does the next one."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(RELATED, space)
+    runner = Loader()
+    assert [sent(space[name], runner=runner)() for name in ("predict", "state")] == [0, 1]
+    assert sent(space["train"], runner=runner)() == (1, True)
+    assert sent(space["predict"], runner=runner)() == 1
+    assert sent(space["train"], runner=runner)() == (2, True)
+
+
 def apply(fn: Callable[[], Any]) -> Any:
     return fn()
 

@@ -117,6 +117,18 @@ GLOBALS = {
         "from pathlib import Path\nclass k:\n  p = Path('a')",
         "from pathlib import Path\nclass k:\n  p = Path('b')",
     ),
+    "a metaclass": (
+        "class M(type):\n  def __call__(c): return 1\nclass k(metaclass=M): pass",
+        "class M(type):\n  def __call__(c): return 2\nclass k(metaclass=M): pass",
+    ),
+    "a module of nowhere": (
+        "import types; k = types.ModuleType('m'); k.v = 1",
+        "import types; k = types.ModuleType('m'); k.v = 2",
+    ),
+    "a function of a module of nowhere": (
+        "import types; k = types.ModuleType('m'); exec('n = 1\\ndef g(): return n', vars(k))",
+        "import types; k = types.ModuleType('m'); exec('n = 2\\ndef g(): return n', vars(k))",
+    ),
     "a class's factory": (
         "import dataclasses as d\n@d.dataclass\nclass k:\n  a: list = d.field(default_factory=list)",
         "import dataclasses as d\n@d.dataclass\nclass k:\n  a: list = d.field(default_factory=set)",
@@ -130,6 +142,39 @@ def test_globals_count(before: str, after: str) -> None:
     one, same, other = (define(f"{source}\ndef f(x): return k") for source in (before, before, after))
     assert identity(one) == identity(same) != identity(other)
     assert Cache().describe(one).memo, Cache().describe(one).culprit
+
+
+LOOKUPS = {
+    "globals": "return globals()['he' + x]()",
+    "eval": "return eval('he' + x + '()')",
+    "exec": "exec('global r; r = he' + x + '()'); return r",
+    "the module": "import __main__; return getattr(__main__, 'he' + x)()",
+    "its modules": "import sys; return getattr(sys.modules[__name__], 'he' + x)()",
+}
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+def test_what_is_looked_up_counts(lookup: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that looks names up as it runs brings what it may find, and is another one when that is another."""
+    source = "import threading\nlock = threading.Lock()\ndef helper(): return {n}\ndef f(x): {lookup}"
+    one, same, other = (define(source.format(n=n, lookup=lookup)) for n in (1, 1, 2))
+    assert identity(one) == identity(same) != identity(other)
+    cache = Cache()
+    before = cache.describe(one)
+    assert before.memo, before.culprit
+    assert cache.describe(one) is before
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    found = loaded(before)
+    space: Any = types.ModuleType("__main__")
+    vars(space).update(found.__globals__)
+    monkeypatch.setitem(sys.modules, "__main__", space)
+    assert found("lper") == 1
+    one.__globals__["helper"] = other.__globals__["helper"]
+    assert cache.describe(one).identity == identity(other) != before.identity
+    one.__globals__["variable"] = 5
+    assert cache.describe(one).identity == identity(other)
+    one.__globals__["LATER"] = 5
+    assert cache.describe(one).identity != identity(other)
 
 
 def test_a_function_s_own_attributes_count() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 from uuid import UUID
@@ -89,3 +91,31 @@ def test_the_tables_know_the_kinds_of_attempts() -> None:
     made = resources.files("workerbee.store").joinpath("jobset.sql").read_text("utf-8")
     [checked] = re.findall(r"CHECK \(kind IN \(([^)]*)\)\)", made)
     assert {word.strip(" '\n") for word in checked.split(",")} == {str(kind) for kind in ATTEMPTS}
+
+
+def rows_of_the_architecture() -> Iterator[tuple[EndKind, str]]:
+    """The kinds of ends in its table, and as what each is recorded."""
+    text = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text("utf-8")
+    for row in text.partition("(`EndKind`):")[2].partition("\n\n## ")[0].splitlines()[4:]:
+        _, kinds, _, _, recorded, _ = row.split("|")
+        yield from ((EndKind(kind.strip()), recorded.strip()) for kind in kinds.split(","))
+
+
+def test_the_architecture_names_each_kind_of_end_once() -> None:
+    assert sorted(kind for kind, _ in rows_of_the_architecture()) == sorted(EndKind)
+
+
+def test_an_end_is_charged_as_the_architecture_says() -> None:
+    """What ends no run there is recorded as nothing, or by the database alone."""
+    ways = {
+        "at once": 1,
+        "at the third": DEATHS,
+        "at the limit of attempts": ATTEMPTS_IN_ALL,
+        "never by itself": UNLIMITED,
+    }
+    charged = {kind: said.split(": ") for kind, said in rows_of_the_architecture() if ": " in said}
+    assert charged.keys() >= {EndKind.FAILED, EndKind.ERROR, EndKind.TIMEOUT, EndKind.DIED, EndKind.ORPHANED}
+    for kind, (recorded, ends) in charged.items():
+        outcome, limits = judge().charge(ended(kind))
+        assert outcome.kind == recorded, kind
+        assert limits.attempts == ways.get(ends, 1), kind

@@ -25,21 +25,40 @@ def test_a_percentage_is_rounded_down(n_jobs: int, n_open: int, percent: int) ->
 
 def test_a_finish_is_a_range() -> None:
     """From the quicker to the slower half of what the last jobs took, shared among the runners."""
-    view = outlook("study", progress(waiting=40, completed=60), n_bees=2, n_runners=4, quartiles=QUARTILES)
+    view = outlook("study", progress(waiting=40, completed=60), n_bees=2, n_runners=4, quartiles=QUARTILES, longest=0.0)
     assert view.seconds_left == (10.0, 30.0)
     assert "10 s to 30 s to go with 4 runners" in view.sentence
 
 
+@pytest.mark.parametrize(
+    ("longest", "seconds_left", "sentence"),
+    [
+        (2.9, (1.0, 3.0), "1 s to 3 s to go with 4 runners."),
+        (200.0, None, "1 is open, with 4 runners; one job has run for 3.3 min."),
+    ],
+)
+def test_no_finish_is_nearer_than_what_a_job_has_taken_already(
+    longest: float, seconds_left: tuple[float, float] | None, sentence: str
+) -> None:
+    """One that has run so long isn't like the last ones, and nobody knows its end."""
+    jobs = progress(running=1, completed=60)
+    view = outlook("study", jobs, n_bees=2, n_runners=4, quartiles=QUARTILES, longest=longest)
+    assert view.seconds_left == seconds_left
+    assert view.sentence.endswith(sentence)
+
+
 def test_nobody_guesses_from_a_few_jobs() -> None:
     """Until ten have completed, no finish is given."""
-    view = outlook("study", progress(waiting=90, running=1, completed=9), n_bees=1, n_runners=1, quartiles=QUARTILES)
+    view = outlook(
+        "study", progress(waiting=90, running=1, completed=9), n_bees=1, n_runners=1, quartiles=QUARTILES, longest=0.0
+    )
     assert view.seconds_left is None
     assert "91 are open, with 1 runner." in view.sentence
 
 
 def test_if_nothing_moves_the_sentence_says_why_and_what_helps() -> None:
     """Without a bee, the command that starts one."""
-    view = outlook("study", progress(waiting=5), n_bees=0, n_runners=0, quartiles=None)
+    view = outlook("study", progress(waiting=5), n_bees=0, n_runners=0, quartiles=None, longest=0.0)
     assert view.sentence.startswith("Nobody works on it")
     assert view.advice == "python -m workerbee.bee study"
 
@@ -57,7 +76,7 @@ def test_the_end_is_told_with_what_became_of_the_jobs(
     numbers: dict[str, int], sentence: str, advice: str | None
 ) -> None:
     """If some failed, the command that says why."""
-    view = outlook("study", progress(**numbers), n_bees=0, n_runners=0, quartiles=None)
+    view = outlook("study", progress(**numbers), n_bees=0, n_runners=0, quartiles=None, longest=0.0)
     assert (view.sentence, view.advice) == (sentence, advice)
 
 

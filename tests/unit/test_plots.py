@@ -23,6 +23,7 @@ PLOTS = {
     "rate of years": plots.rate([plots.Sample(6e7 * n, 10**9 * n, RANDOM.random() * 1e9, n) for n in range(1000)]),
     "rate since": plots.rate(SAMPLES, since=6e4 + 3600, until=6e4 + 7200),
     "no rate": plots.rate([]),
+    "a sample before all times": plots.rate([plots.Sample(float("-inf"), 0, 0, 0), *SAMPLES]),
     "one sample": plots.rate(SAMPLES[:1]),
     "durations": plots.durations([RANDOM.lognormvariate(0, 2) for _ in range(100_000)]),
     "alike": plots.durations([2.0] * 7),

@@ -23,7 +23,7 @@ from workerbee.bee.channel import Channel, Position
 from workerbee.bee.messages import Finished, Forget, Learn, Perform, Quit, Recorded, Unusable, order, parse
 from workerbee.bee.runner import Runner
 from workerbee.errors import InputDataError, JobFailedError, PayloadTooLargeError, SignatureError
-from workerbee.wire import codec, functions, records
+from workerbee.wire import codec, function_records, functions
 from workerbee.wire.failures import decode_error
 from workerbee.wire.job import NO_FUNCTION, FunctionRow
 from workerbee.wire.signing import Key, Signer
@@ -57,7 +57,7 @@ class Bomb:
         return called.append, ("unpickled",)
 
 
-class Bee:
+class SupervisorEnd:
     """The supervisor's end, with a client's means: one batch of jobs for one runner in this process."""
 
     def __init__(self, key: Key | None = None) -> None:
@@ -113,8 +113,8 @@ class Bee:
 
 
 @pytest.fixture
-def bee() -> Iterator[Bee]:
-    made = Bee()
+def bee() -> Iterator[SupervisorEnd]:
+    made = SupervisorEnd()
     yield made
     made.close()
 
@@ -122,7 +122,7 @@ def bee() -> Iterator[Bee]:
 # Signed functions
 
 
-def test_a_signed_call_is_run_and_signed(bee: Bee) -> None:
+def test_a_signed_call_is_run_and_signed(bee: SupervisorEnd) -> None:
     """JSON and pickled calls of a signed function run, and their results are signed for their job and run."""
     record = bee.record(note)
     bee.know(record)
@@ -148,7 +148,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", FORGED.values(), ids=FORGED)
-def test_a_forged_call_is_not_run(bee: Bee, changes: dict[str, Any]) -> None:
+def test_a_forged_call_is_not_run(bee: SupervisorEnd, changes: dict[str, Any]) -> None:
     """Whatever was changed in a job's row: nothing is unpickled or called, and the job fails by that name."""
     record = bee.record(note)
     bee.know(record)
@@ -160,7 +160,7 @@ def test_a_forged_call_is_not_run(bee: Bee, changes: dict[str, Any]) -> None:
     assert not called
 
 
-def test_a_call_of_another_function_is_not_run(bee: Bee) -> None:
+def test_a_call_of_another_function_is_not_run(bee: SupervisorEnd) -> None:
     """A signed call is good for its function alone."""
     one, two = bee.record(note), bee.record(other)._replace(number=4)
     bee.know(one)
@@ -182,7 +182,7 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", RECORDS.values(), ids=RECORDS)
-def test_a_forged_function_is_not_loaded(bee: Bee, changes: dict[str, Any]) -> None:
+def test_a_forged_function_is_not_loaded(bee: SupervisorEnd, changes: dict[str, Any]) -> None:
     """Whatever was changed in a function's row: it isn't loaded, and its jobs are left to others."""
     record = bee.record(note)
     bee.know(record._replace(**changes))
@@ -194,7 +194,9 @@ def test_a_forged_function_is_not_loaded(bee: Bee, changes: dict[str, Any]) -> N
     assert not called
 
 
-def test_no_module_is_imported_for_a_forged_row(bee: Bee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_module_is_imported_for_a_forged_row(
+    bee: SupervisorEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The name of a module in a row that isn't signed leads to no import, also in a bee with --function."""
     (tmp_path / "imported_by_a_row.py").write_text("def f(x): return x")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -210,7 +212,7 @@ def test_a_bee_without_the_key_runs_no_function(monkeypatch: pytest.MonkeyPatch)
     for key_file in (os.environ["WORKERBEE_KEY_FILE"] + ".none", os.environ["WORKERBEE_KEY_FILE"]):
         monkeypatch.setenv("WORKERBEE_KEY_FILE", key_file)
         Key.load_or_make() if not key_file.endswith(".none") else None
-        bee = Bee(Key(bytes(32)))
+        bee = SupervisorEnd(Key(bytes(32)))
         record = bee.record(note)
         bee.know(record)
         bee.give(NUMBER, bee.call(record, {"x": 1}))
@@ -219,7 +221,7 @@ def test_a_bee_without_the_key_runs_no_function(monkeypatch: pytest.MonkeyPatch)
     assert not called
 
 
-def test_a_failing_initializer_makes_the_function_unusable(bee: Bee) -> None:
+def test_a_failing_initializer_makes_the_function_unusable(bee: SupervisorEnd) -> None:
     """Its error goes along, so that a client's own bee can break the executor with it."""
     made = functions.Cache(other_raises).describe(note)
     mac = bee.signer.sign_function(made.codec, made.digest, made.body)
@@ -235,13 +237,15 @@ def other_raises() -> None:
     raise ZeroDivisionError
 
 
-def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
+def test_calls_run_the_code_that_stands_in_for_theirs(bee: SupervisorEnd) -> None:
     """If that was signed; else, and without such a record, no other code than what they were signed for."""
     theirs = bee.record(other)
-    stands_in = functions.recoded(functions.Cache().describe(note), records.standing_in("import", theirs.digest))
+    stands_in = functions.recoded(
+        functions.Cache().describe(note), function_records.standing_in("import", theirs.digest)
+    )
     mac = bee.signer.sign_function(stands_in.codec, stands_in.digest, stands_in.body)
     record = bee.record(note)._replace(digest=stands_in.digest, codec=stands_in.codec, mac=mac)
-    forged = record._replace(number=NUMBER + 1, codec=records.standing_in("import", bytes(16)))
+    forged = record._replace(number=NUMBER + 1, codec=function_records.standing_in("import", bytes(16)))
     for known in (record, forged, bee.record(note, number=NUMBER + 2)):
         bee.know(known)
         bee.give(known.number, bee.call(theirs, {"x": known.number}))
@@ -255,7 +259,7 @@ def test_calls_run_the_code_that_stands_in_for_theirs(bee: Bee) -> None:
 # Jobs without a function, and --function
 
 
-def test_jobs_without_a_function_need_one_to_be_named(bee: Bee) -> None:
+def test_jobs_without_a_function_need_one_to_be_named(bee: SupervisorEnd) -> None:
     """A bee that was given no function leaves them to others."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     unusable, ends = bee.serve()
@@ -263,7 +267,7 @@ def test_jobs_without_a_function_need_one_to_be_named(bee: Bee) -> None:
     assert [e.kind for e in ends] == ["recalled"]
 
 
-def test_named_functions_run_unsigned_json(bee: Bee) -> None:
+def test_named_functions_run_unsigned_json(bee: SupervisorEnd) -> None:
     """The first one runs the jobs that bring none; results of unsigned jobs are JSON and unsigned."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     bee.know(bee.record(other, mac=b""))
@@ -274,7 +278,7 @@ def test_named_functions_run_unsigned_json(bee: Bee) -> None:
 
 
 @pytest.mark.parametrize("options", [{"own": note}, {"named": [HERE + "note"]}], ids=["JobSet.run", "--function"])
-def test_jobs_without_a_function_are_never_unpickled(bee: Bee, options: dict[str, Any]) -> None:
+def test_jobs_without_a_function_are_never_unpickled(bee: SupervisorEnd, options: dict[str, Any]) -> None:
     """A pickle that somebody put into such a row stays one."""
     for name in ("pickle", "parts", "PICKLE", ""):
         bee.give(NO_FUNCTION, bee.call(None, 1, codec=name, data=pickle.dumps(Bomb())))
@@ -284,7 +288,7 @@ def test_jobs_without_a_function_are_never_unpickled(bee: Bee, options: dict[str
     assert not called
 
 
-def test_a_named_function_takes_signed_pickles(bee: Bee) -> None:
+def test_a_named_function_takes_signed_pickles(bee: SupervisorEnd) -> None:
     """With the key, a function that the command line names runs signed calls as any bee does."""
     record = bee.record(note)
     bee.know(record)
@@ -296,7 +300,7 @@ def test_a_named_function_takes_signed_pickles(bee: Bee) -> None:
     assert called == [(((1, 2),), {})]
 
 
-def test_a_named_function_leaves_pickles_that_it_can_not_verify(bee: Bee) -> None:
+def test_a_named_function_leaves_pickles_that_it_can_not_verify(bee: SupervisorEnd) -> None:
     """Without the key its pickled calls are for other bees; they are not failed."""
     bee.know(bee.record(note, mac=b""))
     bee.give(NUMBER, bee.call(None, (1, 2)))
@@ -306,7 +310,7 @@ def test_a_named_function_leaves_pickles_that_it_can_not_verify(bee: Bee) -> Non
     assert not called
 
 
-def test_a_named_function_that_is_not_here_is_said(bee: Bee) -> None:
+def test_a_named_function_that_is_not_here_is_said(bee: SupervisorEnd) -> None:
     """A misspelt --function makes the jobs unusable, not failed."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     unusable, _ = bee.serve(named=["no_such_module:f"])
@@ -316,7 +320,7 @@ def test_a_named_function_that_is_not_here_is_said(bee: Bee) -> None:
 # Results
 
 
-def test_a_result_over_the_limit_fails_its_job(bee: Bee) -> None:
+def test_a_result_over_the_limit_fails_its_job(bee: SupervisorEnd) -> None:
     """The job fails with what to do, and the runner goes on."""
     record = bee.record(note)
     bee.know(record)
@@ -330,7 +334,7 @@ def test_a_result_over_the_limit_fails_its_job(bee: Bee) -> None:
     assert small.kind == "completed"
 
 
-def test_a_large_result_is_warned_of_once(bee: Bee, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_result_is_warned_of_once(bee: SupervisorEnd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a function, not once a job."""
     monkeypatch.setattr(codec, "WARN_BYTES", 100)
     record = bee.record(note)
@@ -342,7 +346,7 @@ def test_a_large_result_is_warned_of_once(bee: Bee, monkeypatch: pytest.MonkeyPa
     assert len(warned) == 1
 
 
-def test_a_result_that_can_not_be_stored_fails_its_job(bee: Bee) -> None:
+def test_a_result_that_can_not_be_stored_fails_its_job(bee: SupervisorEnd) -> None:
     """Unpicklable under an executor, not JSON for a job without a function: each says which."""
     bee.give(NO_FUNCTION, bee.call(None, {"x": 1}))
     [end] = bee.ends(named=[HERE + "gives_a_set"])
@@ -354,7 +358,7 @@ def gives_a_set(_: Any) -> Any:
     return {1}
 
 
-def test_an_error_says_where_it_came_from(bee: Bee) -> None:
+def test_an_error_says_where_it_came_from(bee: SupervisorEnd) -> None:
     """Job, attempt, bee and host are notes of the exception."""
     record = bee.record(retries)
     bee.know(record)
@@ -372,7 +376,7 @@ def retries(_: Any) -> None:
 # The caller's own runner
 
 
-def test_the_callers_exception_comes_out_once_it_is_recorded(bee: Bee) -> None:
+def test_the_callers_exception_comes_out_once_it_is_recorded(bee: SupervisorEnd) -> None:
     """What the function of JobSet.run raises ends it, after the supervisor has said that it is stored."""
 
     def fails(data: dict[str, Any]) -> None:
@@ -399,7 +403,7 @@ def test_the_callers_exception_comes_out_once_it_is_recorded(bee: Bee) -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -> None:
+def test_an_interrupted_job_is_given_back(bee: SupervisorEnd, kind: type[BaseException]) -> None:
     """KeyboardInterrupt and SystemExit charge nothing, and come out at once."""
 
     def interrupted(_: Any) -> None:
@@ -415,11 +419,11 @@ def test_an_interrupted_job_is_given_back(bee: Bee, kind: type[BaseException]) -
 # As a process
 
 
-def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
+def test_a_runner_is_a_process_that_ends_with_its_channel(bee: SupervisorEnd) -> None:
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
     pipes = [os.pipe() for _ in range(3)]
     ends = (bee.theirs.fileno(), bee.mark.fd, *(reader for reader, _ in pipes))
-    command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "operator:neg", flags=())
+    command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "", "", "operator:neg", flags=())
     process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
     for fd in (fd for pipe in pipes for fd in pipe):
@@ -431,7 +435,7 @@ def test_a_runner_is_a_process_that_ends_with_its_channel(bee: Bee) -> None:
     assert process.wait(30) == 0
 
 
-def test_nothing_is_kept_of_a_jobset_whose_functions_were_let_go(bee: Bee) -> None:
+def test_nothing_is_kept_of_a_jobset_whose_functions_were_let_go(bee: SupervisorEnd) -> None:
     """Nor are the globals that they have shared; and what is forgotten twice does no harm."""
     runner = Runner(bee.theirs, bee.mark, bee="b")
     record = bee.record(note)
@@ -477,7 +481,7 @@ def raises_again() -> None:
 
 
 @pytest.mark.parametrize("fn", [returns, gives, takes, raises, raises_again])
-def test_nothing_of_a_job_outlives_it(bee: Bee, fn: Callable[..., Any]) -> None:
+def test_nothing_of_a_job_outlives_it(bee: SupervisorEnd, fn: Callable[..., Any]) -> None:
     """What it had in memory is free before the next one begins, without the garbage collector."""
     record = bee.record(fn)
     bee.know(record)

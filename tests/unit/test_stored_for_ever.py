@@ -1,21 +1,26 @@
 """What versions before this one have stored: values, calls, errors, functions and signatures that must load for ever.
 
-`stored/N.json` was written once, by the program whose tables are of version N, on Python 3.11, and stays as it is.
+`stored/N.json` was written once, by the program whose tables are of version N, on Python 3.11, and stays as it is. Of
+chunks version 1 has none: they are only in temporary jobsets, which end with the client that alone can read them.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import sys
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import pytest
 
 from workerbee import errors
-from workerbee.wire import codec
+from workerbee.store import parts
+from workerbee.wire import codec, job
+from workerbee.wire.chunks import unpacked, value_of
 from workerbee.wire.failures import decode_error
 from workerbee.wire.functions import Loader
 from workerbee.wire.signing import Key, Signer
@@ -43,6 +48,44 @@ def test_a_value_comes_back(value: list[str]) -> None:
     """Equal to what it was, by JSON or as a pickle, with or without a twin to read."""
     text, name, data = value
     assert repr(codec.decode(name, raw(data))) == text
+
+
+class Shelf(NamedTuple):
+    """Has a value's parts, as its table has."""
+
+    rows: list[tuple[bytes]]
+
+    def carry(self, name: str, params: dict[str, Any]) -> list[tuple[bytes]]:
+        """Give parts."""
+        assert name == "get_parts"
+        return self.rows[params["first"] - 1 : params["last"]]
+
+
+@pytest.mark.parametrize("value", stored("large"))
+def test_a_large_value_comes_back(value: list[Any]) -> None:
+    """In the parts that it was stored in, or with a large twin."""
+    digest, name, stored_as, data, pieces = value
+    rows = [(zlib.decompress(raw(piece)),) for piece in pieces]
+    codec_name, whole = stored_as, zlib.decompress(raw(data))
+    if stored_as == parts.PARTS:
+        codec_name, whole = parts.Parts(cast("Any", Shelf(rows))).get(7, 2, whole)
+    else:
+        assert not rows
+        assert stored_as in ("pickle", job.TWINNED)
+    assert codec_name == name
+    assert hashlib.sha256(repr(codec.decode(codec_name, whole)).encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("chunk", stored("chunks"))
+def test_a_chunk_comes_back(chunk: list[Any]) -> None:
+    """Each of its calls with its value, or the error that it has raised."""
+    told, name, data = chunk
+    for call, outcome in zip(told, unpacked(codec.decode(name, raw(data))), strict=True):
+        if call == "ZeroDivisionError":
+            with pytest.raises(ZeroDivisionError):
+                value_of(*outcome)
+        else:
+            assert repr(value_of(*outcome)) == call
 
 
 @pytest.mark.parametrize("call", stored("calls"))

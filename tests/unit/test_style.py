@@ -38,7 +38,8 @@ STEPS = {
     "seek": "_seek",
     "forget_bees": "sweep",
     "forget_jobset": "_drop_tables",
-    "get_parts": "_get_all",
+    "get_parts": "_get_each",
+    "values_stored": "put_values",
     "hold_jobset": "_drop_tables",
     "functions_stored": "put_functions",
     "late": "complete",
@@ -60,7 +61,6 @@ STEPS = {
     "uncaused": "_find_causes",
     "note_maker": "_note_maker",
     "vacancy": "become_maker",
-    "mark_dropped": "drop_jobset",
     "open_after": "_open",
     "be_patient": "_drop_tables",
     "put_parts": "_put_all",
@@ -136,6 +136,7 @@ def test_outer_rooms_read_and_change_through_their_faces() -> None:
         "rows",
         "reading",
         "changing",
+        "keeping",
         "following",
     }
     assert "bee/__main__" not in users
@@ -178,6 +179,34 @@ def test_a_docstring_says_what_is_done() -> None:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and asks.match(text := ast.get_docstring(node) or "")
     ]
     assert asked == []
+
+
+def test_a_query_says_what_it_does() -> None:
+    """The comment above it begins with a verb, as docstrings do."""
+    asks = re.compile(r"-- name: (\w+)\n-- (What|Whether|How|Which|Who|Whose|Where|When|Those|By)\b")
+    found = {path.name: asks.findall(path.read_text("utf-8")) for path in (PACKAGE / "store").glob("*.sql")}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+# Sizes
+
+
+def sizes(kind: type[ast.AST]) -> Iterator[tuple[str, int]]:
+    """The lines of each class or function of the package."""
+    for path in MODULES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, kind):
+                assert isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+                assert node.end_lineno is not None
+                yield f"{path.relative_to(PACKAGE)}: {node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_no_file_class_or_function_is_too_long() -> None:
+    """What doesn't fit has two subjects: it is divided."""
+    files = ((str(path.relative_to(PACKAGE)), len(path.read_text("utf-8").splitlines())) for path in MODULES)
+    assert {name: lines for name, lines in files if lines > 400} == {}
+    assert {name: lines for name, lines in sizes(ast.ClassDef) if lines > 320} == {}
+    assert {name: lines for name, lines in sizes(ast.FunctionDef) if lines > 60} == {}
 
 
 # SQL

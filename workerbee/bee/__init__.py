@@ -1,1 +1,1 @@
-"""Who runs the jobs: a supervisor, its runners, and what they say to each other. ``python -m workerbee.bee``."""
+"""The bee: a supervisor, its runners, and the messages between them. It is started by ``python -m workerbee.bee``."""

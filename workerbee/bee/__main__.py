@@ -104,7 +104,7 @@ def main(**options: Any) -> None:
         click.echo(f"workerbee: {error}", err=True)
         status = ExitStatus.NO_DATABASE if isinstance(error, OSError) else ExitStatus.USAGE
     printer.finish()
-    os._exit(status)  # a runner's leftovers must not keep a batch system's slot
+    os._exit(status)  # threads that are left over must not keep a batch system's slot busy
 
 
 def _run(
@@ -128,7 +128,7 @@ def _run(
             flags=tuple(program.interpreter_flags()),
             **(options | {"busywait": options["busywait"] or jobset_id is None}),
         )
-        # Of the arguments, among which may be a password, jobs see none.
+        # The arguments may hold a password: jobs don't get to see them.
         here = Program.here()._replace(argv=sys.argv[:1], script=Script(None, None)).dumps()
         supervisor = Supervisor(orders, log, forward=printer.put, program=lambda: here)
         _on_signals(supervisor)
@@ -144,13 +144,13 @@ def _on_signals(supervisor: Supervisor) -> None:
         supervisor.drain()
 
     def warn(number: int, frame: FrameType | None) -> None:
-        if not warned:  # SIGXCPU comes every second
+        if not warned:  # SIGXCPU is repeated every second, and only the first one counts
             stop(number, frame)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) != signal.SIG_IGN:  # under nohup it stays ignored
             signal.signal(number, warn)
 
 

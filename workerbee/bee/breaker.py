@@ -1,7 +1,7 @@
-"""The circuit breaker of a bee: whether what fails here points at the bee rather than at the jobs.
+"""The circuit breaker of a bee: it tells whether the failures here point at the bee rather than at the jobs.
 
-A broken machine fails all that it touches, and so quickly that it takes more work than any other. While
-other bees do well, one whose last jobs all failed rests, and then tries one job after each pause.
+On a broken machine every job fails, and so quickly that its bee would take more work than any other. So a bee
+whose last jobs all failed rests while other bees do well, and tries one job after each rest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import ceil, log
 
-#: Suspect the bee after so many failures in a row; where jobs often fail, after a row with a chance below this.
+#: A bee is suspected after so many failures in a row. Where jobs often fail anyway, the row must be so long that its
+#: probability is below ``CHANCE``.
 IN_A_ROW, CHANCE = 5, 1e-6
 #: Seconds of the first rest, and of the longest.
 REST_SECONDS = (2.0, 60.0)
@@ -20,12 +21,12 @@ class Breaker:
 
     def __init__(self) -> None:
         self._row: set[Hashable] = set()
-        self._n_failed = self._n_ended = 0  # before this row
+        self._n_failed = self._n_ended = 0  # before the present row of failures
         self._pause = REST_SECONDS[0]
         self._until: float | None = None
 
     def note(self, job: Hashable, *, failed: bool) -> None:
-        """A job has ended here."""
+        """Note that a job has ended here."""
         if failed:
             self._row.add(job)
             self._until = None
@@ -37,7 +38,7 @@ class Breaker:
 
     @property
     def room(self) -> int | None:
-        """Say how many more may fail before this bee is suspected (0: it is); None: the last job succeeded."""
+        """Count the failures until this bee is suspected (0: it is suspected); None if the last job succeeded."""
         if not self._row:
             return None
         often = self._n_failed / self._n_ended if self._n_ended else 0.0
@@ -50,7 +51,7 @@ class Breaker:
         return self.room == 0
 
     def rest(self, now: float) -> float:
-        """Seconds that are left of the rest, which begins with the first call after a failure."""
+        """Give the seconds that are left of the rest. It begins with the first call after a failure."""
         if self._until is None:
             self._until = now + self._pause
             self._pause = min(REST_SECONDS[1], self._pause * 2)

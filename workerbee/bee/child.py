@@ -1,4 +1,4 @@
-"""A client's own bee: told what to do over a socket, whose end is the client's end. `LocalBee` is the other side."""
+"""A client's own bee: it gets its orders over a socket, and ends when the client closes it. See `LocalBee`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from contextlib import suppress
 from dataclasses import replace
 
 from workerbee import guard, program, resources
+from workerbee.bee.channel import Caller
 from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
 from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Log, Orders, Start, from_line, to_line
 
 
 def main() -> None:
-    """Run as ``workerbee.bee.child SOCKET [CHANNEL MARK]``; the last two lead to a caller's own runner."""
+    """Run as ``workerbee.bee.child SOCKET [CHANNEL MARK STDOUT STDERR]``; the last four are a `Caller`'s."""
     program.occupy_standard_descriptors(inheritable=True)
     program.reset_signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the client too, which decides what to do
     printer = Printer()
     client, *caller = map(int, sys.argv[1:])
-    status = _serve(ClientLink(socket.socket(fileno=client)), caller, printer)
+    status = _serve(ClientLink(socket.socket(fileno=client)), Caller.of(*caller) if caller else None, printer)
     printer.finish()
-    os._exit(status)  # a runner's leftovers must not keep a batch system's slot
+    os._exit(status)  # threads that are left over must not keep a batch system's slot busy
 
 
-def _serve(client: ClientLink, caller: list[int], printer: Printer) -> int:
+def _serve(client: ClientLink, caller: Caller | None, printer: Printer) -> int:
     orders = client.orders()
     logger = logging.getLogger("workerbee")
     logger.addHandler(_Telling(client))
@@ -41,21 +42,21 @@ def _serve(client: ClientLink, caller: list[int], printer: Printer) -> int:
         tell=client.tell,
         forward=printer.put,
         program=client.program,
-        caller=(socket.socket(fileno=caller[0]), caller[1]) if caller else None,
+        caller=caller,
     )
     client.listen(
-        supervisor, stops=not caller
-    )  # else the crew hears the end too, and knows which job the caller was in
+        supervisor, stops=caller is None
+    )  # with a caller of its own, the crew notices the end, and knows which job the caller was in
     signal.signal(signal.SIGTERM, lambda *_: supervisor.drain())
     status = supervisor.run()
     if orders.memory:
-        guard.remove_unused(orders.memory)  # its client may have been killed
+        guard.remove_unused(orders.memory)  # a client that was killed hasn't removed it
     client.tell(Ended(status))
     return status
 
 
 class ClientLink:
-    """The other end of the socket. Messages are lines of JSON both ways."""
+    """The bee's end of the socket to its client. Messages are lines of JSON both ways."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -65,7 +66,7 @@ class ClientLink:
         self._supervisor: Supervisor | None = None
 
     def orders(self) -> Orders:
-        """Read what is said first."""
+        """Read the first message, which holds the bee's orders."""
         while b"\n" not in self._begun:
             chunk = self._socket.recv(1 << 16)
             if not chunk:
@@ -78,23 +79,23 @@ class ClientLink:
         return start.orders
 
     def tell(self, event: BeeEvent) -> None:
-        with self._writing, suppress(OSError):  # it is gone, which `listen` hears
+        with self._writing, suppress(OSError):  # the client is gone, which `listen` notices
             self._socket.sendall(to_line(event))
 
     def program(self) -> bytes:
-        """The client's program as it was when whatever is in the database by now was stored."""
-        if self._supervisor is not None:  # else an order that has come already would be lost
+        """Give the client's program, at least as new as the functions that the database has now."""
+        if self._supervisor is not None:  # not earlier, or an order that has already come would be lost
             with suppress(OSError):
                 self._hear()
         return self._program
 
     def listen(self, supervisor: Supervisor, *, stops: bool) -> None:
-        """Have the supervisor obey the client from now on; ``stops``: give all back at the client's end."""
+        """Have the supervisor obey the client from now on. ``stops``: give everything back when the client ends."""
         self._supervisor = supervisor
 
         def serve() -> None:
-            with suppress(OSError):  # it died with something of ours unread
-                self._hear()  # what came together with the settings
+            with suppress(OSError):  # the client died before it had read all that we sent
+                self._hear()  # orders that came together with the first message
                 while self._socket.recv(1, socket.MSG_PEEK):
                     self._hear()
             supervisor.drain(now=stops)
@@ -102,7 +103,7 @@ class ClientLink:
         threading.Thread(target=serve, daemon=True).start()
 
     def _hear(self) -> None:
-        """Obey what has arrived."""
+        """Read the orders that have arrived, and obey them."""
         with self._reading:
             with suppress(BlockingIOError):
                 while chunk := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
@@ -121,7 +122,7 @@ class ClientLink:
 
 
 class _Telling(logging.Handler):
-    """Has the client log what its bee has to say, as its user has chosen where to."""
+    """Sends log records to the client, which logs them where its user wants them."""
 
     def __init__(self, client: ClientLink) -> None:
         super().__init__()

@@ -1,19 +1,19 @@
-"""A jobset's history: any bee that sees work going on notes now and then how far it is, and tidies up."""
+"""A jobset's history: a bee that sees work going on notes its progress now and then, and thins out old notes."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from workerbee.store import Catalogue, jitter
+from workerbee.store import Catalogue, is_unstorable, jitter
 
-#: Seconds between a bee's notes where few bees are, and among how many it takes turns with them.
+#: Seconds between a bee's notes. Where there are more than so many bees, each notes proportionally seldomer.
 NOTE_SECONDS, FEW_BEES = 20.0, 4
-#: Of so many notes one is followed by tidying up.
+#: After so many notes, old ones are thinned out.
 NOTES_TO_TIDY = 30
 
 
 class Chronicle:
-    """Notes the jobsets in which something goes on, and once more when it is over."""
+    """Notes the progress of jobsets in which work goes on, and once more when the work has ended."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -21,13 +21,13 @@ class Chronicle:
         self._last: AbstractSet[int] = frozenset()
 
     def note_if_due(self, now: float, numbers: AbstractSet[int], *, n_bees: int) -> None:
-        """Note these jobsets, if it is time to."""
+        """Note the progress of these jobsets, if it is time to."""
         if now >= self._next and (numbers or self._last):
             self._next = now + NOTE_SECONDS * max(1.0, n_bees / FEW_BEES) * jitter.uniform(0.5, 1.0)
             self._note(numbers)
 
     def close(self) -> None:
-        """Note what was going on lately: this bee leaves."""
+        """Note the jobsets in which work went on lately, as this bee leaves."""
         if self._last:
             self._note(frozenset())
 
@@ -36,5 +36,12 @@ class Chronicle:
         self._last = numbers
         for number in noted:
             if jitter.random() < 1 / NOTES_TO_TIDY:
-                self._catalogue.thin_history(number)
-                self._catalogue.fold_counters(number)
+                self._tidy(number)
+
+    def _tidy(self, number: int) -> None:
+        try:
+            self._catalogue.thin_history(number)
+            self._catalogue.fold_counters(number)
+        except Exception as error:
+            if not is_unstorable(error):  # else they add up to more than there is, and stay as they are
+                raise

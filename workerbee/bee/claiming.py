@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workerbee.bee import damper
 from workerbee.bee.crew import DEATHS, Crew
@@ -19,23 +20,29 @@ from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.service import Service
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Record, Records, Task
+from workerbee.store import UNREAD, Fits
 from workerbee.timing import LEASE_SECONDS
+from workerbee.wire import values
 from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, FunctionRow, Jobset
 
-#: Functions in one statement, and bytes of functions that the jobs of one claim may bring.
+#: Functions that are fetched in one statement, and bytes of functions that the jobs of one claim may need.
 MOST_FETCHED, MOST_FUNCTION_BYTES = 16, 16_000_000
 
 
 class Taken(NamedTuple):
-    """The result of a look: how many jobs, and whether that is all that was wanted."""
+    """The result of a claim: how many jobs it brought, and whether that is as many as were wanted."""
 
     n: int
     is_sated: bool
 
 
 class Claiming:
-    """Claims jobs, gets their functions, and books them. ``program`` is what runners of new functions work for."""
+    """Claims jobs, fetches their functions and what they share, and books them.
+
+    ``program`` gives the program of new runners.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class Claiming:
         damper: Damper,
         refusals: Refusals,
         recorder: Recorder,
+        shelf: Shelf | None,
         *,
         now: float,
         program: Callable[[], bytes],
@@ -58,12 +66,13 @@ class Claiming:
         self._damper = damper
         self._refusals = refusals
         self._recorder = recorder
+        self._shelf = shelf
         self._records = Records()
         self._lookout = Lookout(now)
         self._program = program
         self._only_functionless = only_functionless
         self._log = log
-        self._bytes_a_job = 0.0  # of functions that the last claim brought for each of its jobs
+        self._bytes_a_job = 0.0  # bytes of functions for each job of the last claim
         #: Jobs taken so far.
         self.n_taken = 0
 
@@ -84,27 +93,29 @@ class Claiming:
         scope = served.scope.without(f for f, n in caps.items() if not n)
         costs = damper.costs_of(self._crew.pace.costs(served.jobset.number), caps, wanted.runners)
         other = self._crew.pace.unknown(served.jobset.number)
-        batches = store.claim(wanted.jobs, wanted.start, scope, budget=wanted.runners, costs=costs, other=other)
+        limits: dict[str, Any] = {"budget": wanted.runners, "costs": costs, "other": other}
+        fits = self._holdings.scales()
+        batches = store.claim(wanted.jobs, wanted.start, scope, fits=fits, **limits)
         if not batches:
             return Taken(0, is_sated=False)
-        self._take(served, batches)
+        self._take(served, batches, fits)
         n = sum(len(batch.jobs) for batch in batches)
         spent = sum(len(batch.jobs) * costs.get(batch.function, other) for batch in batches)
         return Taken(n, is_sated=n == wanted.jobs or spent + 1e-6 >= wanted.runners)
 
     def look_within(self) -> float:
-        """In how many seconds a look sees work that the last ones couldn't see, as they looked at fronts of queues."""
+        """Say in how many seconds a claim will see the whole queue, and not only its front as the last ones did."""
         unseen = [served.store.unseen for served in self._holdings.each_served()]
         return min(filter(None, unseen), default=inf)
 
     # What others left
 
     def is_time_to_help(self, now: float, *, is_sated: bool) -> bool:
-        """Tell whether to look after others now, which is then taken to be done."""
+        """Tell whether to look after others now. A True starts the next interval."""
         return self._lookout.due(now, n_bees=self._presence.n_bees, sated=is_sated)
 
     def help_others(self, now: float, *, is_idle: bool) -> bool:
-        """Put back what dead bees held; if idle, help stragglers too. Whether that has brought or made work."""
+        """Put back what dead bees held; if idle, help slow bees too. Returns whether there is more to do by that."""
         if not (self._presence.is_lively and self._presence.may_judge()):
             return False
         has_made_work = False
@@ -122,7 +133,7 @@ class Claiming:
         return has_made_work
 
     def _help_out(self, served: Served, now: float) -> bool:
-        """Take over what a slow bee has not begun, or else a copy of its slowest job; whether there was any."""
+        """Take jobs that a slow bee has not begun, or else a copy of its slowest job. Returns whether there was any."""
         store = served.store
         scope = served.scope.without(self._damper.caps(served, now))
         if store.take_over(scope):
@@ -134,23 +145,61 @@ class Claiming:
 
     # Booking
 
-    def _take(self, served: Served, batches: list[Batch]) -> None:
-        # Before anything is booked: what an outage interrupts here is a claim that we don't know of.
+    def _take(self, served: Served, batches: list[Batch], fits: Fits = lambda _: True) -> None:
+        # What calls need comes first: if an outage interrupts this, nothing is booked, and the claim given back later.
         known = self._records_of(served, batches)
+        batches, lacking = self._stocked(served, batches, known, fits)
         self._presence.took_work()
         for batch in batches:
             self.n_taken += len(batch.jobs)
             held = self._holdings.take(served, batch, known.get(batch.function))
-            if batch.function in known:
+            if batch.function in known and batch.function not in lacking:
                 self._holdings.begin(held, without=self._blamed(held) | self._refusals.fail_hopeless(held))
             else:
-                reason = f"function {batch.function} isn't stored"
+                reason = lacking.get(batch.function, f"function {batch.function} isn't stored")
                 self._refusals.hear(Unusable(*held.function, reason, None))
                 failed = self._refusals.fail_hopeless(held)
                 self._holdings.give_back(held, [job for job in batch.jobs if job.id not in failed], untouched=True)
 
+    def _stocked(
+        self, served: Served, batches: list[Batch], known: dict[int, Record | None], fits: Fits
+    ) -> tuple[list[Batch], dict[int, str]]:
+        """Have at hand what calls, and the functions that are ``known``, share.
+
+        Returns the batches, in which calls are unread if there is no room for them, and why functions can't be called.
+        """
+        lacking: dict[int, str] = {}
+        of_functions = {number: record.shared for number, record in known.items() if record is not None}
+        if not any(of_functions.values()) and not any(values.taken(j.codec) for batch in batches for j in batch.jobs):
+            return batches, lacking
+        needed = self._holdings.shared()
+        for batch in batches:
+            for n, job in enumerate(batch.jobs):
+                new = {*of_functions.get(batch.function, ()), *values.taken(job.codec)} - needed
+                if new and not fits(sum(taken.size for taken in new)):
+                    batch.jobs[n] = job._replace(codec=UNREAD, data=b"")
+                elif new and (reason := self._fetch(served, new)):
+                    lacking[batch.function] = reason
+                else:
+                    needed |= new
+        if self._shelf is not None:
+            self._shelf.clear(needed)
+        return batches, lacking
+
+    def _fetch(self, served: Served, new: set[values.TakenArray]) -> str:
+        """Put what calls share on the shelf. Returns why that can't be."""
+        if self._shelf is None:
+            return "there is no directory here for what its calls share"
+        try:
+            for taken in new:
+                with suppress(ValueError):  # it isn't stored, so that its call's signature won't hold
+                    self._shelf.stock(taken, served.store.parts.get_value)
+        except OSError as error:
+            return f"there is no room here for what its calls share ({error.strerror})"
+        return ""
+
     def _blamed(self, held: Held) -> set[int]:
-        """Jobs that took three bees on different hosts with them, each alone with it, aren't tried again."""
+        """Find the jobs with which three bees on different hosts died, while nothing else ran: they fail."""
         blamed = [job for job in held.batch.jobs if job.n_hosts_lost >= DEATHS]
         for job in blamed:
             evidence = f"{job.n_hosts_lost} bees on different hosts vanished while they ran this job and nothing else"
@@ -158,7 +207,7 @@ class Claiming:
         return {job.id for job in blamed}
 
     def _records_of(self, served: Served, batches: list[Batch]) -> dict[int, Record | None]:
-        """The functions of these batches that can be had, with their records; None for those that need none."""
+        """Give the records of these batches' functions, without those that can't be had; None where none is needed."""
         known: dict[int, Record | None] = {}
         missing = []
         for function in dict.fromkeys(batch.function for batch in batches):
@@ -168,11 +217,11 @@ class Claiming:
             else:
                 missing.append(function)
         if missing:
-            self._crew.be_workers_of(self._program())  # as its client was when it stored the functions
+            self._crew.be_workers_of(self._program())  # at least as new as when the client stored these functions
         for start in range(0, len(missing), MOST_FETCHED):
             for function, found in served.store.get_functions(missing[start : start + MOST_FETCHED]).items():
                 known[function] = self._know(served.jobset, found)
-        fetched = sum(record.size for function in missing if (record := known.get(function)) is not None)
+        fetched = sum(len(record.function[4]) for n in missing if (record := known.get(n)) is not None)
         self._bytes_a_job = fetched / max(1, sum(len(batch.jobs) for batch in batches))
         return known
 
@@ -182,6 +231,7 @@ class Claiming:
         return record
 
     def _known(self, jobset: Jobset, function: int) -> Record | None:
-        """The record of a function, if it is here still."""
+        """Give the record of a function, if this bee still has it, and from the server that is there now."""
         record = self._records.get((jobset.number, function))
-        return record if record is not None and record.jobset == str(jobset.uuid) else None
+        is_good = record is not None and record.jobset == str(jobset.uuid) and self._service.is_of_today(record.since)
+        return record if is_good else None

@@ -1,38 +1,38 @@
-"""A bee's runners: hands them jobs, collects how they end, and sees to it that one bad job harms only itself.
+"""A bee's runners: they are given jobs, and their ends are collected, so that one bad job harms only itself.
 
-The supervisor gives jobs (`give`), collects ends (`collect`), and asks how much more is wanted
-(`appetite`). Whenever it waits, for the database or for anything else, it waits in `serve`, where the
-runners are heard, fed, timed and buried: so one thread is enough. What a runner holds is booked here by
-number, so that a death is blamed on the job it was in and the rest goes to the next runner.
+The supervisor gives jobs (`give`), collects ends (`collect`), and asks how much more to claim (`appetite`).
+Whenever it waits, for the database or for anything else, it waits in `serve`, which reads the runners' messages,
+sends them jobs, watches their time limits and replaces dead ones: so one thread is enough. The jobs that a runner
+holds are booked by number, so that a death is blamed on the job it was in, and the others go to the next runner.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from itertools import groupby
 
 from workerbee.bee.backlog import Backlog, JobOfLot, place
-from workerbee.bee.channel import GarbledError
+from workerbee.bee.channel import Caller, GarbledError
 from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
-from workerbee.bee.messages import Finished, Outdated, Perform, Recorded, Unusable, parse
+from workerbee.bee.messages import Finished, Outdated, Recorded, Unusable, parse
 from workerbee.bee.output import prefixed
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
-from workerbee.bee.tasks import End, Lot, Task
+from workerbee.bee.tasks import End, Lot, Task, lot_of
 from workerbee.wire.job import EndKind, Job, Jobset
+from workerbee.wire.printed import NOTHING
 
-#: Deaths of its runner that a job is allowed, and vanished bees.
+#: A job fails for good when its runner has died so many times, or so many bees with it.
 DEATHS = 3
 
 
 class Crew:
-    """The runners of one bee, or only the ``caller`` of JobSet.run. ``forward`` gets what they print, and who does.
+    """The runners of one bee, or the ``caller`` of JobSet.run as the only one.
 
-    With ``prefixes`` each of these lines begins with the job that has printed it.
+    ``forward`` gets stream, text and runner of what is printed; ``prefixes``: each line begins with its job.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Crew:
         launch: Launch,
         program: bytes,
         max_tasks: int | None = None,
-        caller: tuple[socket.socket, int] | None = None,
+        caller: Caller | None = None,
         forward: Callable[[int, bytes, object], None],
         prefixes: bool = False,
     ) -> None:
@@ -63,36 +63,37 @@ class Crew:
 
     @property
     def broken(self) -> str | None:
-        """Why there are no runners, nor can there be."""
+        """The reason why runners can't be started; None if they can."""
         return self._hiring.broken
 
     @property
     def n_idle(self) -> int:
-        """Runners with nothing to do."""
+        """Count the runners that have nothing to do."""
         return max(0, self._hiring.n_wanted - self._backlog.n_ready - sum(1 for r in self._runners if r.in_hand))
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing is held here any more, and every end has been collected."""
+        """Tell whether no job is here any more, and every end has been collected."""
         return not (self._backlog.n_ready or self._ends or any(r.in_hand for r in self._runners))
 
     def forget(self, jobset: Jobset) -> None:
-        """Forget what runners made of the functions of a jobset that is gone: its number may come again."""
+        """Forget what was learned of a jobset that is gone: another may get its number."""
         self._backlog.forget(jobset.number)
 
     def be_workers_of(self, program: bytes) -> None:
-        """Have runners be workers of this program from the next new function on."""
+        """Have runners belong to this program from the next new function on."""
         self._program = program
 
     def give(self, lot: Lot, jobs: Iterable[Job]) -> None:
-        """Jobs that are started, to be run as soon as a runner is free."""
+        """Have these started jobs run as soon as a runner is free."""
         self._backlog.give(lot, jobs)
         self._hand_out()
 
     def collect(self) -> list[End | Unusable]:
         """Take what has ended since the last call.
 
-        Only from now on it counts how fast these jobs were: those of a broken bee are, and it would claim more.
+        Their durations count for `appetite` from now on, and not earlier: on a broken machine jobs fail fast, and
+        this bee would claim more of them.
         """
         ends, self._ends = self._ends, []
         self._backlog.pace.judge()
@@ -101,40 +102,38 @@ class Crew:
     def appetite(self) -> Appetite:
         """Say how much to claim now."""
         if self._is_waiting_too_long():
-            return SATED  # or what was just given back would be claimed again
+            return SATED  # otherwise it would claim again what it has just given back
         return self._backlog.appetite(self._hiring.n_wanted)
 
     def room_for(self, function: FunctionKey) -> int:
-        """Count the jobs of this function to start besides, now that some runner has nothing to do."""
+        """Count how many more jobs of this function to start, now that a runner has nothing to do."""
         return self._backlog.room_for(function, self._hiring.n_wanted)
 
     def recall(self, jobset: int) -> list[Task]:
-        """Jobs of this jobset that have not begun, from the runners' hands too. Until one ends, none is taken ahead."""
+        """Take out the jobs of this jobset that have not begun. None is claimed in advance until one has ended."""
         for runner in self._runners:
             if len(runner.in_hand) > 1:
                 self._backlog.put_back(runner.take_back())
         return self._backlog.recall(jobset)
 
     def take_back(self, *, all_ready: bool) -> list[Task]:
-        """Jobs that no runner has got: all of them, or those that have to wait longer here than was thought."""
+        """Take out jobs that were sent to no runner: all, or those that have to wait longer than was thought."""
         if all_ready or self._is_waiting_too_long():
             return self._backlog.take_last(self._backlog.n_ready)
         return self._backlog.take_surplus(self._hiring.n_wanted)
 
     def running(self, seconds: float) -> list[Task]:
-        """The jobs that runners have been in for longer than this."""
+        """List the jobs that have been running for longer than this."""
         marks = [now for runner in self._runners if (now := runner.current()) is not None]
         return [task for _, task, since in marks if since > seconds]
 
     def runner_of(self, task: Task) -> RunnerProcess | None:
-        """Find who is in this job now."""
-        for runner in self._runners:
-            if (now := runner.current()) is not None and place(now[1]) == place(task):
-                return runner
-        return None
+        """Find the runner that is in this job now."""
+        current = ((runner, runner.current()) for runner in self._runners)
+        return next((runner for runner, now in current if now is not None and place(now[1]) == place(task)), None)
 
     def stop(self, lot: Lot, job: int) -> None:
-        """The job's run has ended elsewhere: don't begin it; if it runs, stop it."""
+        """Don't begin this job, or stop it if it runs: its run has ended elsewhere."""
         self._doomed.add((lot, job))
 
     def tell_recorded(self) -> None:
@@ -145,7 +144,7 @@ class Crew:
                 runner.transmit(self._ears)
 
     def serve(self, timeout: float, fd: int, *, writing: bool = False, only: bool = False) -> bool:
-        """Serve the runners until ``fd`` is ready, or for ``timeout`` seconds; whether it is ready. See `Ears.wait`."""
+        """Serve the runners until ``fd`` is ready, or for ``timeout`` seconds; see `Ears.wait`."""
         return self._ears.wait(timeout, fd, self._look_after, writing=writing, only=only)
 
     def dismiss(self) -> None:
@@ -160,7 +159,7 @@ class Crew:
     # Looking after the runners
 
     def _look_after(self) -> float:
-        """Do what is to be done by the clock; seconds until something may be again."""
+        """Start, stop and feed runners where it is time to. Returns the seconds until it may be time again."""
         while (runner := self._hiring.hire(self._runners)) is not None:
             self._welcome(runner)
         self._stop_doomed()
@@ -182,11 +181,11 @@ class Crew:
             self._ears.watch(runner.exit_fd, partial(self._bury, runner))
 
     def _enforce(self, runner: RunnerProcess) -> None:
-        """Kill what exceeds its time, and take back what waits behind a long job."""
+        """Kill a runner whose job exceeds its time limit, and take back jobs that wait behind a long one."""
         if runner.channel.is_overdue and runner.killed is None:
             self._silence(runner, "half a message came")
         runner.see_off()
-        if (now := runner.current()) is None:
+        if runner.is_reporting(self._ears, partial(self._hear, runner)) or (now := runner.current()) is None:
             return
         n, task, seconds = now
         if runner.is_over_time(task, seconds):
@@ -195,7 +194,7 @@ class Crew:
             self._backlog.put_back(runner.take_back())
 
     def _is_waiting_too_long(self) -> bool:
-        """Tell whether no runner will be free soon for what is ready here."""
+        """Tell whether no runner will be free soon for the jobs that wait here."""
         now = time.monotonic()
         marks = [r.mark.current() for r in self._runners if r.in_hand]
         return len(marks) >= self._hiring.n_wanted and all(n and now - since > 2 * STUCK_SECONDS for n, since in marks)
@@ -219,7 +218,7 @@ class Crew:
                 while self._backlog.n_ready and not runner.is_leaving and self._wants_more(runner):
                     self._hand(runner)
         for runner in self._runners:
-            if runner.channel.pending:
+            if runner.channel.has_unsent:
                 runner.transmit(self._ears)
 
     def _wants_more(self, runner: RunnerProcess) -> bool:
@@ -230,19 +229,10 @@ class Crew:
         return not is_stuck and self._backlog.may_follow(next(iter(runner.in_hand.values())), len(runner.in_hand))
 
     def _hand(self, runner: RunnerProcess) -> None:
-        most = MOST_IN_HAND
-        if self._max_tasks is not None:
-            most = self._max_tasks - runner.n_done - len(runner.in_hand)
+        most = MOST_IN_HAND if self._max_tasks is None else self._max_tasks - runner.n_done - len(runner.in_hand)
         tasks = self._backlog.next_portion(len(self._runners), most)
-        calls: list[tuple[Any, ...]] = []
-        for n, task in enumerate(tasks, self._n_handed + 1):
-            runner.in_hand[n] = task
-            job = task.job
-            calls.append((n, job.id, job.run, job.n_attempts + 1, job.codec, job.data, job.mac))
+        runner.hand(tasks, self._n_handed + 1, self._program)
         self._n_handed += len(tasks)
-        lot = tasks[0].lot
-        runner.make_known(lot.function, lot.record, self._program)
-        runner.tell(Perform(*lot.function, calls))
         if self._max_tasks is not None and runner.n_done + len(runner.in_hand) >= self._max_tasks:
             runner.quit()
 
@@ -257,10 +247,10 @@ class Crew:
         elif runner.process is None:
             self._bury(runner)
         else:
-            self._ears.unwatch(runner.channel.fileno())  # its process is dying: see _bury
+            self._ears.unwatch(runner.channel.fileno())  # its process is ending, which `_bury` sees to
 
     def _take_all(self, runner: RunnerProcess, arrived: list[bytes | GarbledError]) -> None:
-        """Take what it has said, as far as that makes sense."""
+        """Take a runner's messages, up to the first that makes no sense."""
         for frame in arrived:
             if runner.complaint:
                 return
@@ -272,9 +262,9 @@ class Crew:
                 self._silence(runner, str(error))
 
     def _silence(self, runner: RunnerProcess, complaint: str) -> None:
-        """A job has written into our channel, or spoilt the memory: what follows is worth nothing, and it is killed.
+        """Kill a runner whose channel can't be trusted any more: a job has written into it, or damaged the memory.
 
-        It was one of those that have begun and whose end hasn't come. If they are many, they are run one by one.
+        It was one of the jobs that have begun and not ended. If there are several, each is run again alone.
         """
         runner.complaint = f"its channel made no sense any more ({complaint}): "
         begun = runner.begun()
@@ -293,49 +283,50 @@ class Crew:
                 self._return(task)
 
     def _take_finished(self, runner: RunnerProcess, results: list[Finished]) -> None:
+        ends = []
         for n, kind, codec, data, mac, duration, has_printed in results:
-            task = runner.in_hand.pop(n, None)
-            if task is None:
-                continue  # it was taken back
+            if (task := runner.in_hand.pop(n, None)) is None:
+                continue  # it was taken back before
             if kind is EndKind.RECALLED:
                 self._return(task)
                 continue
-            runner.n_done += 1
-            self._backlog.has_run(task, duration)
-            end = End(task, kind, codec, data, mac, duration)
-            if has_printed:
-                end = end._replace(printed=runner.output.of(n, has_failed=kind is not EndKind.COMPLETED))
-            self._end(end)
+            printed = runner.output.of(n, has_failed=kind is not EndKind.COMPLETED) if has_printed else NOTHING
+            runner.channel.keep(data)
+            ends.append(End(task, kind, codec, data, mac, duration, "", printed))
+        runner.n_done += len(ends)
+        for lot, some in groupby(ends, lot_of):
+            self._backlog.have_run(lot.function, *[end.duration for end in some])
+        self._end(*ends)
         self._hiring.has_worked()
         if not runner.in_hand:
             runner.output.forget()
 
     def _return(self, task: Task) -> None:
-        """A job that was sent and didn't begin: to the next runner, or back if none here can run it."""
+        """Give a job that was sent and didn't begin to the next runner, or back if no runner here can run it."""
         if self._backlog.is_barred(task):
             self._end(End(task, EndKind.RECALLED, "", b"", None, 0.0))
         else:
             self._backlog.put_back([task])
 
-    def _end(self, end: End) -> None:
-        self._ends.append(end)
-        self._backlog.end(end.task)
+    def _end(self, *ends: End) -> None:
+        self._ends += ends
+        self._backlog.end(*[end.task for end in ends])
 
     def _overhear(self, runner: RunnerProcess, stream: int) -> None:
-        """Take what it has printed so far."""
-        # Else its end was heard of at the same moment, and told first.
+        """Read what a runner has printed so far."""
+        # If it is none of ours any more, its end was handled earlier in the same round.
         if runner in self._runners and runner.output.hear(stream):
             self._ears.unwatch(runner.output.pipes[stream])
 
     def _print(self, runner: RunnerProcess, stream: int, text: bytes, n: int) -> None:
-        """Print what a job has printed."""
+        """Print what job ``n`` of this runner has printed."""
         task = runner.in_hand.get(n) if self._prefixes else None
         self._forward(stream, text if task is None else prefixed(text, task.job.id), runner)
 
     # Burying
 
     def _bury(self, runner: RunnerProcess) -> None:
-        """A runner is dead: blame the job it was in, and give the others to the next one."""
+        """Handle a runner's death: blame the job that it was in, and give its others to the next runner."""
         if runner not in self._runners:
             return
         self._take_all(runner, runner.channel.arrived() or [])
@@ -351,7 +342,7 @@ class Crew:
         runner.close()
 
     def _part_with(self, runner: RunnerProcess) -> str:
-        """It is none of ours any more; what is known about its end."""
+        """Remove a dead runner. Returns what is known about its end."""
         self._runners.remove(runner)
         how = self._hiring.part(runner)
         for fd in (runner.channel.fileno(), runner.exit_fd, *runner.output.pipes.values()):

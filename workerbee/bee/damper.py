@@ -1,7 +1,7 @@
-"""Has a bee take less of a function whose jobs fail here while others do well at it, and tells the others.
+"""The damper: a bee takes fewer jobs of a function that fails here while other bees do well at it.
 
-Where a function fails with all bees, its jobs are at fault, and end as fast as they can. Other functions go
-on meanwhile.
+It tells the other bees. If a function fails on all bees, its jobs are at fault, and are run without delay. Other
+functions aren't slowed down.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from workerbee.bee.pace import FunctionKey
 from workerbee.bee.tasks import End
 from workerbee.wire.job import EndKind
 
-#: Functions of which this is remembered: those whose jobs have ended last.
+#: So many functions are remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
-#: Seconds between questions whether others can do what fails here, and after which nobody asks: nothing has been tried.
+#: Seconds between two questions to the database whether others can do what fails here. A function of which no job was
+#: tried for so many seconds isn't asked about.
 ASK_SECONDS, QUIET_SECONDS = 1.0, 120.0
 
 
@@ -30,22 +31,25 @@ class Damper:
         self._holdings = holdings
         self._log = log
         self._breakers: dict[FunctionKey, Breaker] = {}
-        self._failing: dict[FunctionKey, float] = {}  # whose last job failed, and when
+        self._failing: dict[FunctionKey, float] = {}  # functions whose last job failed, and when
         self._unsaid: set[FunctionKey] = set()
-        self._able: dict[FunctionKey, tuple[bool, float]] = {}  # whether others can, and until when that counts
+        self._able: dict[FunctionKey, tuple[bool, float]] = {}  # whether other bees do well, and how long that counts
         self._last = Breaker()
+        self._last_key: FunctionKey | None = None
 
     @property
     def is_resting(self) -> bool:
-        """Tell whether all that this bee has tried last has failed."""
+        """Tell whether this bee has failed at every function that it tried last."""
         return self._last.is_open
 
     def note(self, end: End) -> bool:
-        """A job has ended here; whether that makes room for another of a function that fails."""
+        """Note that a job has ended here. Returns whether another job of a failing function may be taken by that."""
         lot, job = end.task
         key = lot.function
-        breaker = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
-        self._breakers[key] = breaker
+        breaker = self._of(key)
+        if end.kind is EndKind.COMPLETED and breaker.room is None:  # as nearly all are
+            breaker.note(job.id, failed=False)
+            return False
         was_open = breaker.is_open
         breaker.note(job.id, failed=end.kind is not EndKind.COMPLETED)
         if breaker.is_open != was_open:
@@ -54,8 +58,15 @@ class Damper:
             self._failing.pop(key, None)
             return False
         self._failing[key] = time.monotonic()
-        self._forget_the_oldest()
         return True
+
+    def _of(self, key: FunctionKey) -> Breaker:
+        """Give the breaker of the function whose job has ended last."""
+        if key != self._last_key:
+            self._breakers[key] = self._last = self._breakers.pop(key) if key in self._breakers else Breaker()
+            self._last_key = key
+            self._forget_the_oldest()
+        return self._last
 
     def _forget_the_oldest(self) -> None:
         while len(self._breakers) > MOST_FUNCTIONS:
@@ -65,7 +76,7 @@ class Damper:
                 kept.pop(oldest, None)
 
     def settle(self) -> bool:
-        """Tell the others what fails here, or does no more; whether there was anything to tell."""
+        """Tell the other bees which functions fail here, and which no longer do. Returns whether there was any news."""
         told = bool(self._unsaid)
         while self._unsaid:
             number, function = key = next(iter(self._unsaid))
@@ -106,7 +117,7 @@ class Damper:
         return caps
 
     def _others_can(self, served: Served, function: int, now: float) -> bool:
-        """Tell whether other bees are there that might do well at what this one fails at."""
+        """Tell whether there are other bees that might do well at a function that fails here."""
         key = (served.jobset.number, function)
         able, until = self._able.get(key, (True, 0.0))
         if now - self._failing[key] > QUIET_SECONDS:
@@ -118,5 +129,5 @@ class Damper:
 
 
 def costs_of(costs: Mapping[int, float], caps: Mapping[int, int], runners: float) -> dict[int, float]:
-    """Give jobs costs such that so many runners take no more than the ``caps`` of some functions."""
+    """Raise the costs of jobs so that a claim for ``runners`` runners takes no more of a function than its cap."""
     return {**costs, **{f: max(costs.get(f, 1.0), runners / n) for f, n in caps.items() if n}}

@@ -9,16 +9,16 @@ from workerbee.orders import ExitStatus
 
 
 class Phase(Enum):
-    """The stages of a bee's way out."""
+    """The stages of a bee's end."""
 
     WORKING = auto()
-    STOPPING = auto()  # draining, from now on
-    DRAINING = auto()  # claims nothing more, and finishes what runs
-    OVER = auto()  # gives back all that it has
+    STOPPING = auto()  # the first round in which it drains
+    DRAINING = auto()  # it claims nothing more, and finishes what runs
+    OVER = auto()  # it gives back all that it has
 
 
 class Leaving(Exception):  # noqa: N818 (it is no error)
-    """Ends a bee's rounds, for this reason."""
+    """Ends a bee's rounds, with the reason for its exit status."""
 
     def __init__(self, reason: ExitStatus) -> None:
         super().__init__(reason)
@@ -26,9 +26,9 @@ class Leaving(Exception):  # noqa: N818 (it is no error)
 
 
 class Departure:
-    """A bee ends after its ``lifetime``, after ``max_jobs`` jobs, or when it is stopped.
+    """Decides when a bee ends: after its ``lifetime``, after ``max_jobs`` jobs, or when it is stopped.
 
-    What runs then has ``grace`` seconds to finish. A second stop gives all of it back at once.
+    Jobs that run then have ``grace`` seconds to finish. A second stop gives them back at once.
     """
 
     def __init__(self, now: float, *, grace: float, lifetime: float | None = None, max_jobs: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Departure:
         self._is_at_once = self._is_announced = self._is_time_up = False
 
     def stop(self, now: float, *, at_once: bool = False) -> None:
-        """Somebody wants the bee to end. Signal handlers and other threads may say so at any moment."""
+        """Have the bee end. Signal handlers and other threads may call this at any moment."""
         if at_once or self._drain_by is not None:
             self._is_at_once = True
         else:
@@ -56,7 +56,7 @@ class Departure:
         return self._ends_at if self._drain_by is None else self._drain_by
 
     def phase(self, now: float, *, n_taken: int, n_held: int) -> Phase:
-        """Find the stage of a bee that has taken so many jobs in all, and holds so many batches."""
+        """Find the stage of a bee that has taken ``n_taken`` jobs in all, and holds ``n_held`` batches."""
         is_full = self._max_jobs is not None and n_taken >= self._max_jobs and not n_held
         if self._drain_by is None and (is_full or self.has_outlived(now)):
             self._is_time_up = True
@@ -69,16 +69,16 @@ class Departure:
         return Phase.DRAINING if was_announced else Phase.STOPPING
 
     def has_outlived(self, now: float, seconds: float = 0.0) -> bool:
-        """Tell whether the lifetime is over, by more than so many seconds."""
+        """Tell whether the lifetime ended more than ``seconds`` ago."""
         return now > self._ends_at + seconds
 
     def is_out_of_time(self, now: float, *, has_arrived: bool) -> bool:
-        """Tell whether to end in an outage without the database: what runs has had its grace, or nothing runs yet."""
+        """Tell whether to end in the middle of an outage: the grace period is over, or the bee hadn't begun yet."""
         is_drained = self._drain_by is not None and (not has_arrived or now > self._drain_by)
         return self._is_at_once or is_drained or self.has_outlived(now, self._grace)
 
     def status(self, reason: ExitStatus, now: float) -> ExitStatus:
-        """The exit status of a bee that ends for this reason: that its time is up explains that nothing is left."""
+        """Give the exit status of a bee that ends for this reason. If its time is up, that explains more."""
         is_up = reason is ExitStatus.OK and self._is_time_up
         return (
             ExitStatus.TIME_IS_UP if is_up or (reason is ExitStatus.NO_DATABASE and self.has_outlived(now)) else reason

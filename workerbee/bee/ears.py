@@ -1,4 +1,4 @@
-"""How a bee's one thread waits: on all its descriptors at once, of which each has its handler."""
+"""The waiting of a bee's one thread: on all its descriptors at once, each with its handler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workerbee.store import Wake
 
 
 class Ears:
-    """Hears of descriptors that are ready. Anybody, a signal handler too, may `wake` who waits."""
+    """Waits for descriptors that are ready, and calls their handlers. Threads and signal handlers may `wake` it."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -26,7 +26,7 @@ class Ears:
         self._handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
-        """Hear it no more, if it was heard."""
+        """Stop watching this descriptor, if it was watched."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -34,7 +34,7 @@ class Ears:
         return fd in self._handlers
 
     def watch_for_room(self, fd: int, is_wanted: bool) -> None:  # noqa: FBT001
-        """Call its handler also whenever it can be written to, or no more."""
+        """Begin or stop calling its handler also whenever it can be written to."""
         if fd in self._handlers:
             self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if is_wanted else 0))
 
@@ -43,10 +43,11 @@ class Ears:
         self._wake.set()
 
     def wait(self, timeout: float, fd: int, before: Callable[[], float], *, writing: bool, only: bool) -> bool:
-        """Wait until ``fd`` is ready, or for ``timeout`` seconds; whether it is ready.
+        """Wait until ``fd`` is ready, or for ``timeout`` seconds. Returns whether it is ready.
 
-        Unless that is the ``only`` reason, news end the wait as well: something was handled, also while the
-        readiness was the only reason. ``before`` is called before each look, and says in how many seconds again.
+        Without ``only``, the wait also ends when a handler was called, even if that was during an earlier wait with
+        ``only``. ``before`` is called before each look at the descriptors, and returns in how many seconds to call it
+        again.
         """
         deadline = time.monotonic() + timeout
         is_ready = False
@@ -54,19 +55,19 @@ class Ears:
             self._epoll.register(fd, select.EPOLLOUT if writing else select.EPOLLIN)
         try:
             while not is_ready and (only or not self._has_news):
-                again = before()
+                due_in = before()
                 left = deadline - time.monotonic()
-                for heard, _ in self._epoll.poll(max(0.0, min(left, again))):
+                for heard, _ in self._epoll.poll(max(0.0, min(left, due_in))):
                     if heard == fd:
                         is_ready = True
-                    elif handler := self._handlers.get(heard):  # else a handler just before has ended it
+                    elif handler := self._handlers.get(heard):  # else another handler has just removed it
                         handler()
                         self._has_news = True
                 if left <= 0:
                     break
         finally:
             if fd >= 0:
-                with suppress(OSError):  # closed meanwhile
+                with suppress(OSError):  # it was closed meanwhile
                     self._epoll.unregister(fd)
         self._has_news = self._has_news and only
         return is_ready

@@ -1,4 +1,4 @@
-"""Whether anything is left to do in the only jobset that a bee serves."""
+"""The end of the work: it is seen whether anything is left to do in the only jobset that a bee serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workerbee.wire.job import FunctionRow
 
 
 class Exhaustion:
-    """Sees whether to end, and says why."""
+    """Decides whether the bee ends, and says why."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Exhaustion:
         self._log = log
 
     def reason(self, now: float) -> ExitStatus | None:
-        """Why to end, now that there was nothing to claim; None: go on."""
+        """Give the reason to end, now that there was nothing to claim; None: go on."""
         number = self._presence.jobset
         if self._orders.busywait or number is None or len(self._holdings):
             return None
@@ -57,7 +57,7 @@ class Exhaustion:
         return self._left_to_others(served, sorted(waiting))
 
     def _say_if_paused(self, paused: str | None) -> None:
-        """Say, once each time, why nothing is to be had."""
+        """Log, once for each pause, that the jobset is paused, by whom and why."""
         if paused is not None and not self._is_paused:
             self._log.warning("%s is paused by %s; waiting until it is resumed", self._orders.jobset_id, paused)
         self._is_paused = paused is not None
@@ -77,7 +77,7 @@ class Exhaustion:
     def _all_done(self, number: int) -> ExitStatus | None:
         """Tell whether nothing is open, now that no batch is there.
 
-        If jobs without an end stand in no batch, somebody must have deleted it.
+        If jobs without an end are in no batch, somebody must have deleted the batch.
         """
         counts = self._catalogue.counts(number)
         if counts.open > 0 and self._catalogue.remaining(number).any_batch:
@@ -96,7 +96,7 @@ class Exhaustion:
         return ExitStatus.OK
 
     def _left_to_others(self, served: Served, functions: list[int]) -> ExitStatus:
-        """Name what remains for other bees. One that ran nothing for what is missing here has failed."""
+        """Log which functions' jobs remain for other bees. A bee that could run nothing for that reason has failed."""
         name = served.jobset.name
         names = ", ".join(_name_of(served.store.get_function(number)) for number in functions)
         self._log.warning("what remains in %s is not for this bee: the jobs of %s", name, names)

@@ -1,7 +1,7 @@
-"""What a runner needs of its process for its own work, put right where a job has spoiled it.
+"""The things in its process that a runner needs, and their repair after a job has changed them.
 
-A job may leave anything behind: a closed stdout, an alarm that is still to ring, a working directory that is gone.
-As in a pool's worker, what still works stays: a file as stdout, another directory.
+A job may leave behind a closed stdout, a pending alarm, a working directory that is gone. As in a pool's worker, a
+change that still works stays: a file as stdout, another directory.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from operator import is_
 from typing import Any
 
-#: Handlers that are the runner's, or its function's initializer's, and no job's. As plain numbers, and asked for
-#: without making enums of the answers, as this is asked before and after any few jobs.
+#: Signals whose handlers only the runner and the function's initializer may set, and no job. They are plain numbers,
+#: and are asked for without making enums, as that is done before and after every few jobs.
 _SIGNALS = tuple(map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)))
 _handler_of = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
-#: Below this number a job may close all descriptors.
+#: Descriptors from this number on are seldom closed by a job that closes "everything".
 _HIGH = 900
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
 def out_of_the_way(fd: int) -> int:
-    """Move a file to a high number, where a job that closes "everything" seldom gets to."""
+    """Move a file to a high number, which a job that closes "everything" seldom reaches."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     floor = _HIGH if soft == resource.RLIM_INFINITY else max(3, min(_HIGH, soft - 32))
     high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
@@ -37,7 +38,7 @@ def out_of_the_way(fd: int) -> int:
 
 
 class Footing:
-    """The streams, signals, directory and depth of this process; ``pipes`` are the other ends of its outputs."""
+    """The streams, signal handlers, directory and recursion limit of a runner; ``pipes`` are those it prints to."""
 
     def __init__(self, pipes: Iterable[int] = ()) -> None:
         self._spares = {fd: out_of_the_way(os.dup(fd)) for fd in _NAMES}
@@ -46,32 +47,34 @@ class Footing:
         _unbuffer_c()
         self._depth = sys.getrecursionlimit()
         self._handlers: list[Any] = []
+        self._traces: tuple[Any, Any] = (None, None)
         self._directory: str | None = None
         self._looked_at = select.poll()
         for fd, stream in zip(_NAMES, self._streams, strict=True):
-            self._looked_at.register(fd, 0)  # which asks for nothing, and so tells only of what is closed or broken
+            self._looked_at.register(fd, 0)  # no events are asked for, so only closed or broken pipes are reported
             stream.reconfigure(line_buffering=True)
         for pipe in pipes:
             self._looked_at.register(pipe, select.POLLIN)
 
     @property
     def outputs(self) -> list[int]:
-        """Find where a runner's stdout and stderr lead to, wherever a job has them lead."""
+        """The runner's own stdout and stderr, wherever a job has redirected these to."""
         return list(self._spares.values())
 
     def note(self) -> None:
-        """Before the jobs of another function, and after its initializer: what is there now is to be there again."""
+        """Remember the state to return to: before the jobs of another function, and after its initializer."""
         self._handlers = [*map(_handler_of, _SIGNALS)]
+        self._traces = threading.gettrace(), threading.getprofile()
         self._directory = _directory() or self._directory
 
     def after_job(self) -> None:
-        """Ring no alarm of this job in the next one."""
+        """Cancel this job's alarm, which would ring in the next one."""
         signal.alarm(0)
 
     def settle(self) -> bool:
-        """Let the next job print; whether something that was printed stands in the pipes.
+        """Flush what was printed, and make sure that the next job can print. Returns whether the pipes hold anything.
 
-        Asked after each job, hence in so few steps.
+        This is called after each job, hence in so few steps.
         """
         out, err = self._streams
         try:
@@ -85,12 +88,12 @@ class Footing:
         ready = self._looked_at.poll(0)
         if not ready:
             return False
-        if any(fd in _NAMES for fd, _ in ready):
-            self._repair_all()
+        if broken := {fd for fd, _ in ready} & _NAMES.keys():
+            self._repair_all(broken)
         return any(fd not in _NAMES for fd, _ in ready)
 
     def after_jobs(self) -> None:
-        """Undo what would harm another function's jobs."""
+        """Undo changes that would harm another function's jobs."""
         if not all(map(is_, self._handlers, now := [*map(_handler_of, _SIGNALS)])):
             self._restore(now)
         if (directory := _directory()) is not None:
@@ -100,22 +103,28 @@ class Footing:
                 os.chdir(self._directory)
         if sys.getrecursionlimit() < self._depth:
             sys.setrecursionlimit(self._depth)
+        trace, profile = self._traces
+        if threading.gettrace() is not trace:
+            threading.settrace(trace)
+        if threading.getprofile() is not profile:
+            threading.setprofile(profile)
 
     def _restore(self, now: list[Any]) -> None:
         for number, handler, there in zip(_SIGNALS, self._handlers, now, strict=False):
             if handler is not None and there is not handler:
                 signal.signal(number, handler)
 
-    def _repair_all(self) -> None:
+    def _repair_all(self, broken: Collection[int] = ()) -> None:
+        """Repair what is closed, can't be printed to, or, as ``broken``, leads to nobody any more."""
         for fd, name in _NAMES.items():
-            if not _is_open(fd) or not _works(getattr(sys, name, None)):
+            if fd in broken or not _is_open(fd):
+                os.dup2(self._spares[fd], fd)
+            if not _works(getattr(sys, name, None)):
                 self._repair(fd, name)
             for stream in (self._ours(fd), getattr(sys, name, None)):
                 _flush(stream)
 
     def _repair(self, fd: int, name: str) -> None:
-        if not _is_open(fd):
-            os.dup2(self._spares[fd], fd)
         if not _works(self._ours(fd)):
             self._streams[fd - 1] = self._open(fd)
         if not _works(getattr(sys, name, None)):
@@ -133,8 +142,8 @@ class Footing:
 
 
 def _unbuffer_c() -> None:
-    """Have C print to stdout at once, as it does to stderr: nobody knows when a job is through with half a line."""
-    with suppress(AttributeError, ValueError, OSError):  # another C library, or none
+    """Have C write to stdout at once, as it does to stderr: what stays in its buffer would appear in a later job."""
+    with suppress(AttributeError, ValueError, OSError):  # there is another C library
         libc = ctypes.CDLL(None)
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 2, ctypes.c_size_t(0))  # _IONBF
 
@@ -148,7 +157,7 @@ def _is_open(fd: int) -> bool:
 
 
 def _works(stream: Any) -> bool:
-    """Tell whether something can be printed to whatever a job has put there."""
+    """Tell whether one can print to the object that a job has put in the place of a stream."""
     try:
         return hasattr(stream, "write") and not getattr(stream, "closed", False)
     except Exception:  # noqa: BLE001

@@ -1,7 +1,7 @@
 """The small process that kills a bee's runners, with all that their jobs have started, when the bee is killed.
 
 A runner can't do that itself: the kernel kills it together with the bee, it may be frozen, or in a job that holds
-the GIL. What the process does is `guard`'s.
+the GIL. The module `guard` is what that process runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from workerbee import guard
 
 
 class Guardian:
-    """Process groups that are not to outlive this process, however it ends; nor is ``memory`` to outlive its client."""
+    """Kills process groups when this process ends, however it does, and removes directories that nobody holds then."""
 
-    def __init__(self, memory: str = "") -> None:
+    def __init__(self, *directories: str) -> None:
         self._groups: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
-        with suppress(OSError):  # where no process can be started, it does without
+        with suppress(OSError):  # where no process can be started, there is no guardian
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, *filter(None, [memory])],
+                [sys.executable, "-I", "-S", guard.__file__, *directories],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -36,18 +36,18 @@ class Guardian:
         self._tell()
 
     def forget(self, group: int) -> None:
-        """Call this before the group's leader is waited for: its number may be another's afterwards."""
+        """Stop guarding a group. Call this before its leader is waited for: afterwards another may get the number."""
         self._groups.discard(group)
         self._tell()
 
     def _tell(self) -> None:
         if self._process is None or self._process.stdin is None:
             return
-        with suppress(OSError):  # it was killed; the kernel still kills the runners themselves
+        with suppress(OSError):  # the guardian was killed; the kernel still kills the runners themselves
             os.write(self._process.stdin.fileno(), b"%s\n" % " ".join(map(str, sorted(self._groups))).encode())
 
     def dismiss(self) -> None:
-        """End it; what it watches is left alone."""
+        """End the guardian process, which leaves the groups alone."""
         if self._process is not None and self._process.stdin is not None:
             self._process.kill()
             self._process.wait()

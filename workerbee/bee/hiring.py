@@ -1,46 +1,48 @@
-"""How a crew comes to its runners: started, replaced, and killed together with their bee."""
+"""Hiring: a crew's runners are started, replaced when they die, and killed together with their bee."""
 
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Sequence
 
-from workerbee.bee.channel import Position
+from workerbee.bee.channel import Caller
 from workerbee.bee.guardian import Guardian
+from workerbee.bee.room import Room
 from workerbee.bee.runner_process import Launch, RunnerProcess
 
-#: So many failures to start a runner that does something are enough.
+#: After so many runners in a row that couldn't be started or did nothing, no more are started.
 MOST_FAILURES = 5
 
 
 class Hiring:
-    """Starts ``n_wanted`` runners. ``caller`` leads to the only one of JobSet.run, which is its process.
+    """Starts ``n_wanted`` runners. With a ``caller`` the only runner is the process that called JobSet.run.
 
-    ``broken`` says why there are none any more, nor can there be.
+    ``broken`` is the reason why no runner can be started; None as long as they can.
     """
 
-    def __init__(self, n_wanted: int, launch: Launch, caller: tuple[socket.socket, int] | None) -> None:
+    def __init__(self, n_wanted: int, launch: Launch, caller: Caller | None) -> None:
         self.n_wanted = n_wanted
         self.broken: str | None = None
         self._launch = launch
         self._caller = caller
-        self._guardian = Guardian(launch.memory) if caller is None else None
+        self._guardian = Guardian(*launch.directories) if caller is None else None
         self._n_failures = 0
         self._start_at = 0.0
+        #: For the results of all runners.
+        self.room = Room()
 
     def hire(self, present: Sequence[RunnerProcess]) -> RunnerProcess | None:
-        """Another runner beside these; None if they are enough, or if it isn't time for the next try."""
+        """Start another runner beside these; None if they are enough, or if it isn't time for the next try."""
         if len(present) >= self.n_wanted or time.monotonic() < self._start_at:
             return None
         if self._caller is not None:
-            channel, mark = self._caller
-            return RunnerProcess(self._launch.channel(channel), Position(mark), None, 1)
+            return RunnerProcess.calling(self._launch, self._caller)
         free = set(range(1, self.n_wanted + 1)) - {runner.number for runner in present}
         try:
             runner = RunnerProcess.start(self._launch, min(free))
-        except OSError as error:  # the system's or the user's processes, open files or memory are exhausted
+            runner.channel.room = self.room
+        except OSError as error:  # there are too many processes or open files, or too little memory
             self._make_do(present, error)
             return None
         if runner.process is not None and self._guardian is not None:
@@ -52,7 +54,7 @@ class Hiring:
         return None if len(present) >= self.n_wanted else max(0.01, self._start_at - time.monotonic())
 
     def _make_do(self, present: Sequence[RunnerProcess], error: OSError) -> None:
-        """No more runners can be started: go on with those that are there, or try again for a while."""
+        """Go on with the runners that are there, as no more can be started; without any, try again for a while."""
         if present:
             logging.getLogger("workerbee").warning(
                 "%d runners instead of %d, as no more can be started: %s", len(present), self.n_wanted, error
@@ -62,18 +64,18 @@ class Hiring:
             self.has_failed(f"no runner can be started: {error}")
 
     def has_worked(self) -> None:
-        """Some runner has done something."""
+        """Note that a runner has done a job."""
         self._n_failures = 0
 
     def has_failed(self, reason: str) -> None:
-        """One has done nothing: start the next one later, and after a few such failures none."""
+        """Note that a runner has ended before it did anything. The next one is started later, and after a few, none."""
         self._n_failures += 1
         self._start_at = time.monotonic() + min(30.0, 0.1 * 2**self._n_failures)
         if self._n_failures >= MOST_FAILURES:
             self.broken = reason
 
     def part(self, runner: RunnerProcess) -> str:
-        """A runner is dead; what is known about its end. JobSet.run's own has no successor."""
+        """Reap a dead runner. Returns what is known about its end. There is no other one for JobSet.run."""
         if self._caller is not None:
             self.broken = "the caller is gone"
             self.n_wanted = 0
@@ -82,6 +84,6 @@ class Hiring:
         return runner.reap()
 
     def dismiss(self) -> None:
-        """All runners are gone."""
+        """Let go of what runners needed, when all have ended."""
         if self._guardian is not None:
             self._guardian.dismiss()

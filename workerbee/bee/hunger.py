@@ -1,4 +1,4 @@
-"""When a bee claims, how much, and whether it listens for hints. It is told the time (seconds) and what there was."""
+"""When a bee claims, how much, and whether it listens for hints. It is told the time (in seconds) and what came."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from workerbee.bee import lookout
 from workerbee.bee.pace import Appetite
 from workerbee.store import jitter
 
-#: The shortest and the longest pause between looks for work that no hint announced.
+#: The shortest and the longest pause between claims that no hint has caused.
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 5.0
-#: Among this many bees and more, one with enough work for so long stops listening; it starts again when its pause
-#: between looks reaches so much.
+#: In a crowd of so many bees or more, a bee that has had enough work for ``ENOUGH_SECONDS`` stops listening. It
+#: listens again when its pause between claims reaches ``LISTEN_SECONDS``.
 CROWD, ENOUGH_SECONDS, LISTEN_SECONDS = 16, 0.25, 0.1
 
 
 class Hunger:
-    """The appetite of one bee. A NOTIFY wakes every session that listens to anything: what costs little among few
-    bees would in a crowd be most of what the server does, if those listened too that have enough to do.
+    """Decides when one bee claims and listens.
 
-    At most ``max_jobs`` are claimed in all. Where nothing is going on, looks are ``max_pause`` apart.
+    A NOTIFY wakes every session that listens to anything. Among few bees that costs little; in a crowd it would be
+    most of the server's work if bees that have enough to do listened too.
+
+    At most ``max_jobs`` are claimed in all. Where nothing is going on, claims are ``max_pause`` apart.
     """
 
     def __init__(self, now: float, *, max_pause: float, max_jobs: int | None = None) -> None:
@@ -27,19 +29,19 @@ class Hunger:
         self._max_jobs = max_jobs
         self._pause = MIN_PAUSE_SECONDS
         self._enough_since = now
-        #: When to look for work again, as far as any is wanted.
+        #: When to claim again, if any work is wanted.
         self.claim_at = 0.0
-        #: Whether hints are to be heard.
+        #: Whether this bee is to listen for hints.
         self.listens = True
 
-    def hurry(self) -> None:
-        """There may be work now."""
-        self.claim_at = 0.0
+    def hurry(self, at: float = 0.0) -> None:
+        """Claim by then: there may be work now."""
+        self.claim_at = min(self.claim_at, at)
 
     def wants(self, now: float, appetite: Appetite, *, n_taken: int, n_bees: int) -> Appetite | None:
-        """Say what to claim now, for runners that want so much, by a bee that has taken ``n_taken`` jobs so far.
+        """Say what to claim now, if the runners want ``appetite`` and the bee has taken ``n_taken`` jobs so far.
 
-        None: don't look, it isn't time or nothing is wanted.
+        None: don't claim, because it isn't time or nothing is wanted.
         """
         if not appetite.jobs:
             self._had_enough(now, n_bees)
@@ -59,10 +61,10 @@ class Hunger:
         is_lively: bool,
         look_within: float = inf,
     ) -> None:
-        """A look brought ``n`` jobs; ``is_sated``: all that was wanted.
+        """Note that a claim brought ``n`` jobs; ``is_sated``: as many as were wanted.
 
-        ``was_help``: helping others has brought or made work. ``is_lively``: work is held, here or elsewhere.
-        ``look_within``: there is work that this look couldn't see, and the next one in so many seconds will.
+        ``was_help``: helping others brought work. ``is_lively``: some bee holds work.
+        ``look_within``: in so many seconds a claim will see work that this one couldn't see.
         """
         if n:
             self._pause = MIN_PAUSE_SECONDS
@@ -82,7 +84,7 @@ class Hunger:
             self.listens = False
 
     def _lacks(self, now: float) -> bool:
-        """Tell whether to listen again: then earlier hints were missed, and their work is to be looked for."""
+        """Tell whether to listen again. If so, earlier hints were missed, and a claim must look for their work."""
         self._enough_since = now
         starts = not self.listens and self._pause >= LISTEN_SECONDS
         self.listens = self.listens or starts

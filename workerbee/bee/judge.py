@@ -1,4 +1,4 @@
-"""What an end is recorded as: whose failure it was, and whether it is the last of its kind."""
+"""The judge: as what an end is recorded, whose failure it was, and whether it ends the run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from workerbee.wire.failures import encode_error, noted
 from workerbee.wire.job import NO_FUNCTION, EndKind, Outcome
 from workerbee.wire.signing import Key, Signer
 
-#: Attempts; the largest integer of PostgreSQL.
+#: A limit of attempts that is never reached: PostgreSQL's largest integer.
 UNLIMITED = 2**31 - 1
 
 
 class Judge:
-    """Decides as what an end is recorded: whose failure it was, and whether it is the last of its kind.
+    """Decides as what an end is recorded, whose failure it was, and after how many of them the run ends.
 
-    ``key`` signs what it has to say itself.
+    ``key`` signs the errors that the bee itself makes.
     """
 
     def __init__(self, *, bee: str, host: str, limits: Limits) -> None:
@@ -28,7 +28,7 @@ class Judge:
         self._limits = limits
 
     def charge(self, end: End) -> tuple[Outcome, Limits]:
-        """A failed attempt as it is to be recorded, and how many recorded ones of its kind end the run."""
+        """Give a failed attempt as it is recorded, and the number of attempts of its kind that end the run."""
         job = end.task.job
         if end.kind in (EndKind.FAILED, EndKind.ERROR):
             limits = self._limits if end.kind is EndKind.FAILED else Limits(1)
@@ -41,7 +41,8 @@ class Judge:
         if end.kind is EndKind.REFUSED:
             return self._own_outcome(end, EndKind.ERROR, FunctionUnavailable(end.evidence)), Limits(1)
         if end.kind is EndKind.ORPHANED:
-            # Killed, or preempted: nobody here knows. Who claims it next judges by the hosts, as when a bee vanishes.
+            # The caller was killed or preempted, which says nothing of the job. As when a bee vanishes, the next bee
+            # that claims it decides by the number of hosts.
             error = RunnerDiedError(f"job {job.id} was lost with the process that had called for it")
             return self._own_outcome(end, EndKind.LOST, error), Limits(UNLIMITED)
         what, limit = ("ended its runner", DEATHS) if end.kind is EndKind.DIED else ("was lost with its bee", 1)
@@ -49,12 +50,12 @@ class Judge:
         return self._own_outcome(end, end.kind, error), Limits(limit)
 
     def unstored(self, end: End, refusal: Exception) -> End:
-        """The failure of a job whose result PostgreSQL refuses."""
+        """Make the failure of a job whose result PostgreSQL refuses."""
         outcome = self._own_outcome(end, EndKind.ERROR, EncodingError("the result", refusal))
         return end._replace(kind=EndKind.ERROR, codec=outcome.codec, data=outcome.data, mac=outcome.mac)
 
     def _noted(self, end: End) -> tuple[bytes, bytes | None]:
-        """A runner's error record, with what the job had printed last if it can be signed again; and its signature."""
+        """Give a runner's error record and its signature; with the job's last output, if it can be signed again."""
         if not end.printed.size or (end.mac is not None and not self._has_signed(end)):
             return end.data, end.mac
         record = noted(end.data, end.printed.notes())
@@ -65,7 +66,7 @@ class Judge:
         return signer is not None and signer.verify_end(end.mac, job.id, job.run, end.codec, end.data, is_value=False)
 
     def _own_outcome(self, end: End, kind: EndKind, error: Exception) -> Outcome:
-        """An outcome with an error of ours, signed as a runner signs its own."""
+        """Make an outcome with an error of the bee's own, signed as a runner signs."""
         job = end.task.job
         notes = [f"job {job.id}, attempt {job.n_attempts + 1}, bee {self._bee}, host {self._host}"]
         record = encode_error(error, notes=notes + end.printed.notes(), text_only=self.key is None)
@@ -78,7 +79,7 @@ class Judge:
         return signer.sign_end(task.job.id, task.job.run, "error", record, is_value=False)
 
     def _signer(self, task: Task) -> Signer | None:
-        """Find who signs for a job, if its function was signed and the key is here."""
+        """Give the signer for a job, if its function is signed and the key is here."""
         held = held_of(task)
         if self.key is None or held.batch.function == NO_FUNCTION:
             return None

@@ -1,7 +1,7 @@
-"""What a supervisor and its runners say to each other: each message a type of its own, and on its way a frame.
+"""The messages between a supervisor and its runners: each is a type of its own, and travels as a frame.
 
-A runner's jobs can write to any descriptor, so all that comes from there is looked at (`parse`), and takes no more
-memory than the frame has bytes. What a supervisor tells is marshalled.
+A job can write to any descriptor of its runner, so each frame from there is checked (`parse`), and takes no more
+memory than it has bytes. A supervisor's messages are trusted, and marshalled.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from math import inf
 from typing import Any, NamedTuple
 
 from workerbee.bee.channel import GarbledError
+from workerbee.blobs import BLOB
 from workerbee.memory import MEMORY
 from workerbee.wire import codec
 from workerbee.wire.job import LARGE_BYTES, TWINNED, EndKind
 
-#: How jobs end in a runner; ``recalled``: it was taken back, and has not run.
+#: The ends that a runner reports; ``recalled``: the job was taken back, and has not run.
 KINDS = (EndKind.COMPLETED, EndKind.FAILED, EndKind.ERROR, EndKind.RECALLED)
-CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error", MEMORY)
-#: Bytes of a frame beside the largest result in it: what is small and ends meanwhile, error records.
+CODECS = ("", codec.JSON, codec.PICKLE, TWINNED, "error", MEMORY, BLOB)
+#: Bytes that a frame may have beside its largest result: small results and error records of other jobs.
 BESIDE_BYTES = 64_000_000
-#: Ends in one frame: more than any runner holds.
+#: Ends in one frame, at most: more than any runner has in hand.
 MOST_ENDS = 100_000
 
 _DONE, _UNUSABLE, _OUTDATED = b"D", b"U", b"O"
@@ -55,14 +56,14 @@ class Learn(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """The runner needs that function no more for now."""
+    """Forget a function that the runner won't need for a while."""
 
     jobset: int
     number: int
 
 
 class Perform(NamedTuple):
-    """Calls of one function, to be done in this order; each is a `CallMessage`, or what one is made of."""
+    """Calls of one function, to be performed in this order; each is a `CallMessage`, or a tuple of its fields."""
 
     jobset: int
     function: int
@@ -70,7 +71,7 @@ class Perform(NamedTuple):
 
 
 class CallMessage(NamedTuple):
-    """One job, by its number in this runner."""
+    """One job, with its number in this runner."""
 
     n: int
     job: int
@@ -82,7 +83,7 @@ class CallMessage(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """To a caller's own runner: a failure of its is recorded."""
+    """Tells the runner that is JobSet.run's caller that its job's failure is recorded."""
 
 
 class Quit(NamedTuple):
@@ -94,12 +95,12 @@ _TELLINGS: tuple[Any, ...] = (Become, Learn, Forget, Perform, Recorded, Quit)
 
 
 def order(telling: Telling) -> bytes:
-    """The frame of what a supervisor tells."""
+    """Write a supervisor's message as a frame."""
     return marshal.dumps((_TELLINGS.index(type(telling)), *telling))
 
 
 def told(frame: bytes) -> Telling:
-    """Parse what has arrived at a runner, from where nobody else speaks."""
+    """Read a supervisor's message; nobody else can write to its side of the channel."""
     kind, *fields = marshal.loads(frame)  # noqa: S302 (see above)
     telling: Telling = _TELLINGS[kind](*fields)
     return telling
@@ -109,9 +110,9 @@ def told(frame: bytes) -> Telling:
 
 
 class Finished(NamedTuple):
-    """One job as it goes back, by its number in this runner; ``duration`` in seconds.
+    """The end of one job, with its number in this runner; ``duration`` is in seconds.
 
-    ``printed``: there is a divider behind what it has printed.
+    ``printed``: it has printed something, behind which a divider stands.
     """
 
     n: int
@@ -133,23 +134,22 @@ class Unusable(NamedTuple):
 
 
 class Outdated(NamedTuple):
-    """The runner has imported what has changed since, and ends."""
+    """Says that the runner ends, because it has imported modules that have changed since."""
 
 
 def report(said: Sequence[Finished] | Unusable | Outdated) -> list[bytes]:
     """Write what a runner says, in pieces."""
     if isinstance(said, Unusable):
         reason = said.reason.encode(errors="replace")
-        facts = _FUNCTION.pack(said.jobset, said.function, len(reason), said.error is not None)
-        return [_UNUSABLE, facts, reason, said.error or b""]
+        head = _FUNCTION.pack(said.jobset, said.function, len(reason), said.error is not None)
+        return [_UNUSABLE, head, reason, said.error or b""]
     if isinstance(said, Outdated):
         return [_OUTDATED]
-    pieces, values = [_DONE, _COUNT.pack(len(said))], []
-    for n, kind, name, data, mac, seconds, printed in said:
-        end = n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed
-        pieces.append(_END.pack(*end))
-        values.append(data)
-    return pieces + values
+    ends = [
+        _END.pack(n, KINDS.index(kind), CODECS.index(name), seconds, len(data), mac is not None, mac or b"", printed)
+        for n, kind, name, data, mac, seconds, printed in said
+    ]
+    return [_DONE, _COUNT.pack(len(said)), *ends, *[end.data for end in said]]
 
 
 def parse(frame: bytes) -> list[Finished] | Unusable | Outdated:
@@ -177,7 +177,7 @@ def _finished(view: memoryview) -> list[Finished]:
     for n, kind, name, seconds, size, is_signed, mac, printed in _END.iter_unpack(view[_COUNT.size : at]):
         data = view[at : at + size]
         at += size
-        # A large result stays where it is: a copy would take as much again.
+        # A large result isn't copied, which would take as much memory again.
         value: Any = data if size > LARGE_BYTES and kind == 0 else bytes(data)
         ends.append(Finished(n, KINDS[kind], CODECS[name], value, mac if is_signed else None, seconds, printed))
         if not 0.0 <= seconds < inf:

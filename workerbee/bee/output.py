@@ -1,8 +1,8 @@
-"""What jobs print, told apart although they share a runner with its two pipes, by Python or by whatever else.
+"""The output of jobs, by Python or any other program: it is told apart although all jobs of a runner share two pipes.
 
-After a job that has printed, the runner writes a divider into both pipes: what stands before it is that job's. That a
-job has printed nothing, it sees without a system call of its own: nothing stands in the pipes, and the bee, which
-counts in their shared memory what it reads, has read nothing.
+After a job that has printed, the runner writes a divider into both pipes: the text before it is that job's. To see
+cheaply whether a job has printed, the runner compares what is unread in the pipes, and the count of what its bee has
+read, which the bee keeps in their shared memory.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from workerbee.bee.channel import Position
 from workerbee.wire.printed import Printed, Text
 
 _NUMBER = struct.Struct("!Q")
-#: Looks at what moves, and bytes read at once.
+#: Attempts to read a count while the bee changes it, and bytes that are read at once.
 LOOKS, CHUNK_BYTES = 8, 1 << 16
-#: Bytes that are read at the most to come to the end of what a job has printed: more than a pipe holds.
+#: The most bytes that are read in search of a job's divider: more than a pipe holds.
 LONGEST_WAY_BYTES = 1 << 22
 STREAMS = 1, 2
 
 
 class Dividers:
-    """The runner's side: writes to its ``outputs``, and sees how much stands unread in the pipes.
+    """The runner's side: writes dividers to its ``outputs``, and sees how much is unread in the pipes.
 
-    ``settle`` flushes what a job has printed, and says whether anything stands there.
+    ``settle`` flushes what a job has printed, and says whether anything is unread.
     """
 
     def __init__(self, mark: Position, outputs: Sequence[int], settle: Callable[[], bool]) -> None:
@@ -38,16 +38,16 @@ class Dividers:
         self._outputs = outputs
         self._settle = settle
         self._size = array.array("i", [0])
-        self._readings = 0  # as they were when the pipes held what was expected
+        self._readings = 0  # the count of readings at which ``_expected`` held
         self._expected: int | None = 0  # bytes that went into the pipes until now; None: that isn't known
 
     def begin(self) -> None:
-        """Before jobs: what was printed and read since the last one is none of theirs."""
+        """Begin a series of jobs: what was printed before belongs to none of them."""
         if self._mark.readings != self._readings:
             self._divide(0)
 
     def divide(self, n: int) -> bool:
-        """After job ``n``: whether it has printed; then that is divided from what follows."""
+        """Write a divider after job ``n`` if it has printed. Returns whether it has."""
         return (self._settle() or self._mark.readings != self._readings) and self._divide(n)
 
     def _divide(self, n: int) -> bool:
@@ -62,7 +62,7 @@ class Dividers:
         return True
 
     def _written(self) -> int | None:
-        """The bytes that have gone into the pipes so far; None if the bee is reading all the while."""
+        """Count the bytes that were written to the pipes so far; None if the bee doesn't stop reading."""
         for _ in range(LOOKS):
             readings, n_read = self._mark.readings, self._mark.n_read
             if readings % 2 == 0:
@@ -79,35 +79,39 @@ class Dividers:
 
 
 def _write(fd: int, text: bytes) -> None:
-    """All of it, or nothing: it is less than a pipe takes at once."""
+    """Write all of a text or nothing, as it is shorter than what a pipe takes at once."""
     while True:
         try:
             os.write(fd, text)
-        except BlockingIOError:  # a job has made it so
+        except BlockingIOError:  # a job has made the pipe non-blocking
             select.select([], [fd], [])
         else:
             return
 
 
 class Lines:
-    """Gives out what is printed to one stream in whole lines, so that those of several runners aren't mixed."""
+    """Gives out what is printed to one stream in whole lines, so that those of several runners aren't mixed.
+
+    A line that has begun is held back up to ``most`` bytes.
+    """
 
     MOST_BYTES = 1 << 16
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
         self._begun = b""
 
     def whole(self, text: bytes) -> bytes:
-        """The lines that are whole now; all there is where one is very long, and at the stream's end (no text)."""
+        """Give the lines that are complete now; a very long one in parts; all that is left at the end (no text)."""
         begun = self._begun + text
         end = max(begun.rfind(b"\n"), begun.rfind(b"\r")) + 1
-        if not text or len(begun) - end > self.MOST_BYTES:
+        if not text or len(begun) - end > self._most:
             end = len(begun)
         self._begun = begun[end:]
         return begun[:end]
 
     def remaining(self) -> bytes:
-        """The beginning of a line that is held back."""
+        """Take the beginning of a line that was held back."""
         return self.whole(b"")
 
 
@@ -120,16 +124,16 @@ def prefixed(text: bytes, job: int) -> bytes:
 class _Stream:
     """One of the pipes, as the bee reads it."""
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, most_held: int) -> None:
         self._token = token
         self._width = len(token) + _NUMBER.size
         self._held = b""  # what may be the beginning of a divider
-        self.lines = Lines()
+        self.lines = Lines(most_held)
         self.text = Text()  # since the last divider
         self.divided: dict[int, Text] = {}
 
     def pieces(self, data: bytes) -> Iterator[tuple[bytes, int | None]]:
-        """The pieces of what was read next, each with the job behind which a divider stands, the last with None."""
+        """Divide what was read: each piece with the number of the job that its divider names, the last with None."""
         data = self._held + data
         while (at := data.find(self._token)) >= 0 and len(data) >= at + self._width:
             (n,) = _NUMBER.unpack_from(data, at + len(self._token))
@@ -140,7 +144,7 @@ class _Stream:
         yield data[:end], None
 
     def _begun(self, data: bytes) -> int:
-        """Count the last bytes that may be the beginning of a divider."""
+        """Count the bytes at the end that may be the beginning of a divider."""
         return next((n for n in range(len(self._token) - 1, 0, -1) if data.endswith(self._token[:n])), 0)
 
     def divide(self, n: int) -> None:
@@ -149,7 +153,7 @@ class _Stream:
         self.text = Text()
 
     def take(self, n: int) -> Text:
-        """Give what job ``n`` has printed; where there is no divider behind it, all that is there."""
+        """Give what job ``n`` has printed; if its divider is missing, all text that there is."""
         if n not in self.divided:
             self.divide(n)
         return self.divided.pop(n, None) or Text()
@@ -159,24 +163,24 @@ Forward = Callable[[int, bytes, int], None]
 
 
 class RunnerOutput:
-    """Hears what one runner prints: ``pipes`` are the bee's ends of them, by stream (1 or 2), or none.
+    """Reads what one runner prints; ``pipes`` are the bee's ends of its pipes, by stream (1 or 2).
 
-    ``forward(stream, text, n)`` gets whole lines as they come, with the number of the job that has printed them (0:
-    none).
+    ``forward(stream, text, n)`` gets complete lines, with the number of the job that has printed them (0: no job).
+    Of a line that has begun at most ``most_held`` bytes are held back.
     """
 
-    def __init__(self, mark: Position, pipes: Mapping[int, int], forward: Forward = lambda _, __, ___: None) -> None:
+    def __init__(self, mark: Position, pipes: Mapping[int, int], *, most_held: int = Lines.MOST_BYTES) -> None:
         self.pipes = pipes
-        self.forward = forward
+        self.forward: Forward = lambda _, __, ___: None
         self._mark = mark
-        self._streams = {stream: _Stream(mark.token) for stream in STREAMS}
+        self._streams = {stream: _Stream(mark.token, most_held) for stream in STREAMS}
 
     def hear(self, stream: int) -> bool:
-        """Take what one of the pipes holds, and no more, for it may never stop; whether it has ended."""
+        """Read what one pipe holds now, and no more: a job may print without end. Returns whether it is closed."""
         n = self._mark.current()[0]
         data = self._read(stream)
         for _ in range(LOOKS if data else 0):
-            # What stands behind the last divider was printed by the job that the runner was in all the while.
+            # If the runner has been in one job all the while, the text after the last divider is that job's.
             if n == (now := self._mark.current()[0]):
                 break
             n = now
@@ -208,13 +212,13 @@ class RunnerOutput:
                 its.divide(n)
 
     def of(self, n: int, *, has_failed: bool) -> Printed:
-        """Give what an ended job has printed; if its runner has ended too, all that stands behind the last divider."""
+        """Give what a job has printed that has ended; if its runner died with it, all text after the last divider."""
         for stream in self.pipes:
             self._hear_out(stream, n)
         return Printed.of(*(its.take(n) for its in self._streams.values()), has_failed=has_failed)
 
     def _hear_out(self, stream: int, n: int) -> None:
-        """Read on until the divider behind a job, or as far as there is anything."""
+        """Read on until the divider of job ``n``, or until the pipe is empty."""
         its = self._streams[stream]
         until = its.text.size + LONGEST_WAY_BYTES
         while n not in its.divided and its.text.size < until:
@@ -227,11 +231,11 @@ class RunnerOutput:
         return Printed.of(*(its.text for its in self._streams.values()), has_failed=True)
 
     def forget(self) -> None:
-        """Nobody will ask for what was printed until now: no job is in hand."""
+        """Forget what was printed until now: the runner has no job in hand, so nobody will ask for it."""
         for its in self._streams.values():
             its.divided.clear()
 
     def close(self) -> None:
-        """Its runner is gone."""
+        """Close the pipes: the runner is gone."""
         for fd in self.pipes.values():
             os.close(fd)

@@ -1,8 +1,9 @@
-"""How long the jobs of each function take here, and so how many of them are worth holding.
+"""The pace: how long the jobs of each function take here, and so how many of them to hold.
 
-Work is counted in runners: a job whose length isn't known, or is more than ``HOLD_SECONDS``, takes one for itself;
-shorter ones share it, so many that they keep it busy for ``HOLD_SECONDS``. Partials and closures come by the thousand,
-and each is a function of its own: where the first jobs of several functions were short, so may be that of the next.
+Work is counted in runners. A job whose duration isn't known, or is more than ``HOLD_SECONDS``, counts as one runner;
+of shorter jobs as many count as one runner as keep it busy for ``HOLD_SECONDS``. Partials and closures come by the
+thousand, and each is a function of its own: if the first jobs of several functions were short, the first job of the
+next one is expected to be short too.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-#: Seconds of work that a bee holds for each runner, sent to a runner at once, and jobs of any length.
+#: Seconds of work that a bee holds for each runner, seconds of work in one message to a runner, and jobs in it.
 HOLD_SECONDS, HAND_SECONDS, MOST_IN_HAND = 0.15, 0.025, 250
 MOST_HELD = 2 * MOST_IN_HAND
-#: Seconds of work that aren't worth dividing among the runners: each message wakes a process and costs CPU.
+#: Less work than so many seconds isn't divided among runners: each message wakes a process, which costs CPU.
 CRUMB_SECONDS = 0.0005
-#: Functions of which this is remembered: those whose jobs have ended last.
+#: So many functions are remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
-#: Functions of a jobset after whose first jobs the next one is judged, by the longest of them, and what loading takes.
+#: A new function's jobs are expected to take as long as the longest of the first jobs of so many new functions before
+#: it, and the seconds that loading takes.
 ALIKE, LOADING_SECONDS = 8, 0.001
 
 #: A jobset's number and a function's.
@@ -25,7 +27,7 @@ FunctionKey = tuple[int, int]
 
 
 class Appetite(NamedTuple):
-    """A limit of what to claim: so many ``jobs``, for so many ``runners``; so many of them ``start`` at once."""
+    """A limit of what to claim: at most ``jobs`` jobs, worth ``runners`` runners; ``start`` of them begin at once."""
 
     jobs: int
     runners: float
@@ -44,26 +46,28 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: dict[FunctionKey, float] = {}
         self._judged: dict[FunctionKey, float] = {}
-        self._firsts: dict[int, deque[float]] = {}  # of the functions that were new last, by jobset
-        self._likely: dict[int, float] = {}  # what was judged of those
+        self._firsts: dict[int, deque[float]] = {}  # durations of the first jobs of the newest functions, by jobset
+        self._likely: dict[int, float] = {}  # what a new function's job is expected to take, by jobset
 
-    def learn(self, function: FunctionKey, seconds: float) -> None:
-        """A job of this function has taken so long."""
+    def learn(self, function: FunctionKey, *seconds: float) -> None:
+        """Note how many seconds each of some jobs of this function has taken, in the order of their ends."""
         if function not in self._seconds:
             firsts = self._firsts.pop(function[0], None) or deque(maxlen=ALIKE)
-            firsts.append(seconds)
+            firsts.append(seconds[0])
             self._firsts[function[0]] = firsts
             if len(self._firsts) > MOST_FUNCTIONS:
                 del self._firsts[next(iter(self._firsts))]
-        before = self._seconds.pop(function, seconds)
-        self._seconds[function] = before + 0.2 * (seconds - before)  # the last one, for it is the newest
+        mean = self._seconds.pop(function, seconds[0])
+        for each in seconds:
+            mean += 0.2 * (each - mean)
+        self._seconds[function] = mean  # inserted again, so that it is the last
         if len(self._seconds) > MOST_FUNCTIONS:
             del self._seconds[next(iter(self._seconds))]
 
     def judge(self) -> None:
         """Let what was learned count for what is claimed.
 
-        Not before somebody has looked at how the jobs ended: their haste may be that of a machine on which all fails.
+        Call it after the ends were collected: on a broken machine jobs are fast because they fail.
         """
         self._judged = self._seconds.copy()
         self._likely = {jobset: max(f) + LOADING_SECONDS for jobset, f in self._firsts.items() if len(f) == ALIKE}
@@ -73,15 +77,15 @@ class Pace:
         return self._seconds.get(function, self._likely.get(function[0]))
 
     def cost(self, function: FunctionKey) -> float:
-        """Say what part of a runner a job takes."""
+        """Say how much of a runner a job of this function counts as."""
         return _cost(self._judged.get(function, self._likely.get(function[0])))
 
     def unknown(self, jobset: int) -> float:
-        """The same of a job whose function is new."""
+        """Say how much of a runner a job of a new function counts as."""
         return _cost(self._likely.get(jobset))
 
     def costs(self, jobset: int) -> dict[int, float]:
-        """The same for the functions of this jobset whose jobs aren't what those of new ones are."""
+        """Say the same of each function of this jobset that differs from a new one."""
         most = self.unknown(jobset)
         return {f: cost for (number, f), s in self._judged.items() if number == jobset and (cost := _cost(s)) != most}
 

@@ -1,8 +1,8 @@
-"""That a bee is there, as the others see it: its heartbeats and its lease, and when it may judge others by theirs.
+"""The presence of a bee: its heartbeats and its lease, and when it may judge others by theirs.
 
-It is not to judge while it can't know. After its connection was cut, what it had sent before may still be done; and
-after the server's clock was set, everybody's lease looks lapsed, or lies ahead. That it was set, a bee knows by its own
-monotonic clock, which never is.
+It must not judge in two situations. After its connection was cut, the server may still execute what it sent before. And
+after the server's clock was set, every lease looks lapsed, or lies far ahead; a bee notices that by its own monotonic
+clock, which is never set.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from workerbee.launched import launched
 from workerbee.store import QUERY_SECONDS, BeeFacts, Catalogue, jitter
 from workerbee.timing import BEAT_SECONDS, IDLE_BEAT_SECONDS, IDLE_LEASE_SECONDS, LEASE_SECONDS
 
-#: Seconds in which the server may still commit what was sent over a connection that was cut, and between looks.
+#: For so many seconds the server may still commit what was sent over a connection that was cut; and the seconds
+#: between two comparisons with the database meanwhile.
 DOUBT_SECONDS, RECONCILE_SECONDS = QUERY_SECONDS + 10.0, 5.0
-#: Seconds after which every bee that lives has beaten; by which two clocks may part between two heartbeats.
+#: Seconds in which every living bee has sent a heartbeat; and the seconds by which the server's clock and ours may
+#: differ between two heartbeats without having been set.
 ALL_HEARD_SECONDS, DRIFT_SECONDS = 10.0, 0.5
 
 
 class ServerClock:
-    """Tells a step of the server's clock, beside this process's monotonic one, from a statement under way."""
+    """Notices that the server's clock was set, by comparing it with this process's monotonic clock."""
 
     def __init__(self) -> None:
-        self._ahead: tuple[float, float] | None = None  # the least and the most that it may be
+        self._ahead: tuple[float, float] | None = None  # by how much the server's clock is ahead: between these two
 
     def step(self, sent: float, clock: float, received: float) -> float:
-        """Seconds by which it was surely set since the last reading, forward or (less than 0) back; 0.0: it wasn't.
+        """Give the seconds by which the clock was surely set since the last call, negative: back; 0.0: it wasn't.
 
-        It was read as ``clock``, at some time between ``sent`` and ``received`` of the monotonic clock.
+        The clock said ``clock`` at some moment between ``sent`` and ``received`` of the monotonic clock.
         """
         low, high = clock - received, clock - sent
         least, most = self._ahead or (low, high)
@@ -45,7 +47,7 @@ class ServerClock:
 
 
 class Presence:
-    """One bee's heartbeats over one connection. They say whether it rests, and are quick while work is held."""
+    """One bee's heartbeats over one connection. They say whether it rests, and are frequent while work is held."""
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Presence:
         max_pause: float,
         lifetime: float | None = None,
     ) -> None:
-        """``on_given_up`` is called after others took this bee for dead; no retry waits longer than ``max_pause``."""
+        """``on_given_up`` is called if others took this bee for dead; no retry waits longer than ``max_pause``."""
         self._catalogue = catalogue
         self.incarnation = incarnation
         self.host = resources.host()
@@ -76,7 +78,7 @@ class Presence:
         self._lease = IDLE_LEASE_SECONDS
         self.next_beat = 0.0
         self.n_bees = 1
-        #: The jobsets in which others held work at the last heartbeat.
+        #: The jobsets in which other bees held work at the last heartbeat.
         self.seen_at_work: frozenset[int] = frozenset()
         #: Whether work is held, here or elsewhere, as far as this bee knows.
         self.is_lively = True
@@ -96,7 +98,7 @@ class Presence:
         return self._known and self._known.jobset
 
     def arrive(self, jobset: int | None) -> None:
-        """Be there from now on, for the jobset of this number, or for all."""
+        """Register the bee, for the jobset of this number, or for all."""
         launch, place, ends_at = launched(os.environ)
         ends = [self._lifetime, None if ends_at is None else max(0.0, ends_at - time.time())]
         self._known = BeeFacts(
@@ -112,10 +114,10 @@ class Presence:
             lifetime=min((seconds for seconds in ends if seconds is not None), default=None),
         )
         self.beat()
-        self._generation = self._catalogue.connection.generation  # nothing was claimed over earlier connections
+        self._generation = self._catalogue.connection.generation  # no work was claimed over an earlier connection
 
     def leave(self, words: str) -> None:
-        """Be there no more; these last words are kept for a while."""
+        """Sign the bee off; its last words are kept for a while."""
         self._catalogue.leave(self.incarnation, words)
 
     # Heartbeats
@@ -125,7 +127,7 @@ class Presence:
             self.beat()
 
     def beat_soon(self, seconds: float = 0.0) -> None:
-        """Let the next heartbeat come in so many seconds, if not earlier."""
+        """Have the next heartbeat come within so many seconds."""
         self.next_beat = min(self.next_beat, time.monotonic() + seconds)
 
     def beat(self) -> None:
@@ -146,7 +148,7 @@ class Presence:
             self._on_given_up()
 
     def took_work(self) -> None:
-        """The lease of a bee without work is too long for one that has some."""
+        """Beat soon if work was taken: the lease of an idle bee is too long for one that has work."""
         if self._lease > LEASE_SECONDS:
             self.beat_soon()
 
@@ -163,15 +165,19 @@ class Presence:
     # The others
 
     def held_elsewhere(self) -> list[int]:
-        """The jobsets in which other bees hold work."""
+        """Give the jobsets in which other bees hold work."""
         return self._catalogue.held_elsewhere(self.incarnation, self.jobset)
 
     def may_judge(self) -> bool:
-        """Tell whether this bee beats as often as those that hold work, and was served for two leases since a step."""
+        """Tell whether others' leases can be judged.
+
+        This bee must beat as often as those that hold work, and for two leases the server must have answered, and its
+        clock not been set.
+        """
         return self._lease <= LEASE_SECONDS and self._settled(2 * LEASE_SECONDS)
 
     def is_alone_in(self, number: int) -> bool:
-        """Tell whether no other bee serves this jobset; False where some may not have been heard since a step."""
+        """Tell whether no other bee serves this jobset; False while that is unknown, as the clock was just set."""
         return self._settled(ALL_HEARD_SECONDS) and self._catalogue.live_bees(number) <= 1
 
     def _settled(self, seconds: float) -> bool:
@@ -180,12 +186,12 @@ class Presence:
     # After a cut
 
     def must_reconcile(self, now: float) -> bool:
-        """Tell whether what this bee holds may differ from what the server says, as its connection was cut lately."""
+        """Tell whether to compare what this bee holds with the database, as its connection was cut lately."""
         if self._catalogue.connection.generation != self._generation:
             self._doubt_until, self._next_reconcile = now + DOUBT_SECONDS, now
         return self._next_reconcile <= now < self._doubt_until
 
     def reconciled(self, now: float) -> None:
-        """It was compared."""
+        """Note that it was compared."""
         self._generation, self._next_reconcile = self._catalogue.connection.generation, now + RECONCILE_SECONDS
-        self.beat_soon()  # before anybody takes the end of the old connection for ours
+        self.beat_soon()  # before others take the end of the old connection for this bee's end

@@ -1,4 +1,4 @@
-"""A bee's stdout and stderr, for itself and its jobs."""
+"""A bee's stdout and stderr, for its own words and for what its jobs print."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 class Printer:
     """Prints in a thread, because a bee must not wait for its reader.
 
-    What comes while the reader is more than ``LAG`` bytes behind is lost, and a line says how much that was.
+    While the reader is more than ``LAG`` bytes behind, what comes is lost, and a line says how much that was.
     """
 
     LAG = 64_000_000
-    #: Seconds that a reader has at the end, as long as it reads.
+    #: At the end, seconds to wait for a reader that reads on.
     PATIENCE = 10.0
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Printer:
         self._thread.start()
 
     def put(self, fd: int, text: bytes, who: object = None) -> None:
-        """Print to that descriptor soon; on a new line, where another than ``who`` has not ended one."""
+        """Print to that descriptor soon; on a new line, if someone else than ``who`` has left one unfinished."""
         if self._n_taken - self._n_printed >= self.LAG:
             self._n_lost[fd] += len(text)
         elif text:
@@ -44,7 +44,7 @@ class Printer:
             self._take(fd, text)
 
     def stream(self, fd: int) -> io.TextIOWrapper:
-        """A file that prints there."""
+        """Make a text file that prints to that descriptor."""
         raw: Any = _Raw(self, fd)
         return io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
 
@@ -80,7 +80,7 @@ def _write(fd: int, text: memoryview) -> None:
     while text:
         try:
             text = text[os.write(fd, text[: 1 << 16]) :]
-        except BlockingIOError:  # whoever started us shares it with one that must not wait
+        except BlockingIOError:  # a process that shares the descriptor has made it non-blocking
             select.select([], [fd], [])
 
 

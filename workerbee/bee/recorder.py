@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from itertools import groupby
 from typing import Any
 
 from workerbee import resources
@@ -14,8 +15,9 @@ from workerbee.bee.tasks import End
 from workerbee.store import MOST_TEXT_BYTES, Catalogue, HintThrottle, KeptText, is_unstorable, results_hint
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import READABLE, EndKind, Jobset, Outcome
+from workerbee.wire.printed import NOTHING
 
-#: Characters of a message and of an input in the log.
+#: The most characters of a message, and of an input, that are logged.
 SAID_CHARS = 300
 #: Texts in one statement.
 TEXTS = 50
@@ -28,10 +30,10 @@ class Tally:
         self.n_done = self.n_failed = 0
         self.seconds = 0.0
 
-    def note(self, *, failed: bool, seconds: float, done: bool = False) -> None:
-        """An execution has ended so."""
-        self.n_done += done
-        self.n_failed += failed
+    def note(self, *, n_done: int = 0, n_failed: int = 0, seconds: float) -> None:
+        """Count executions that have ended, and the seconds that they took together."""
+        self.n_done += n_done
+        self.n_failed += n_failed
         self.seconds += seconds
 
     @property
@@ -44,18 +46,18 @@ class Tally:
 
 
 class Texts:
-    """Stores what executions have printed: before their ends, so that who hears of one finds the text."""
+    """Stores what executions have printed, before their ends: so whoever hears of an end finds the text."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._full: set[Jobset] = set()
+        self._full: resources.Few[Jobset] = resources.Few()
 
     def keep(self, served: Served, ends: list[End]) -> None:
-        """Store what these have printed. Once stored, nothing changes it."""
+        """Store what these executions have printed. A stored text doesn't change."""
         kept = [
             KeptText(end.task.job.id, end.task.job.run, held_of(end.task).batch.claim, failed, end.printed)
             for end in ends
-            if end.printed.size
+            if end.printed is not NOTHING and end.printed.size
             for failed in [end.kind is not EndKind.COMPLETED]
         ]
         for start in range(0, len(kept), TEXTS):
@@ -73,7 +75,7 @@ class Texts:
 
 
 class Recorder:
-    """Stores ends; what an outage interrupts is stored in the next round."""
+    """Stores ends; those that an outage prevents are stored in the next round."""
 
     def __init__(
         self, holdings: Holdings, catalogue: Catalogue, crew: Crew, judge: Judge, log: logging.Logger, failures: int
@@ -99,7 +101,7 @@ class Recorder:
 
     @property
     def hints_due(self) -> bool:
-        """Something has been stored of which nobody was told."""
+        """Tell whether ends were stored of which the clients haven't been told."""
         return bool(self._unhinted)
 
     def keep(self, end: End) -> None:
@@ -107,14 +109,15 @@ class Recorder:
         self._ends.append(end)
 
     def record(self, *, n_bees: int) -> None:
-        """Store all ends, close the batches that have nothing open, and say so, as one of so many bees."""
+        """Store all ends, close finished batches, and send hints, the less often the more bees there are."""
         self._n_bees = n_bees
         if not (self._ends or self._unhinted or len(self._holdings)):
             return
         by_jobset: dict[int, list[End]] = {number: [] for number in self._holdings.jobsets()}
-        for end in self._ends:
-            if self._holdings.still_serves(held := held_of(end.task)):
-                by_jobset.setdefault(held.function[0], []).append(end)
+        for held, some in groupby(self._ends, lambda end: held_of(end.task)):
+            if self._holdings.still_serves(held):
+                kept = by_jobset.setdefault(held.function[0], [])
+                kept.extend(end for end in some if end.task.job.id not in held.gone)
         for number, ends in by_jobset.items():
             if served := self._holdings.served.get(number):
                 with self._holdings.guard(number):
@@ -125,7 +128,7 @@ class Recorder:
         self._hint()
 
     def _record_successes(self, served: Served, ends: list[End]) -> None:
-        """Store results, as many in one statement as its size allows; a refused one fails its own job."""
+        """Store results, as many in one statement as its size allows. A result that is refused fails its job."""
         for portion in _portions(ends, served.store.room) or [[]]:
             try:
                 self._complete(served, portion)
@@ -143,15 +146,17 @@ class Recorder:
         emptied = self._holdings.emptied_by(number, ends)
         if not ends and not emptied:
             return
-        outcomes = [Outcome(e.task.job.id, e.task.job.run, e.kind, e.codec, e.data, e.mac, e.duration) for e in ends]
+        outcomes = [
+            Outcome(job.id, job.run, kind, codec, data, mac, duration)
+            for (_, job), kind, codec, data, mac, duration, _, _ in ends
+        ]
         shared = number not in self._unhinted and self._pace.shares(len(outcomes), writers=self._n_bees)
         hint = results_hint(outcomes) if outcomes and shared else None
         served.store.complete(outcomes, [held.batch for held in emptied], hint=hint)
         if outcomes and not shared:
             self._unhinted.setdefault(number, []).extend(outcomes)
-        for end in ends:
-            self.tally.note(failed=False, seconds=end.duration, done=True)
-            self._holdings.strike_off(end.task)
+        self.tally.note(n_done=len(ends), seconds=sum(end.duration for end in ends))
+        self._holdings.strike_off(*[end.task for end in ends])
         self._holdings.close(emptied)
 
     def _record_failures(self, served: Served, ends: list[End]) -> None:
@@ -162,7 +167,7 @@ class Recorder:
                 summary = _summary(outcome.data)
                 cause = cause_of_record(outcome.data).digest
                 verdict = served.store.fail(held.batch, outcome, limits, summary, cause)
-                self.tally.note(failed=verdict == "failed", seconds=end.duration)
+                self.tally.note(n_failed=int(verdict == "failed"), seconds=end.duration)
                 said = _said(end, json.loads(summary))
                 said = f"{said} ({verdict}, on {resources.host()})"
                 self._log.log(self._level, "job %d of %s: %s", job.id, served.jobset.name, said)
@@ -171,15 +176,17 @@ class Recorder:
                 self._crew.tell_recorded()
 
     def _hint(self) -> None:
-        """Say what has ended since the last hint, in a transaction of its own."""
-        if self._unhinted and self._pace.follows(idle=not len(self._holdings), writers=self._n_bees):
+        """Send a hint of what has ended since the last hint, in a transaction of its own."""
+        if self._unhinted and self._pace.follows(is_last=not len(self._holdings), writers=self._n_bees):
             unhinted, self._unhinted = self._unhinted, {}
             for number, outcomes in unhinted.items():
                 self._catalogue.hint_done(number, results_hint(outcomes))
 
 
 def _portions(ends: list[End], room: int) -> list[list[End]]:
-    """The ends in as few statements as their size allows; ``room`` is bytes in each."""
+    """Divide ends among as few statements as their size allows; ``room`` is the bytes in each."""
+    if sum([len(end.data) for end in ends]) <= room:
+        return [ends] if ends else []
     portions: list[list[End]] = []
     size = room
     for end in ends:
@@ -192,7 +199,7 @@ def _portions(ends: list[End], room: int) -> list[list[End]]:
 
 
 def _said(end: End, summary: dict[str, Any]) -> str:
-    """A failure in one line: what it was, and of which input, where a person can read that."""
+    """Describe a failure in one line: the error, and the input if that is readable."""
     job = end.task.job
     name = str(summary.get("type") or end.kind).removeprefix("builtins.")
     what = f"{name}: {summary.get('message') or ''}"
@@ -202,6 +209,6 @@ def _said(end: End, summary: dict[str, Any]) -> str:
 
 
 def _summary(record: bytes) -> str:
-    """An error record without its pickle and what the job has printed, for the list of attempts."""
-    facts = json.loads(record)
-    return json.dumps({"type": facts.get("type"), "message": facts.get("message"), "notes": facts.get("notes", [])[:1]})
+    """Shorten an error record for the list of attempts: without its pickle, and without what the job has printed."""
+    error = json.loads(record)
+    return json.dumps({"type": error.get("type"), "message": error.get("message"), "notes": error.get("notes", [])[:1]})

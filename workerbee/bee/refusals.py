@@ -1,4 +1,4 @@
-"""Functions that a bee can't run: it leaves their jobs to others, and says why; where it is alone, the jobs fail."""
+"""Functions that a bee can't run: it leaves their jobs to others, and says why. Without others, the jobs fail."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from workerbee.wire.job import EndKind, Job
 
 
 class Refusals:
-    """Hears from the runners what they can't run. What an outage interrupts is decided in the next round.
+    """Is told by runners which functions they can't run. What an outage prevents is done in the next round.
 
-    ``is_clients``: this bee is a client's, whose jobs nobody else might do.
+    ``is_clients``: this is a client's own bee, so maybe no other bee will do its jobs.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Refusals:
         self._heard: deque[Unusable] = deque()
 
     def hear(self, unusable: Unusable) -> None:
-        """A function can't be run here; what that means is for `settle` to see."""
+        """Note that a function can't be run here; `settle` decides what follows."""
         self._heard.append(unusable)
 
     def settle(self) -> None:
-        """Leave the jobs of what was heard of to others, or fail them."""
+        """Leave the jobs of the noted functions to others, or fail them."""
         while self._heard:
             unusable = self._heard[0]
             with self._holdings.guard(unusable.jobset):
@@ -67,11 +67,11 @@ class Refusals:
         self._holdings.give_back_unstarted((number, function))
 
     def _is_last_resort(self, number: int) -> bool:
-        """Tell whether this is a client's own bee, and there is no other that might do what it can't."""
+        """Tell whether this is a client's own bee, and there is no other that might run the jobs."""
         return self._is_clients and self._presence.is_alone_in(number)
 
     def _give_up(self, served: Served, function: int, reason: str) -> None:
-        """Calls of a function that nobody can run fail, with the reason."""
+        """Have all calls of a function fail that nobody can run, with the reason."""
         served.hopeless[function] = reason
         for held in self._holdings.of(served.jobset.number):
             if held.batch.function == function:
@@ -83,7 +83,7 @@ class Refusals:
             self._recorder.keep(End(Task(held, job), EndKind.REFUSED, "", b"", None, 0.0, reason))
 
     def fail_hopeless(self, held: Held) -> set[int]:
-        """The jobs of a batch whose function nobody can run, which fail."""
+        """Fail the jobs of a batch whose function nobody can run. Returns their ids."""
         reason = held.served.hopeless.get(held.batch.function)
         if reason is None:
             return set()
@@ -91,7 +91,7 @@ class Refusals:
         return {job.id for job in held.batch.jobs}
 
     def reconsider(self) -> None:
-        """Fail what this bee had left to others, when these are gone."""
+        """Fail the jobs that this bee had left to others, if there are no others any more."""
         for served in self._holdings.each_served():
             if served.refusals and self._is_last_resort(served.jobset.number):
                 for function, reason in served.readmit_all():

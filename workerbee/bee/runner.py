@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,12 +45,14 @@ from workerbee.bee.messages import (
     told,
 )
 from workerbee.bee.output import Dividers
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.work import Usable, Work
+from workerbee.blobs import BLOB
 from workerbee.errors import FunctionOutdated, FunctionUnavailable, SignatureError, text_of
-from workerbee.memory import MEMORY, Lender, Memory
+from workerbee.memory import MEMORY, Memory
 from workerbee.perform import Jobs, Performed, perform
 from workerbee.program import Program, reset_signals
-from workerbee.wire import codec, functions, inputs, records
+from workerbee.wire import codec, function_records, functions, inputs, lending, values
 from workerbee.wire.failures import encode_error
 from workerbee.wire.job import LARGE_BYTES, NO_FUNCTION, EndKind, FunctionRow
 from workerbee.wire.signing import Key, Signer
@@ -59,7 +62,7 @@ GATHER_SECONDS = 0.01
 
 
 class Runner:
-    """Performs jobs as they come over the channel, until it is told to quit or the other end is gone.
+    """Performs the jobs that come over the channel, until it is told to quit or the other end is gone.
 
     ``own`` is the caller's function, for jobs that bring none (JobSet.run); ``named`` are functions that
     may be imported by their name, the first one also for jobs that bring none (--function).
@@ -79,37 +82,45 @@ class Runner:
         dividers: Dividers | None = None,
         key_file: Path | None = None,
         memory: Memory | None = None,
+        shelf: Shelf | None = None,
+        signer: Signer | None = None,
+        large: lending.Lending | None = None,
     ) -> None:
         self._channel = channel
         self._mark = mark
         self._number = number
-        self._key_file = key_file  # as it was at first: programs and jobs change what it is found by
-        self._memory = memory  # where large results go, if the client is on this host
-        self._footing = footing  # None in the caller's own process, which is the caller's
+        self._key_file = key_file  # found at the start, before jobs change where it is looked for
+        self._memory = memory  # for large results, if the client is on this host
+        self._shelf = shelf  # for what calls share
+        self._signer, self._large = signer, large  # of the caller's own jobset, for large values in files
+        self._footing = footing  # None in the caller's own process, in which nothing is repaired
         self._dividers = dividers
-        self._ready: tuple[int, int, Usable] | None = None  # the function that was used last
+        # Divides what a job has printed from what follows; False if it has printed nothing.
+        self._divide: Callable[[int], bool] = (lambda _: False) if dividers is None else dividers.divide
+        self._ready: tuple[int, int, Usable] | None = None  # the function that was called last
         self._program: Program | None = None
         self._bee = bee
         self._own = own
         self._named = named
         self._max_payload = max_payload
-        self._getpid = os.getpid  # bound before any job replaces it
+        self._getpid = os.getpid  # kept here, as a job may replace it
         self._pid = os.getpid()
         self._work: dict[int, Work] = {}
+        self._is_used = False  # by jobs, which may have spoilt this process for functions that are loaded later
         self._done: list[Finished] = []
         self._sent = 0.0
-        self._warned: set[int] = set()
+        self._warned: resources.Few[int] = resources.Few()
         self._ending: BaseException | None = None  # what the caller's own function raised
         self._n_unrecorded = 0
 
     def serve(self) -> None:
-        """Until there is no more to do; from a caller's own runner, what its function raises comes out of here."""
+        """Serve until the end. If the runner is JobSet.run's caller, this raises what its function raises."""
         while self._do(self._hear()):
             if self._ending is not None and self._n_unrecorded == 0:
                 raise self._ending
 
     def _do(self, telling: Telling | None) -> bool:
-        """Do what the bee tells; False at the end. Nothing of what it told is kept here, as that may be large."""
+        """Obey one message; False at the end. No variable keeps the message, as it may be large."""
         match telling:
             case Perform(jobset, function, calls):
                 self._perform_all(jobset, function, list(map(CallMessage._make, calls)))
@@ -129,7 +140,7 @@ class Runner:
         return True
 
     def _forget(self, jobset: int, number: int) -> None:
-        """Let a function go, and with a jobset's last one the globals that its functions have shared."""
+        """Forget a function; with a jobset's last one, also the globals that its functions have shared."""
         self._ready = None
         if work := self._work.get(jobset):
             work.forget(number)
@@ -137,7 +148,7 @@ class Runner:
                 del self._work[jobset]
 
     def _hear(self) -> Telling | None:
-        """Wait for the next message; None when there is nobody any more."""
+        """Wait for the next message; None when the supervisor is gone."""
         frame = self._channel.receive()
         return None if frame is None else told(frame)
 
@@ -159,16 +170,19 @@ class Runner:
             self._refuse(calls, Outdated())
             return
         except FunctionUnavailable as error:
+            self._ending = error if self._own is not None else None
             self._refuse(calls, Unusable(jobset, number, str(error), None))
             return
         except BaseException as error:  # noqa: BLE001 (the initializer is user code)
             reason = f"its initializer raised {type(error).__name__}: {text_of(error)}"
             self._refuse(calls, Unusable(jobset, number, reason, encode_error(error)))
             return
+        self._is_used = True
+        divide = self._divide
         for call in calls:
             if self._ending is None and self._mark.begin(call.n):
                 finished = self._perform(call, usable)
-                self._finish(finished._replace(printed=True) if self._divide(call.n) else finished)
+                self._finish(finished._replace(printed=True) if divide(call.n) else finished)
             else:
                 self._finish(Finished(call.n, EndKind.RECALLED, "", b"", None, 0.0))
         self._mark.between_jobs()
@@ -176,12 +190,8 @@ class Runner:
             self._footing.after_jobs()
         self._send()
 
-    def _divide(self, n: int) -> bool:
-        """Divide what job ``n`` has printed from what follows; False if it has printed nothing."""
-        return self._dividers is not None and self._dividers.divide(n)
-
     def _prepared(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
-        """The function, with the process as its jobs are to find it."""
+        """Give the function, and prepare the process for its jobs."""
         if self._memory is None and any(call.codec == MEMORY for call in calls):
             raise FunctionUnavailable("their arguments are in memory, for the bee of their client alone")
         if self._ready is not None and self._ready[:2] == (jobset, number):
@@ -190,30 +200,40 @@ class Runner:
             usable = self._usable(jobset, number, calls)
             if self._footing is not None:
                 self._footing.note()
-            # One that is named has to be asked for again: whether it may be called is said by the calls.
+            # A named function isn't kept: whether it may be called has to be decided for each message's calls.
             self._ready = None if usable.named else (jobset, number, usable)
         if usable.main is not None:
             script.use(usable.main)
         return usable
 
     def _usable(self, jobset: int, number: int, calls: list[CallMessage]) -> Usable:
+        if number == NO_FUNCTION and self._signer is None and any(call.codec == BLOB for call in calls):
+            raise FunctionUnavailable("their inputs are in files; JobSet.run takes them, of a JobSet with large_values")
         if self._own is not None:
-            return Usable(self._own, None, b"", named=True)
+            return Usable(self._own, self._signer, b"", named=True, large=self._large)
         if number == NO_FUNCTION:
             if not self._named:
                 raise FunctionUnavailable("these jobs bring no function: run them with JobSet.run or --function")
             return Usable(functions.resolve(self._named[0]), None, b"", named=True)
         work = self._work[jobset]
         record = work.records[number]
-        signed_for = records.calls(record.codec) or record.digest
+        signed_for = function_records.calls(record.codec) or record.digest
         if record.name not in self._named:
-            function, namespaces, main = work.load(number)
-            signer = work.signers[number]
-            return Usable(function, signer, signed_for, named=False, namespaces=namespaces, main=main)
+            function, namespaces, main = work.load(number, self._shelf, is_used=self._is_used)
+            return Usable(
+                function,
+                work.signers[number],
+                signed_for,
+                named=False,
+                namespaces=namespaces,
+                main=main,
+                large=work.large(number) or self._memory,
+            )
         signer = work.signers[number]
-        if signer is None and any(call.codec == codec.PICKLE for call in calls):
+        if signer is None and any(values.kind(call.codec) == codec.PICKLE for call in calls):
             raise work.unsigned()
-        return Usable(functions.resolve(record.name), signer, signed_for, named=True)
+        large = None if signer is None else work.large(number)
+        return Usable(functions.resolve(record.name), signer, signed_for, named=True, large=large)
 
     def _refuse(self, calls: list[CallMessage], message: Unusable | Outdated) -> None:
         """Say why calls of a function aren't run, and give them back."""
@@ -229,20 +249,18 @@ class Runner:
         if signer is None or not signer.verify_call(call.mac, call.job, call.codec, usable.digest, call.data):
             if not usable.named or call.codec not in (codec.JSON, codec.JSON_CALL):
                 return self._failure(call, signer, EndKind.ERROR, SignatureError(call.job), 0.0)
-            signer = None  # what an unsigned call brings about isn't signed either
+            signer = None  # the result of an unsigned call isn't signed either
         try:
-            args, kwargs = usable.arguments(call)
+            args, kwargs = usable.arguments(call, self._shelf)
         except BaseException as error:  # noqa: BLE001 (unpickling runs user code)
             return self._failure(call, signer, EndKind.ERROR, error, 0.0)
-        # What has ended is in no variable here: a traceback leads to this frame, and from it to the error, in a circle.
-        return self._ended(call, usable.function, signer, perform(usable.function, args, kwargs))
+        # No variable here holds the end: an error's traceback leads to this frame, which would lead back to the error.
+        return self._ended(call, usable, signer, perform(usable.function, args, kwargs))
 
-    def _ended(
-        self, call: CallMessage, function: Callable[..., Any], signer: Signer | None, end: Performed
-    ) -> Finished:
+    def _ended(self, call: CallMessage, usable: Usable, signer: Signer | None, end: Performed) -> Finished:
         """Encode and sign how a call has ended."""
         if self._getpid() != self._pid:
-            os._exit(0)  # a child that the job has forked must not serve as a second runner
+            os._exit(0)  # this is a child that the job has forked, and must not serve as a second runner
         if self._footing is not None:
             self._footing.after_job()
         if self._own is not None and end.kind is EndKind.ERROR:
@@ -252,21 +270,25 @@ class Runner:
         if end.error is not None:
             return self._failure(call, signer, end.kind, end.error, end.duration)
         try:
-            encoded = self._encode(end.value, function, call.job, readable=signer is None)
+            encoded = self._encode(end.value, call, usable, readable=signer is None)
         except BaseException as error:  # noqa: BLE001 (pickling runs user code)
             self._ending = error if self._own is not None else None
             return self._failure(call, signer, EndKind.ERROR, error, end.duration)
+        signer = usable.signer if encoded.codec == BLOB else signer  # nobody would open a file by an unsigned word
         mac = signer.sign_end(call.job, call.run, encoded.codec, encoded.data, is_value=True) if signer else None
         return Finished(call.n, end.kind, encoded.codec, encoded.data, mac, end.duration)
 
-    def _encode(self, value: object, function: Callable[..., Any], job: int, *, readable: bool) -> codec.Encoded:
+    def _encode(self, value: object, call: CallMessage, usable: Usable, *, readable: bool) -> codec.Encoded:
+        function, large = usable.function, usable.large
+        lender = None if large is None else large.lender(call.job, call.run)
         if readable:
-            encoded = codec.Encoded(codec.JSON, inputs.check_output(value, self._max_payload).encode())
+            encoded = codec.lent(codec.JSON, inputs.check_output(value, self._max_payload).encode(), lender)
         else:
-            lender = None if self._memory is None else Lender(self._memory, job)
-            encoded = codec.twinned(codec.encode(value, "the result", self._max_payload, lender), value)
+            encoded = codec.encode(value, "the result", self._max_payload, lender)
+            if encoded.codec == codec.PICKLE:
+                encoded = codec.twinned(encoded, value)
         size = codec.size(encoded)
-        if size > codec.WARN_BYTES and id(function) not in self._warned:
+        if size > codec.WARN_BYTES and encoded.codec != BLOB and id(function) not in self._warned:
             self._warned.add(id(function))
             name = getattr(function, "__qualname__", type(function).__qualname__)
             _warn(codec.too_much("a result", name, size))
@@ -289,14 +311,14 @@ class Runner:
 
     def _send(self) -> None:
         if self._done:
-            with suppress(ConnectionError):  # a caller's own runner hears in `serve` that its bee is gone
+            with suppress(ConnectionError):  # JobSet.run's caller notices in `serve` that its bee is gone
                 self._channel.send(*report(self._done))
             self._done.clear()
         self._sent = time.monotonic()
 
 
 def _warn(text: str) -> None:
-    """A warning, which is no error, whatever a job has made of warnings and of the stream for them."""
+    """Warn, without raising an error, whatever a job has done to `warnings` and to stderr."""
     with suppress(Exception):
         try:
             warnings.warn(text, stacklevel=1)
@@ -305,15 +327,14 @@ def _warn(text: str) -> None:
 
 
 def main() -> None:
-    """Run as ``bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD [/DIRECTORY] [MODULE:NAME …]``.
+    """Run as ``bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD SHELF MEMORY [MODULE:NAME …]``.
 
-    A supervisor does. STDOUT and STDERR are what it reads from, and STACK is for stacks, and DIRECTORY for
-    large values.
+    A supervisor starts it. STDOUT and STDERR are the pipes that it reads, STACK is a file for stacks. SHELF and MEMORY
+    are directories, or empty: for what calls share, and for large values between the bee and its client.
     """
-    parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, named = *sys.argv[1:10], sys.argv[10:]
-    memory = Memory(named.pop(0)) if named and named[0].startswith("/") else None
+    parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, shelf, memory = sys.argv[1:12]
     _die_with(int(parent))
-    faulthandler.enable()  # a crash in C says where
+    faulthandler.enable()  # so that a crash in C shows where it was
     reset_signals()
     stack.stand_by(out_of_the_way(int(stack_fd)))
     channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Position(int(mark_fd))
@@ -323,18 +344,31 @@ def main() -> None:
         mark,
         bee=bee,
         max_payload=int(max_payload),
-        named=named,
+        named=sys.argv[12:],
         number=int(number),
         footing=footing,
         dividers=Dividers(mark, footing.outputs, footing.settle),
         key_file=places.key().absolute(),
-        memory=memory,
+        memory=Memory(memory) if memory else None,
+        shelf=Shelf(shelf) if shelf else None,
     )
-    runner.serve()
+    try:
+        runner.serve()
+    except BaseException:  # noqa: BLE001 (a job has spoilt what the runner needs)
+        _end()
+
+
+def _end() -> None:
+    """Print the error that is being handled, and end this process without waiting for threads that jobs have left."""
+    try:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, which may be the first of a container."""
+    """Have the kernel kill this process when its parent dies. In a container that may be process 1."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         sys.exit(0)

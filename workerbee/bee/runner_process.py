@@ -8,13 +8,14 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workerbee import program
-from workerbee.bee.channel import Channel, Position
+from workerbee.bee.channel import Caller, Channel, Position
 from workerbee.bee.ears import Ears
-from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Quit, Telling, order
+from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Perform, Quit, Telling, order
 from workerbee.bee.output import STREAMS, RunnerOutput
 from workerbee.bee.pace import FunctionKey
 from workerbee.bee.stack import Stack
@@ -22,27 +23,27 @@ from workerbee.bee.tasks import Record, Records, Task
 from workerbee.wire import codec
 from workerbee.wire.job import EndKind
 
-#: Seconds that an import and an initializer may take where the job's timeout is shorter.
+#: An import and an initializer may take so many seconds, even if the job's timeout is shorter.
 PREPARATION_SECONDS = 10.0
-#: A job that takes longer than this is no reason for those behind it to wait.
+#: Jobs behind one that takes longer than this are given to other runners.
 STUCK_SECONDS = 0.1
-#: Seconds between looks at a runner that says by itself when it is through.
+#: Seconds between looks at a runner that needn't be watched, as it reports its ends.
 IDLE_SECONDS = 3600.0
-#: Seconds in which a runner that is to end, and has done all that it had, is to be gone.
+#: A runner that was told to end, and has nothing in hand, is killed after so many seconds.
 LEAVE_SECONDS = 2.0
 
 
 class Launch(NamedTuple):
     """The start of a bee's runners: Python's flags, the seed of its hashes, and the runner's own arguments.
 
-    ``largest`` is how many bytes a result may have, ``memory`` the directory that the bee shares with its client.
+    ``largest`` is how many bytes a result may have, ``directories`` are in memory: those that go with the bee.
     """
 
     flags: tuple[str, ...]
     hash_seed: str
     arguments: tuple[str, ...]
     largest: int = codec.MAX_BYTES
-    memory: str = ""
+    directories: tuple[str, ...] = ()
 
     def channel(self, sock: socket.socket) -> Channel:
         """Make the channel that leads to such a runner."""
@@ -50,9 +51,9 @@ class Launch(NamedTuple):
 
 
 class RunnerProcess:
-    """One runner and what it holds.
+    """One runner and the jobs that it has in hand.
 
-    The caller's own (JobSet.run) has no ``process`` here and no ``pipes``; else these are what it prints to, by stream.
+    If it is the caller of JobSet.run, it has no ``process``.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class RunnerProcess:
         mark: Position,
         process: subprocess.Popen[bytes] | None,
         number: int,
-        pipes: dict[int, int] | None = None,
+        output: RunnerOutput,
         stack: Stack | None = None,
     ) -> None:
         self.channel = channel
@@ -73,13 +74,13 @@ class RunnerProcess:
         self.started_at = time.monotonic()
         self.program = b""
         self.n_done = 0
-        self.output = RunnerOutput(mark, pipes or {})
+        self.output = output
         self.stack = stack
         self.killed: tuple[EndKind, int] | None = None  # why, and in which job
-        self._gone_by: float | None = None  # when it is to be gone, once all is done that it had in hand
+        self._gone_by: float | None = None  # when it is killed, if it was told to end and has nothing in hand
         self.is_leaving = False
-        self.complaint = ""  # what it said that made no sense
-        self.is_blocked = False  # its channel takes no more for the moment
+        self.complaint = ""  # what was wrong with its last message
+        self.is_blocked = False  # its channel is full for the moment
         self.exit_fd = -1 if process is None else _exit_fd(process.pid)
 
     @classmethod
@@ -114,25 +115,40 @@ class RunnerProcess:
                 os.close(its_end)
         for fd, _ in pipes.values():
             os.set_blocking(fd, False)
-        its_ends = {stream: fd for stream, (fd, _) in pipes.items()}
-        return cls(launch.channel(ours), mark, process, number, its_ends, stack)
+        output = RunnerOutput(mark, {stream: fd for stream, (fd, _) in pipes.items()})
+        return cls(launch.channel(ours), mark, process, number, output, stack)
+
+    @classmethod
+    def calling(cls, launch: Launch, caller: Caller) -> RunnerProcess:
+        """Give the caller of JobSet.run. What it prints is shown at once: it may ask its user something."""
+        mark = Position(caller.mark)
+        output = RunnerOutput(mark, {1: caller.stdout, 2: caller.stderr}, most_held=0)
+        return cls(launch.channel(caller.socket), mark, None, 1, output)
 
     # Told
 
+    def is_reporting(self, ears: Ears, hear: Callable[[], None]) -> bool:
+        """Tell whether a large result is under way. While there is no room for it, the runner waits and isn't heard."""
+        if self.channel.is_held_up:
+            ears.unwatch(self.channel.fileno())
+            if self.channel.admits():
+                ears.watch(self.channel.fileno(), hear)
+        return self.channel.is_held_up or self.channel.is_admitted
+
     def tell(self, telling: Telling) -> None:
-        """Have it hear this, as soon as it is `transmit`ted."""
+        """Queue a message, which `transmit` sends."""
         self.channel.queue(order(telling))
 
     def tell_program(self, program: bytes) -> None:
-        """Tell it of which program it is a worker; JobSet.run's own runner is the program itself."""
+        """Tell it which program it belongs to; the caller of JobSet.run is the program itself."""
         if self.process is not None and self.program != program:
             self.tell(Become(program))
             self.program = program
 
     def make_known(self, function: FunctionKey, record: Record | None, program: bytes) -> None:
-        """Send the record of a function that it is to run, if it needs one; to make room, it forgets others."""
+        """Send it the record of a function, if it needs one and hasn't got it; have it forget others to make room."""
         known = self.functions.get(function)
-        if record is None or (known is not None and known.jobset == record.jobset):
+        if record is None or (known is not None and known.is_same(record)):
             return
         self.tell_program(program)
         is_fresh = self.started_at >= record.since
@@ -140,38 +156,49 @@ class RunnerProcess:
         for forgotten in self.functions.keep(function, record):
             self.tell(Forget(*forgotten))
 
+    def hand(self, tasks: list[Task], first: int, program: bytes) -> None:
+        """Give it these jobs of one lot, numbered from ``first`` on."""
+        lot = tasks[0].lot
+        calls: list[tuple[Any, ...]] = []
+        for n, task in enumerate(tasks, first):
+            self.in_hand[n] = task
+            job, run, codec, data, mac, n_attempts, _ = task.job
+            calls.append((n, job, run, n_attempts + 1, codec, data, mac))
+        self.make_known(lot.function, lot.record, program)
+        self.tell(Perform(*lot.function, calls))
+
     def quit(self) -> None:
-        """It is to end after what it has in hand."""
+        """Tell it to end after the jobs that it has in hand."""
         self.tell(Quit())
         self.is_leaving = True
 
     def transmit(self, ears: Ears) -> None:
-        """Send what fits of all that; the ears hear when there is room for more."""
+        """Send as many of the queued messages as fit; the ears wait for room for the others."""
         try:
             self.channel.send_some()
         except OSError:
-            return  # it is gone: its exit will be heard
-        if self.is_blocked != self.channel.pending:
-            self.is_blocked = self.channel.pending
+            return  # it has died, which the ears will notice
+        if self.is_blocked != self.channel.has_unsent:
+            self.is_blocked = self.channel.has_unsent
             ears.watch_for_room(self.channel.fileno(), self.is_blocked)
 
     # In hand
 
     def current(self) -> tuple[int, Task, float] | None:
-        """The job that it is in or prepares, by its number here, and for how many seconds."""
+        """Give the number of the job that it is in or prepares, the job, and for how many seconds it has been."""
         n, since = self.mark.current()
         task = self.in_hand.get(n)
         return None if task is None else (n, task, time.monotonic() - since)
 
     def is_over_time(self, task: Task, seconds: float) -> bool:
-        """Tell whether it may not be in this job, or prepare it, for so long."""
+        """Tell whether it has been in this job, or prepared it, for longer than it may."""
         limit = task.lot.timeout
         if limit is not None and self.mark.is_preparing:
             limit = max(limit, PREPARATION_SECONDS)
         return limit is not None and seconds > limit
 
     def seconds_to_next(self) -> float:
-        """Until it has to be looked at again, whatever it does."""
+        """Give the seconds until it has to be looked at again, even if it reports nothing."""
         if self.is_leaving and not self.in_hand:
             return LEAVE_SECONDS / 2
         if len(self.in_hand) > 1 or any(task.lot.timeout for task in self.in_hand.values()):
@@ -179,22 +206,22 @@ class RunnerProcess:
         return 1.0 if self.channel.is_halfway else IDLE_SECONDS
 
     def begun(self) -> list[int]:
-        """The numbers of the jobs that it has begun, and whose end hasn't come."""
+        """List the numbers of the jobs that it has begun, and whose end hasn't come."""
         return [n for n in self.in_hand if n <= self.mark.last()]
 
     def take_back(self) -> list[Task]:
-        """Take what it has got and not begun, in its order."""
+        """Take back the jobs that it has not begun, in order."""
         last_begun = self.mark.take_back(max(self.in_hand))
         return [self.in_hand.pop(n) for n in sorted(n for n in self.in_hand if n > last_begun)]
 
     def take_all(self) -> list[Task]:
-        """Take what a dead runner has left, in its order."""
+        """Take all jobs from a dead runner, in order."""
         return [self.in_hand.pop(n) for n in sorted(self.in_hand)]
 
     # Its end
 
     def see_off(self) -> None:
-        """Kill it if it was to end and doesn't: a thread that a job has left behind keeps it, or an exit handler."""
+        """Kill it if it was told to end and doesn't, because a thread or an exit handler of a job keeps it."""
         if self.is_leaving and not self.in_hand:
             now = time.monotonic()
             self._gone_by = self._gone_by or now + LEAVE_SECONDS
@@ -202,44 +229,46 @@ class RunnerProcess:
                 self.kill(EndKind.STOPPED)
 
     def kill(self, because: EndKind, job: int = 0) -> None:
-        """Kill the runner, because of this job of its, and whatever the job has started."""
+        """Kill the runner because of its job number ``job``, and all processes that its jobs have started."""
         if self.process is not None and self.killed is None:
             self.killed = (because, job)
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def blame(self) -> tuple[EndKind, Task | None, float]:
-        """Why it is dead, the job that is to blame, which leaves its hands, and for how many seconds it was in that."""
+        """Give the reason of its death, the job to blame, which is taken out, and the seconds that the job had run."""
         n, since = self.mark.last(), self.mark.current()[1]
         reason, meant = self.killed or (EndKind.ORPHANED if self.process is None else EndKind.DIED, n)
-        # A kill may come too late for the job it was meant for; the next one is not blamed then.
+        # If a kill comes after the end of the job that it was meant for, the next job isn't blamed.
         task = self.in_hand.pop(meant, None) if meant == n or self.complaint else None
         return reason, task, time.monotonic() - since if since else 0.0
 
     def reap(self) -> str:
-        """Wait for the dead process; what is known about its end."""
+        """Wait for the dead process. Returns what is known about its end."""
         if self.process is None:
             return "ended by its caller"
+        # It is waited for twice: between the two its number can be no other group's.
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # processes that its jobs left behind
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # what its job left behind
         return f"{how}, peak memory {usage.ru_maxrss / 1024:.0f} MB"
 
     def close(self) -> None:
-        """Let go of what leads to it; it was reaped before."""
+        """Close the channel and the pipes, after the process was reaped."""
         self.channel.close()
         self.mark.close()
+        self.output.close()
         if self.process is not None:
-            self.output.close()
             if self.stack is not None:
                 self.stack.close()
             os.close(self.exit_fd)
 
 
 def _exit_fd(pid: int) -> int:
-    """A descriptor that becomes readable when this child has ended. Not every kernel and Python has pidfds."""
+    """Open a descriptor that becomes readable when this child has ended. Not every kernel and Python has pidfds."""
     with suppress(AttributeError, OSError):
         return os.pidfd_open(pid)
     ours, theirs = os.pipe()

@@ -1,4 +1,4 @@
-"""Where a job is: its runner writes down all its threads' stacks at a signal, also while it is stuck in C."""
+"""The stack of a running job: at a signal its runner writes down all threads' stacks, even while it is stuck in C."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from workerbee.bee.channel import shared_memory
 
-#: Far from the signals that programs use.
+#: A signal that programs hardly use.
 SIGNAL = signal.SIGRTMAX - 3
-#: Bytes of the stacks.
+#: The most bytes of stacks that are kept.
 MOST_BYTES = 1 << 16
 _OURS = re.compile(r'^  File ".*/workerbee/perform\.py", line \d+ in perform$')
 
@@ -23,7 +23,7 @@ def stand_by(fd: int) -> None:
 
 
 class Stack:
-    """The file that both share, from the bee's side."""
+    """The file that the bee and a runner share, from the bee's side."""
 
     def __init__(self) -> None:
         self.fd = shared_memory()
@@ -36,7 +36,7 @@ class Stack:
             os.kill(pid, SIGNAL)
 
     def text(self) -> str:
-        """Read what it has written, as far as it is the job's: what has called the job is left out."""
+        """Read the stacks without the frames of the runner itself, which has called the job."""
         lines = os.pread(self.fd, MOST_BYTES, 0).decode(errors="replace").splitlines()
         kept, is_ours = [], False
         for line in lines:

@@ -1,23 +1,24 @@
 """The bee: claims jobs, has its crew run them, records how they end, and looks after what others left.
 
-One thread, which goes round: record what has ended, say "alive", look after others, claim. Every round is
-one look at the clock and at most a few statements. Wherever it waits, for an answer of the database or
-for the next thing to do, it serves the runners (`crew.Crew.serve`), so that neither waits for the other.
-In an outage it goes on trying, about once a second, with what has ended kept in memory until it is stored.
+It is one thread that repeats a round: record what has ended, send a heartbeat, look after others, claim. A round looks
+at the clock once and executes a few statements at most. Wherever it waits, for an answer of the database or for the
+next thing to do, it serves the runners (`crew.Crew.serve`), so that neither waits for the other. In an outage it tries
+again about once a second, and keeps in memory what has ended until that is stored.
 
-Here is the order of all that. When to claim is `hunger`'s to say, when to end `departure`'s, what the others
-hear of this bee `presence`'s; `claiming` takes work, `holdings` have it, `recorder` stores how it ends.
+This module holds the order of a round. `hunger` decides when to claim, `departure` when to end; `presence` sends the
+heartbeats; `claiming` takes work, `holdings` keep it, `recorder` stores how it ends.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from workerbee import resources
+from workerbee.bee import lookout
+from workerbee.bee.channel import Caller
 from workerbee.bee.chronicle import Chronicle
 from workerbee.bee.claiming import Claiming
 from workerbee.bee.crew import Crew
@@ -27,29 +28,31 @@ from workerbee.bee.exhaustion import Exhaustion
 from workerbee.bee.hunger import Hunger
 from workerbee.bee.judge import Judge
 from workerbee.bee.messages import Unusable
+from workerbee.bee.pace import SATED, Appetite
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
 from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
 from workerbee.orders import BeeEvent, ExitStatus, Orders
-from workerbee.store import Catalogue, Connection, Limits, retrying, schema
+from workerbee.store import Catalogue, Connection, Limits, jitter, retrying, schema
 from workerbee.timing import BEAT_SECONDS
 from workerbee.wire.job import EndKind
 
-#: No retry waits longer (seconds), but where a bee was told otherwise.
+#: The longest wait before a retry in seconds, unless a bee has other orders.
 LONGEST_PAUSE_SECONDS = 300.0
-#: Seconds until a hint that had to wait may be sent, and until more of a batch may be started.
+#: Seconds until a delayed hint is sent, and until the next try to start more of a batch.
 HINT_SECONDS, START_SECONDS = 0.02, 0.05
-#: What a bee that ends in order says of it to those who look later.
+#: The last words of a bee that ends in an orderly way.
 LAST_WORDS = {
     ExitStatus.OK: "nothing was left to do, or it was stopped",
     ExitStatus.CANT_GO_ON: "it couldn't go on",
     ExitStatus.TIME_IS_UP: "its time was up, or its number of jobs done",
 }
-#: Where hints of work are heard.
+#: The channel of hints that there is work.
 WORK_CHANNEL = "workerbee$work"
 
 
@@ -61,7 +64,7 @@ class Supervisor:
         orders: Orders,
         log: logging.Logger,
         *,
-        caller: tuple[socket.socket, int] | None = None,
+        caller: Caller | None = None,
         tell: Callable[[BeeEvent], None] = lambda _: None,
         forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
         program: Callable[[], bytes] = lambda: b"",
@@ -70,34 +73,16 @@ class Supervisor:
         name = str(incarnation)[:8]
         self._orders = orders
         self._log = log
-        self._crew = Crew(
-            orders.workers,
-            launch=_launch(orders, name),
-            program=program(),
-            max_tasks=orders.max_tasks_per_child,
-            caller=caller,
-            forward=forward,
-            prefixes=orders.prefix_output,
-        )
+        self._shelf = Shelf.make() if caller is None else None
+        self._crew = _new_crew(orders, name, program(), caller, forward, self._shelf)
         self._connection = Connection(orders.dsn, application=f"workerbee bee {name}", wait=self._wait_for)
         catalogue = Catalogue(self._connection)
-        self._presence = Presence(
-            catalogue,
-            incarnation,
-            log,
-            n_runners=orders.workers,
-            holds=lambda: len(self._holdings) > 0,
-            rests=lambda: self._damper.is_resting,
-            on_given_up=lambda: self._holdings.come_back(),  # noqa: PLW0108 (they aren't there yet)
-            max_pause=max(LONGEST_PAUSE_SECONDS, orders.max_failure_sleep),
-            lifetime=orders.lifetime,
-        )
+        self._presence = self._new_presence(catalogue, incarnation)
         self._chronicle = Chronicle(catalogue)
-        limits = Limits(orders.max_n_retry_attempts, 1.0, orders.max_failure_sleep)
-        judge = Judge(bee=name, host=resources.host(), limits=limits)
+        judge = _new_judge(orders, name)
         self._service = Service(orders, catalogue, self._crew, self._presence, judge, tell=tell, log=log)
         self._holdings = self._service.holdings
-        # In a caller's own run nothing else says so.
+        # In JobSet.run nothing else tells the caller of a failure.
         level = logging.WARNING if orders.only_functionless else logging.INFO
         self._recorder = Recorder(self._holdings, catalogue, self._crew, judge, log, level)
         self._damper = Damper(self._holdings, log)
@@ -111,6 +96,7 @@ class Supervisor:
             self._damper,
             self._refusals,
             self._recorder,
+            self._shelf,
             now=now,
             program=program,
             only_functionless=orders.only_functionless,
@@ -122,10 +108,24 @@ class Supervisor:
         self._hunger = Hunger(now, max_pause=orders.max_busywait_sleep, max_jobs=orders.max_jobs)
         self._departure = Departure(now, grace=orders.grace, lifetime=orders.lifetime, max_jobs=orders.max_jobs)
 
+    def _new_presence(self, catalogue: Catalogue, incarnation: UUID) -> Presence:
+        """Make the presence, which asks parts that don't exist yet, but will when it has a word to say."""
+        return Presence(
+            catalogue,
+            incarnation,
+            self._log,
+            n_runners=self._orders.workers,
+            holds=lambda: len(self._holdings) > 0,
+            rests=lambda: self._damper.is_resting,
+            on_given_up=lambda: self._holdings.come_back(),  # noqa: PLW0108 (they don't exist yet)
+            max_pause=max(LONGEST_PAUSE_SECONDS, self._orders.max_failure_sleep),
+            lifetime=self._orders.lifetime,
+        )
+
     # Life
 
     def run(self) -> ExitStatus:
-        """Serve until there is no reason to."""
+        """Serve until the bee has a reason to end."""
         reason = ExitStatus.CANT_GO_ON
         try:
             self._go_round()
@@ -142,6 +142,8 @@ class Supervisor:
         finally:
             self._log.info("bee %s ends: %s", self._presence.name, self._recorder.tally)
             self._crew.dismiss()
+            if self._shelf is not None:
+                self._shelf.close()
             self._connection.close()
         return self._departure.status(reason, time.monotonic())
 
@@ -157,11 +159,18 @@ class Supervisor:
             for channel, hint in self._wait(self._until_next()):
                 if channel == WORK_CHANNEL:
                     self._hear(hint)
+            if self._connection.fileno() < 0:
+                self._look_anew()
 
     def _wait(self, seconds: float) -> list[tuple[str, str]]:
-        """Serve the runners until a message, a notification or a wake-up; the notifications."""
+        """Serve the runners until a message, a notification, a wake-up or the end of the connection comes.
+
+        Returns the notifications.
+        """
+        was_open = self._connection.fileno() >= 0
         heard = self._connection.notifications()
-        if not heard:
+        is_lost = was_open and self._connection.fileno() < 0
+        if not heard and not is_lost:
             self._crew.serve(seconds, self._connection.fileno())
             heard = self._connection.notifications()
         return heard
@@ -171,14 +180,20 @@ class Supervisor:
         return self._crew.serve(timeout, fd, writing=writing, only=True)
 
     def _hear(self, hint: str) -> None:
-        """There is work in a jobset, or what is held of it in advance is wanted back."""
+        """Obey a hint: there is work in a jobset, or jobs of it that have not begun are wanted back."""
         word, _, number = hint.partition(" ")
         if word == "recall" and number.isdecimal() and int(number[:10]) in self._holdings.served:
             self._holdings.give_back_tasks(self._crew.recall(int(number[:10])))
-        else:  # here, or with others that may need help soon
+        else:  # there may be work for this bee, or others may soon need its help
             self._hunger.hurry()
             self._presence.is_lively = True
             self._presence.beat_soon(BEAT_SECONDS)
+
+    def _look_anew(self) -> None:
+        """After the end of a connection, see soon what no hint will tell; but not at the same moment as other bees."""
+        pause = lookout.pause(self._presence.n_bees) * jitter.random()
+        self._presence.beat_soon(pause)
+        self._hunger.hurry(time.monotonic() + pause)
 
     def _patiently(self, action: Callable[[], None]) -> None:
         retrying(action, patience=self._orders.reconnect_timeout, pause=self._pause, log=self._log)
@@ -221,10 +236,12 @@ class Supervisor:
         match self._departure.phase(now, n_taken=self._claiming.n_taken, n_held=len(self._holdings)):
             case Phase.WORKING:
                 self._holdings.start_more()
-                # Jobs that wait here behind long ones are of more use elsewhere.
+                # Jobs that wait here behind long ones may find a free runner elsewhere.
                 self._holdings.give_back_tasks(self._crew.take_back(all_ready=False))
                 self._holdings.return_booked()
                 self._claim(now)
+                if self._service.leave_behind():
+                    self._look_anew()
             case Phase.OVER:
                 self._leave(ExitStatus.OK)
             case phase:
@@ -247,7 +264,7 @@ class Supervisor:
         self._recorder.record(n_bees=self._presence.n_bees)
 
     def _route(self, end: End) -> None:
-        """Have an end recorded; what didn't run is given back."""
+        """Have an end recorded, or give the job back if it didn't run."""
         if end.kind is EndKind.RECALLED:
             self._holdings.give_back_tasks([end.task])
             return
@@ -258,7 +275,7 @@ class Supervisor:
     def _claim(self, now: float) -> None:
         """Claim as much as is wanted, and look after others now and then."""
         n_bees, n_taken = self._presence.n_bees, self._claiming.n_taken
-        wanted = self._hunger.wants(now, self._crew.appetite(), n_taken=n_taken, n_bees=n_bees)
+        wanted = self._hunger.wants(now, self._appetite(), n_taken=n_taken, n_bees=n_bees)
         if wanted is not None:
             n, is_sated = self._claiming.claim(wanted, now) if wanted.jobs else (0, False)
             self._hunger.fed(
@@ -276,8 +293,11 @@ class Supervisor:
             else:
                 self._connection.unlisten()
 
+    def _appetite(self) -> Appetite:
+        return SATED if self._holdings.is_full else self._crew.appetite()
+
     def _help_others_if_due(self, now: float, *, is_idle: bool, is_sated: bool) -> bool:
-        """Look after others, if it is time to; whether that has brought or made work."""
+        """Look after others, if it is time to. Returns whether that has brought work."""
         if not self._claiming.is_time_to_help(now, is_sated=is_sated):
             return False
         if self._claiming.help_others(now, is_idle=is_idle):
@@ -290,14 +310,14 @@ class Supervisor:
         return False
 
     def _until_next(self) -> float:
-        """Seconds until there is something to do by the clock."""
+        """Give the seconds until there is something to do by the clock."""
         now = time.monotonic()
         timers = [self._presence.next_beat, self._departure.next_change]
         if self._recorder.has_ends:
             timers.append(now)
         if self._recorder.hints_due:
             timers.append(now + HINT_SECONDS)
-        if not self._departure.is_stopped and self._crew.appetite().jobs:
+        if not self._departure.is_stopped and self._appetite().jobs:
             timers.append(self._hunger.claim_at)
         if self._holdings.has_unstarted():
             timers.append(now + START_SECONDS)
@@ -312,7 +332,7 @@ class Supervisor:
             self._leave(ExitStatus.CANT_GO_ON)
 
     def _finish(self) -> None:
-        """Give back what has not begun, and end when all that has is done."""
+        """Give back the jobs that have not begun, and end when those that have are done."""
         self._holdings.give_back_tasks(self._crew.take_back(all_ready=True))
         self._holdings.give_back_unstarted()
         self._holdings.return_booked()
@@ -334,7 +354,30 @@ class Supervisor:
         raise Leaving(reason)
 
 
-def _launch(orders: Orders, name: str) -> Launch:
-    """Say how the runners of the bee of this name are started."""
-    arguments = (name, str(orders.max_payload), *filter(None, [orders.memory]), *orders.functions)
-    return Launch(tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, orders.memory)
+def _new_crew(
+    orders: Orders,
+    name: str,
+    program: bytes,
+    caller: Caller | None,
+    forward: Callable[[int, bytes, object], None],
+    shelf: Shelf | None,
+) -> Crew:
+    """Make the crew of the bee of this name."""
+    directories = ("" if shelf is None else shelf.path, orders.memory)
+    arguments = (name, str(orders.max_payload), *directories, *orders.functions)
+    return Crew(
+        orders.workers,
+        launch=Launch(
+            tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, tuple(filter(None, directories))
+        ),
+        program=program,
+        max_tasks=orders.max_tasks_per_child,
+        caller=caller,
+        forward=forward,
+        prefixes=orders.prefix_output,
+    )
+
+
+def _new_judge(orders: Orders, name: str) -> Judge:
+    limits = Limits(orders.max_n_retry_attempts, 1.0, orders.max_failure_sleep)
+    return Judge(bee=name, host=resources.host(), limits=limits)

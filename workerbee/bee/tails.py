@@ -16,13 +16,13 @@ NO_STACK = b"the job runs in the process that has called JobSet.run: look at it 
 
 
 class Tails:
-    """Knows when each job is to be shown again, as long as anybody asks."""
+    """Remembers when each job is due to be shown again, as long as anybody asks for it."""
 
     def __init__(self) -> None:
         self._due: dict[tuple[str, ShowRequest], float] = {}
 
     def show(self, store: BeeStore, asked: Iterable[tuple[ShowRequest, Task, RunnerProcess]]) -> None:
-        """Show what is asked for and due of these jobs, which run."""
+        """Show those of these running jobs that are asked for and due."""
         now, uuid = time.monotonic(), str(store.jobset.uuid)
         due = {}
         for what, task, runner in asked:
@@ -33,7 +33,7 @@ class Tails:
         self._due = {key: at for key, at in self._due.items() if key[0] != uuid} | due
 
     def _show(self, store: BeeStore, what: ShowRequest, task: Task, runner: RunnerProcess, *, is_first: bool) -> float:
-        """Show one thing; in how many seconds it is due again."""
+        """Show a job's output or its stacks. Returns in how many seconds it is due again."""
         if not what.is_stack:
             store.show(what, task.job.run, runner.output.so_far())
         elif runner.stack is None or runner.process is None:

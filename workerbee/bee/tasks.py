@@ -1,4 +1,4 @@
-"""A bee's work as its runners see it: jobs, what those of one batch have in common, and how each of them ends."""
+"""A bee's work as its runners see it: jobs, what the jobs of one batch have in common, and the end of each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from workerbee.bee.pace import FunctionKey
+from workerbee.wire import values
 from workerbee.wire.job import EndKind, Job
 from workerbee.wire.printed import NOTHING, Printed
 
@@ -19,12 +20,21 @@ class Record(NamedTuple):
     since: float
 
     @property
+    def shared(self) -> tuple[values.TakenArray, ...]:
+        """The arrays that were taken out of it."""
+        return values.taken(self.function[3])
+
+    @property
     def size(self) -> int:
-        return len(self.function[4])
+        return len(self.function[4]) + sum(taken.size for taken in self.shared)
+
+    def is_same(self, other: Record) -> bool:
+        """Tell whether it is of the same function: a number comes again after a restore."""
+        return (self.jobset, self.function[:2]) == (other.jobset, other.function[:2])
 
 
 class Records:
-    """The records that were used last, as far as there is room: so many, and so many bytes."""
+    """The records that were used last, limited by their number and by their bytes."""
 
     def __init__(self, most: int = 1000, size: int = 32_000_000) -> None:
         self._most = most
@@ -38,7 +48,7 @@ class Records:
         return record
 
     def keep(self, key: FunctionKey, record: Record) -> list[FunctionKey]:
-        """Keep a record, in the place of one of the same key; those that had to go for it."""
+        """Keep a record, in the place of one with the same key. Returns the keys of those that were dropped for it."""
         if (former := self._kept.pop(key, None)) is not None:
             self._room += former.size
         self._kept[key] = record
@@ -53,9 +63,9 @@ class Records:
 
 @dataclass(eq=False)
 class Lot:
-    """Jobs of one function that were claimed together. Who has claimed them may know more of it.
+    """Jobs of one function that were claimed together. A subclass knows more of them.
 
-    ``timeout`` is seconds for each job. There is no ``record`` where a function needs none.
+    ``timeout`` is in seconds for each job. A function that needs no record has None as its ``record``.
     """
 
     function: FunctionKey
@@ -71,7 +81,7 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """The end of a task, and what it had printed. Where there is no record of an error, the ``evidence`` is known."""
+    """The end of a task, and what it had printed. An end without an error record has ``evidence`` of its cause."""
 
     task: Task
     kind: EndKind
@@ -81,3 +91,8 @@ class End(NamedTuple):
     duration: float
     evidence: str = ""
     printed: Printed = NOTHING
+
+
+def lot_of(end: End) -> Lot:
+    """Give the lot of a job that has ended."""
+    return end.task.lot

@@ -16,7 +16,7 @@ SECTIONS = {
         "status": "Say how JOBSET goes, or list all jobsets.",
         "top": "Show live how JOBSET goes (also: workerbee JOBSET).",
         "dashboard": "Show all of it in a browser.",
-        "jobs": "List or find jobs, or show one.",
+        "jobs": "List or find jobs; show one, or what it prints.",
         "failures": "Say why jobs of JOBSET fail, by cause.",
         "results": "Write what the jobs of JOBSET returned.",
         "bees": "List the bees that serve JOBSET, or all bees.",
@@ -89,27 +89,53 @@ class _Main(Commands):
         except Exception as error:
             from workerbee.errors import WorkerbeeError  # noqa: PLC0415 (loads what --help does without)
 
-            if not isinstance(error, WorkerbeeError) and not type(error).__module__.startswith("psycopg2"):
+            if not isinstance(error, (WorkerbeeError, OSError)) and not type(error).__module__.startswith("psycopg2"):
                 raise
-            refusal = "" if isinstance(error, WorkerbeeError) else "PostgreSQL refuses what is needed: "
-            is_away = isinstance(error, OSError)
-            advice = "; workerbee doctor says where it fails" * is_away
-            click.echo(f"workerbee: {refusal}{' '.join(str(error).split())}{advice}", err=True)
+            is_away = isinstance(error, WorkerbeeError) and isinstance(error, OSError)
+            click.echo(f"workerbee: {_said(error, is_away=is_away)}", err=True)
             context.exit(69 if is_away else 2)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse what is typed ahead of the command, where options of a command are a likely mistake."""
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            name = next((arg for arg in args if arg in self.list_commands(context)), "COMMAND")
+            return context.fail(f"{error.option_name} goes behind the command: workerbee {name} {error.option_name} …")
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         """``workerbee JOBSET`` is ``workerbee top JOBSET``; but what is almost a command is a mistake."""
         name, commands = args[0], self.list_commands(context)
-        if name in commands or name.startswith("-"):
+        if name in commands or name.startswith("-") or context.resilient_parsing:  # a shell asks for completions
             return super().resolve_command(context, args)
         from difflib import get_close_matches  # noqa: PLC0415 (few need it)
 
         near = [MEANT[name]] if name in MEANT else get_close_matches(name, commands, 1, 0.75) if name.isalpha() else []
         if near:
             context.fail(f"there is no command {name!r}; did you mean {near[0]!r}? A jobset: workerbee top {name}")
+        if args[1:2] and args[1] in commands:
+            context.fail(f"the command comes first: workerbee {args[1]} {name}")
         if len(args) > 1 and not args[1].startswith("-"):
             context.fail(f"there is no command {name!r}; workerbee --help lists them")
         return "top", self.get_command(context, "top"), args
+
+
+def _said(error: Exception, *, is_away: bool) -> str:
+    """Say what has gone wrong, and what helps, in one line."""
+    from workerbee.errors import WorkerbeeError  # noqa: PLC0415 (loads what --help does without)
+
+    said = " ".join(str(error).split())
+    if isinstance(error, WorkerbeeError):
+        return said + "; workerbee doctor says where it fails" * is_away
+    if isinstance(error, OSError):
+        return f"{error.filename or 'stdout'} can't be written or read: {error.strerror or said}"
+    if error.pgcode == "42501":  # type: ignore[attr-defined]  # a psycopg2.Error
+        return f"this user has no right to do that ({said}): workerbee help sharing has the rights as SQL"
+    from workerbee.reading import is_dropped  # noqa: PLC0415
+
+    if is_dropped(error):
+        return "the jobset was dropped while it was in use; workerbee status lists those that are there"
+    return f"PostgreSQL refuses what is needed: {said}"
 
 
 def _named(error: click.MissingParameter) -> click.UsageError:

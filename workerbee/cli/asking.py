@@ -1,4 +1,4 @@
-"""What changes much says how much, and asks."""
+"""Commands that change much say how much, and ask before they do it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def yes_option(command: Command) -> Command:
 
 
 def make_sure(what: str, *, yes: bool) -> None:
-    """Ask; without somebody to ask, demand ``--yes``."""
+    """Ask for confirmation; where there is nobody to ask, demand ``--yes``."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.database import dsn_option, found, reading, same_server
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def bees(jobset_id: str | None, dsn: str | None, *, as_json: bool) -> None:
         terminal.lines(_bee(row) for row in rows)
         return
     if not rows:
-        click.echo(f"no bee is there; start one with: python -m workerbee.bee {jobset_id or ''}".rstrip(), err=True)
+        start = f"python -m workerbee.bee {jobset_id or ''}".rstrip() + same_server(dsn)
+        click.echo(f"no bee is there; start one with: {start}", err=True)
         return
     now = time.time()
     from workerbee.outlook import spelled  # noqa: PLC0415 (loads the driver)

@@ -6,16 +6,17 @@ import click
 
 from workerbee.cli.asking import make_sure, yes_option
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.which import refuse_both, statuses_option, wanted_jobs, which_options
+from workerbee.cli.which import JobId, jobs_called, refuse_both, statuses_option, wanted_jobs, which_options
 
 OPEN = ("waiting", "retrying", "running")
 
 
 @click.command()
 @click.argument("jobset_id", metavar="JOBSET")
-@click.argument("ids", nargs=-1, type=click.IntRange(1), metavar="[ID]…")
+@click.argument("ids", nargs=-1, type=JobId(), metavar="[ID]…")
 @which_options
 @statuses_option("waiting", "retrying", "running")
+@click.option("--running", is_flag=True, help="Also what runs, whatever --status says.")
 @yes_option
 @dsn_option
 def cancel(
@@ -24,6 +25,7 @@ def cancel(
     statuses: tuple[str, ...] | None,
     dsn: str | None,
     *,
+    running: bool,
     yes: bool,
     **which: str | None,
 ) -> None:
@@ -34,6 +36,8 @@ def cancel(
     from workerbee.changing import Changing  # noqa: PLC0415 (loads the driver)
 
     refuse_both(ids, which, statuses)
+    if running and statuses is not None:
+        statuses = (*statuses, "running")
     with reading(dsn) as reader:
         row, jobset = found(reader, jobset_id)
         changing = Changing(reader.connection, row.jobset)
@@ -43,7 +47,7 @@ def cancel(
         if n:
             make_sure(f"cancel the {n:,} open jobs of {jobset_id}", yes=yes or bool(ids))
         if ids:
-            n = changing.cancel_runs([(job.id, job.run) for job in jobset.jobs_of(list(ids))])
+            n = changing.cancel_runs([(job.id, job.run) for job in jobs_called(jobset, ids)])
         elif n:
             n = changing.cancel() if is_all else changing.cancel_wanted(wanted)
     click.echo(f"{n:,} jobs of {jobset_id} were cancelled")

@@ -9,7 +9,24 @@ from typing import Any
 import click
 
 
-class Commands(click.Group):
+class Subcommands(click.Group):
+    """A group of commands; who types another one is told which there are."""
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        """Find the command."""
+        name, commands = args[0], self.list_commands(context)
+        if name in commands or name.startswith("-") or context.resilient_parsing:  # a shell asks for completions
+            return super().resolve_command(context, args)
+        return context.fail(
+            f"there is no command {name!r}, there are {', '.join(commands)}{self.example(context, args)}"
+        )
+
+    def example(self, _context: click.Context, _args: list[str]) -> str:
+        """Give what may have been meant, if anybody can guess it."""
+        return ""
+
+
+class Commands(Subcommands):
     """Its commands by section, each with its summary; ``package`` has a module for each, named as the command."""
 
     def __init__(self, *args: Any, package: str, sections: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
@@ -28,13 +45,9 @@ class Commands(click.Group):
         found: click.Command = getattr(import_module(f"{self._package}.{name}"), name)
         return found
 
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        """Find the command; who forgot it is told which there are."""
-        name, commands = args[0], self.list_commands(context)
-        if name in commands or name.startswith("-"):
-            return super().resolve_command(context, args)
-        said = f"{context.command_path} {commands[0]} {' '.join(args)}"
-        return context.fail(f"there is no command {name!r}, there are {', '.join(commands)}: {said}")
+    def example(self, context: click.Context, args: list[str]) -> str:
+        """The first command is the likely one, where the command was forgotten."""
+        return f": {context.command_path} {self.list_commands(context)[0]} {' '.join(args)}"
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and summaries, and load no command."""

@@ -9,7 +9,10 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete these commands: eval "$(workerbee completion bash)"."""
+    """Print what makes SHELL complete these commands.
+
+    In bash and zsh: eval "$(workerbee completion bash)"; in fish: workerbee completion fish | source.
+    """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 (few need it)
 
     kind = get_completion_class(shell)

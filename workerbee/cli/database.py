@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from workerbee.reading import Connection, JobsetReader, JobsetRow, Reader
+    from workerbee.reading import Connection, JobsetReader, JobsetRow, Reader, Reading
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,6 +19,16 @@ def dsn_option(command: Command) -> Command:
     """``--dsn``, as a bee has it."""
     text = "libpq connection string; else PGHOST, PGSERVICE …, else the embedded server. Passwords go into ~/.pgpass."
     return click.option("--dsn", help=text)(command)
+
+
+def same_server(dsn: str | None) -> str:
+    """Give the option by which an advised command means the same server; nothing if the environment names it.
+
+    A password isn't repeated, and so a string that may hold one isn't.
+    """
+    if dsn is None or "password" in dsn or ("://" in dsn and "@" in dsn):
+        return ""
+    return f" --dsn {shlex.quote(dsn)}"
 
 
 @contextmanager
@@ -38,6 +49,15 @@ def reading(dsn: str | None) -> Iterator[Reader]:
 
     with server.of_command(dsn) as found, read.opened(found.dsn) as reader:
         yield reader
+
+
+def stored(reader: Reader, row: JobsetRow) -> Reading:
+    """Make what reads the values of a jobset, and verifies them if the key is here."""
+    from workerbee.reading import Reading  # noqa: PLC0415 (loads the driver)
+    from workerbee.wire.signing import Key, Signer  # noqa: PLC0415 (loads the driver)
+
+    key = Key.load()
+    return Reading(reader.connection, row.jobset, None if key is None else Signer(key, row.jobset.uuid))
 
 
 def found(reader: Reader, jobset_id: str) -> tuple[JobsetRow, JobsetReader]:

@@ -54,9 +54,11 @@ def drop(jobset_ids: tuple[str, ...], older_than: float | None, dsn: str | None,
         jobs = ", ".join(f"{row.jobset.name} with {row.counts.added:,} jobs" for row in rows)
         make_sure(f"delete {jobs} and all their results", yes=yes)
         for row in rows:
-            gone = changing.drop(reader.connection, row.jobset)
-            later = "" if gone else "; somebody is reading it, so its tables go a little later"
+            dropped = changing.drop(reader.connection, row.jobset)
+            later = "" if dropped.is_gone else "; somebody is reading it, so its tables go a little later"
             click.echo(f"{row.jobset.name} is dropped{later}")
+            for left in dropped.left:
+                click.echo(left, err=True)
 
 
 def _unused(reader: Reader, age: float, *, finished: bool) -> Iterator[JobsetRow]:

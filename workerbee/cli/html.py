@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from html import escape
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from workerbee.cli.terminal import printable
 from workerbee.outlook import spelled
 from workerbee.reading import BeeRow, BegunRow, CauseRow, DepartedRow, EndedBy, Event, JobsetRow
 from workerbee.standing import Status
+from workerbee.timing import utc
 
 #: Of the jobs that completed last, so many took longest.
 LONGEST = 20
@@ -45,11 +45,11 @@ class JobsetReport(NamedTuple):
     departed: list[DepartedRow]
 
 
-def written(facts: JobsetReport) -> str:
+def written(report: JobsetReport) -> str:
     """The whole file."""
-    name = _shown(facts.row.jobset.name)
+    name = _shown(report.row.jobset.name)
     policy = "default-src 'none'; style-src 'unsafe-inline'"
-    parts = (_head(facts), _figures(facts), _plots(facts), _failures(facts), _longest(facts), _bees(facts))
+    parts = (_head(report), _figures(report), _plots(report), _failures(report), _longest(report), _bees(report))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -58,17 +58,18 @@ def written(facts: JobsetReport) -> str:
     )
 
 
-def _head(facts: JobsetReport) -> str:
-    row = facts.row
+def _head(report: JobsetReport) -> str:
+    row = report.row
     made, last = _moment(row.created_at), _moment(row.active_at)
     return (
-        f"<h1>{_shown(row.jobset.name)}</h1><p class=muted>as of {_moment(facts.at)}; made {made}, last active {last}; "
-        f"written by workerbee {escape(__version__)}</p><p class=course>{_shown(facts.status.sentence)}</p>"
+        f"<h1>{_shown(row.jobset.name)}</h1>"
+        f"<p class=muted>as of {_moment(report.at)}; made {made}, last active {last}; "
+        f"written by workerbee {escape(__version__)}</p><p class=course>{_shown(report.status.sentence)}</p>"
     )
 
 
-def _figures(facts: JobsetReport) -> str:
-    jobs, counts = facts.status.jobs, facts.row.counts
+def _figures(report: JobsetReport) -> str:
+    jobs, counts = report.status.jobs, report.row.counts
     rows = {
         "jobs": jobs.added,
         "completed": jobs.completed,
@@ -86,20 +87,20 @@ def _figures(facts: JobsetReport) -> str:
     return f"<h2>Figures</h2>{table}"
 
 
-def _plots(facts: JobsetReport) -> str:
-    samples = [plots.Sample(*ended) for ended in facts.ended]
+def _plots(report: JobsetReport) -> str:
+    samples = [plots.Sample(*ended) for ended in report.ended]
     shown = (
-        plots.states({state: n for state, n in facts.status.jobs._asdict().items() if n}),
+        plots.states({state: n for state, n in report.status.jobs._asdict().items() if n}),
         plots.rate(samples),
-        plots.durations([took for _, took in facts.took]),
+        plots.durations([took for _, took in report.took]),
     )
     return "<h2>Course</h2>" + "".join(f"<h3>{escape(plot.title)}</h3>{plot.html}" for plot in shown)
 
 
-def _failures(facts: JobsetReport) -> str:
-    if not facts.causes:
+def _failures(report: JobsetReport) -> str:
+    if not report.causes:
         return "<h2>Failures</h2><p>Nothing has failed that wasn't retried.</p>"
-    cut = "" if facts.causes[0].is_all else f"<p>Of the newest {sum(row.n for row in facts.causes):,} failures.</p>"
+    cut = "" if report.causes[0].is_all else f"<p>Of the newest {sum(row.n for row in report.causes):,} failures.</p>"
     rows = (
         (
             f"{row.n:,}",
@@ -110,10 +111,10 @@ def _failures(facts: JobsetReport) -> str:
             f"{_moment(row.first_at)} to {_moment(row.last_at)}",
             f"job {row.example}",
         )
-        for row in facts.causes
+        for row in report.causes
     )
     headings = ("jobs", "error", "where", "function", "hosts", "seen", "for example")
-    traces = "".join(_trace(row.example, facts.examples.get(row.example, [])) for row in facts.causes)
+    traces = "".join(_trace(row.example, report.examples.get(row.example, [])) for row in report.causes)
     return f"<h2>Failures by cause</h2>{cut}{_table(headings, rows, right=(0,))}{traces}"
 
 
@@ -124,20 +125,20 @@ def _trace(job: int, events: Sequence[Event]) -> str:
     return f"<details><summary>The traceback of job {job}</summary><pre>{_shown(told[-1])}</pre></details>"
 
 
-def _longest(facts: JobsetReport) -> str:
-    running = [(str(r.job), spelled(r.since), r.host or "", "running" + ", a copy" * r.copy) for r in facts.running]
-    slowest = sorted(facts.took, key=lambda one: -one[1])[:LONGEST]
+def _longest(report: JobsetReport) -> str:
+    running = [(str(r.job), spelled(r.since), r.host or "", "running" + ", a copy" * r.copy) for r in report.running]
+    slowest = sorted(report.took, key=lambda one: -one[1])[:LONGEST]
     rows = [*running, *((f"{job}", spelled(took), "", "completed") for job, took in slowest)]
     if not rows:
         return ""
-    cut = f"<p class=muted>What runs, and the slowest of the {len(facts.took):,} that completed last.</p>"
+    cut = f"<p class=muted>What runs, and the slowest of the {len(report.took):,} that completed last.</p>"
     return f"<h2>Longest jobs</h2>{cut}{_table(('job', 'took', 'host', ''), rows, right=(0, 1))}"
 
 
-def _bees(facts: JobsetReport) -> str:
+def _bees(report: JobsetReport) -> str:
     there = (
         (row.id[:8], row.host, f"{row.n_runners}", "alive" if row.alive else "silent", _moment(row.started_at), "")
-        for row in facts.bees
+        for row in report.bees
     )
     gone = (
         (
@@ -148,7 +149,7 @@ def _bees(facts: JobsetReport) -> str:
             _moment(row.started_at),
             row.last_words or "it vanished",
         )
-        for row in facts.departed
+        for row in report.departed
     )
     headings = ("bee", "host", "runners", "state", "started", "last words")
     rows = [*there, *gone]
@@ -167,7 +168,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Seq
 
 
 def _moment(epoch: float | None) -> str:
-    return "" if epoch is None else f"{datetime.fromtimestamp(epoch, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return "" if epoch is None else f"{utc(epoch):%Y-%m-%d %H:%M} UTC"
 
 
 def _shown(text: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from workerbee.cli import terminal
+from workerbee.cli.asking import make_sure, yes_option
+from workerbee.cli.commands import Subcommands
 from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from workerbee.wire.job import Jobset
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def key() -> None:
     """Show the key that signs functions and values, and go on where it is lost."""
 
@@ -39,6 +42,22 @@ def show(*, as_json: bool) -> None:
     for path, fingerprint in () if as_json else files.items():
         click.echo(f"{fingerprint} in {path}")
     raise SystemExit(ours is None)
+
+
+@key.command()
+@yes_option
+def rotate(*, yes: bool) -> None:
+    """Make a new key in the place of this user's, which somebody else may know.
+
+    The old one stays in a file beside it. Jobsets that it has signed go on with WORKERBEE_KEY_FILE naming that file;
+    what is made from now on is signed by the new one.
+    """
+    from workerbee.wire import signing  # noqa: PLC0415 (--help does without)
+
+    make_sure("replace this user's key; jobsets that it has signed will need the old one's file", yes=yes)
+    made, aside = signing.rotate()
+    click.echo(f"{made.fingerprint} signs from now on")
+    click.echo(f"for jobsets of before: export WORKERBEE_KEY_FILE={shlex.quote(str(aside))}")
 
 
 @key.command()

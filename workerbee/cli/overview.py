@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workerbee.cli import terminal
+from workerbee.cli.database import stored
 
 if TYPE_CHECKING:
     from workerbee.reading import JobsetRow, Reader
 
 
 def show_sizes(reader: Reader, rows: list[JobsetRow], *, as_json: bool) -> None:
-    """The largest first; what jobs have printed is part of the whole."""
-    sizes = sorted(((*reader.of(row.jobset).size(), row) for row in rows), key=lambda size: size[:2], reverse=True)
+    """The largest first; what jobs have printed is part of the whole, and large values in files are apart."""
+    sizes = [(*reader.of(row.jobset).size(), stored(reader, row).file_bytes(), row) for row in rows]
+    sizes.sort(key=lambda size: size[:2], reverse=True)
     if as_json:
-        terminal.lines(numbers(row) | {"bytes": whole, "text_bytes": texts} for whole, texts, row in sizes)
+        names = "bytes", "text_bytes", "file_bytes"
+        terminal.lines(numbers(row) | dict(zip(names, size, strict=True)) for *size, row in sizes)
         return
-    shown = (
-        (row.jobset.name, f"{whole / 1e6:,.1f} MB", f"{texts / 1e6:,.1f} MB", f"{row.counts.added:,}")
-        for whole, texts, row in sizes
-    )
-    terminal.table(("JOBSET", "SIZE", "PRINTED", "JOBS"), shown, right=range(1, 4))
+    shown = ((row.jobset.name, *map(_megabytes, size), f"{row.counts.added:,}") for *size, row in sizes)
+    terminal.table(("JOBSET", "SIZE", "PRINTED", "FILES", "JOBS"), shown, right=range(1, 5))
+
+
+def _megabytes(size: int | None) -> str:
+    return "?" if size is None else f"{size / 1e6:,.1f} MB"
 
 
 def show_all(rows: list[JobsetRow], *, as_json: bool) -> None:

@@ -37,12 +37,12 @@ def report(jobset_id: str, output: Path, dsn: str | None) -> None:
     with reading(dsn) as reader:
         from workerbee.cli.html import written  # noqa: PLC0415 (loads the driver)
 
-        text = written(_facts(reader, *found(reader, jobset_id)))
+        text = written(_gathered(reader, *found(reader, jobset_id)))
         with opened(None if str(output) == "-" else output) as file:
             file.write(text)
 
 
-def _facts(reader: Reader, row: JobsetRow, jobset: JobsetReader) -> JobsetReport:
+def _gathered(reader: Reader, row: JobsetRow, jobset: JobsetReader) -> JobsetReport:
     from workerbee.cli.html import JobsetReport  # noqa: PLC0415 (loads the driver)
     from workerbee.reading import EndedBy  # noqa: PLC0415
     from workerbee.standing import status_of  # noqa: PLC0415

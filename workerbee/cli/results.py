@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 
 from workerbee.cli import formats
-from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.database import dsn_option, found, reading, stored
 
 
 @click.command()
@@ -35,23 +35,15 @@ def results(
     """
     if form == "parquet":
         formats.require_parquet(output)
-    from workerbee.reading import Choice, Reading  # noqa: PLC0415 (loads the driver)
+    from workerbee.reading import Choice  # noqa: PLC0415 (loads the driver)
 
     with reading(dsn) as reader:
         row, _ = found(reader, jobset_id)
-        stored = Reading(reader.connection, row.jobset, _signer(row.jobset.uuid))
-        chosen = stored.choose(Choice(name=function, every=every))
-        rows = map(formats.named, stored.results(chosen, with_failed=failed))
+        values = stored(reader, row)
+        chosen = values.choose(Choice(name=function, every=every))
+        rows = map(formats.named, values.results(chosen, with_failed=failed))
         with opened(output) as file:
             formats.WRITERS[form](file, rows)
-
-
-def _signer(uuid: Any) -> Any:
-    """Make what verifies values; None without the key."""
-    from workerbee.wire.signing import Key, Signer  # noqa: PLC0415 (loads the driver)
-
-    key = Key.load()
-    return None if key is None else Signer(key, uuid)
 
 
 @contextmanager

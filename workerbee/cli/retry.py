@@ -6,12 +6,12 @@ import click
 
 from workerbee.cli.asking import make_sure, yes_option
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.which import refuse_both, statuses_option, wanted_jobs, which_options
+from workerbee.cli.which import JobId, jobs_called, refuse_both, statuses_option, wanted_jobs, which_options
 
 
 @click.command()
 @click.argument("jobset_id", metavar="JOBSET")
-@click.argument("ids", nargs=-1, type=click.IntRange(1), metavar="[ID]…")
+@click.argument("ids", nargs=-1, type=JobId(), metavar="[ID]…")
 @which_options
 @statuses_option("failed", "cancelled")
 @click.option("--cancelled", is_flag=True, help="The same as --status failed,cancelled.")
@@ -31,7 +31,7 @@ def retry(
 ) -> None:
     """Start the failed jobs of JOBSET once more: all of them, those that options say, or those with these IDs.
 
-    What has completed, waits or runs is left as it is.
+    What has completed, waits or runs is left as it is, unless its large result is lost.
     """
     from workerbee.changing import Changing  # noqa: PLC0415 (loads the driver)
 
@@ -39,8 +39,10 @@ def retry(
     with reading(dsn) as reader:
         row, jobset = found(reader, jobset_id)
         changing = Changing(reader.connection, row.jobset)
+        if not dry_run:
+            changing.find_lost(ids or None)
         if ids:
-            runs = [(job.id, job.run) for job in jobset.jobs_of(list(ids)) if job.status in ("failed", "cancelled")]
+            runs = [(job.id, job.run) for job in jobs_called(jobset, ids) if job.status in ("failed", "cancelled")]
             n = len(runs)
         else:
             wanted = wanted_jobs(jobset, statuses or (("failed", "cancelled") if cancelled else ("failed",)), **which)

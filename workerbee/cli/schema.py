@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from workerbee.cli import terminal
+from workerbee.cli.commands import Subcommands
 from workerbee.cli.database import connected, dsn_option
 from workerbee.cli.terminal import json_option
 
@@ -12,7 +13,7 @@ from workerbee.cli.terminal import json_option
 PATIENCE_SECONDS = 60.0
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def schema() -> None:
     """Show, install or print the tables that all jobsets share."""
 

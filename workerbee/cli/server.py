@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workerbee.cli import terminal
+from workerbee.cli.commands import Subcommands
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 COMMAND = 80
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def server() -> None:
     """Say what the embedded server keeps on this machine, and stop it.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.database import dsn_option, found, reading, same_server
 from workerbee.cli.overview import numbers, show_all, show_sizes
 from workerbee.cli.terminal import json_option
 
@@ -24,7 +24,7 @@ RATE_SECONDS = 600.0
 
 @click.command()
 @click.argument("jobset_id", required=False, metavar="[JOBSET]")
-@click.option("--size", is_flag=True, help="Say how much room each takes in the database.")
+@click.option("--size", is_flag=True, help="Say how much room each takes: the database, and large values in files.")
 @dsn_option
 @json_option
 def status(jobset_id: str | None, dsn: str | None, *, size: bool, as_json: bool) -> None:
@@ -37,19 +37,21 @@ def status(jobset_id: str | None, dsn: str | None, *, size: bool, as_json: bool)
             rows = reader.jobsets() if jobset_id is None else [found(reader, jobset_id)[0]]
             show_sizes(reader, rows, as_json=as_json)
         elif jobset_id is not None:
-            _show_one(reader, *found(reader, jobset_id), as_json=as_json)
+            _show_one(reader, *found(reader, jobset_id), same=same_server(dsn), as_json=as_json)
         else:
             show_all(reader.lately(JOBSETS), as_json=as_json)
 
 
-def _show_one(reader: Reader, row: JobsetRow, jobset: JobsetReader, *, as_json: bool) -> None:
+def _show_one(reader: Reader, row: JobsetRow, jobset: JobsetReader, *, same: str, as_json: bool) -> None:
     from workerbee.standing import status_of  # noqa: PLC0415 (loads the driver)
 
     seen = status_of(reader.connection, row.jobset)
+    if seen.advice is not None:
+        seen = seen._replace(advice=seen.advice + same)
     silent = sum(not bee.alive for bee in reader.bees(row.jobset))
     rate = _rate(row, jobset)
     if as_json:
-        terminal.document("status", **_facts(row, seen, rate=rate, silent=silent))
+        terminal.document("status", **_fields(row, seen, rate=rate, silent=silent))
         return
     terminal.sentence(seen.sentence)
     if row.paused_at is not None and row.paused_why:
@@ -76,7 +78,7 @@ def _show_one(reader: Reader, row: JobsetRow, jobset: JobsetReader, *, as_json: 
         click.echo(f"next: {seen.advice}")
 
 
-def _facts(row: JobsetRow, seen: Status, *, rate: float | None, silent: int) -> dict[str, Any]:
+def _fields(row: JobsetRow, seen: Status, *, rate: float | None, silent: int) -> dict[str, Any]:
     return numbers(row) | {
         "jobs": seen.jobs._asdict(),
         "percent": seen.percent,

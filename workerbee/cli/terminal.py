@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from workerbee.timing import utc
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -20,8 +22,13 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON: for lists, one object a line.")(command)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
-    """Print rows under their headings; the columns numbered in ``right`` hold numbers."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = (), one_line: bool = False
+) -> None:
+    """Print rows under their headings; the columns numbered in ``right`` hold numbers.
+
+    In a terminal a cell is broken where it is too long, or cut so that each row has ``one_line``.
+    """
     from rich.console import Console  # noqa: PLC0415 (slow to load, and JSON does without)
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -30,7 +37,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: I
     made = Table(box=None, pad_edge=False, header_style="bold")
     numbers = set(right)
     for n, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if n in numbers else "left", no_wrap=not console.is_terminal)
+        no_wrap = one_line or n in numbers or not console.is_terminal
+        made.add_column(heading, justify="right" if n in numbers else "left", no_wrap=no_wrap)
     for row in rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     if not console.is_terminal:
@@ -53,9 +61,9 @@ def sentence(text: str) -> None:
     click.echo(shown)
 
 
-def document(command: str, **facts: Any) -> None:
+def document(command: str, **fields: Any) -> None:
     """Print one JSON document of this command."""
-    whole = {"schema": f"workerbee.{command}/1", "at": moment(datetime.now(timezone.utc).timestamp())} | facts
+    whole = {"schema": f"workerbee.{command}/1", "at": moment(datetime.now(timezone.utc).timestamp())} | fields
     click.echo(json.dumps(whole))
 
 
@@ -67,12 +75,16 @@ def lines(rows: Iterable[dict[str, Any]]) -> None:
 
 def moment(epoch: float | None) -> str | None:
     """A time in UTC as ISO 8601 has it."""
-    return None if epoch is None else datetime.fromtimestamp(epoch, timezone.utc).isoformat(timespec="seconds")
+    return None if epoch is None else utc(epoch).isoformat(timespec="seconds")
 
 
 def local(epoch: float | None) -> str:
-    """A time as the clock on the wall has it."""
-    return "" if epoch is None else f"{datetime.fromtimestamp(epoch).astimezone():%Y-%m-%d %H:%M:%S}"
+    """A time as the clock on the wall has it; in a terminal, where there is little room, without today's date."""
+    if epoch is None:
+        return ""
+    at = utc(epoch).astimezone()
+    is_today = at.date() == datetime.now(timezone.utc).astimezone().date()
+    return f"{at:%H:%M:%S}" if is_today and sys.stdout.isatty() else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def shortened(text: str | None, width: int = 60) -> str:

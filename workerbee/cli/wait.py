@@ -34,8 +34,8 @@ def wait(jobset_id: str, timeout: float | None, dsn: str | None, *, fail_fast: b
     badly = _badly(counts)
     is_over = not counts.open or (fail_fast and badly > 0)
     if as_json:
-        facts = {"jobset": jobset_id, "completed": counts.completed, "ended_badly": badly, "open": counts.open}
-        terminal.document("wait", **facts, time_is_up=not is_over)
+        fields = {"jobset": jobset_id, "completed": counts.completed, "ended_badly": badly, "open": counts.open}
+        terminal.document("wait", **fields, time_is_up=not is_over)
     elif not is_over:
         click.echo(f"{counts.open:,} jobs of {jobset_id} are still open", err=True)
     elif badly > 0:

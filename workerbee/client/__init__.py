@@ -1,1 +1,1 @@
-"""Who brings the jobs and waits for their futures."""
+"""The client: it stores calls as jobs, and resolves their futures."""

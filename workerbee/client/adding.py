@@ -1,4 +1,4 @@
-"""A `JobSet` in the database: made, found again, and given jobs that are inputs alone."""
+"""A `JobSet` in the database: it is made, found again, and given jobs that consist of an input alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,30 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID, uuid4
 
+from workerbee.blobs import BLOB, Depot, Folder
+from workerbee.client.opening import adopt
 from workerbee.errors import JobsetNotFoundError, UniqueInputDataConstraintError
+from workerbee.keeping import open_folder
 from workerbee.store import Catalogue, ClientStore, Connection, Maker, retrying, schema
 from workerbee.wire import codec, inputs
 from workerbee.wire.job import NO_FUNCTION, NewJob, Options
+from workerbee.wire.signing import Key, Signer
 
 #: Seconds for which an outage is waited out.
 PATIENCE_SECONDS = 3600.0
 
 T = TypeVar("T")
+
+
+class OwnFolder(NamedTuple):
+    """The folder with the large values of a jobset, and what signs for them."""
+
+    jobset: UUID
+    signer: Signer
+    folder: Folder
 
 
 class Adder:
@@ -31,8 +43,14 @@ class Adder:
     Its methods wait out an outage. Raises DatabaseUnavailableError, UnsupportedDatabaseError.
     """
 
-    def __init__(self, jobset_id: str, dsn: str, log: logging.Logger) -> None:
+    def __init__(
+        self, jobset_id: str, dsn: str, log: logging.Logger, large: Depot | None = None, key: Key | None = None
+    ) -> None:
+        """``large``: the place for large inputs and results, whose rows ``key`` then signs."""
         self.jobset_id = jobset_id
+        self._large = large
+        self._key = key
+        self._kept: OwnFolder | None = None
         self.connection = Connection(dsn, application="workerbee jobset")
         self._catalogue = Catalogue(self.connection)
         self._store: ClientStore | None = None
@@ -44,8 +62,8 @@ class Adder:
             raise
 
     def make(self) -> bool:
-        """Make the jobset; True if it is made here."""
-        uuid = uuid4()  # the same for every try, so that a COMMIT whose answer was lost counts as ours
+        """Make the jobset; False if it exists already."""
+        uuid = uuid4()  # the same for every try: if a COMMIT's answer is lost, the next try recognises our jobset
         make = partial(self._catalogue.create_jobset, self.jobset_id, key=None, speculate=True)
         return self._patiently(lambda: make(uuid=uuid, maker=_maker())) is not None
 
@@ -57,10 +75,27 @@ class Adder:
         """Find the jobset that has this id now. Raises JobsetNotFoundError."""
         return self._patiently(self._find)
 
-    def add(self, given: Iterable[dict[str, Any]]) -> int:
-        """Add jobs, all or none; how many.
+    def kept(self) -> OwnFolder | None:
+        """Find where the large values of the jobset are, and what signs for them; None: in the database.
 
-        Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError.
+        Raises JobsetNotFoundError, KeyMismatchError, LargeValuesError.
+        """
+        return self._patiently(self._keep)
+
+    def _keep(self) -> OwnFolder | None:
+        store = self._find()
+        if self._large is None or self._key is None:
+            return None
+        if self._kept is None or self._kept.jobset != store.jobset.uuid:
+            adopt(self._catalogue, store.jobset, self._key, self._log)
+            signer = Signer(self._key, store.jobset.uuid)
+            self._kept = OwnFolder(store.jobset.uuid, signer, open_folder(store, signer, self._large))
+        return self._kept
+
+    def add(self, given: Iterable[dict[str, Any]]) -> int:
+        """Add all of these jobs or none. Returns how many they are.
+
+        Raises InputDataError, UniqueInputDataConstraintError, JobsetNotFoundError, LargeValuesError.
         """
         given = list(given)
         texts = [inputs.check_input(data) for data in given]
@@ -68,13 +103,18 @@ class Adder:
         keys = [None if (i := inputs.id_identity(text)) is None else codec.digest(b"id", i) for text in texts]
         self._refuse_repetition(given, digests, by_id=False)
         self._refuse_repetition(given, keys, by_id=True)
+        kept = self.kept()
+        lender = None if kept is None else kept.folder.lender()
+        values = [codec.lent(codec.JSON, text.encode(), lender) for text in texts]
         is_added = not given
         while not is_added:
-            # Reserved once, so that jobs which an earlier try has stored are known by their ids.
+            # Reserved once, so that a second try recognises the jobs of the first by their ids.
             first = self._patiently(lambda: self._reserve(len(given)))
             jobs = [
-                NewJob(first + n, NO_FUNCTION, Options(), codec.JSON, text.encode(), None, digest, key)
-                for n, (text, digest, key) in enumerate(zip(texts, digests, keys, strict=True))
+                NewJob(id_, NO_FUNCTION, Options(), *value, _sign(kept, id_, value), digest, key)
+                for id_, value, digest, key in zip(
+                    range(first, first + len(values)), values, digests, keys, strict=True
+                )
             ]
             is_added = self._patiently(partial(self._add, given, jobs, count()))
         return len(given)
@@ -93,7 +133,7 @@ class Adder:
         return first
 
     def _add(self, given: list[dict[str, Any]], jobs: list[NewJob], tries: Iterator[int]) -> bool:
-        """Store the jobs; False if their ids are somebody else's jobs."""
+        """Store the jobs; False if other jobs have these ids."""
         store = self._find()
         is_first = next(tries) == 0
         if store.add(jobs, whole=True):
@@ -124,11 +164,16 @@ class Adder:
         return retrying(action, patience=PATIENCE_SECONDS, log=self._log, opening=opening)
 
 
+def _sign(kept: OwnFolder | None, job: int, value: codec.Encoded) -> bytes | None:
+    """Sign for a file; an input that is there itself is nobody's secret."""
+    return kept.signer.sign_call(job, value.codec, b"", value.data) if kept and value.codec == BLOB else None
+
+
 def _maker() -> Maker:
     return Maker(socket.gethostname(), os.getpid(), platform.python_version())
 
 
 def _age() -> float:
-    """Seconds since this process was started."""
+    """Give the seconds since this process was started."""
     fields = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""Cancelling: what is still queued is taken back, what is stored ends in the database, page by page.
+"""Cancelling: calls that are still queued are taken back, and stored jobs are ended in the database, page by page.
 
-A statement that isn't answered in time ends on the server too, and before the next one begins: however often
-somebody cancels, the server works at one statement at most.
+The server also ends a statement that isn't answered in time, before the next one begins. So however often somebody
+cancels, the server executes one statement at most.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PATIENCE_SECONDS, PAGE_PATIENCE_SECONDS = 1.0, 10.0
 #: Jobs in a page at first and at most, and the seconds that it should take.
 PAGE_JOBS, PAGE_SECONDS = (2_000, 20_000), (0.1, 0.4)
 _JOB, _RUN, _BOTH = attrgetter("job"), attrgetter("run"), attrgetter("job", "run")
-#: Seconds that bees have to give back what they took ahead, and after which they are asked again.
+#: Seconds that bees have to give back jobs that they have not begun, and after which they are asked again.
 RECALL_SECONDS, RECALL_AGAIN_SECONDS = 0.25, 1.0
-#: How often what bees were just changing is asked for again.
+#: Tries to cancel jobs whose batches bees were just changing.
 TRIES = 5
 
 
@@ -38,22 +38,22 @@ class Cancelling:
         self._connection, self._catalogue, self._store, self._jobset, *_, self._log = desk
         self._ledger = ledger
         self._flusher = flusher
-        self._busy = threading.Lock()  # one statement at a time
+        self._busy = threading.Lock()  # held while a statement is executed
         self._page = PAGE_JOBS[0]
         self._recalled_at = -RECALL_AGAIN_SECONDS
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether some thread, maybe this one, is just asking the database."""
+        """Tell whether a thread, maybe this one, waits for the database here."""
         return self._busy.locked()
 
     def cancel(self, future: JobFuture) -> bool:
-        """Cancel a job unless it has begun; True if its future may be cancelled: it won't run or isn't ours to stop."""
+        """Cancel a job unless it has begun; True if its future may end: the job won't run, or others want it."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         taken, under_way = self._flusher.withdraw([future], deadline)
         if taken or under_way:
             return bool(taken)
-        self._flusher.wait_until_quiet(deadline)  # or another call may just be finding out that it is this job
+        self._flusher.wait_until_quiet(deadline)  # another call that is being stored may turn out to be this job
         if future.job is None:
             return False
         if self._ledger.is_shared(future) or not future.inserted:
@@ -68,7 +68,7 @@ class Cancelling:
         return not future.wanted
 
     def cancel_waiting(self, futures: Iterable[JobFuture]) -> None:
-        """Cancel what hasn't started, the futures too; what isn't ours to stop goes on without us."""
+        """Cancel the jobs that haven't started, and their futures; a job that others want goes on without us."""
         _, stored = self.withdraw(futures)
         ours = [f for f in stored if f.inserted]
         attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=False)
@@ -78,14 +78,14 @@ class Cancelling:
         self.detach(f for f in stored if not f.inserted and not f.running())
 
     def cancel_running(self, futures: Iterable[JobFuture]) -> int:
-        """End jobs as cancelled, also those that run; their runners are killed. How many."""
+        """End jobs as cancelled, also running ones, whose runners are killed. Returns how many."""
         n, stored = self.withdraw(futures)
         attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=True)
         self._say_left(self._cancel_stored(stored, attempt), attempt)
         return n + attempt.n_cancelled
 
     def withdraw(self, futures: Iterable[JobFuture]) -> tuple[int, list[JobFuture]]:
-        """Cancel what is still queued: how many; and what is stored. What is just on its way may be neither."""
+        """Cancel the calls that are still queued. Returns how many, and the futures of stored ones."""
         chosen = not_ended(futures)
         taken, under_way = self._flusher.withdraw(chosen, time.monotonic() + PAGE_PATIENCE_SECONDS)
         abandon_all(taken)
@@ -96,17 +96,17 @@ class Cancelling:
         return len(taken), [future for future in chosen if future.run is not None]
 
     def detach(self, futures: Iterable[JobFuture]) -> None:
-        """Cancel these futures alone, whatever their jobs do."""
+        """Cancel these futures, and leave their jobs alone."""
         futures = list(futures)
         self._ledger.forget(futures)
         abandon_all(futures)
 
     def _cancel_stored(self, futures: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
-        """Cancel these, page by page; what is left of them, because it was changing or there was no time."""
-        left = sorted(sorted(futures, key=_JOB), key=_RUN)  # by one number at a time, of which most are in order
+        """Cancel these, page by page. Returns those that are left, as they were changing or there was no time."""
+        left = sorted(sorted(futures, key=_JOB), key=_RUN)  # quicker than by pairs: most are in order
         for _ in range(TRIES):
             left = [f for page in self._pages(left, attempt) for f in self._cancel_page(page, attempt)]
-            if not left or attempt.over:
+            if not left or attempt.is_over:
                 break
         return left
 
@@ -121,19 +121,18 @@ class Cancelling:
             )
 
     def _pages(self, futures: list[JobFuture], attempt: _Attempt) -> Iterator[list[JobFuture]]:
-        """The futures in portions; each has a time of its own, unless that of one before is over."""
+        """Divide the futures into pages, each with its own time limit; the end after one that took too long."""
         start = 0
         while start < len(futures):
-            if attempt.over:
+            if attempt.is_over:
                 yield futures[start:]
                 return
             attempt.goes_on()
             yield futures[start : (start := start + self._page)]
 
     def _cancel_page(self, page: list[JobFuture], attempt: _Attempt) -> list[JobFuture]:
-        """Cancel these in one statement; what is left of them, as of `_cancel_stored`."""
-        runs = list(map(_BOTH, page))
-        answer = self._within(attempt, lambda: self._cancel(runs, attempt))
+        """Cancel these in one statement. Returns those that are left, as `_cancel_stored` does."""
+        answer = self._within(attempt, lambda: self._cancel(list(map(_BOTH, self._known(page))), attempt))
         if answer is None:
             return page
         attempt.n_cancelled += answer.n
@@ -141,15 +140,22 @@ class Cancelling:
             self.detach(page if answer.jobs is None else _of(page, answer.jobs))
         return _of(page, [job for job, _ in answer.undecided])
 
+    def _known(self, page: list[JobFuture]) -> list[JobFuture]:
+        """Leave out what a server has lost that took another's place: its ids may be other calls' by now."""
+        if not self._connection.lineage.successions:
+            return page
+        known = self._store.known([(future.stored_job, future.sign) for future in page])
+        return [future for future in page if (future.stored_job, future.sign) in known]
+
     def _recall(self, futures: Iterable[JobFuture], attempt: _Attempt) -> None:
-        """Cancel what no runner has begun of what bees have taken ahead: they are asked to give it back."""
+        """Cancel jobs that bees hold and no runner has begun: the bees are asked to give them back."""
         left = [f for f in futures if f.wanted and not f.ended]
         now = time.monotonic()
         if left and now > self._recalled_at + RECALL_AGAIN_SECONDS:
             self._recalled_at = now
             self._within(attempt, lambda: self._catalogue.recall(self._jobset.number))
         until, pause = self._recalled_at + RECALL_SECONDS, 0.005
-        while left and not attempt.over and time.monotonic() < until:
+        while left and not attempt.is_over and time.monotonic() < until:
             time.sleep(pause)
             pause *= 2
             for page in self._pages(left, attempt):
@@ -157,9 +163,9 @@ class Cancelling:
             left = [f for f in left if f.wanted and not f.ended]
 
     def _within(self, attempt: _Attempt, action: Callable[[], T]) -> T | None:
-        """Run ``action``; None if there was no answer in time. What passes is tried again."""
+        """Run ``action``, and try it again after passing errors; None if there was no answer in time."""
         for pause in backoff():
-            if attempt.over or not self._busy.acquire(timeout=attempt.left):
+            if attempt.is_over or not self._busy.acquire(timeout=attempt.left):
                 break
             try:
                 self._connection.patience = max(0.05, attempt.left)
@@ -182,7 +188,7 @@ class Cancelling:
         return answer
 
     def _judge(self, n: int, seconds: float) -> None:
-        """Larger pages while they are quick, smaller ones when they are slow."""
+        """Make the next page larger if this one was quick, and smaller if it was slow."""
         least, most = PAGE_SECONDS
         if seconds > most:
             self._page = max(PAGE_JOBS[0] // 4, self._page // 2)
@@ -191,7 +197,7 @@ class Cancelling:
 
 
 class _Attempt:
-    """An attempt at cancelling: until when there is time, and what came of it so far."""
+    """One call of a method here: until when there is time, and what it has reached so far."""
 
     def __init__(self, patience: float, *, running: bool) -> None:
         self._patience = patience
@@ -208,11 +214,11 @@ class _Attempt:
         return max(0.0, self.deadline - time.monotonic())
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return self.left <= 0
 
 
 def _of(futures: list[JobFuture], jobs: list[int]) -> list[JobFuture]:
-    """Those of the futures that wait for one of these jobs."""
+    """Choose the futures that wait for one of these jobs."""
     chosen = set(jobs)
     return [future for future in futures if future.job in chosen]

@@ -1,4 +1,4 @@
-"""One jobset as one process uses it for futures: two threads, and what happens when one of them can't go on.
+"""The client: one jobset as one process uses it, with the two threads that store its calls and resolve its futures.
 
 ::
 
@@ -14,8 +14,9 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from uuid import uuid4
 
 from workerbee.client import spectators
@@ -26,6 +27,7 @@ from workerbee.client.employer import Employer
 from workerbee.client.flusher import Flusher, Pending
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
+from workerbee.client.local_bee import LocalBee
 from workerbee.client.registry import Registry
 from workerbee.client.remarks import Remarks
 from workerbee.client.watcher import Watcher
@@ -33,16 +35,19 @@ from workerbee.errors import (
     BrokenWorkerbeeError,
     DatabaseUnavailableError,
     JobsetNotFoundError,
+    LostValueError,
 )
 from workerbee.following import output_of
-from workerbee.memory import MEMORY, Lender, Memory
+from workerbee.keeping import record_loss
+from workerbee.memory import MEMORY, Memory
 from workerbee.orders import Orders
 from workerbee.server import Server
 from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, JobsetReader, is_dropped, retrying
-from workerbee.wire import codec, functions
-from workerbee.wire.job import Jobset, Options
+from workerbee.wire import codec, functions, lending
+from workerbee.wire.job import Jobset, Options, Stored
 from workerbee.wire.printed import NOTHING, Output
 from workerbee.wire.signing import Key, Signer
+from workerbee.wire.values import Values
 
 
 class Client:
@@ -57,25 +62,24 @@ class Client:
         logger: logging.Logger,
         reconnect_timeout: float | None,
         max_payload: int,
+        large: lending.Lending | None = None,
     ) -> None:
         self.jobset = jobset
-        self.ended = threading.Event()
-        self.n_local = 0  # runners of our own
-        self.interrupted = False  # its caller was told what goes on
-        self.latest: functions.Function | None = None  # what was submitted last
-        self.log = logger
-        self._patience = reconnect_timeout
-        self.max_payload = max_payload
+        self.ended, self._halted = threading.Event(), threading.Event()
+        self.n_local = 0  # runners of the local bee
+        self.interrupted = False  # whether its caller was told, after an interrupt, what goes on
+        self.latest: functions.Function | None = None  # the function that was submitted last
+        self.log, self._patience, self.max_payload = logger, reconnect_timeout, max_payload
         self._server = found
         self._broken: BaseException | None = None
-        self._halted = threading.Event()
         self._closing = self._all_stored = False
         self._remarks = Remarks(logger)
         self._bee: Employer | None = None
         self._memory: Memory | None = None
-        self.lender: Lender | None = None  # for large arguments, where a bee of our own can have them
-        self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # of who waits for a future
-        # One object each for all futures.
+        self.lender = None if large is None else large.lender()  # for large arguments
+        self.apart = Values()  # arrays that calls share
+        self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # when a waiting thread is interrupted
+        # Bound methods, made once for all futures.
         self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output
         self._dispatcher = Dispatcher()
         self._call_later = self._dispatcher.put
@@ -85,6 +89,7 @@ class Client:
         self._desk = Desk.at(connection, jobset, self.signer, uuid4(), logger)
         self._ledger = Ledger()
         self._watcher = Watcher(self._desk.another("watcher"), self._ledger, self._dispatcher)
+        self._watcher.look_closer = partial(_record_loss, self.reading, self._desk)
         self._flusher = Flusher(self._desk.another("flusher"), self._ledger, self._watcher)
         self._cancelling = Cancelling(self._desk, self._ledger, self._flusher)
         self._ending = threading.Lock()
@@ -119,12 +124,12 @@ class Client:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def await_runs(self, runs: Iterable[tuple[int, int]], *, ours: bool) -> list[JobFuture]:
-        """Futures of these (job, run), which are stored already; ``ours``: their cancellation is the jobs'."""
+    def await_runs(self, runs: Mapping[tuple[int, int], bytes | None], *, ours: bool) -> list[JobFuture]:
+        """Make futures of these stored (job, run) with their signs. ``ours``: cancelling a future cancels its job."""
         futures = []
-        for job, run in runs:
+        for (job, run), sign in runs.items():
             future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
-            future.job, future.run, future.queued, future.inserted = job, run, False, ours
+            future.job, future.run, future.sign, future.queued, future.inserted = job, run, sign, False, ours
             futures.append(future)
         self._ledger.expect(futures)
         self._watcher.ask([job for job, _ in runs])
@@ -134,7 +139,7 @@ class Client:
         """Return when everything submitted so far is stored. Raises TimeoutError, or what broke the executor."""
         stored = self._flusher.flush(timeout)
         if not stored and timeout is None:
-            self._halted.wait()  # the flusher has ended, and why is about to be known
+            self._halted.wait()  # the flusher has ended, and the reason is about to be set
         self._raise_if_broken()
         if not stored:
             raise TimeoutError("not everything was stored in time")
@@ -173,7 +178,7 @@ class Client:
                 self._end()
 
     def _break(self, error: BaseException, cause: BaseException | None) -> None:
-        """Nothing can be done any more: every future gets the reason."""
+        """End all futures with the reason why the client can't go on."""
         if self._broken is not None:
             return
         if is_dropped(error):
@@ -186,7 +191,7 @@ class Client:
             cause, error = error, BrokenWorkerbeeError(f"the executor broke: {error!r}")
         if cause is not None:
             error.__cause__ = cause
-        for future in dict.fromkeys([*self._flusher.pending(), *self._ledger.clear()]):
+        for future in dict.fromkeys([*self._flusher.not_stored(), *self._ledger.clear()]):
             if not future.done():
                 future.resolve(None, error)
 
@@ -196,25 +201,25 @@ class Client:
     # Cancelling
 
     def cancel(self, future: JobFuture) -> bool:
-        """Cancel a job unless it has begun; True if its future may be cancelled: it won't run or isn't ours to stop."""
+        """Cancel a job unless it has begun; True if its future may end: the job won't run, or others want it."""
         return self._cancelling.cancel(future) or (future.job is None and self._broken is not None)
 
     def cancel_queued(self) -> int:
-        """Cancel what isn't stored yet; how many."""
-        return self._cancelling.withdraw(self._flusher.pending())[0]
+        """Cancel the calls that aren't stored yet. Returns how many."""
+        return self._cancelling.withdraw(self._flusher.not_stored())[0]
 
     def cancel_running(self, futures: Iterable[JobFuture] | None = None) -> int:
-        """End jobs as cancelled, also those that run; their runners are killed. How many."""
+        """End jobs as cancelled, also running ones, whose runners are killed. Returns how many."""
         return self._cancelling.cancel_running(self._awaited() if futures is None else futures)
 
     def _awaited(self) -> list[JobFuture]:
-        """All futures that haven't ended, of calls that are stored and of those that aren't yet."""
-        return [*self._flusher.pending(), *self._ledger.futures()]
+        """Give all futures that haven't ended, of stored calls and of calls that aren't stored yet."""
+        return [*self._flusher.not_stored(), *self._ledger.futures()]
 
     def give_up(self, futures: deque[JobFuture]) -> None:
-        """Nobody wants these any more: a temporary jobset's jobs are cancelled, others go on without us.
+        """Drop futures that nobody wants any more. A temporary jobset's jobs are cancelled; others go on without us.
 
-        The garbage collector may ask for it, in any thread and with any lock held; then the watcher does it soon.
+        The garbage collector may call this in any thread, with any lock held; then the watcher does it soon.
         """
         self._given_up.put(futures)
         if self._ledger.locked() or self._cancelling.is_busy or threading.current_thread() in self._threads:
@@ -235,30 +240,30 @@ class Client:
                 self._watcher.wake()
 
     def registry(self, connection: Connection) -> Registry:
-        """The jobset's functions, for the caller's own thread."""
+        """Give access to the jobset's functions, for use by the caller's own thread."""
         return Registry(ClientStore(connection, self.jobset, self._desk.writer), self.jobset, self.signer, self.log)
 
     def forget_functions(self) -> None:
-        """Look at functions anew: something was adopted."""
+        """Forget what is known of functions, as something was adopted."""
         self._flusher.registry.forget()
 
     def look(self) -> None:
-        """Look at once whether what is waited for has ended."""
+        """Look at once whether any job that is waited for has ended."""
         self._watcher.look()
 
     # Bees of our own
 
-    def employ(self, n_workers: int, max_tasks_per_child: int | None, *, prefix_output: bool = False) -> None:
-        """Have a local bee with so many runners until the end."""
+    def employ(self, bee: LocalBee, n_workers: int, max_tasks: int | None, *, prefix_output: bool = False) -> None:
+        """Have this local bee, or another if it dies, work with so many runners until the end."""
         if self.jobset.is_temporary and (memory := Memory.make()) is not None:
             self._memory = self._watcher.memory = memory
-            self.lender = Lender(memory)
+            self.lender = memory.lender()
         orders = Orders(
             self._server.dsn,
             number=self.jobset.number,
             workers=n_workers,
             busywait=True,
-            max_tasks_per_child=max_tasks_per_child,
+            max_tasks_per_child=max_tasks,
             max_payload=self.max_payload,
             prefix_output=prefix_output,
             reconnect_timeout=self._patience,
@@ -266,19 +271,20 @@ class Client:
             memory="" if self._memory is None else self._memory.path,
         )
         self.n_local = n_workers
-        self._bee = Employer(self.jobset.name, orders, log=self.log, give_up=self._break)
+        self._bee = Employer(self.jobset.name, bee, orders, log=self.log, give_up=self._break)
 
     # Reading
 
     def _read_output(self, future: JobFuture) -> Output:
-        """Read what its job has printed."""
-        if future.job is None:
-            return Output.of(NOTHING)
-        with self.reading() as connection:
-            return output_of(JobsetReader(connection, self.jobset), future.job, future.run)
+        """Read what its job has printed; nothing if that isn't there any more, and maybe another has its id."""
+        if future.job is not None:
+            with self.reading() as connection:
+                if ClientStore(connection, self.jobset, self._desk.writer).known([(future.job, future.sign)]):
+                    return output_of(JobsetReader(connection, self.jobset), future.job, future.run)
+        return Output.of(NOTHING)
 
     def reading(self, patience: float | None = None) -> AbstractContextManager[Connection]:
-        """A connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.
+        """Give a connection for the caller's own thread, also after the end. Raises JobsetNotFoundError.
 
         An outage is waited out; with ``patience``, each query has so many seconds instead.
         """
@@ -292,7 +298,7 @@ class Client:
     # Ending
 
     def close(self, *, cancel: bool = False) -> None:
-        """Take no more calls; with ``cancel`` take back what has not started; end when all the rest is done."""
+        """Take no more calls; with ``cancel``, cancel what has not started; end when all that remains is done."""
         if self.ended.is_set():
             return
         self._closing = True
@@ -302,14 +308,14 @@ class Client:
         self._watcher.wake()
 
     def detach_and_close(self, patience: float | None = None) -> None:
-        """End as soon as all is stored, and wait so long for that; what isn't done goes on without us."""
+        """End when all calls are stored, and wait ``patience`` seconds for that; jobs go on without us."""
         if self.ended.is_set():
             return
         self._closing = True
         try:
             self.flush(patience)
         except TimeoutError:
-            self.log.warning("%d calls are still being stored", len(self._flusher.pending()))
+            self.log.warning("%d calls are still being stored", len(self._flusher.not_stored()))
         except BrokenWorkerbeeError as error:
             self.log.warning("not everything could be stored: %s", error)
         finally:
@@ -317,7 +323,7 @@ class Client:
             self.close()
 
     def abandon(self) -> None:
-        """End now, and leave undone what isn't done: of a temporary jobset, whose results nobody else can have."""
+        """End now, and leave jobs undone: for a temporary jobset, whose results nobody else can have."""
         self._closing = True
         futures = self._awaited()
         self._flusher.withdraw(futures, 0.0)
@@ -325,7 +331,7 @@ class Client:
         self.close()
 
     def quit(self) -> None:
-        """End without another wait: what the local bee runs is given back."""
+        """End without waiting; the local bee gives back what it runs."""
         self._closing = True
         if self._bee is not None:
             self._bee.stop()
@@ -338,9 +344,9 @@ class Client:
         self.ended.wait()
 
     def disown(self) -> None:
-        """In a forked child: all of this is the parent's, and nothing here ever ends by itself."""
+        """Leave everything to the parent, in a forked child: the threads and the bee don't exist here."""
         self._broken = BrokenWorkerbeeError("an executor doesn't survive a fork; make a new one in the child process")
-        self.ended = threading.Event()  # the old one's lock may be held by a thread that isn't here
+        self.ended = threading.Event()  # a thread that doesn't exist in the child may hold the old one's lock
         self.ended.set()
         if self._bee is not None:
             self._bee.disown()
@@ -348,7 +354,7 @@ class Client:
             self._memory.disown()
 
     def _end(self) -> None:
-        """The last thread is done: let callbacks and the local bee finish, and drop what was temporary."""
+        """Let callbacks and the local bee finish after the last thread, and drop a temporary jobset."""
         self._dispatcher.close()
         if self._bee is not None:
             self._bee.stop() if self._broken is not None or self.jobset.is_temporary else self._bee.drain()
@@ -362,5 +368,14 @@ class Client:
             self.log.debug("the temporary jobset is left to be swept: %s", error)
         self._desk.connection.close()
         self._server.close()
-        self._threads = []  # which are kept by nobody, whatever keeps this
+        self._threads = []  # so that they are freed even if something keeps this object
         self.ended.set()
+
+
+def _record_loss(
+    reading: Callable[[float], AbstractContextManager[Connection]], desk: Desk, end: Stored, error: BaseException
+) -> None:
+    """Record it if a large value is lost, before its future says so: its call, submitted again, is then run."""
+    if isinstance(error, LostValueError):
+        with suppress(Exception), reading(QUERY_SECONDS) as connection:
+            record_loss(ClientStore(connection, desk.jobset, desk.writer), desk.signer, end, error)

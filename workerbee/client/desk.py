@@ -12,7 +12,7 @@ from workerbee.wire.signing import Signer
 
 
 class Desk(NamedTuple):
-    """A connection, the queries over it, who signs, and whose (``writer``) counters all changes are added to."""
+    """A connection, the queries over it, the signer, and the ``writer`` whose counters changes are added to."""
 
     connection: Connection
     catalogue: Catalogue

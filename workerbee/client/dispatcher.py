@@ -1,7 +1,7 @@
-"""User code that a client runs for its futures (unpickling, callbacks), apart from the client's own threads.
+"""The dispatcher runs a client's user code (unpickling, callbacks) apart from the client's own threads.
 
-Tasks are run in their order by one thread. While that is held up in one, another takes its place, so that a
-callback that waits for a second future, or for ever, keeps nobody else's waiting.
+One thread runs the tasks in order. If one task takes long, another thread goes on with the next, so that a callback
+that waits for a second future, or for ever, doesn't delay other callbacks.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[Callback | None] = SimpleQueue()
-        self._workers: list[_Worker] = []  # the last one takes tasks, those before it are held up in one
-        self._lock = threading.RLock()  # a finalizer may put a task wherever it interrupts
+        self._workers: list[_Worker] = []  # the last one takes tasks; each of the others is still in one
+        self._lock = threading.RLock()  # reentrant, as a finalizer may put a task at any moment
         self._closed = False
 
     def put(self, task: Callback) -> None:
@@ -38,11 +38,11 @@ class Dispatcher:
         _run(task)
 
     def is_behind(self) -> bool:
-        """Tell whether tasks wait for others to end."""
+        """Tell whether tasks wait."""
         return not self._tasks.empty()
 
     def tend(self) -> None:
-        """Have a thread that takes tasks, if there are any."""
+        """Make sure that a thread takes tasks, if there are any."""
         with self._lock:
             if self.is_behind() and not (self._workers and self._workers[-1].takes_tasks()):
                 self._workers = [worker for worker in self._workers if worker.is_alive()]
@@ -71,7 +71,7 @@ class Dispatcher:
         for worker in iter(self._first_alive, None):
             worker.join(HELD_UP_SECONDS)
             self.tend()
-        self._workers = []  # what has ended is kept by nobody, whatever keeps this
+        self._workers = []  # so that ended threads are freed even if something keeps this object
 
     def _first_alive(self) -> _Worker | None:
         return next((worker for worker in self._workers if worker.is_alive()), None)
@@ -93,7 +93,7 @@ class _Worker(threading.Thread):
         while not self.relieved and (task := self.tasks.get()) is not None:
             self._began = time.monotonic()
             _run(task)
-            del task  # and with it what it holds
+            del task  # so that what it holds is freed before the wait
             self._began = None
 
 

@@ -1,4 +1,4 @@
-"""Keeping a local bee until the end of its client: it is heard, and another takes its place when it dies."""
+"""The employer keeps a local bee until its client's end: it handles the bee's events, and replaces a bee that dies."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from workerbee.orders import BeeEvent, Broken, Dropped, InitializerFailed, Log, 
 from workerbee.program import Program
 from workerbee.wire.failures import decode_error
 
-#: So many deaths of local bees within a minute are enough.
+#: After so many deaths of local bees within a minute, no other is started.
 BEE_DEATHS = 5
-#: Functions of which is remembered that the bee needn't be told anything for them.
+#: Functions that are remembered as known to the bee.
 MOST_KNOWN = 10_000
 
 
 class Employer:
     """Has one local bee after another work for ``jobset``.
 
-    ``orders`` are the bee's. ``give_up(error, cause)`` is called when the jobset can't be worked on any more.
+    ``bee`` is the first, which has no orders yet; ``orders`` are for each. ``give_up(error, cause)`` is called when no
+    bee can work on the jobset any more.
     """
 
     def __init__(
         self,
         jobset: str,
+        bee: LocalBee,
         orders: Orders,
         *,
         log: logging.Logger,
@@ -40,19 +42,20 @@ class Employer:
         self._log = log
         self._give_up = give_up
         self._program = Program.here()
-        self._known: set[bytes] = set()  # functions since the program was looked at
+        self._known: set[bytes] = set()  # the functions that were met since the last look at the program
         self._hiring = threading.Lock()
         self._is_over = False
-        self._bee = LocalBee(orders, self._program)
+        self._bee = bee
+        bee.begin(orders, self._program)
         threading.Thread(target=self._keep, name="workerbee local bee", daemon=True).start()
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The present bee's."""
+        """The process of the present bee."""
         return self._bee.process
 
     def meet(self, digest: bytes) -> None:
-        """Before a new function is stored, tell the bee what has changed in this process since the last one."""
+        """Tell the bee, before a new function is stored, what has changed in this process since the last one."""
         if digest in self._known:
             return
         if len(self._known) >= MOST_KNOWN:
@@ -79,7 +82,7 @@ class Employer:
         self._bee.wait(timeout)
 
     def disown(self) -> None:
-        """In a forked child: the bee is the parent's."""
+        """In a forked child, leave the bee to the parent."""
         self._bee.disown()
 
     def _hire_no_more(self) -> None:
@@ -102,7 +105,8 @@ class Employer:
                         self._give_up(BrokenWorkerbeeError(what), None)
                         return
                     self._log.warning("the local bee has ended with status %d; another takes its place", status)
-                    self._bee = LocalBee(self._orders, self._program)
+                    self._bee = LocalBee()
+                    self._bee.begin(self._orders, self._program)
         except BaseException as error:  # noqa: BLE001 (without its bee the executor may wait for ever)
             self._give_up(error, None)
 

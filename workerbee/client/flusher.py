@@ -1,8 +1,8 @@
-"""The thread that stores calls: at once when it is idle, gathered while a COMMIT is in flight.
+"""The flusher is the thread that stores calls: at once when it is idle, and several together after each COMMIT.
 
 A call's id comes from a block that was reserved before, so that storing it again after a COMMIT whose
-answer was lost changes nothing. A call that the jobset has already is attached to, and run anew if it
-had failed or been cancelled.
+answer was lost changes nothing. If the jobset has a call already, the future waits for that job, which is run anew if
+it had failed or been cancelled.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from workerbee.blobs import BLOB
 from workerbee.client.desk import Desk
 from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.client.registry import Registered, Registry
 from workerbee.client.watcher import Watcher
 from workerbee.errors import EncodingError, JobsetNotFoundError
+from workerbee.keeping import find_lost
 from workerbee.store import HintThrottle, SameCall, Wake, is_unstorable
 from workerbee.wire import codec, functions
 from workerbee.wire.job import NewJob, Options
@@ -49,18 +51,18 @@ class Flusher:
         self._ledger = ledger
         self._watcher = watcher
         self._queue: deque[Pending] = deque()
-        self._batch: list[Pending] = []  # in flight
-        self._n_taken = self._n_stored = 0  # out of the queue, and out of the batch too
+        self._batch: list[Pending] = []  # being stored
+        self._n_taken = self._n_stored = 0  # calls that were taken from the queue, and of these the stored ones
         self._settled = threading.Condition()
         self._withdrawn: set[JobFuture] = set()
         self._wake = Wake()
-        self._idle = False
+        self._is_asleep = False
         self._closing = False
         self._ended = False
         self.registry = Registry(self._store, desk.jobset, desk.signer, desk.log)
         self._ids: deque[int] = deque()
         self._block = BLOCK_IDS[0]
-        self._look_first = False  # the last flush brought nothing new
+        self._look_first = False  # the last flush found all its calls stored already
         self._pace = HintThrottle()
         self._unhinted = False
 
@@ -68,14 +70,14 @@ class Flusher:
 
     def put(self, pending: Pending) -> None:
         """Queue a call. Raises RuntimeError when the thread has ended."""
-        # Without a lock: the queue's own operations are atomic, and this is done for each job.
-        # The flag is the thread's own: what an interrupt between two steps leaves, the next call mends.
+        # No lock is taken, as this is done for each job, and the queue's own operations are atomic. If an interrupt
+        # comes between two steps, the next call makes up for it.
         self._queue.append(pending)
-        if self._idle:
+        if self._is_asleep:
             self._wake.set()
         if self._ended and pending in self._queue:
             with suppress(ValueError):
-                self._queue.remove(pending)  # or a flush would wait for it
+                self._queue.remove(pending)  # otherwise a flush would wait for it
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def withdraw(self, futures: Collection[JobFuture], deadline: float) -> tuple[set[JobFuture], set[JobFuture]]:
@@ -102,7 +104,7 @@ class Flusher:
         """Wait until all that was put before is stored; False if it takes longer, or never will be."""
         with self._settled:
             n = self._n_taken + len(self._queue)
-            self._wake.set()  # whoever put the last may have been interrupted before
+            self._wake.set()  # the last `put` may have been interrupted before it did this
             return self._reaches(n, timeout)
 
     def _reaches(self, n: int, timeout: float | None) -> bool:
@@ -110,8 +112,8 @@ class Flusher:
         self._settled.wait_for(lambda: self._ended or self._n_stored >= n, timeout)
         return self._n_stored >= n
 
-    def pending(self) -> list[JobFuture]:
-        """The futures of all that isn't stored yet."""
+    def not_stored(self) -> list[JobFuture]:
+        """Give the futures of all that isn't stored yet."""
         with self._settled:
             return [p.future for p in [*self._batch, *self._queue] if p.future not in self._withdrawn]
 
@@ -141,7 +143,7 @@ class Flusher:
     def _take(self) -> bool:
         """Wait for calls and take them into the batch; False when there will be no more."""
         while not self._batch:
-            self._idle = True
+            self._is_asleep = True
             if not self._queue:
                 if self._closing:
                     self._ended = True
@@ -150,7 +152,7 @@ class Flusher:
                     self._ended = False
                 else:
                     self._connection.wait(3600.0, self._wake)
-            self._idle = False
+            self._is_asleep = False
             with self._settled:
                 self._gather()
         return True
@@ -166,7 +168,7 @@ class Flusher:
             else:
                 size += len(pending.call.data)
                 self._batch.append(pending)
-        if not self._batch:  # all was withdrawn
+        if not self._batch:  # all calls were withdrawn
             self._n_stored = self._n_taken
         self._settled.notify_all()
 
@@ -186,6 +188,7 @@ class Flusher:
 
     def _send(self, batch: list[Pending]) -> None:
         """Store a batch of calls; safe to repeat after a COMMIT whose answer was lost."""
+        self._store.parts.put_values(value for p in batch for value in p.call.taken)
         functions_of = {id(p.function): p.function for p in batch}
         self.registry.register_all(functions_of.values())
         stored_as = {key: self.registry.register(function) for key, function in functions_of.items()}
@@ -213,7 +216,7 @@ class Flusher:
             self._ledger.disclaim(p.future for p in strangers)
         for pending, _ in new:
             pending.future.inserted = pending.future.inserted or pending.future.job in inserted
-        if seen := self._ledger.confirm(p.future for p, _ in new if p.future.job is not None):
+        if seen := self._ledger.confirm(p.future for p, d in new if _is_under_its_id(p, known.get(d) if d else None)):
             self._watcher.ask(seen)
         if known:
             self._attach(zip(batch, digests, strict=True), known)
@@ -223,14 +226,15 @@ class Flusher:
     def _strangers(
         self, left: list[tuple[Pending, NewJob]], known: dict[bytes, SameCall], untried: set[JobFuture]
     ) -> list[Pending]:
-        """Calls whose ids are somebody else's jobs: neither the same calls, nor stored by an earlier try."""
-        ours = self._store.signatures(job.id for p, job in left if job.digest is None and p.future not in untried)
+        """Find calls whose ids are somebody else's jobs: neither the same calls, nor stored by an earlier try."""
+        stored = self._store.signatures(job.id for p, job in left if job.digest is None and p.future not in untried)
+        ours = {job: signs.mac for job, signs in stored.items()}
         return [
             p for p, job in left if (job.digest not in known if job.digest is not None else ours.get(job.id) != job.mac)
         ]
 
     def _take_new_ids(self, batch: list[Pending]) -> None:
-        """A database that has lost its last commits gives ids a second time."""
+        """Give these calls new ids, after a database that has lost its last commits gave ids a second time."""
         self._log.warning(
             "%d ids of %s were given out twice (has the database lost its last commits?): these calls get new ones",
             len(batch),
@@ -247,7 +251,7 @@ class Flusher:
         hint = self._pace.shares(len(jobs))
         inserted = self._store.add(jobs, hint=hint, functions=functions)
         self._unhinted = self._unhinted or bool(inserted and not hint)
-        if self._unhinted and self._pace.follows(idle=not self._queue):
+        if self._unhinted and self._pace.follows(is_last=not self._queue):
             self._catalogue.hint_work(self._jobset.number)
             self._unhinted = False
         return inserted
@@ -257,6 +261,7 @@ class Flusher:
         if future.job is None:
             future.job = self._next_id()
         mac = self._signer.sign_call(future.job, call.codec, function.digest, call.data)
+        future.sign = digest or mac
         return NewJob(future.job, function.number, pending.options, call.codec, call.data, mac, digest)
 
     def _next_id(self) -> int:
@@ -269,27 +274,42 @@ class Flusher:
         return self._ids.popleft()
 
     def _attach(self, calls: Iterable[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
-        """Calls that are jobs already: wait for those, and run anew what had failed or been cancelled."""
-        again: dict[tuple[Options, functions.Function], list[SameCall]] = {}
+        """Have futures of calls that are jobs already wait for these; reopen what failed or was cancelled."""
+        reopened: dict[tuple[Options, functions.Function], list[SameCall]] = {}
         moves = []
+        lost = self._lost(known.values())
         for pending, digest in calls:
             same = known.get(digest) if digest is not None else None
             if same is None or (pending.future.inserted and pending.future.job == same.job):
                 continue
             run = same.run
+            if same.job in lost:  # which is recorded, as a run that has failed
+                run += 1
+                same = same._replace(run=run, status="failed")
             if same.status in ("failed", "cancelled"):
-                again.setdefault((pending.options, pending.function), []).append(same)
+                reopened.setdefault((pending.options, pending.function), []).append(same)
                 run += 1
             moves.append((pending.future, same.job, run))
-        for (options, function), same_calls in again.items():
+            pending.future.sign = digest
+        for (options, function), same_calls in reopened.items():
             stand_ins = self.registry.stand_ins(function, (same.function for same in same_calls))
             self._store.reopen([(same.job, same.run) for same in same_calls], options, stand_ins)
         self._ledger.move(moves)
         self._watcher.ask([job for _, job, _ in moves])
 
+    def _lost(self, known: Iterable[SameCall]) -> set[int]:
+        """Find those of these jobs that are completed and whose large results aren't there any more."""
+        lent = [same.job for same in known if same.status == "completed" and same.codec == BLOB]
+        return set(find_lost(self._store, self._signer, lent, whole=False)) if lent else set()
+
+
+def _is_under_its_id(pending: Pending, same: SameCall | None) -> bool:
+    """Tell whether the job with the call's id is the call. The id of one that was there before may be another's."""
+    return pending.future.job is not None and (same is None or same.job == pending.future.job)
+
 
 def _digest(pending: Pending, function: Registered) -> bytes | None:
-    """Find by what the call is known; None if it is never the same as another."""
+    """Give the digest that identifies a call; None if it is never the same as another."""
     if not pending.unique or pending.call.identity is None or not pending.function.memo:
         return None
     return codec.digest(b"call", function.identity, pending.call.identity)

@@ -27,10 +27,10 @@ else:
 
     T = TypeVar("T")
 
-# Held to make what others wait on, and to end a future that nobody has looked at: one or the other is first.
-# A thread may hold it twice: a signal's handler and a finalizer look at futures wherever they interrupt.
+# Held while a future's condition is made, and while a future without one ends, so that these don't overlap.
+# It is reentrant, because signal handlers and finalizers may look at futures at any moment.
 _OBSERVING = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child may ask a future of its parent's
+if hasattr(os, "register_at_fork"):  # a forked child may look at a future of its parent
     os.register_at_fork(
         before=_OBSERVING.acquire,
         after_in_child=_OBSERVING._at_fork_reinit,  # type: ignore[attr-defined]  # noqa: SLF001 (as concurrent.futures does)
@@ -54,7 +54,7 @@ def _say_nothing(_interrupt: BaseException) -> None:
 
 
 class _Observed:
-    """An attribute that is made by the first look at it, which also notes that somebody has looked."""
+    """An attribute that is made when it is first read, which also notes that the future is observed."""
 
     def __set_name__(self, _owner: type[JobFuture], name: str) -> None:
         self._name = name
@@ -67,7 +67,7 @@ class _Observed:
 
 
 class _Waiters(list[Any]):
-    """Threads that wait for several futures by `wait` or `as_completed`; ``tell`` of an interrupt."""
+    """Threads that wait for several futures by `wait` or `as_completed`; an interrupt of one is passed to ``tell``."""
 
     def __init__(self, tell: Callable[[BaseException], None]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Waiters(list[Any]):
 
     def append(self, waiter: Any) -> None:
         if not isinstance(waiter.event, _Event):
-            waiter.event = _Event(self._tell)  # nothing has ended it yet: it is added to its first future
+            waiter.event = _Event(self._tell)  # it can't be set yet, as this is its first future
         super().append(waiter)
 
 
@@ -100,12 +100,12 @@ class JobFuture(Bound, Future[T]):
     the garbage collector, which with 20,000 futures took half of all that a client does.
     """
 
-    lent: Any = None  # keeps the job's arguments in memory, and then its result
+    lent: Any = None  # keeps the file with the job's arguments, later the one with its result
     _condition: Any = _Observed()
     _waiters: Any = _Observed()
     _done_callbacks: Any = _Observed()
 
-    # The superclass's __init__ would make all of these.
+    # The superclass's __init__ isn't called, as it would make all of these.
     def __init__(
         self,
         cancel_job: Callable[[JobFuture], bool],
@@ -127,15 +127,16 @@ class JobFuture(Bound, Future[T]):
         self._read_output = read_output
         self.job: int | None = None
         self.run: int | None = None
+        self.sign: bytes | None = None  # by what the job is known to be this call: its digest, else its signature
         self.queued = True  # not yet taken by the flusher
         self.wanted = True  # somebody may still wait for it
-        self.inserted = False  # this process brought the job, rather than found it
+        self.inserted = False  # this process has added the job, and didn't find it in the jobset
 
     def _stands_for(self) -> tuple[str, str]:
         return "the future of a job", "pass its result(), and submit what needs it when it is there"
 
     def observe(self) -> None:
-        """Make what somebody can wait on."""
+        """Make the condition and the lists that threads wait on."""
         made = {
             "_condition": threading.Condition(),
             "_waiters": _Waiters(self._say_what_goes_on),
@@ -143,19 +144,19 @@ class JobFuture(Bound, Future[T]):
         }
         with _OBSERVING:
             for name, thing in made.items():
-                vars(self).setdefault(name, thing)  # what the same thread has made meanwhile stays
+                vars(self).setdefault(name, thing)  # a signal handler in this thread may have made it meanwhile
             self._observed = True
 
     def result(self, timeout: float | None = None) -> T:
-        """The job's result; see `concurrent.futures.Future.result`."""
-        # The superclass asks whether the exception is true, and some are not.
+        """Give the job's result; see `concurrent.futures.Future.result`."""
+        # The superclass tests the exception's truth value, and some exceptions are false.
         error = self._exception if self._state == FINISHED else self.exception(timeout)
         if error is None:
             return self._result  # type: ignore[return-value]  # it has ended
         try:
             raise error
         finally:
-            del error, self  # or the traceback would keep what has it
+            del error, self  # otherwise the traceback would refer to the future, and the future to it
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for what the job raises; see `concurrent.futures.Future.exception`."""
@@ -165,7 +166,7 @@ class JobFuture(Bound, Future[T]):
             self._say_what_goes_on(interrupt)
             raise
 
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 13):
 
         def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
             """See `concurrent.futures.Future.add_done_callback`."""
@@ -176,8 +177,8 @@ class JobFuture(Bound, Future[T]):
     def output(self) -> Output:
         """Read what the job printed in its last execution that has ended, as far as it is kept: stdout, then stderr.
 
-        It is asked from the database, and "" where nothing was printed, or nothing has ended. Its ``stdout`` and
-        ``stderr`` are each of them alone.
+        It is read from the database, and is "" if nothing was printed or no execution has ended. Its ``stdout`` and
+        ``stderr`` are the two separately.
         """
         return self._read_output(self)
 
@@ -189,7 +190,7 @@ class JobFuture(Bound, Future[T]):
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
 
     def _failure(self, error: BaseException) -> str:
-        """The error in a line, with the job, and the host on which it failed."""
+        """Describe the error in a line, with the job, and the host on which it failed."""
         message = " ".join(text_of(error).split())
         said = f"{type(error).__name__}: {message[:MESSAGE_CHARS]}{'…' * (len(message) > MESSAGE_CHARS)}".removesuffix(
             ": "
@@ -212,30 +213,30 @@ class JobFuture(Bound, Future[T]):
 
     @property
     def ended(self) -> bool:
-        """As `done()`, without making what somebody could wait on."""
+        """Tell the same as `done()`, without making a condition."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
     def cancel(self) -> bool:
         """Cancel the job if it isn't running and nobody else waits for it.
 
-        A job that a bee has begun and given back, or that waits for another attempt, isn't running,
-        though its future goes on to say so. Waits at most a second for the database; False if the job
-        runs, has ended, or can't be reached in time.
+        A job that a bee has begun and given back, or that waits for another attempt, can be cancelled, though its
+        future still says that it is running. This waits at most a second for the database; False if the job runs, has
+        ended, or the database doesn't answer in time.
         """
         if not self.done() and self._cancel_job(self) and self._end_as_cancelled():
             leaving = self._call_back()
             if leaving is not None:
-                raise leaving  # it may be an interrupt of this very thread
+                raise leaving  # it may be an interrupt that is meant for this thread
         return self.cancelled()
 
     def abandon(self) -> bool:
-        """Cancel this future alone, whatever its job does; False if it has ended otherwise."""
+        """Cancel this future, and leave its job alone; False if the future has ended otherwise."""
         if self._end_as_cancelled() and self._observed and self._done_callbacks:
             self._call_later(self._call_all_back)
         return self._state != FINISHED
 
     def begin(self) -> None:
-        """The job may have started."""
+        """Note that the job may have started."""
         with _OBSERVING:
             if not self._observed:
                 self._state = RUNNING if self._state == PENDING else self._state
@@ -281,7 +282,7 @@ class JobFuture(Bound, Future[T]):
         return True
 
     def _call_back(self) -> BaseException | None:
-        """Call what was to be called at the end, all of it; the last that was raised and isn't an Exception."""
+        """Call all done callbacks. Returns the last interrupt or exit that they raised."""
         leaving = None
         for callback in self._done_callbacks:
             try:
@@ -297,12 +298,12 @@ class JobFuture(Bound, Future[T]):
 
 
 def not_ended(futures: Iterable[JobFuture]) -> list[JobFuture]:
-    """Those that haven't ended, each once."""
+    """Choose the futures that haven't ended, each once."""
     return [future for future in dict.fromkeys(futures) if future._state not in _ENDED]  # noqa: SLF001 (our own)
 
 
 def abandon_all(futures: Iterable[JobFuture]) -> None:
-    """Cancel these futures alone, whatever their jobs do; there may be a million that nobody has looked at."""
+    """Cancel these futures, maybe a million, and leave their jobs alone."""
     observed = []
     with _OBSERVING:
         for future in futures:
@@ -315,7 +316,7 @@ def abandon_all(futures: Iterable[JobFuture]) -> None:
 
 
 def _tell_asyncio(callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
-    """Give asyncio in the place of a StopIteration, for which it would wait for ever, what later versions give it."""
+    """Replace a StopIteration, after which asyncio would wait for ever, by the error that later versions raise."""
     error = None if future.cancelled() else future.exception()
     if type(error) is StopIteration:
         future = Future()
@@ -326,5 +327,5 @@ def _tell_asyncio(callback: Callable[[Future[Any]], object], future: Future[Any]
 
 
 def _tell(future: JobFuture, error: BaseException) -> None:
-    with suppress(BaseException):  # to show an exception is to run user code
+    with suppress(BaseException):  # formatting an exception runs user code
         logging.getLogger("concurrent.futures").error("exception calling callback for %r", future, exc_info=error)

@@ -1,4 +1,4 @@
-"""How a program leaves its executors: at an interrupt, at the interpreter's exit, in a fork."""
+"""The end of clients: at an interrupt, at the interpreter's exit, and in a fork."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from functools import partial
 from workerbee.client.client import Client
 from workerbee.reading import Reading
 
-#: Seconds that whoever interrupts waits for what is on its way to be stored, and for what the database says of it.
+#: After an interrupt, seconds to wait until queued calls are stored, and until the database has said what goes on.
 PATIENCE_SECONDS, GLANCE_SECONDS = 1.0, 0.5
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 def see_off(client: Client) -> None:
-    """Have this client end in order when the interpreter does, and say what goes on when a session is interrupted."""
+    """Have this client end properly at the interpreter's exit, and say what goes on when a session is interrupted."""
     _clients.add(client)
     client.on_interrupt = partial(_waiter_interrupted, client)
 
 
 def _waiter_interrupted(client: Client, interrupt: BaseException) -> None:
-    """A program says it where it leaves the executor; a notebook or a REPL may do so never."""
+    """Say what goes on in a notebook or a REPL, which may never leave the executor; a program says it there."""
     if hasattr(sys, "ps1") and not client.jobset.is_temporary:
         say_what_goes_on(client, interrupt)
 
@@ -45,7 +45,7 @@ def interrupted(client: Client, error: BaseException) -> None:
 
 
 def say_what_goes_on(client: Client, error: BaseException) -> None:
-    """One line for one interrupt, whoever meets it first on its way up."""
+    """Log a line that says what goes on, once for each interrupt."""
     if _is_told(error):
         return
     client.interrupted = True
@@ -70,26 +70,27 @@ def _state(client: Client) -> tuple[str, str]:
     """Describe the jobs and the bees; say less if the database doesn't answer at once."""
     try:
         with client.reading(GLANCE_SECONDS) as connection:
-            facts = Reading(connection, client.jobset, client.signer).glance()
+            seen = Reading(connection, client.jobset, client.signer).glance()
     except Exception:  # noqa: BLE001 (an interrupt isn't the time for this)
         return "all that isn't done goes on", "the database doesn't answer now"
-    n_elsewhere = max(0, facts["bees"] - bool(client.n_local))
-    return f"{facts.get('waiting', 0)} jobs wait and {facts.get('running', 0)} run", f"{n_elsewhere} now"
+    n_elsewhere = max(0, seen["bees"] - bool(client.n_local))
+    return f"{seen.get('waiting', 0)} jobs wait and {seen.get('running', 0)} run", f"{n_elsewhere} now"
 
 
 def _end_at_once(clients: list[Client]) -> None:
     for client in clients:
         client.log.warning(
-            "interrupted again: %s ends at once; what it runs here is given back, and calls not stored yet are lost",
+            "interrupted%s: %s ends at once; what it runs here is given back, and calls not stored yet are lost",
+            " again" if client.interrupted else "",
             client.jobset.name,
         )
         client.quit()
 
 
 def _at_exit() -> None:
-    """Interpreter exit: temporary jobsets are waited for, as a process pool's work is; durable ones are left."""
+    """At the interpreter's exit, wait for temporary jobsets, as for a process pool's work; durable ones go on alone."""
     clients = [client for client in _clients if not client.ended.is_set()]
-    cause = getattr(sys, "last_value", None)  # what has ended the program
+    cause = getattr(sys, "last_value", None)  # the exception that has ended the program
     try:
         for client in clients:
             if isinstance(cause, KeyboardInterrupt) and client.interrupted and not _is_told(cause):
@@ -107,7 +108,7 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    """In a child the threads are missing: what it has inherited is its parent's."""
+    """In a forked child, disown the clients: their threads don't exist here."""
     for client in list(_clients):
         if not client.ended.is_set():
             client.disown()

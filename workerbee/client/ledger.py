@@ -1,4 +1,4 @@
-"""What this process waits for: futures by job, from before their rows can be seen until they end."""
+"""The ledger: the futures that this process waits for, by job, from before their rows can be seen until they end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from workerbee.client.futures import JobFuture
 from workerbee.wire.job import Stored
 
-#: Jobs that are looked at together.
+#: Jobs that are compared at once in search of a gap between their ids.
 STRIDE_JOBS = 500
 #: First job, last job, run.
 Range = tuple[int, int, int]
@@ -21,8 +21,8 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._futures: dict[int, list[JobFuture]] = {}
-        self._reopened: set[int] = set()  # jobs of which some future waits for another run than the first
-        self._early: set[int] = set()  # ended before their ids were known to be ours
+        self._reopened: set[int] = set()  # jobs that a future waits for in another run than the first
+        self._early: set[int] = set()  # jobs whose end was seen before their ids were confirmed
 
     def __len__(self) -> int:
         """Count the jobs that are waited for."""
@@ -32,22 +32,22 @@ class Ledger:
         return job in self._futures
 
     def locked(self) -> bool:
-        """Tell whether some thread, maybe this one, is just using it."""
+        """Tell whether a thread, maybe this one, holds the ledger's lock."""
         return self._lock.locked()
 
     def expect(self, futures: Iterable[JobFuture]) -> None:
-        """Book futures under their jobs; to be called before the rows can be seen by anybody.
+        """Book futures under their jobs. It is called before anybody can see the rows.
 
-        Those without a run wait for `confirm`: the id may turn out to be somebody else's.
+        Futures without a run wait for `confirm`: their ids may turn out to belong to other jobs.
         """
         with self._lock:
-            for future in futures:  # many and small, hence in few steps
+            for future in futures:  # this loop is run for each job, hence in few steps
                 booked = self._futures.get(future.job)  # type: ignore[arg-type]
                 if future.wanted and (booked is None or future not in booked):
                     self._book(future)
 
     def confirm(self, futures: Iterable[JobFuture]) -> set[int]:
-        """These futures' jobs are theirs: they wait for the first run. The jobs of which an end was seen already."""
+        """Note that these futures' ids are really theirs. Returns the jobs whose end was seen already."""
         with self._lock:
             jobs = set()
             for future in futures:
@@ -58,7 +58,7 @@ class Ledger:
         return seen
 
     def disclaim(self, futures: Iterable[JobFuture]) -> None:
-        """These futures' ids are somebody else's jobs: they have none now."""
+        """Note that these futures' ids belong to other jobs: the futures have no job now."""
         with self._lock:
             for future in futures:
                 self._remove(future)
@@ -76,7 +76,7 @@ class Ledger:
                     self._book(future)
 
     def forget(self, futures: Iterable[JobFuture]) -> None:
-        """Wait for these futures no more."""
+        """Stop waiting for these futures."""
         with self._lock:
             for future in futures:
                 future.wanted = False
@@ -88,7 +88,7 @@ class Ledger:
                     self._remove(future)
 
     def take(self, ends: Iterable[Stored]) -> list[tuple[Stored, list[JobFuture]]]:
-        """The futures that these ended runs resolve; they are booked no more."""
+        """Take out the futures that these ended runs resolve."""
         taken = []
         with self._lock:
             for end in ends:
@@ -115,7 +115,7 @@ class Ledger:
             return future.job is not None and len(self._futures.get(future.job, ())) > 1
 
     def ranges(self) -> list[Range]:
-        """All that is waited for, sorted, where jobs that stand side by side are one range."""
+        """Give all jobs that are waited for as sorted ranges of neighbouring ids."""
         with self._lock:
             self._reopened &= self._futures.keys()
             first = sorted(self._futures.keys() - self._reopened if self._reopened else self._futures)
@@ -123,23 +123,23 @@ class Ledger:
         return sorted([*_first_runs(first), *((job, job, run) for job, run in later)])
 
     def of(self, runs: Iterable[tuple[int, int]]) -> list[JobFuture]:
-        """The futures of these (job, run)."""
+        """Give the futures of these (job, run)."""
         with self._lock:
             return [f for job, run in runs for f in self._futures.get(job, ()) if f.run == run]
 
     def newest(self, n: int, *, before: int | None) -> list[tuple[int, int]]:
-        """(job, run) of the ``n`` last jobs ``before`` this one (None: of all) that are stored and waited for."""
+        """Give (job, run) of the last ``n`` stored jobs in here, of those ``before`` an id (None: of all)."""
         with self._lock:
             jobs = heapq.nlargest(n, self._futures if before is None else (j for j in self._futures if j < before))
             return [(job, run) for job in jobs for run in {f.run for f in self._futures[job]} if run is not None]
 
     def futures(self) -> list[JobFuture]:
-        """All that are booked."""
+        """Give all futures."""
         with self._lock:
             return [f for booked in self._futures.values() for f in booked]
 
     def clear(self) -> list[JobFuture]:
-        """Forget all; what was booked."""
+        """Remove and return all futures."""
         with self._lock:
             futures = [f for booked in self._futures.values() for f in booked]
             self._futures.clear()
@@ -161,7 +161,7 @@ class Ledger:
 
 
 def _first_runs(jobs: list[int]) -> list[Range]:
-    """The first runs of these sorted jobs as ranges; where there is no gap, none is looked at."""
+    """Give the first runs of these sorted jobs as ranges; jobs without a gap between them aren't looked at singly."""
     ranges: list[Range] = []
     for start in range(0, len(jobs), STRIDE_JOBS):
         some = jobs[start : start + STRIDE_JOBS]

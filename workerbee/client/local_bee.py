@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import subprocess
@@ -12,37 +11,48 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from workerbee.bee.channel import Caller
+from workerbee.client.prints import Prints
 from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Order, Orders, Start, from_line, to_line
 from workerbee.program import Program, command, interpreter_flags, search_flags
 
 
 class LocalBee:
-    """A supervisor of our own; `child` is its side.
+    """A bee that is a child of this process; `child` is its side of the conversation.
 
-    What it is to do, the database's password included, goes over a socket, never through its argv or
-    environment. The socket's end is our end: the bee then gives back what it holds and exits. Its runners are to be
-    workers of the ``program``; ``caller`` leads to the process that runs its jobs itself.
+    It is started without orders, so that it gets ready while its client still looks for the jobset. ``caller`` leads to
+    the process that runs its jobs itself. ``prints`` say where its stdout and stderr go. When the socket to it is
+    closed, the bee gives back what it holds and exits.
     """
 
-    def __init__(
-        self, orders: Orders, program: Program | None = None, *, caller: tuple[socket.socket, int] | None = None
-    ) -> None:
+    def __init__(self, *, caller: Caller | None = None, prints: tuple[Prints, ...] = ()) -> None:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
-            sock.settimeout(None)  # whatever socket.setdefaulttimeout says
-        inherited = (theirs.fileno(), *(() if caller is None else (caller[0].fileno(), caller[1])))
-        self.process = subprocess.Popen(
-            command("workerbee.bee.child", *inherited, flags=search_flags()),
-            pass_fds=inherited,
-            stdin=subprocess.DEVNULL,
-            stdout=_passed_on(1),
-            stderr=_passed_on(2),
-            start_new_session=True,
-        )
+            sock.settimeout(None)  # the user may have called socket.setdefaulttimeout
+        inherited = (theirs.fileno(), *(() if caller is None else caller.descriptors))
+        self._prints = prints or (Prints(1), Prints(2))
+        try:
+            self.process = subprocess.Popen(
+                command("workerbee.bee.child", *inherited, flags=search_flags()),
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=self._prints[0].target,
+                stderr=self._prints[1].target,
+                start_new_session=True,
+            )
+        finally:
+            for way in self._prints:
+                way.begin()
         theirs.close()
         self._socket = ours
         self._saying = threading.Lock()
         self._status: int | None = None
+
+    def begin(self, orders: Orders, program: Program | None = None) -> None:
+        """Give it its orders; its runners belong to the ``program``.
+
+        They hold the database's password, so they go over the socket, never through its argv or environment.
+        """
         if program is not None:
             orders = replace(orders, flags=tuple(interpreter_flags()))
         self._say(Start(orders, b"" if program is None else program.dumps()))
@@ -61,7 +71,7 @@ class LocalBee:
                 handle(event)
 
     def be_workers_of(self, changed: Program) -> None:
-        """Have its runners be workers of this program from the next new function on."""
+        """Have its runners belong to this program from the next new function on."""
         self._say(BeWorkersOf(changed.dumps()))
 
     def drain(self) -> None:
@@ -74,24 +84,18 @@ class LocalBee:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def disown(self) -> None:
-        """In a forked child: the bee is to hear its client's end, though the child lives on."""
+        """In a forked child, close the socket: the bee must notice its client's end although the child lives on."""
         with suppress(OSError):
             os.close(self._socket.detach())
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status; it is killed if it takes longer than ``timeout`` seconds."""
+        """Wait for its exit status; it is killed after ``timeout`` seconds."""
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
-        self._socket.close()  # not the stream: its last events may still be unread
+        for way in self._prints:
+            way.finish()
+        self._socket.close()  # the stream stays open, as its last events may still be unread
         return status or self._status or 0  # where SIGCHLD is ignored, the kernel keeps no status
-
-
-def _passed_on(fd: int) -> int | None:
-    """Choose a child's stdout or stderr: ours, or nothing if it is closed, or its number is another file's by now."""
-    try:
-        return subprocess.DEVNULL if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC else None
-    except OSError:
-        return subprocess.DEVNULL

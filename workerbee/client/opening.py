@@ -1,4 +1,4 @@
-"""An executor's jobset: found, or made."""
+"""Opening: an executor's jobset is found, or made."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ from contextlib import closing
 from functools import partial
 from uuid import uuid4
 
+from workerbee import keeping
+from workerbee.blobs import Depot, Folder
 from workerbee.errors import JobsetNotFoundError, KeyMismatchError
-from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, is_dropped, is_forbidden, retrying, schema
 from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, Signer, whereabouts
 
 
-def find_or_make(jobset_id: str | None, dsn: str, key: Key, *, patience: float | None, log: logging.Logger) -> Jobset:
+def find_or_make(
+    jobset_id: str | None,
+    dsn: str,
+    key: Key,
+    *,
+    patience: float | None,
+    log: logging.Logger,
+    large: Depot | None = None,
+) -> tuple[Jobset, Folder | None]:
     """Find or make the jobset of an executor that signs with ``key``; without an id, make a temporary one.
 
-    An outage is waited out for ``patience`` seconds (None: for ever). Raises KeyMismatchError, JobsetNotFoundError (it
-    is dropped at this moment), DatabaseUnavailableError, UnsupportedDatabaseError.
+    With it comes its folder in the place for ``large`` values, if there is one. An outage is waited out for
+    ``patience`` seconds (None: for ever). Raises KeyMismatchError, JobsetNotFoundError (if it is dropped at this
+    moment), LargeValuesError, DatabaseUnavailableError, UnsupportedDatabaseError.
     """
     with closing(Connection(dsn, application="workerbee client")) as connection:
         open_once = partial(_find_or_make, Catalogue(connection), jobset_id, key, log)
-        return retrying(open_once, patience=patience, log=log, opening=True)
+        jobset = retrying(open_once, patience=patience, log=log, opening=True)
+        if large is None:
+            return jobset, None
+        store, signer = ClientStore(connection, jobset, uuid4()), Signer(key, jobset.uuid)
+        return jobset, retrying(lambda: keeping.open_folder(store, signer, large), patience=patience, log=log)
 
 
 def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: logging.Logger) -> Jobset:
@@ -34,6 +49,29 @@ def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: lo
         jobset = jobset or catalogue.find_jobset(jobset_id)
     if jobset is None:
         raise JobsetNotFoundError(str(jobset_id), dropped=True)
+    adopt(catalogue, jobset, key, log)
+    catalogue.sweep(partial(_remove_files, catalogue, key, log))
+    if not jobset.is_temporary:
+        ClientStore(catalogue.connection, jobset, uuid4()).parts.sweep_parts()
+    return jobset._replace(key=key.fingerprint)
+
+
+def _remove_files(catalogue: Catalogue, key: Key, log: logging.Logger, dropped: Jobset) -> None:
+    """Remove the large values of a jobset whose drop was not finished, as far as they can be seen from here."""
+    if dropped.is_temporary:
+        return
+    try:
+        places = ClientStore(catalogue.connection, dropped, uuid4()).lent.places()
+    except Exception as error:
+        if is_dropped(error) or is_forbidden(error):  # somebody was quicker, or it isn't ours to read
+            return
+        raise
+    for why in keeping.remove(dropped, places, Signer(key, dropped.uuid)):
+        log.warning("%s was dropped, but %s", dropped.name, why)
+
+
+def adopt(catalogue: Catalogue, jobset: Jobset, key: Key, log: logging.Logger) -> None:
+    """Have a jobset be signed with this key, if it isn't with another. Raises KeyMismatchError, JobsetNotFoundError."""
     theirs = catalogue.adopt_key(jobset, key.fingerprint)
     if theirs is None:
         raise JobsetNotFoundError(jobset.name, dropped=True)
@@ -48,12 +86,10 @@ def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: lo
             key.fingerprint,
         )
         catalogue.restore_key(jobset, key.fingerprint)
-    catalogue.sweep()
-    return jobset._replace(key=key.fingerprint)
 
 
 def _has_signed(key: Key, connection: Connection, jobset: Jobset) -> bool:
-    """Look for a function of a jobset that is signed with this key: whatever the row says, that can't be forged."""
+    """Tell whether a function of this jobset is signed with this key. Unlike the jobset's row, that can't be forged."""
     store, signer = ClientStore(connection, jobset, uuid4()), Signer(key, jobset.uuid)
     records = map(store.get_function, store.small_functions())
     return any(r is not None and signer.verify_function(r.mac, r.codec, r.digest, r.body) for r in records)

@@ -1,8 +1,8 @@
-"""The functions of one jobset as a client stores them: each once, and what it counts as there.
+"""The registry: the functions of one jobset as a client stores them, and the identity that each counts as.
 
-Where a user's word makes other code the same function (a ``version``, or `Registry.adopt`), what is completed stays,
-and what waits or is run anew runs the new code. A call is signed for the function that it was submitted with, so a
-record of its own says, signed, which other code runs it (`records`).
+A user may declare that other code is the same function, by a ``version`` or by `Registry.adopt`. Then completed jobs
+stay, and jobs that wait or are run anew run the new code. A call is signed for the function that it was submitted with,
+so a signed record (`records`) says which other code may run it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from workerbee.store import ClientStore
-from workerbee.wire import functions, records
+from workerbee.wire import function_records, functions
 from workerbee.wire.job import FunctionRow, Jobset, StoredFunction
 from workerbee.wire.signing import Signer
 
-#: How much lower than their own the priority of jobs is whose function has changed since; and what is below is theirs.
+#: Jobs of superseded code get a priority that is lower by ``BEHIND``; any below ``SUPERSEDED`` is such a priority.
 BEHIND, SUPERSEDED = 2**30, -(2**29)
 
 
-#: Functions of which is known what they are stored as; and of which so many, and so many bytes, in one statement.
+#: Functions whose stored numbers are remembered; and the functions, and bytes, in one statement.
 MOST_KNOWN, PORTION_FUNCTIONS, PORTION_BYTES = 20_000, 200, 1_000_000
-#: Seconds that storing waits for what has changed to be said, and that finding it out may take.
+#: Seconds that a submit waits for the remark on what has changed, and that finding it out may take.
 GLANCE_SECONDS, PATIENCE_SECONDS = 0.1, 30.0
 
 
@@ -47,11 +47,11 @@ class Registry:
         self._known: dict[tuple[bytes, bytes], Registered] = {}
 
     def forget(self) -> None:
-        """Look at everything anew, for something was adopted. Any thread may call it."""
+        """Forget what is known of functions, as something was adopted. Any thread may call this."""
         self._known = {}
 
     def register(self, function: functions.Function) -> Registered:
-        """Store the function when it is first asked for, and say as what it is stored."""
+        """Store the function, if it wasn't before, and say as what it is stored."""
         key = function.digest, function.identity
         registered = self._known.get(key)
         if registered is None:
@@ -59,7 +59,7 @@ class Registry:
         return registered
 
     def register_all(self, several: Iterable[functions.Function]) -> None:
-        """Store functions that nothing else has to be found out of: closures and partials come by the thousand."""
+        """Store many functions without looking for other versions: closures and partials come by the thousand."""
         if len(self._known) > MOST_KNOWN:
             self._known = {}
         new = {}
@@ -68,12 +68,13 @@ class Registry:
             if key not in self._known and not self._has_versions(function):
                 new[key] = function
         for portion in _portions(new.values()):
+            self._store.parts.put_values(value for f in portion for value in f.taken)
             numbers = self._store.put_functions({self._record(f): f.identity for f in portion})
             for f in portion:
                 self._known[f.digest, f.identity] = Registered(numbers[f.digest], f.digest, f.identity)
 
     def _has_versions(self, function: functions.Function) -> bool:
-        return not self._jobset.is_temporary and (function.named or records.is_by_word(function.codec))
+        return not self._jobset.is_temporary and (function.named or function_records.is_by_word(function.codec))
 
     def _register(self, function: functions.Function) -> Registered:
         if not self._has_versions(function):
@@ -81,12 +82,13 @@ class Registry:
         rows = self._store.versions(function.name)
         counted = _counting(function, self._identity(function, rows))
         number = self._put(counted)
-        rows = [row for row in rows if row.codec != records.ADOPTED and row.number != number]
+        rows = [row for row in rows if row.codec != function_records.ADOPTED and row.number != number]
         if rows:
             self._look_back(number, counted, rows)
         return Registered(number, counted.digest, counted.identity)
 
     def _put(self, function: functions.Function) -> int:
+        self._store.parts.put_values(function.taken)
         return self._store.put_function(self._record(function), function.identity)
 
     def _record(self, function: functions.Function) -> FunctionRow:
@@ -96,14 +98,14 @@ class Registry:
     # What it counts as
 
     def _identity(self, function: functions.Function, rows: Iterable[StoredFunction]) -> bytes:
-        """The identity that a function counts as: its own, unless its user has said otherwise."""
-        digest = records.adoption(function.identity)
+        """Give the identity that a function counts as: its own, unless its user has said otherwise."""
+        digest = function_records.adoption(function.identity)
         said = next((row.number for row in rows if row.digest == digest), None)
         record = None if said is None else self._signed(said)
         return function.identity if record is None else record.body
 
     def _signed(self, number: int) -> FunctionRow | None:
-        """A stored record; None if its signature doesn't hold."""
+        """Read a stored record; None if its signature doesn't hold."""
         record = self._store.get_function(number)
         if record is None:
             return None
@@ -117,20 +119,20 @@ class Registry:
 
         Raises ValueError for what can't be told from others by its name.
         """
-        if not records.is_by_word(function.codec):
+        if not function_records.is_by_word(function.codec):
             if not function.named:
                 raise ValueError(
                     f"{function.name} may be one of several functions of that name; say which are the same by "
                     "with_options(version=…)"
                 )
-            rows = [row for row in self._store.versions(function.name) if row.codec != records.ADOPTED]
+            rows = [row for row in self._store.versions(function.name) if row.codec != function_records.ADOPTED]
             others = [row for row in rows if row.identity != function.identity]
             if not others or (only_new and len(others) < len(rows)):
                 return False
-            digest = records.adoption(function.identity)
+            digest = function_records.adoption(function.identity)
             identity = others[-1].identity
-            mac = self._signer.sign_function(records.ADOPTED, digest, identity)
-            record = FunctionRow(0, digest, function.name, records.ADOPTED, identity, function.python, mac)
+            mac = self._signer.sign_function(function_records.ADOPTED, digest, identity)
+            record = FunctionRow(0, digest, function.name, function_records.ADOPTED, identity, function.python, mac)
             self._store.put_adoption(record, identity)
         self.forget()
         self.register(function)
@@ -142,16 +144,17 @@ class Registry:
         same = [row for row in rows if row.identity == function.identity]
         others = [row for row in rows if row.identity != function.identity]
         self._store.reprioritise([number, *(row.number for row in same)], SUPERSEDED, BEHIND)
-        if same and records.is_by_word(function.codec):
+        if same and function_records.is_by_word(function.codec):
             waiting = set(self._store.waiting_functions(row.number for row in same))
             self._store.hand_over(self._stand_ins(number, function, [row for row in same if row.number in waiting]))
         if others and function.named:
             n_behind = self._store.reprioritise([row.number for row in others], SUPERSEDED, -BEHIND)
-            if not (same and records.is_by_word(function.codec)):  # a version that was stored before has its results
+            keeps_results = same and function_records.is_by_word(function.codec)
+            if not keeps_results:
                 self._say_what_changed(function, others[-1], n_behind)
 
     def _say_what_changed(self, function: functions.Function, other: StoredFunction, n_behind: int) -> None:
-        """Counting what is left aside may take long where much is stored, so nobody waits for it for long."""
+        """Remark that the function has changed, and how much is left aside; don't wait long for the counting."""
         arguments = (function, other, n_behind)
         thread = threading.Thread(target=self._count_and_say, args=arguments, name="workerbee changes", daemon=True)
         thread.start()
@@ -171,7 +174,7 @@ class Registry:
             self._jobset.name,
             "their" if n_aside is None else n_aside,
             n_behind,
-            "" if records.is_by_word(function.codec) else mended,
+            "" if function_records.is_by_word(function.codec) else mended,
         )
 
     def _left_aside(self, function: functions.Function) -> int | None:
@@ -188,7 +191,7 @@ class Registry:
     # Which code runs what
 
     def stand_ins(self, function: functions.Function, numbers: Iterable[int]) -> dict[int, int]:
-        """By which functions, with the code of this one, calls of these functions are to be run."""
+        """Store records that have calls of these functions run the code of this one. Returns their numbers."""
         registered = self.register(function)
         wanted = set(numbers) - {registered.number}
         if not wanted:
@@ -199,27 +202,27 @@ class Registry:
     def _stand_ins(self, number: int, function: functions.Function, rows: Iterable[StoredFunction]) -> dict[int, int]:
         found: dict[int, int] = {}
         for row in rows:
-            signed_for = records.calls(row.codec) or row.digest
+            signed_for = function_records.calls(row.codec) or row.digest
             if signed_for == function.digest:
                 found[row.number] = number
             else:
-                codec = records.standing_in(function.codec, signed_for)
+                codec = function_records.standing_in(function.codec, signed_for)
                 found[row.number] = self._put(functions.recoded(function, codec))
         return found
 
     def current(self, chosen: Sequence[StoredFunction]) -> dict[int, int]:
-        """By which functions calls of these are to be run: with the newest code that a user's word makes the same."""
+        """Find for each of these functions the newest code that a user has declared to be the same."""
         found: dict[int, int] = {}
         for identity, newest in {row.identity: row for row in chosen}.items():
             rows = [row for row in chosen if row.identity == identity and row.number != newest.number]
-            if rows and any(records.is_by_word(row.codec) for row in (newest, *rows)):
+            if rows and any(function_records.is_by_word(row.codec) for row in (newest, *rows)):
                 function = self._restored(newest)
                 if function is not None:
                     found |= self._stand_ins(newest.number, function, rows)
         return found
 
     def _restored(self, row: StoredFunction) -> functions.Function | None:
-        """A function as some client has stored it, for calls of its own; None if that isn't signed, or not whole."""
+        """Read a function as a client has stored it; None if it isn't signed, or parts are missing."""
         record = self._signed(row.number)
         if record is None or record.digest != functions.digest(record.name, record.codec, record.body, record.python):
             return None
@@ -237,7 +240,7 @@ class Registry:
 
 
 def _portions(several: Iterable[functions.Function]) -> Iterator[list[functions.Function]]:
-    """As many in each as one statement may carry."""
+    """Divide functions into portions of what one statement may carry."""
     portion: list[functions.Function] = []
     size = 0
     for function in several:
@@ -251,8 +254,8 @@ def _portions(several: Iterable[functions.Function]) -> Iterator[list[functions.
 
 
 def _counting(function: functions.Function, identity: bytes) -> functions.Function:
-    """The function as it counts."""
+    """Give the function with the identity that it counts as."""
     if identity == function.identity:
         return function
-    codec = records.counting(function.codec, identity)
+    codec = function_records.counting(function.codec, identity)
     return functions.recoded(function._replace(identity=identity), codec)

@@ -1,10 +1,11 @@
-"""What a client says once of a function whose calls are large, or can't be remembered."""
+"""Remarks: a client warns once of each function whose calls are large, or can't be compared with earlier ones."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 
+from workerbee.blobs import BLOB
 from workerbee.wire import codec
 from workerbee.wire.functions import Function
 
@@ -17,12 +18,13 @@ class Remarks:
         self._said: set[tuple[str, str]] = set()
 
     def on(self, function: Function, call: codec.Call, *, unique: bool) -> None:
-        """Look at a call before it is stored; ``unique``: it would be attached to, if it can be compared."""
-        if (size := codec.size(call)) > codec.WARN_BYTES and self._is_first(function, "large"):
+        """Look at a call before it is stored; ``unique``: an equal one would be attached to, if it can be compared."""
+        size = 0 if call.codec == BLOB else codec.size(call)  # the user has said where such values are to be
+        if size > codec.WARN_BYTES and self._is_first(function, "large"):
             warnings.warn(codec.too_much("a call", function.name, size), stacklevel=4)
-        if len(function.body) > codec.WARN_BYTES and self._is_first(function, "large itself"):
+        if function.size > codec.WARN_BYTES and self._is_first(function, "large itself"):
             what = "the data along with the code"
-            warnings.warn(codec.too_much(what, function.name, len(function.body)), stacklevel=4)
+            warnings.warn(codec.too_much(what, function.name, function.size), stacklevel=4)
         if unique and (call.identity is None or not function.memo) and self._is_first(function, "memo"):
             why = function.culprit
             what = "arguments that aren't exactly JSON" if why is None else f"what can't be compared: {why}"

@@ -29,7 +29,7 @@ def until_dropped(jobset_id: str) -> Iterator[None]:
 def reading(
     server: Server, jobset: Jobset, log: logging.Logger, *, outage: float | None, patience: float | None
 ) -> Iterator[Connection]:
-    """A connection of its own, on which an outage is waited out for so many seconds (None: for ever).
+    """Open a connection on which an outage is waited out for so many seconds (None: for ever).
 
     With ``patience``, each query has so many seconds instead. Raises JobsetNotFoundError if the jobset is dropped.
     """

@@ -1,4 +1,4 @@
-"""The thread that resolves futures: it asks for the ids that are waited for, and for no others.
+"""The watcher is the thread that resolves futures. It asks for the ids that are waited for, and for no others.
 
 A hint says which to ask for first, and may carry a small result; whatever it carries is used only if its
 signature holds. Without hints the thread polls. It runs no user code: the dispatcher does.
@@ -18,6 +18,7 @@ from workerbee.client.futures import JobFuture
 from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
 from workerbee.memory import MEMORY, Memory
+from workerbee.resources import Few
 from workerbee.store import Wake, parse_hint
 from workerbee.timing import TOUCH_SECONDS
 from workerbee.wire import codec
@@ -27,17 +28,17 @@ from workerbee.wire.signing import Signer
 
 #: Seconds between looks that no hint asked for: while hints are heard, and while they can't be.
 POLL_SECONDS, DEAF_POLL_SECONDS = (0.5, 1.0), (0.005, 0.1)
-#: A deaf watcher may be late by this share of the time in which nothing has ended, but by no more than a second.
+#: Without hints, an end may be seen late by this share of the time since the last end, but by at most a second.
 LATE_SHARE = 0.002
-#: Seconds that nobody needs to wake a thread that waits for nothing and hears hints.
+#: A watcher that hears hints and waits for nothing looks at the ledger this often, so that nobody needs to wake it.
 IDLE_SECONDS = 0.25
-#: Ended jobs, ranges of jobs that are waited for, and seconds in one look; it rests for so many times what it took.
+#: Ended jobs, ranges of jobs, and seconds in one look; the pause after it is so many times as long as the look.
 PAGE_JOBS, MOST_RANGES, LOOK_SECONDS, REST_FACTOR = 1000, 1000, 0.5, 10
-#: Functions in a warning.
+#: Functions that a warning names.
 NAMED_FUNCTIONS = 5
-#: Seconds between looks at what has begun.
+#: Seconds between looks at which jobs have begun.
 BEGUN_SECONDS = 0.1
-#: Seconds without an end after which to see whether any bee is there that does the work, and at most between looks.
+#: After so many seconds without an end, see whether there are bees to do the work; and the longest pause between looks.
 NO_BEES_SECONDS, SELDOM_SECONDS = 10.0, 60.0
 
 
@@ -46,39 +47,40 @@ class Watcher:
 
     def __init__(self, desk: Desk, ledger: Ledger, dispatcher: Dispatcher) -> None:
         self._connection, self._catalogue, self._store, self._jobset, self._signer, _, self._log = desk
-        self.memory: Memory | None = None  # where large results are, if a bee of our own puts them there
+        self.memory: Memory | None = None  # the large results of the local bee
+        self.look_closer: Callable[[Stored, BaseException], None] = lambda *_: None  # at a result that can't be had
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._asked: deque[int] = deque()
         self._wake = Wake()
         self._pause = POLL_SECONDS[0]
         self._next_poll = self._next_touch = self._next_begun = 0.0
-        self._generation = 0
+        self._generation = self._successions = 0
         self._position = 0  # the job up to which the last look has come, if it had to stop
-        self._idle_since: float | None = None
+        self._waiting_since: float | None = None
         self._next_census = 0.0
-        self._warned: set[str] = set()  # for which reasons, "" being that there are no bees
+        self._warned: Few[str] = Few()  # the reasons that were warned of; "": there are no bees
         self._said_deaf = self._look_soon = False
-        self._doubts = False  # whether the server has all that it had
+        self._doubts = False  # whether the server may have lost commits
         self._before: int | None = None  # the jobs before this one are the next to be looked for
 
     def expect(self) -> None:
-        """Something new is in the ledger. No thread is woken for it that hears of its end anyway."""
+        """Note that the ledger has new jobs. The thread is woken only if no hint would tell it of their ends."""
         if self._connection.is_deaf:
             self._wake.set()
 
     def ask(self, jobs: Iterable[int]) -> None:
-        """Look at these at once: they may have ended long ago."""
+        """Look at these jobs at once: they may have ended long ago."""
         self._asked.extend(jobs)
         self._wake.set()
 
     def look(self) -> None:
-        """Look soon at all that is waited for."""
+        """Look soon at all jobs that are waited for."""
         self._look_soon = True
         self._wake.set()
 
     def wake(self) -> None:
-        """Look whether there is still something to do."""
+        """Wake the thread, to see whether there is still something to do."""
         self._wake.set()
 
     def run(self, patiently: Callable[[Callable[[], None]], None], more: Callable[[], bool]) -> None:
@@ -94,7 +96,7 @@ class Watcher:
             self._wake.close()
 
     def _sleep(self) -> float:
-        """Seconds until something is due; a hint or a question ends the sleep before."""
+        """Give the seconds until something is due; a hint or a question ends the sleep earlier."""
         timers = [time.monotonic() + (3600.0 if self._connection.is_deaf else IDLE_SECONDS)]
         if self._jobset.is_temporary:
             timers.append(self._next_touch)
@@ -107,13 +109,15 @@ class Watcher:
         return max(0.0, min(timers) - time.monotonic())
 
     def _look(self, hints: list[str]) -> None:
-        """One round: what hints say, what was asked for, and in turn everything that is waited for."""
+        """Go one round: take what hints say, ask for what was asked for, and look at the others in turn."""
         now = time.monotonic()
         self._dispatcher.tend()
-        if self._connection.generation != self._generation:  # hints may have been missed
+        if self._connection.generation != self._generation:  # the connection is new, and hints may have been missed
             self._doubts = bool(self._generation)  # another server may have taken its place
             self._generation, self._before = self._connection.generation, None
             self._look_soon = True
+        if self._connection.lineage.successions != self._successions:
+            self._disown()
         if self._look_soon:
             self._look_soon = False
             self._next_poll = 0.0
@@ -129,10 +133,12 @@ class Watcher:
         if self._ledger and now >= self._next_begun:
             self._mark_begun()
         if not self._ledger:
-            self._idle_since = None
+            self._waiting_since = None
+            if self.memory is not None:
+                self.memory.remove_spare()
 
     def _wanted(self, hints: list[str]) -> list[int]:
-        """The jobs to ask for: those hinted at whose result didn't come along, and those asked for."""
+        """List the jobs to ask for: those hinted at whose result didn't come along, and those asked for."""
         wanted: list[int] = []
         for hint in hints:
             jobs, ends = parse_hint(hint)
@@ -152,30 +158,30 @@ class Watcher:
         return found
 
     def _poll(self, now: float, found: int) -> None:
-        """Look at what is waited for, and say when to look again."""
+        """Look at all that is waited for, and decide when to look again."""
         found += self._sweep(now + LOOK_SECONDS)
-        deaf = self._connection.is_deaf  # known once it has been used
+        deaf = self._connection.is_deaf  # known only after the connection was used
         if deaf and not self._said_deaf:
             self._log.info("this connection hears no notifications (a pooler?): looking for results by polling")
             self._said_deaf = True
         after = time.monotonic()
         first, most = DEAF_POLL_SECONDS if deaf else POLL_SECONDS
-        if found or self._idle_since is None:
-            self._idle_since, self._pause = after, first
+        if found or self._waiting_since is None:
+            self._waiting_since, self._pause = after, first
         elif not self._position:
-            most = max(most, min(1.0, LATE_SHARE * (after - self._idle_since)), REST_FACTOR * (after - now))
+            most = max(most, min(1.0, LATE_SHARE * (after - self._waiting_since)), REST_FACTOR * (after - now))
             self._pause = min(most, self._pause * 2)
         self._next_poll = after + self._pause
-        idle = after - self._idle_since
-        is_time = idle > NO_BEES_SECONDS and after >= self._next_census
+        waited = after - self._waiting_since
+        is_time = waited > NO_BEES_SECONDS and after >= self._next_census
         if self._doubts or is_time:
             self._give_up_lost()
         if is_time:
-            self._next_census = after + min(SELDOM_SECONDS, idle)
+            self._next_census = after + min(SELDOM_SECONDS, waited)
             self._warn_if_nobody_works()
 
     def _sweep(self, deadline: float) -> int:
-        """Ask for all that is waited for, from where the last look had to stop; how many have ended."""
+        """Ask for all that is waited for, from where the last look had to stop. Returns how many have ended."""
         found = 0
         left = [(max(a, self._position + 1), b, run) for a, b, run in self._ledger.ranges() if b > self._position]
         while left and time.monotonic() < deadline:
@@ -190,16 +196,29 @@ class Watcher:
         return found
 
     def _give_up_lost(self) -> None:
-        """Futures of jobs that are no longer there would wait for ever. The newest are the likeliest to be lost."""
+        """End futures whose jobs were deleted, which would wait for ever. The newest are the likeliest to be lost."""
         runs = self._ledger.newest(PAGE_JOBS, before=self._before)
         futures = self._ledger.of(self._store.lost(runs)) if runs else []
         self._before = runs[-1][0] if len(runs) >= PAGE_JOBS else None
         self._doubts = bool(futures) and self._before is not None
+        self._give_up(futures)
+
+    def _give_up(self, futures: list[JobFuture]) -> None:
         if futures:
             self._log.warning("%d jobs of %s are in the database no more", len(futures), self._jobset.name)
         self._ledger.forget(futures)
         for future in futures:
             future.resolve(None, JobLostError(self._jobset.name, future.stored_job))
+
+    def _disown(self) -> None:
+        """Give up futures whose jobs are other calls' by now, before a server is believed that may lack commits."""
+        successions = self._connection.lineage.successions
+        futures = [future for future in self._ledger.futures() if future.run is not None]
+        for start in range(0, len(futures), PAGE_JOBS):
+            page = futures[start : start + PAGE_JOBS]
+            known = self._store.known([(future.stored_job, future.sign) for future in page])
+            self._give_up([future for future in page if (future.stored_job, future.sign) not in known])
+        self._successions = successions
 
     def _warn_if_nobody_works(self) -> None:
         n = self._catalogue.live_bees(self._jobset.number)
@@ -231,32 +250,38 @@ class Watcher:
     # What an end says
 
     def _resolve(self, ends: Iterable[Stored]) -> int:
-        """Resolve the futures of these runs; how many runs were waited for.
+        """Resolve the futures of these runs. Returns how many of the runs were waited for.
 
-        What was taken from the ledger is resolved in any case: here, where nothing of a user's is called, or
-        by the dispatcher.
+        A future that was taken from the ledger is resolved in any case: here if that calls no user code, otherwise by
+        the dispatcher.
         """
         taken = deque(self._ledger.take(ends))
         n = len(taken)
-        while taken:  # nothing is kept of what is resolved: a caller's `del` is to free it
+        while taken:  # no variable keeps what is resolved, so that a caller's `del` frees it
             end, futures = taken.popleft()
             if self.memory is not None and end.status == "completed":
-                # With its end, a job's arguments go, and its result stays as long as a future of it.
+                # At its end a job's arguments are freed; its result stays as long as its futures.
                 lent = self.memory.lent(end.data) if end.codec == MEMORY else None
                 for future in futures:
                     future.lent = lent
                 lent = None
             if end.codec == codec.JSON or end.status == "cancelled":
-                _resolve_run(end, futures, self._signer)
+                _resolve_run(end, futures, self._signer, self.look_closer)
             else:
-                self._dispatcher.put(partial(_resolve_run, end, futures, self._signer))
+                self._dispatcher.put(partial(_resolve_run, end, futures, self._signer, self.look_closer))
             del end, futures
         return n
 
 
-def _resolve_run(end: Stored, futures: list[JobFuture], signer: Signer) -> None:
+def _resolve_run(
+    end: Stored, futures: list[JobFuture], signer: Signer, look_closer: Callable[[Stored, BaseException], None]
+) -> None:
     for future in futures:
         if end.status == "cancelled":
             future.abandon()
         else:
-            future.resolve(*decode(end, signer))  # each has a value of its own
+            value, error = decode(end, signer)  # each future gets a value of its own
+            if error is not None and end.status == "completed":
+                look_closer(end, error)
+            future.resolve(value, error)
+            del value

@@ -36,7 +36,8 @@ def application(
 ) -> Starlette:
     """The application on this database; ``port`` names its cookie, ``hosts`` are let in beside localhost."""
     sampler = Sampler(dsn)
-    views = Views(sampler, None if read_only else Changes(dsn), server)
+    sampler.is_alive()  # connects, so that the first one who looks needn't wait for it
+    views = Views(sampler, Sampler(dsn), None if read_only else Changes(dsn), server)
     texts = {name: files(__package__).joinpath("static", name).read_bytes() for name in STATIC}
 
     async def static(request: Request) -> Response:
@@ -51,9 +52,12 @@ def application(
         ("/jobset/{jobset}/job/{job:int}", views.job),
         ("/jobset/{jobset}", views.jobset),
         ("/bees", views.bees),
+        ("/launches", views.launches),
+        ("/launch", views.launch),
     ]
     twins = [(f"{path}.json", view) for path, view in places]
-    reads = [("/index.json", views.home), ("/", views.home), *twins, *places, ("/metrics", views.metrics)]
+    reads = [("/index.json", views.home), ("/", views.home), *twins, *places]
+    reads += [("/metrics", views.metrics), ("/alive", views.alive)]
     routes = [Route(path, views.guarded(view)) for path, view in reads]
     routes += [Route("/static/{name}", static), Route("/theme", views.posted(views.theme), methods=["POST"])]
     if not read_only:

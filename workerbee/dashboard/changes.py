@@ -44,14 +44,14 @@ class Change:
     def __init__(self, jobset_id: str, said: Callable[[int], str]) -> None:
         self.jobset_id = jobset_id
         self._said = said
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self.n = 0
         self.trouble: str | None = None
 
     @property
     def is_over(self) -> bool:
         """Tell whether nothing more of it comes."""
-        return self._over.is_set()
+        return self._ended.is_set()
 
     @property
     def sentence(self) -> str:
@@ -70,11 +70,11 @@ class Change:
             self.trouble = _told(error)
         finally:
             log.warning("%s: %s", self.jobset_id, self.sentence)
-            self._over.set()
+            self._ended.set()
 
     def wait(self) -> None:
         """Give it a moment."""
-        self._over.wait(WAIT)
+        self._ended.wait(WAIT)
 
 
 class Changes:
@@ -150,6 +150,8 @@ def _done(
     connection: Connection, do: str, row: JobsetRow, wanted: Wanted, job: int | None, why: str | None
 ) -> Iterator[int]:
     verbs = Changing(connection, row.jobset)
+    if do == "retry":
+        verbs.find_lost(None if job is None else [job])
     if job is not None:
         found = Reader(connection).of(row.jobset).jobs_of([job])
         change, among = (verbs.retry_runs, BADLY) if do == "retry" else (verbs.cancel_runs, OPEN)
@@ -163,7 +165,10 @@ def _done(
     elif do == "resume":
         yield int(verbs.resume())
     else:
-        yield int(changing.drop(connection, row.jobset))
+        dropped = changing.drop(connection, row.jobset)
+        yield int(dropped.is_gone)
+        if dropped.left:
+            raise WorkerbeeError("; ".join(dropped.left))
 
 
 def _jobs(n: int) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from workerbee.dashboard.sampler import Part, Sampler
 from workerbee.dashboard.shown import moment
-from workerbee.reading import BeeRow, CauseRow, Counts, DepartedRow, DoingRow, Event, JobRow, TextRow
+from workerbee.launched import parts_of
+from workerbee.reading import BeeRow, CauseRow, Counts, DepartedRow, DoingRow, Event, JobRow, LaunchRow, TextRow
 
 Facts = dict[str, Any]
 
 #: Seconds that a silent bee counts as quiet, before it counts as gone.
 QUIET_SECONDS = 60.0
+
+
+def told(sampler: Sampler, part: Part[Any], **facts: Any) -> Facts:
+    """The facts with when they were so, and since when nobody answers."""
+    at = {"at": moment(float(int(part.at))), "away_since": moment(sampler.away_since), "is_cut": part.is_cut}
+    return at | facts
 
 
 def net(counts: Counts) -> dict[str, int]:
@@ -35,15 +43,7 @@ def job_facts(row: JobRow) -> Facts:
 def event_facts(event: Event) -> Facts:
     told = event.error
     error = {name: str(told.get(name) or "") for name in ("type", "message", "traceback", "notes")} if told else None
-    return {
-        "kind": event.kind,
-        "run": event.run,
-        "at": moment(event.at),
-        "bee": event.bee,
-        "host": event.host,
-        "duration": event.duration,
-        "error": error,
-    }
+    return event.told(moment) | {"duration": event.duration, "error": error}
 
 
 def text_facts(row: TextRow) -> Facts:
@@ -69,3 +69,12 @@ def departed_facts(row: DepartedRow) -> Facts:
     for name in ("started_at", "left_at"):
         facts[name.removesuffix("_at")] = moment(facts.pop(name))
     return facts
+
+
+def launch_facts(row: LaunchRow) -> Facts:
+    """A launch, by the system's name and the system's name for it."""
+    facts = row._asdict()
+    system, name = parts_of(row.launch)
+    for moments in ("started_at", "heard_at", "ends_first", "ends_last"):
+        facts[moments] = moment(facts[moments])
+    return facts | {"system": system, "id": name}

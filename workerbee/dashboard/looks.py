@@ -1,4 +1,4 @@
-"""What each view of the page knows, as plain facts: the same for its HTML and its JSON."""
+"""What the views of jobsets know, as plain facts: the same for their HTML and their JSON."""
 
 from __future__ import annotations
 
@@ -8,46 +8,20 @@ import time
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from workerbee.client.spectators import until_dropped
 from workerbee.dashboard.course import course_of
-from workerbee.dashboard.facts import (
-    Facts,
-    bee_facts,
-    cause_facts,
-    departed_facts,
-    event_facts,
-    job_facts,
-    net,
-    text_facts,
-)
+from workerbee.dashboard.crowd import Crowd
+from workerbee.dashboard.facts import Facts, cause_facts, net, told
 from workerbee.dashboard.sampler import NothingSeenError, Part, Sampler
 from workerbee.dashboard.shown import moment
 from workerbee.errors import JobsetNotFoundError
 from workerbee.outlook import outlook, percent_of
-from workerbee.reading import (
-    BeeRow,
-    BegunRow,
-    CauseRow,
-    DepartedRow,
-    DoingRow,
-    EndedBy,
-    Event,
-    JobPage,
-    JobRow,
-    JobsetRow,
-    Minute,
-    Progress,
-    Reader,
-    TextRow,
-    Wanted,
-)
+from workerbee.reading import BegunRow, CauseRow, EndedBy, JobsetRow, Minute, Progress, Reader
 
 #: Rows of each list.
-JOBSETS, JOBS, CAUSES, RUNNERS, BEES = 40, 50, 12, 12, 200
-#: Executions of a job whose texts are shown.
-TEXTS = 5
+JOBSETS, CAUSES, LONGEST = 40, 12, 12
 #: Failures that are counted by their cause, and ended jobs whose durations are drawn.
 FAILURES, DURATIONS = 20_000, 1000
 #: Seconds that a rate is taken over.
@@ -68,22 +42,15 @@ class Running(NamedTuple):
     row: JobsetRow
     progress: Progress
     quartiles: tuple[float, float, float, float] | None
-
-
-class Life(NamedTuple):
-    """A job, what happened to it, who is at it, and what its executions have printed."""
-
-    row: JobRow
-    events: list[Event]
-    begun: list[BegunRow]
-    texts: list[TextRow]
+    longest: float
 
 
 class Looks:
-    """Looks at the database through one sampler. Raises JobsetNotFoundError, and NothingSeenError in an outage."""
+    """Looks at jobsets through one sampler. Raises JobsetNotFoundError, and NothingSeenError in an outage."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
+        self._crowd = Crowd(sampler)
         self._rates = _Rates()
 
     # All jobsets
@@ -97,7 +64,7 @@ class Looks:
             ("histories", numbers), lambda reader: reader.histories(numbers, time.time() - 3600), fresh=SLOW
         )
         jobsets = [self._line(row, pasts.value.get(row.jobset.number, [])) for row in shown]
-        return self._told(rows, jobsets=jobsets, more=len(rows.value) > JOBSETS, server=self._server())
+        return told(self._sampler, rows, jobsets=jobsets, more=len(rows.value) > JOBSETS, server=self._server())
 
     def _line(self, row: JobsetRow, past: Sequence[EndedBy]) -> Facts:
         counts = row.counts
@@ -141,13 +108,13 @@ class Looks:
         """Read how a jobset goes, why its jobs fail, what runs longest, and who works on it."""
         with until_dropped(jobset_id):
             part = self._running(jobset_id)
-            row, progress, quartiles = part.value
+            row, progress, quartiles, _ = part.value
             history = self._history(row, span)
             facts = self._course(part.value, self._history(row, "hour"))
             facts |= self._failures(row, progress) | self._longest(row, progress, quartiles)
             facts |= {"rates": self._rates_over(row, history, span), "durations": self._durations(row)}
-            facts |= self._bees_of(row)
-            return self._told(part, jobset=jobset_id, span=span, **facts)
+            facts |= self._crowd.of(row)
+            return told(self._sampler, part, jobset=jobset_id, span=span, **facts)
 
     def _running(self, jobset_id: str) -> Part[Running]:
         def read(reader: Reader) -> Running:
@@ -155,7 +122,7 @@ class Looks:
             if not rows:
                 raise JobsetNotFoundError(jobset_id, tuple(str(row.jobset.id) for row in reader.jobsets()))
             one = reader.of(rows[0].jobset)
-            return Running(rows[0], one.progress(), one.recent_durations())
+            return Running(rows[0], one.progress(), one.recent_durations(), one.longest_run())
 
         return self._sampler.part(("jobset", jobset_id), read)
 
@@ -164,8 +131,15 @@ class Looks:
         return self._running(jobset_id).value.row
 
     def _course(self, running: Running, history: Sequence[Minute]) -> Facts:
-        row, progress, quartiles = running
-        view = outlook(row.jobset.name, progress, n_bees=row.n_bees, n_runners=row.n_runners, quartiles=quartiles)
+        row, progress, quartiles, longest = running
+        view = outlook(
+            row.jobset.name,
+            progress,
+            n_bees=row.n_bees,
+            n_runners=row.n_runners,
+            quartiles=quartiles,
+            longest=longest,
+        )
         paused = None if row.paused_at is None else f"{row.paused_by}" + (f" ({row.paused_why})" * bool(row.paused_why))
         course = course_of(view, progress, row.counts, history, now=time.time(), paused=paused)
         ended = row.counts.completed + row.counts.failed + row.counts.cancelled
@@ -194,10 +168,10 @@ class Looks:
     def _rates_over(self, row: JobsetRow, history: Sequence[Minute], span: str) -> list[tuple[float, int, int, int]]:
         """Give times, and how many were done, had failed and were lost by then."""
         counts = row.counts
-        told = [(m.at, m.counts.completed, m.counts.failed, m.counts.lost) for m in history]
-        if not told and row.created_at > time.time() - SPANS[span][0]:
-            told = [(row.created_at, 0, 0, 0)]
-        return [*told, (float(int(time.time())), counts.completed, counts.failed, counts.lost)] if told else []
+        rates = [(m.at, m.counts.completed, m.counts.failed, m.counts.lost) for m in history]
+        if not rates and row.created_at > time.time() - SPANS[span][0]:
+            rates = [(row.created_at, 0, 0, 0)]
+        return [*rates, (float(int(time.time())), counts.completed, counts.failed, counts.lost)] if rates else []
 
     def _failures(self, row: JobsetRow, progress: Progress) -> Facts:
         """Causes, counted anew when there are other failures."""
@@ -225,14 +199,14 @@ class Looks:
         begun: list[BegunRow] = []
         if progress.running:
             begun = self._sampler.part(
-                ("begun", row.jobset.number), lambda reader: reader.of(row.jobset).begun_jobs(3 * RUNNERS)
+                ("begun", row.jobset.number), lambda reader: reader.of(row.jobset).begun_jobs(3 * LONGEST)
             ).value
         copied = {one.job for one in begun if one.copy}
         longest = [
             one._asdict() | {"beyond_p95": p95 is not None and one.since > p95, "copied": one.job in copied}
-            for one in begun[: 2 * RUNNERS]
+            for one in begun[: 2 * LONGEST]
         ]
-        return {"p95": p95, "longest": longest[:RUNNERS], "n_running": progress.running}
+        return {"p95": p95, "longest": longest[:LONGEST], "n_running": progress.running}
 
     def _durations(self, row: JobsetRow) -> list[float]:
         ends = self._sampler.part(
@@ -241,72 +215,6 @@ class Looks:
             fresh=5.0,
         ).value
         return [seconds for _, _, seconds in ends if seconds is not None]
-
-    # Jobs
-
-    def jobs(self, jobset_id: str, wanted: Wanted, after: int) -> Facts:
-        """A page of jobs."""
-        with until_dropped(jobset_id):
-            row = self.find(jobset_id)
-            part: Part[JobPage] = self._sampler.part(
-                ("jobs", row.jobset.number, wanted, after),
-                lambda reader: reader.of(row.jobset).jobs(after, JOBS, wanted),
-            )
-        page = part.value
-        return self._told(part, jobset=jobset_id, jobs=[job_facts(job) for job in page.rows], after=page.after)
-
-    def job(self, jobset_id: str, job: int) -> Facts | None:
-        """One job with its life; None if there is none."""
-
-        def read(reader: Reader) -> Life | None:
-            one = reader.of(row.jobset)
-            rows = one.jobs_of([job])
-            begun = one.begun_jobs(job=job) if rows and rows[0].status == "running" else []
-            return Life(rows[0], one.life(job), begun, one.texts(job, TEXTS)) if rows else None
-
-        with until_dropped(jobset_id):
-            row = self.find(jobset_id)
-            part = self._sampler.part(("job", row.jobset.number, job), read)
-        if part.value is None:
-            return None
-        found, life, begun, texts = part.value
-        events = [event_facts(event) for event in life]
-        return self._told(
-            part,
-            jobset=jobset_id,
-            job=job_facts(found),
-            running=[one._asdict() for one in begun],
-            error=next((event["error"] for event in reversed(events) if event["error"]), None),
-            events=events,
-            printed=[text_facts(text) for text in texts if text.printed.size],
-        )
-
-    # Bees
-
-    def bees(self) -> Facts:
-        """List who works, where, and at what; and who has left."""
-        part = self._sampler.part("bees", lambda reader: reader.bees(n=BEES + 1))
-        left: list[DepartedRow] = self._sampler.part("departed", lambda reader: reader.departed(n=50)).value
-        doing: list[DoingRow] = self._sampler.part("doing", lambda reader: reader.doing()).value
-        bees = [bee_facts(bee, doing) for bee in part.value[:BEES]]
-        return self._told(part, bees=bees, more=len(part.value) > BEES, departed=[departed_facts(one) for one in left])
-
-    def _bees_of(self, row: JobsetRow) -> Facts:
-        bees: list[BeeRow] = self._sampler.part(
-            ("bees", row.jobset.number), lambda reader: reader.bees(row.jobset, RUNNERS + 1)
-        ).value
-        doing: list[DoingRow] = self._sampler.part(
-            ("doing", row.jobset.number), lambda reader: reader.doing(row.jobset)
-        ).value
-        return {
-            "bee_rows": [bee_facts(bee, doing) for bee in bees[:RUNNERS]],
-            "more_bees": len(bees) > RUNNERS,
-        }
-
-    def _told(self, part: Part[Any], **facts: Any) -> Facts:
-        """The facts with when they were so, and since when nobody answers."""
-        at = {"at": moment(float(int(part.at))), "away_since": moment(self._sampler.away_since), "is_cut": part.is_cut}
-        return at | facts
 
 
 class _Rates:

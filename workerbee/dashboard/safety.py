@@ -1,4 +1,4 @@
-"""Who may see the page: who has the token, by a name that is ours, from a page that is ours. All else is refused.
+"""The page's door: a request needs the token or a session, one of our host names, and one of our pages as its origin.
 
 The token is in the address that is printed at start. It is good once, for a cookie; whoever has used it up finds a
 new one printed. A lasting token, from a file, is for programs: they send it with each request.
@@ -21,7 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Names under which this machine calls itself.
+#: Names by which a machine addresses itself.
 LOCAL = ("localhost", "127.0.0.1", "::1")
 #: Bytes of a request's body and of its address, and seconds in which a body has to be here.
 MOST_BODY, MOST_PATH, BODY_SECONDS = 16_384, 4096, 3.0
@@ -158,7 +158,7 @@ class Door:
         answer.set_cookie(
             self._cookie,
             session,
-            path=_prefix(headers),
+            path=prefix_of(headers) or "/",  # so it is sent only there
             httponly=True,
             samesite="strict",
             secure=headers.get("x-forwarded-proto") == "https",
@@ -212,10 +212,10 @@ def _without_port(scheme: str, netloc: str) -> str:
     return netloc.lower().removesuffix({"http": ":80", "https": ":443"}[scheme])
 
 
-def _prefix(headers: Headers) -> str:
-    """The path below which a proxy shows the page, for the cookie to be sent only there."""
-    prefix = headers.get("x-forwarded-prefix", "/")
-    return prefix if re.fullmatch(r"/[\w./~%@:+-]{0,1000}", prefix) else "/"
+def prefix_of(headers: Headers) -> str:
+    """The path below which a proxy shows the page, without a slash at its end; nothing if no proxy says so."""
+    prefix = headers.get("x-forwarded-prefix", "")[:1000].rstrip("/")
+    return prefix if re.fullmatch(r"(/[\w.~%@:+-]+)*", prefix) else ""
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -1,4 +1,4 @@
-"""One pair of eyes for however many tabs: what was read a moment ago isn't read again, and an outage is no error."""
+"""The sampler reads for all tabs together: what was read a moment ago isn't read again, and an outage is no error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 from workerbee.reading import Connection, Reader, is_passing, is_too_slow, require_schema, watcher
 
 #: Seconds that the server may work on one query, and that its answer is waited for.
-LIMIT, PATIENCE = 0.25, 2.0
-#: Times that a part is tried of which nothing is known yet.
+LIMIT, PATIENCE = 0.25, 1.5
+#: Tries at reading a part that was never read before.
 TRIES = 4
 #: Seconds for which a part of a page counts as new.
 FRESH = 0.9
-#: Reading a part rests for so many times what it took, so that an open page costs the server little.
+#: Seconds for which the database counts as alive: with the patience and the pace of the tabs less than three.
+ALIVE = 0.3
+#: The pause after reading a part is so many times as long as the reading, so that a page costs the server little.
 SHARE = 20
 #: Seconds between two tries while the database is away.
 AGAIN = 1.0
@@ -54,8 +56,12 @@ class Sampler:
         self._answered = time.time()
         self.away_since: float | None = None
 
-    def part(self, key: Hashable, read: Callable[[Reader], T], *, fresh: float = FRESH) -> Part[T]:
+    def part(
+        self, key: Hashable, read: Callable[[Reader], T], *, fresh: float = FRESH, pause: float = SHARE
+    ) -> Part[T]:
         """Give what ``read`` gives, or gave less than ``fresh`` seconds ago; in an outage, what it gave last.
+
+        It counts as new for at least ``pause`` times the seconds that it took.
 
         Raises NothingSeenError if it never gave anything, and as `Reader` does where no outage is the cause.
         """
@@ -66,10 +72,18 @@ class Sampler:
             try:
                 found = self._parts.get(key)
                 if (found is None or time.monotonic() >= found.due) and self._is_due():
-                    return self._read(key, read, fresh)
+                    return self._read(key, read, fresh, pause)
             finally:
                 self._lock.release()
         return self._last(key)
+
+    def is_alive(self) -> bool:
+        """Tell whether the database answers."""
+        try:
+            self.part("alive", lambda reader: reader.clock(), fresh=ALIVE, pause=0.0)
+        except NothingSeenError:
+            return False
+        return self.away_since is None
 
     def _is_due(self) -> bool:
         return self.away_since is None or time.monotonic() >= self._next_try
@@ -80,7 +94,7 @@ class Sampler:
             raise NothingSeenError
         return found
 
-    def _read(self, key: Hashable, read: Callable[[Reader], T], fresh: float) -> Part[T]:
+    def _read(self, key: Hashable, read: Callable[[Reader], T], fresh: float, pause: float) -> Part[T]:
         began = time.monotonic()
         try:
             value = self._value(read, 1 if key in self._parts else TRIES)
@@ -90,7 +104,7 @@ class Sampler:
             return self._missed(key, error, time.monotonic() - began)
         self.away_since, self._answered = None, time.time()
         now = time.monotonic()
-        part = Part(value, time.time(), now + max(fresh, SHARE * (now - began)))
+        part = Part(value, time.time(), now + max(fresh, pause * (now - began)))
         self._remember(key, part)
         return part
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from workerbee.outlook import spelled
+from workerbee.plots import duration
+from workerbee.timing import LAST_EPOCH, utc
 
 #: Marks on one letter, of which no language needs more.
 MARKS = 3
@@ -37,12 +39,12 @@ class Moment(float):
     @property
     def iso(self) -> str:
         """The time in UTC."""
-        return datetime.fromtimestamp(self, timezone.utc).isoformat(timespec="seconds")
+        return utc(self).isoformat(timespec="seconds")
 
     @property
     def clock(self) -> str:
         """The time as the clock on the wall here has it: only of the day where it is today's."""
-        here, now = datetime.fromtimestamp(self).astimezone(), datetime.now().astimezone()
+        here, now = utc(self).astimezone(), datetime.now().astimezone()
         return f"{here:%H:%M:%S}" if here.date() == now.date() else f"{here:%Y-%m-%d %H:%M}"
 
     @property
@@ -59,6 +61,8 @@ def moment(epoch: float | None) -> Moment | None:
 def printable(text: object) -> str:
     """Text without what steers terminals, turns the direction of writing, is no character, or piles up marks."""
     text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
     shown = text if text.isascii() else _PILES.sub(lambda pile: pile[0][:MARKS] + _escaped(pile[0][MARKS:]), text)
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in shown)
 
@@ -69,8 +73,10 @@ def _escaped(text: str) -> str:
 
 def short(text: object, width: int = 120) -> str:
     """One line of a text, with a mark where something is missing."""
-    line = " ".join(printable(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    text = str(text)
+    most = 4 * width  # however much of it is blank
+    line = " ".join(printable(text[:most]).split())
+    return line if len(line) <= width and len(text) <= most else line[: width - 1] + "…"
 
 
 def number(n: float | None) -> str:
@@ -88,8 +94,8 @@ def size(n: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Say how long ago it was, so coarse that it doesn't change all the time."""
-    return "now" if seconds < 10 else f"{spelled(float(5 * round(seconds / 5)))} ago"
+    """Say how long ago it was, rounded so that it seldom changes."""
+    return "now" if seconds < 10 else f"{spelled(float(5 * round(min(seconds, LAST_EPOCH) / 5)))} ago"
 
 
 def plain(value: Any) -> Any:
@@ -108,4 +114,12 @@ def document(name: str, facts: dict[str, Any]) -> bytes:
     return json.dumps({"schema": f"workerbee.page.{name}/1"} | plain(facts), indent=1).encode()
 
 
-FILTERS = {"printable": printable, "short": short, "number": number, "size": size, "spelled": spelled, "ago": ago}
+FILTERS = {
+    "printable": printable,
+    "short": short,
+    "number": number,
+    "size": size,
+    "spelled": spelled,
+    "ago": ago,
+    "took": duration,
+}

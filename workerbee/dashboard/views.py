@@ -15,13 +15,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from workerbee import plots
+from workerbee import finding, plots
 from workerbee.dashboard import shown
 from workerbee.dashboard.changes import OPEN, Changes
+from workerbee.dashboard.crowd import Crowd
 from workerbee.dashboard.facts import Facts
+from workerbee.dashboard.jobs import JobLooks
 from workerbee.dashboard.looks import SPANS, Looks
 from workerbee.dashboard.metrics import exposition
+from workerbee.dashboard.safety import prefix_of
 from workerbee.dashboard.sampler import NothingSeenError, Sampler
+from workerbee.dashboard.ticks import Ticks
 from workerbee.errors import JobsetNotFoundError, WorkerbeeError
 from workerbee.reading import STATUSES, Wanted, is_forbidden
 
@@ -80,10 +84,13 @@ class Asked(NamedTuple):
 class Views:
     """Answers requests; each method is an endpoint that runs in a thread."""
 
-    def __init__(self, sampler: Sampler, changes: Changes | None, server: str) -> None:
+    def __init__(self, sampler: Sampler, searcher: Sampler, changes: Changes | None, server: str) -> None:
         """``changes`` None: this page only reads. ``server`` is said in the foot of each page."""
         self._sampler = sampler
         self._looks = Looks(sampler)
+        self._jobs = JobLooks(sampler, searcher, self._looks, may_ask=changes is not None)
+        self._crowd = Crowd(sampler)
+        self._ticks = Ticks()
         self._changes = changes
         self._server = server
         self._templates = Environment(
@@ -95,6 +102,8 @@ class Views:
         )
         self._templates.filters.update(shown.FILTERS)
         self._templates.globals.update(SIGNS=shown.SIGNS, STATUSES=STATUSES, SPANS=tuple(SPANS), plots=plots)
+        for name in self._templates.list_templates():  # now, so that nobody waits for it
+            self._templates.get_template(name)
 
     # Views
 
@@ -120,25 +129,71 @@ class Views:
         found = asked.number("find")
         if found is not None:
             return RedirectResponse(f"job/{found}", 303)
+        if asked.query.get("input"):
+            return self._found(request, asked, name)
         wanted, after = asked.wanted(), asked.number("after") or 0
-        facts = self._looks.jobs(name, wanted, after)
+        facts = self._jobs.jobs(name, wanted, after)
         kept = {key: asked.query[key] for key in ("status", "function", "host", "group") if asked.query.get(key)}
         more = None if facts["after"] is None else urlencode(kept | {"after": facts["after"]})
-        return self._view(request, "jobs", facts, title=f"Jobs of {name}", kept=kept, more=more, is_first=not after)
+        return self._view(
+            request,
+            "jobs",
+            facts,
+            title=f"Jobs of {name}",
+            kept=kept,
+            more=more,
+            is_first=not after,
+            found=None,
+            input="",
+        )
+
+    def _found(self, request: Request, asked: Asked, name: str) -> Response:
+        """Jobs by their input."""
+        text = asked.query["input"]
+        try:
+            value = finding.parsed(text)
+        except ValueError as error:
+            raise Mistake(
+                400, f'an input is JSON, such as {{"star": 17}} or 17, and {shown.short(text, 60)} is none: {error}'
+            ) from None
+        before = asked.number("before") or finding.LAST
+        try:
+            facts = self._jobs.found(name, text, value, before)
+        except NothingSeenError:
+            raise Mistake(
+                503, "Looking through the inputs took the server too long; this page goes on trying."
+            ) from None
+        before = facts["found"]["before"]
+        more = None if before is None else urlencode({"input": text, "before": before})
+        return self._view(
+            request, "jobs", facts, title=f"Jobs of {name}", kept={}, input=text, more=more, is_first=True
+        )
 
     def job(self, request: Request) -> Response:
         """One job."""
         asked, name, job = _asked(request), request.path_params["jobset"], request.path_params["job"]
         if job > LAST_JOB:
             raise Mistake(404, "there is no such job")
-        facts = self._looks.job(name, job)
+        facts = self._jobs.job(name, job)
         if facts is None:
             raise Mistake(404, f"there is no job {job} in {name}")
         return self._view(request, "job", facts, title=f"Job {job} of {name}", change=self._change(asked))
 
     def bees(self, request: Request) -> Response:
         """All bees."""
-        return self._view(request, "bees", self._looks.bees(), title="Bees")
+        return self._view(request, "bees", self._crowd.bees(), title="Bees")
+
+    def launches(self, request: Request) -> Response:
+        """By what bees were launched."""
+        return self._view(request, "launches", self._crowd.launches(), title="Launches")
+
+    def launch(self, request: Request) -> Response:
+        """One launch."""
+        name = _asked(request).query.get("name", "")
+        facts = None if "\0" in name else self._crowd.launch(name)
+        if facts is None:
+            raise Mistake(404, f"no bee has come by a launch {shown.short(name, 60)}, as far as is known")
+        return self._view(request, "launch", facts, title=name)
 
     def metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""
@@ -147,6 +202,10 @@ class Views:
         except NothingSeenError:
             rows, is_up = [], False
         return Response(exposition(rows, is_up=is_up), media_type="text/plain; version=0.0.4")
+
+    def alive(self, request: Request) -> Response:
+        """Say only that the database answers: a tab that looks seldom learns of an outage so."""
+        return Response(status_code=204 if self._sampler.is_alive() else 503)
 
     # Changes
 
@@ -202,11 +261,17 @@ class Views:
     def guarded(self, view: Callable[[Request], Response]) -> Callable[[Request], Response]:
         """The view, or a page that says what went wrong."""
 
-        def endpoint(request: Request) -> Response:
+        def told(request: Request) -> Response:
             try:
                 return view(request)
             except Exception as error:  # noqa: BLE001 (whoever asked is told)
                 return self.mistake(request, error)
+
+        def endpoint(request: Request) -> Response:
+            if request.method != "GET" or not _is_part(request):
+                return told(request)
+            asked = request.url.path, request.url.query, request.cookies.get(THEME_COOKIE), _root(request)
+            return self._ticks.answer(request, (*asked, self._sampler.away_since), told)
 
         return endpoint
 
@@ -228,9 +293,9 @@ class Views:
         return self._page(request, name, facts, **more)
 
     def _page(self, request: Request, name: str, facts: Facts, *, status: int = 200, **more: Any) -> Response:
-        is_part = request.headers.get("x-fragment") == "1"
+        is_part = _is_part(request)
         path = request.url.path
-        root = "./" + "../" * (path.count("/") - 1)
+        root = _root(request)
         theme = request.cookies.get(THEME_COOKIE, "system")
         query = f"?{request.url.query}" if request.url.query else ""
         text = self._templates.get_template(f"{name}.html").render(
@@ -244,14 +309,13 @@ class Views:
                 "theme": theme if theme in THEMES else "system",
                 "back": f".{path}{query}",
                 "is_changing": self._changes is not None,
+                "has_launches": self._crowd.any_launch(),
                 "server_name": self._server,
             }
         )
         body = text.encode("utf-8", "backslashreplace")
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         headers = {"ETag": tag, "Vary": "X-Fragment, Cookie"}
-        if is_part and request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
         return HTMLResponse(body, status, headers)
 
     def mistake(self, request: Request, error: Exception) -> Response:
@@ -264,6 +328,19 @@ class Views:
         away = shown.moment(self._sampler.away_since)
         facts = {"sentence": sentence, "away_since": away, "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE}
         return self._page(request, "mistake", facts, status=status, title=HTTPStatus(status).phrase)
+
+
+def _root(request: Request) -> str:
+    """The way from a page to the first one."""
+    path, prefix = request.url.path, prefix_of(request.headers)
+    if path == "/" and prefix:  # it may have been asked for without the last slash, and then "./" leads elsewhere
+        return f"{prefix}/"
+    return "./" + "../" * (path.count("/") - 1)
+
+
+def _is_part(request: Request) -> bool:
+    """Tell whether a tab looks again, which needs only what changes."""
+    return request.headers.get("x-fragment") == "1"
 
 
 def _asked(request: Request) -> Asked:

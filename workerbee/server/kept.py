@@ -85,7 +85,7 @@ def stop(kept: Kept) -> bool:
 
 
 def _data(home: Path) -> Path:
-    """This host's data: of the PostgreSQL that is installed, else of the newest that was."""
+    """Find this host's data: of the PostgreSQL that is installed, else of the newest that was."""
     try:
         return data_directory(home, version_of(installed()))
     except EmbeddedServerError:
@@ -106,7 +106,7 @@ def _works_in(pid: int, data: Path) -> bool:
 
 
 def _users(runtime: Path) -> list[User]:
-    """The processes that hold the server: they have its runtime directory open."""
+    """Give the processes that hold the server: they have its runtime directory open."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
@@ -118,7 +118,7 @@ def _users(runtime: Path) -> list[User]:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of the files in a directory, as far as they can be seen."""
+    """Count the bytes of the files in a directory, as far as they can be seen."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

@@ -1,13 +1,14 @@
-"""The only room that speaks SQL: catalogue, client and bee verbs, each one named query."""
+"""The only room that speaks SQL. What a catalogue, a client or a bee does is a method, with a named query each."""
 
 from workerbee.store.answers import Cancelled, Result, Run, SameCall
-from workerbee.store.bee import MOST_TEXT_BYTES, BeeStore, KeptText, Limits, Scope, ShowRequest
+from workerbee.store.bee import MOST_TEXT_BYTES, UNREAD, BeeStore, Fits, KeptText, Limits, Scope, ShowRequest
 from workerbee.store.catalogue import BeeFacts, Catalogue, Counts, Maker, Remaining
 from workerbee.store.client import ClientStore
-from workerbee.store.connection import QUERY_SECONDS, Connection, PatientConnection
+from workerbee.store.connection import QUERY_SECONDS, Connection
 from workerbee.store.dsn import dsn_parts, has_password, make_dsn
 from workerbee.store.hints import HintThrottle, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
+from workerbee.store.patient import PatientConnection
 from workerbee.store.reader import JobsetReader, Reader
 from workerbee.store.seen import (
     STATUSES,
@@ -21,6 +22,7 @@ from workerbee.store.seen import (
     JobPage,
     JobRow,
     JobsetRow,
+    LaunchRow,
     Minute,
     Progress,
     RunFacts,
@@ -28,13 +30,14 @@ from workerbee.store.seen import (
     TextRow,
     Wanted,
 )
-from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_too_slow, is_unstorable
+from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_standby, is_too_slow, is_unstorable
 from workerbee.store.wake import Wake
 
 __all__ = [
     "MOST_TEXT_BYTES",
     "QUERY_SECONDS",
     "STATUSES",
+    "UNREAD",
     "BeeFacts",
     "BeeRow",
     "BeeStore",
@@ -49,12 +52,14 @@ __all__ = [
     "DoingRow",
     "EndedBy",
     "Event",
+    "Fits",
     "HintThrottle",
     "JobPage",
     "JobRow",
     "JobsetReader",
     "JobsetRow",
     "KeptText",
+    "LaunchRow",
     "Limits",
     "Maker",
     "Minute",
@@ -78,6 +83,7 @@ __all__ = [
     "is_dropped",
     "is_forbidden",
     "is_passing",
+    "is_standby",
     "is_too_slow",
     "is_unstorable",
     "jitter",

@@ -1,14 +1,17 @@
-"""Verbs of a bee on one jobset. Where the database fences, a refusal is a value, not an exception."""
+"""The queries of a bee on one jobset. If a bee no longer holds a job, the answer says so; that is no exception."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from math import inf
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from workerbee.store import parts
+from workerbee.store.answers import Signs
 from workerbee.store.connection import Connection, Row
 from workerbee.store.front import Front, FrontPlace
 from workerbee.store.queries import Queries, array
@@ -18,13 +21,16 @@ from workerbee.store.writer import Writer
 from workerbee.wire.job import READABLE, Batch, FunctionRow, Job, Jobset, Outcome
 from workerbee.wire.printed import Printed
 
-#: Jobs in one claim, and seconds that a claim or results may be under way: a part of the lease, which nothing renews
-#: meanwhile.
+#: Jobs in one claim, and seconds that a claim or a statement with results may take: a part of the lease, which isn't
+#: renewed meanwhile.
 MOST_IN_CLAIM, HASTE_SECONDS = 1000, 0.5
-#: Headers that a claim locks: few, for others pass over them meanwhile; up to this many while they are small.
+#: Batches that a claim locks: few, as other bees have to pass over them; more while batches are small.
 HEADERS = 8, 64
 #: Bytes that the texts of a jobset may take on the server.
 MOST_TEXT_BYTES = 1 << 30
+Fits = Callable[[int], bool]
+#: The codec of a call for which there was no room.
+UNREAD = ""
 #: Every job costs 1.
 NO_COSTS: Mapping[int, float] = MappingProxyType({})
 
@@ -36,12 +42,12 @@ class Scope(NamedTuple):
     refused: tuple[int, ...] = ()
 
     def without(self, functions: Iterable[int]) -> Scope:
-        """None of these either."""
+        """Give the scope without these functions."""
         return self._replace(refused=(*self.refused, *functions))
 
 
 class Limits(NamedTuple):
-    """The number of attempts that a failing job has; before the last it is tried again, with this backoff (seconds)."""
+    """The number of attempts after which a failing job ends, and the backoff between them (seconds)."""
 
     attempts: int
     backoff: float = 1.0
@@ -56,14 +62,14 @@ class Claim(NamedTuple):
 
 
 class ShowRequest(NamedTuple):
-    """That somebody wants to see what a running job prints, or where it is."""
+    """A request to show what a running job prints, or its stacks."""
 
     job: int
     is_stack: bool
 
 
 class Overtaken(NamedTuple):
-    """Of the jobs that a bee runs those whose run has ended elsewhere, and what others want to see of them."""
+    """Jobs that a bee runs although their run has ended elsewhere, and requests to show jobs."""
 
     ended: set[tuple[int, int]]
     asked: list[ShowRequest]
@@ -80,7 +86,7 @@ class KeptText(NamedTuple):
 
 
 class ClaimedRow(NamedTuple):
-    """A row of a claim: a job with its batch, whose mark it is before if ``is_started``; no job: all have ended."""
+    """A row of a claim: a job and its batch. ``is_started``: it lies before the mark. Without a job, all have ended."""
 
     batch: int
     function: int
@@ -98,13 +104,13 @@ class ClaimedRow(NamedTuple):
     n_hosts_lost: int | None
 
     def header(self, claim: UUID) -> Batch:
-        """The batch, without any jobs yet."""
+        """Make the batch, without its jobs."""
         return Batch(
             self.batch or 0, claim, self.function, self.run, self.timeout, self.max_attempts, self.again, 0, []
         )
 
 
-_CLAIMED = len(ClaimedRow._fields)
+_CLAIMED, _JOB = len(ClaimedRow._fields), ClaimedRow._fields.index("job")
 
 
 class BeeStore:
@@ -118,26 +124,27 @@ class BeeStore:
         host: str,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """``alive`` is called before each statement: a bee on a slow link renews its lease between them."""
+        """``alive`` is called before each statement, so that a bee on a slow link can renew its lease in between."""
         self.connection = connection
         self._alive = alive
         self.jobset = jobset
         self._bee = str(incarnation)
         self._writer = Writer(incarnation)
         self._host = storable(host)
-        self._is_noted = False  # the host, in the jobset
+        self._is_noted = False  # whether this bee's host is noted in the jobset
         self._queries = Queries(connection, jobset, "client.sql", "bee.sql")
         self._headers = HEADERS[0]
         self._front = Front()
         self._claims = Ration(MOST_IN_CLAIM, HASTE_SECONDS)
         self._results = Ration(MOST_IN_CLAIM, HASTE_SECONDS)
+        self.parts = parts.Parts(self._queries, alive)
 
     def _run(self, name: str, /, way: str = "", **params: Any) -> list[Row]:
         self._alive()
         return self._queries.run(name, params | {"bee": self._bee}, way)
 
     def _count(self, name: str, /, **params: Any) -> list[Row]:
-        """The same of a query that counts something."""
+        """Run a query that also adds to the counters."""
         return self._run(name, writer=self._writer.name(), **params)
 
     # Taking work
@@ -149,7 +156,7 @@ class BeeStore:
 
     @property
     def room(self) -> int:
-        """Bytes of results that the next `complete` may carry (one result may be more)."""
+        """Give the bytes of results that the next `complete` may carry (a single result may be larger)."""
         return self._results.bytes
 
     def claim(
@@ -161,19 +168,20 @@ class BeeStore:
         budget: float = inf,
         costs: Mapping[int, float] = NO_COSTS,
         other: float = 1.0,
+        fits: Fits = lambda _: True,
     ) -> list[Batch]:
-        """Take at most ``n`` jobs from the front, and no more than a `portion`; the first ``start`` are started.
+        """Claim at most ``n`` jobs from the front of the queue, and at most a `portion`; start the first ``start``.
 
-        All together they cost no more than the ``budget``, in which a job costs what ``costs`` says of its
-        function, else ``other``.
+        The costs of the jobs add up to at most the ``budget``. A job costs what ``costs`` says of its function, or else
+        ``other``. A large call that doesn't fit, by its bytes, is left `UNREAD`.
         """
         n = min(n, self.portion)
         headers = min(n, self._headers)
         cost = {"budget": budget, "functions": array(costs), "costs": array(costs.values()), "other": other}
-        facts = {"n": n, "start": start, "headers": headers, **cost, **_scope(scope)}
+        params = {"n": n, "start": start, "headers": headers, **cost, **_scope(scope)}
         batches: list[Batch] = []
         for position in self._front.looks():
-            if batches := self._claim_from(position, facts):
+            if batches := self._claim_from(position, params, fits):
                 break
         small = len(batches) == headers and sum(len(batch.jobs) for batch in batches) <= n / 2
         self._headers = min(2 * self._headers, HEADERS[1]) if small else HEADERS[0]
@@ -184,15 +192,16 @@ class BeeStore:
         """Seconds until the next claim looks at the whole queue, if the last one didn't; else 0."""
         return max(0.0, self._front.quiet_seconds)
 
-    def _claim_from(self, position: FrontPlace | None, facts: Mapping[str, Any]) -> list[Batch]:
+    def _claim_from(self, position: FrontPlace | None, params: Mapping[str, Any], fits: Fits) -> list[Batch]:
         claim = uuid4()
         way, more = ("", {}) if position is None else ("from the front", position._asdict())
         with self._claims.use() as moved:
-            rows = self._run("claim", way=way, claim=str(claim), **facts, **more)
-            batches = self._batches(rows, claim)
+            rows = self._run("claim", way=way, claim=str(claim), **params, **more)
+            batches = self._batches(rows, claim, fits)
             moved.rows, moved.bytes = len(rows), sum(len(job.data) for batch in batches for job in batch.jobs)
-        # The rows are in the order of the queue: what comes before the last one is taken, or another bee's.
-        for priority, place, seconds, now, _ in [row[-5:] for row in rows[-1:]]:
+        # A batch's place in the queue is in its first row: what comes before the last one is taken, or another bee's.
+        if (last := next((row for row in reversed(rows) if row[_CLAIMED] is not None), None)) is not None:
+            priority, place, seconds, now, _ = last[_CLAIMED:]
             self._front.note(position, (priority, place), seconds, now)
         return batches
 
@@ -200,29 +209,29 @@ class BeeStore:
         """Take one copy of the worst straggler, if there is one."""
         claim = uuid4()
         rows = self._count("speculate", claim=str(claim), host=self._host, **_scope(scope))
-        return [b._replace(copy=True) for b in self._batches(rows, claim)]
+        return [b._replace(copy=True) for b in self._batches(rows, claim, lambda _: True)]
 
-    def _batches(self, rows: Iterable[Row], claim: UUID) -> list[Batch]:
-        batches: dict[int, Batch] = {}
-        for claimed in (ClaimedRow._make(row[:_CLAIMED]) for row in rows):
-            if claimed.batch not in batches:
-                batches[claimed.batch] = claimed.header(claim)
-            if claimed.job is None:
-                continue
-            if claimed.is_started:  # what has ended meanwhile isn't among the jobs, though it counts for the mark
-                batch = batches[claimed.batch]
-                batches[claimed.batch] = batch._replace(started=batch.started + 1)
-            batches[claimed.batch].jobs.append(self._job(claimed, claimed.job))
-        return list(batches.values())
+    def _batches(self, rows: Iterable[Row], claim: UUID, fits: Fits) -> list[Batch]:
+        batches = []
+        for _, lines in groupby(rows, itemgetter(0)):
+            some = list(lines)
+            batch = ClaimedRow._make(some[0][:_CLAIMED]).header(claim)
+            # What has ended meanwhile isn't among the jobs, though it counts for the mark.
+            there = [line for line in some if line[_JOB] is not None]
+            batch.jobs.extend(self._job(batch.run, fits, *line[_JOB:_CLAIMED]) for line in there)
+            batches.append(batch._replace(started=sum(line[_JOB - 1] for line in there)))
+        return batches
 
-    def _job(self, row: ClaimedRow, job: int) -> Job:
-        data = row.text.encode() if row.text is not None else bytes(row.payload or b"")  # of nothing no signature holds
-        codec, data = (row.codec, data) if row.codec != parts.PARTS else parts.get(self._run, job, 0, data)
-        mac = bytes(row.mac) if row.mac is not None else None
-        return Job(job, row.run, codec, data, mac, row.n_attempts or 0, row.n_hosts_lost or 0)
+    def _job(
+        self, run: int, fits: Fits, job: int, codec: str, text: str | None, payload: Any, mac: Any, *past: int | None
+    ) -> Job:
+        data = text.encode() if text is not None else bytes(payload or b"")  # of nothing no signature holds
+        if codec == parts.PARTS:
+            codec, data = self.parts.get(job, 0, data) if fits(parts.size(data)) else (UNREAD, b"")
+        return Job(job, run, codec, data, None if mac is None else bytes(mac), past[0] or 0, past[1] or 0)
 
     def start(self, batch: Batch, started: int) -> tuple[int, list[int]]:
-        """Move the mark: how many are started now, and the jobs that are left; (0, []) if the claim is lost."""
+        """Move the mark. Returns how many jobs are started now, and the batch's jobs; (0, []) if the claim is lost."""
         rows = self._run("start", batch=batch.id, claim=str(batch.claim), started=started)
         return (rows[0][0], rows[0][1]) if rows else (0, [])
 
@@ -230,19 +239,7 @@ class BeeStore:
 
     def complete(self, outcomes: Sequence[Outcome], closed: Sequence[Batch], *, hint: str | None) -> None:
         """Record successes, and delete batches with nothing open."""
-        rows = [
-            (
-                str(o.job),
-                str(o.run),
-                *parts.written(self._run, o.job, o.run, o.codec, o.data),
-                o.mac.hex() if o.mac else "",
-                repr(o.duration),
-            )
-            for o in outcomes
-        ]
-        names = ("job", "run", "codec", "output", "payload", "mac", "duration")
-        columns = map("\n".join, zip(*rows, strict=True)) if rows else [""] * len(names)
-        params = dict(zip(names, columns, strict=True))
+        params = self._new_rows(outcomes)
         more = {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed), "hint": hint}
         self._alive()
         by = {"bee": self._bee, "writer": self._writer.name()}
@@ -255,8 +252,18 @@ class BeeStore:
             runs = {"jobs": array(o.job for o in outcomes), "runs": array(o.run for o in outcomes)}
             self._count("late", host=self._host, **runs)
 
+    def _new_rows(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
+        """Give the parameters of an insert: a column is one text."""
+        jobs, runs, _, codecs, data, macs, durations = zip(*outcomes, strict=True) if outcomes else [()] * 7
+        written = [self.parts.written(*value) for value in zip(jobs, runs, codecs, data, strict=True)]
+        codecs, texts, payloads = zip(*written, strict=True) if written else [()] * 3
+        columns: dict[str, Iterable[str]] = {"job": map(str, jobs), "run": map(str, runs), "codec": codecs}
+        columns |= {"output": texts, "payload": payloads, "duration": [f"{seconds:.9f}" for seconds in durations]}
+        columns["mac"] = [mac.hex() if mac else "" for mac in macs]
+        return {name: "\n".join(column) for name, column in columns.items()}
+
     def keep_texts(self, texts: Sequence[KeptText], most: int = MOST_TEXT_BYTES) -> bool:
-        """Keep what executions have printed; False if there is no more room but for failed ones."""
+        """Keep what executions have printed; False if there is room for failed ones only."""
         jobs, runs, claims, failed, printed = zip(*texts, strict=True)
         heads, stdout, stderr, stdout_sizes, stderr_sizes = zip(*printed, strict=True)
         columns = {"jobs": jobs, "runs": runs, "claims": claims, "failed": failed, "heads": heads}
@@ -267,7 +274,7 @@ class BeeStore:
         return bool(is_room_left)
 
     def note_host(self) -> None:
-        """Keep where this bee's results come from: the bee's own row goes with it."""
+        """Note this bee's host in the jobset, as the bee's own row is deleted when it leaves."""
         self._run("note_host", host=self._host)
         self._is_noted = True
 
@@ -276,11 +283,11 @@ class BeeStore:
         self._run("refuse", function=function, host=self._host, reason=storable(reason))
 
     def doubt(self, function: int) -> None:
-        """Say in the jobset that all that this bee has tried last of a function has failed."""
+        """Say in the jobset that the last jobs of this function have all failed here."""
         self._run("doubt", function=function, host=self._host)
 
     def trust(self, function: int) -> None:
-        """Take that back."""
+        """Take a `doubt` back."""
         self._run("trust", function=function)
 
     def able_bees(self, function: int) -> int:
@@ -293,7 +300,7 @@ class BeeStore:
         Returns ``retried``, ``failed`` (the run has ended), ``noted`` (another copy runs, or the run had
         ended before) or ``ignored`` (this bee no longer holds the job).
         """
-        codec, data = parts.put(self._run, outcome.job, outcome.run, outcome.codec, outcome.data)
+        codec, data = self.parts.put(outcome.job, outcome.run, outcome.codec, outcome.data)
         readable = codec in READABLE
         params = {
             "batch": batch.id,
@@ -318,7 +325,7 @@ class BeeStore:
         return str(verdict)
 
     def release(self, batch: Batch | Claim, jobs: Sequence[int], *, untouched: bool) -> None:
-        """Give jobs back, uncharged; ``untouched``: they have surely not run."""
+        """Give jobs back without charging an attempt; ``untouched``: they have surely not run."""
         stale = True
         while stale:
             [(stale, _, _)] = self._run(
@@ -326,7 +333,7 @@ class BeeStore:
             )
 
     def release_unknown(self, known: Iterable[UUID]) -> None:
-        """Give back what this bee holds by claims that it doesn't know of: none of that was begun."""
+        """Give back the batches of this bee's claims that it doesn't know of: none of their jobs was begun."""
         known = set(known)
         for batch, (claim, jobs) in self.held_claims().items():
             if claim not in known:
@@ -336,17 +343,21 @@ class BeeStore:
         """Read what this bee holds in the database: claim and jobs by batch."""
         return {batch: (UUID(claim), jobs) for batch, claim, jobs in self._run("held_claims")}
 
+    def signatures(self, jobs: Iterable[int]) -> dict[int, Signs]:
+        """Give what each of these jobs is known by, of those that exist."""
+        return Signs.by_job(self._run("signatures", jobs=array(jobs)))
+
     # Looking after others
 
     def rescue(self, lease: float) -> list[str]:
-        """Put back the work of bees that are gone; their incarnations."""
+        """Put back the work of bees that are gone. Returns their incarnations."""
         [(_, bees)] = self._count("rescue", lease=lease)
         if bees:
             self._front.forget()
         return bees or []
 
     def take_over(self, scope: Scope) -> int:
-        """Make claimable what a slow bee holds and has not begun: half of it, or all if it is stuck; how many."""
+        """Put back jobs that a slow bee has not begun: half of them, or all if it is stuck. Returns how many."""
         taken = sum(int(row[0]) for row in self._run("take_over", **_scope(scope)))
         if taken:
             self._front.forget()
@@ -357,13 +368,13 @@ class BeeStore:
         self._count("came_back")
 
     def show(self, asked: ShowRequest, run: int, printed: Printed) -> None:
-        """Show what a running job has printed until now, or where it is, to whoever asks."""
+        """Store what a running job has printed until now, or its stacks, for those who have asked."""
         number = -asked.job if asked.is_stack else asked.job
         sizes: dict[str, Any] = {"stdout_size": printed.stdout_size, "stderr_size": printed.stderr_size}
         self._run("show", job=number, run=run, stdout=printed.stdout.hex(), stderr=printed.stderr.hex(), **sizes)
 
     def overtaken(self, runs: Sequence[tuple[int, int]]) -> Overtaken:
-        """Find those of these (job, run) that have ended elsewhere, and what is to be shown of them."""
+        """Find those of these (job, run) that have ended elsewhere, and the requests to show some."""
         rows = self._run("overtaken", jobs=array(job for job, _ in runs), runs=array(run for _, run in runs))
         ended = {(job, run) for job, run in rows if run is not None}
         return Overtaken(ended, [ShowRequest(abs(job), job < 0) for job, run in rows if run is None])
@@ -374,10 +385,10 @@ class BeeStore:
         return self.get_functions([number]).get(number)
 
     def get_functions(self, numbers: Iterable[int]) -> dict[int, FunctionRow]:
-        """The records that there are of these functions."""
+        """Read the records of these functions, as far as they are stored."""
         found = {}
         for number, digest, name, codec, body, python, mac in self._run("get_functions", numbers=array(numbers)):
-            whole = parts.get_function(self._run, codec, bytes(body))
+            whole = self.parts.get_function(codec, bytes(body))
             found[number] = FunctionRow(number, bytes(digest), name, *whole, python, bytes(mac))
         return found
 

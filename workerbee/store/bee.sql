@@ -1,15 +1,15 @@
--- What a bee says of one jobset. Each edge of a batch's life is one statement, fenced by the holder's
--- incarnation and claim where only the holder may take it. A job's outcome is looked up by a scalar subquery:
--- what a join or EXISTS makes of it while there are few outcomes, a prepared plan would still do with millions.
+-- What a bee says of one jobset. Each edge of a batch's life is one statement. Where only the holder may take the edge,
+-- the statement compares the holder's incarnation and claim. A job's outcome is looked up by a scalar subquery: for a
+-- join or EXISTS the planner may choose a scan while there are few outcomes, and a prepared plan keeps that choice.
 
 -- name: claim
--- Take the front of what waits, at most %(n)s jobs, that cost at most %(budget)s: a job costs what `costs` says
--- of its function, else `other`. The rest stays claimable at its place. SKIP LOCKED lets many bees do this at once, each
--- meeting the next free header. The locks are taken in CTEs of their own, because a locking LIMIT inside an UPDATE
--- may touch more rows than it says. A claim may commit asynchronously: if a crash undoes it, the jobs are just
--- claimable again.
--- While somebody holds an old snapshot, all that was claimed since stays in the indexes, and would be passed over by
--- every claim. So most then look only from a position of the queue on, and at what came due lately.
+-- Take the front of what waits: at most %(n)s jobs that together cost at most %(budget)s. A job costs what `costs` says
+-- of its function, or else `other`. What isn't taken of a header stays claimable at its place. With SKIP LOCKED many
+-- bees do this at once, and each gets other headers. The rows are locked in CTEs of their own, because an UPDATE with a
+-- locking LIMIT inside may touch more rows than the LIMIT says. The claim may commit asynchronously: if a crash undoes
+-- it, the jobs are claimable again.
+-- While somebody holds an old snapshot, headers that were claimed since stay in the indexes, and every claim would step
+-- over all of them. So most claims then begin at a place in the queue, and look only at what came due lately.
 WITH allowed AS (
     SELECT clock_timestamp() AS began FROM workerbee."jobset$"
      WHERE number = {number} AND dropped_at IS NULL AND paused_at IS NULL
@@ -33,7 +33,7 @@ WITH allowed AS (
                     %(other)s::double precision) AS cost
       FROM (SELECT * FROM ready UNION ALL SELECT * FROM due) f
 ), ahead AS (
-    -- What is due keeps behind what waits longer.
+    -- Jobs whose backoff is over come after those that have waited longer.
     SELECT o.*, row_number() OVER w AS nth,
            sum(size) OVER w - size AS before, sum(size * cost) OVER w - size * cost AS spent
       FROM offered o WINDOW w AS (ORDER BY priority DESC, place, id)
@@ -49,8 +49,8 @@ WITH allowed AS (
       FROM front f WHERE b.id = f.id AND f.room = f.size
     RETURNING b.*
 ), cut AS (
-    -- What is due and not taken waits with the rest from now on, where the index has it by priority and place: by
-    -- its time alone, much of low priority would hide what is urgent.
+    -- What is due and not taken loses its time: from now on the index has it by priority and place, like all that
+    -- waits. In the index by time, many jobs of low priority could hide an urgent one.
     UPDATE workerbee."batch$" b SET jobs = b.jobs[f.room + 1:], due_at = NULL
       FROM front f WHERE b.id = f.id AND f.room < f.size AND (f.room > 0 OR b.due_at IS NOT NULL)
     RETURNING b.*, f.jobs[:f.room] AS head, f.before
@@ -65,9 +65,12 @@ WITH allowed AS (
 )
 SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.started,
        j.id, j.codec, j.input, j.payload, j.mac,
-       j.past[1], j.past[2], h.priority, h.place,
-       extract(epoch FROM (SELECT min(looked) FROM front))::double precision,
-       extract(epoch FROM now())::double precision, (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
+       j.past[1], j.past[2],
+       -- A header's place and times are given with its first job alone: with each they would cost more than the job.
+       CASE WHEN j.n > 1 THEN NULL ELSE h.priority END, CASE WHEN j.n > 1 THEN NULL ELSE h.place END,
+       CASE WHEN j.n > 1 THEN NULL ELSE extract(epoch FROM (SELECT min(looked) FROM front))::double precision END,
+       CASE WHEN j.n > 1 THEN NULL ELSE extract(epoch FROM now())::double precision END,
+       (SELECT set_config('synchronous_commit', 'off', true)) IS NULL
   FROM held h
   LEFT JOIN LATERAL (
       SELECT u.n, d.*,
@@ -81,15 +84,15 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, j.n <= h.sta
  ORDER BY h.priority DESC, h.place, h.id, j.n;
 
 -- name: start
--- The one point of agreement on "started": the mark moves under the row's lock, and what was cancelled
--- or taken over beyond it is no longer in `jobs`.
+-- Move the mark. This decides which jobs have started: it happens under the row's lock, and jobs beyond the mark that
+-- were cancelled or taken over before are no longer in `jobs`.
 UPDATE workerbee."batch$" SET started = LEAST(GREATEST(started, %(started)s), cardinality(jobs)), marked_at = now()
  WHERE id = %(batch)s AND bee = %(bee)s AND claim = %(claim)s
 RETURNING started, jobs, set_config('synchronous_commit', 'off', true);
 
 -- name: complete
--- A success is accepted from whoever commits first in its run, lease or not; the primary key decides.
--- The batches named in `closed` have nothing open any more; they go first, for whoever cancels locks headers
+-- Record successes. In each run the first one to commit is accepted, with a lease or without: the primary key decides.
+-- The batches in `closed` have no open jobs left. They are deleted first, because a cancellation also locks headers
 -- before it writes outcomes.
 WITH given AS (
     SELECT job::bigint, run::integer, codec, output::json, decode(payload, 'hex') AS payload,
@@ -100,8 +103,8 @@ WITH given AS (
                   string_to_array(%(duration)s, E'\n'))
            AS g (job, run, codec, output, payload, mac, duration)
 ), closed AS (
-    -- Compared so that only the primary key can find them: in the other indexes still stand all the batches
-    -- that this bee has closed lately.
+    -- IS NOT DISTINCT FROM keeps the planner to the primary key: the other indexes still list all the batches that this
+    -- bee has closed since the last vacuum.
     DELETE FROM workerbee."batch$" b
      WHERE b.id = ANY (%(closed)s::bigint[]) AND b.bee IS NOT DISTINCT FROM %(bee)s
        AND EXISTS (SELECT FROM unnest(%(closed)s::bigint[], %(claims)s::uuid[]) AS c (id, claim)
@@ -118,7 +121,7 @@ WITH given AS (
     SELECT {number}, %(writer)s, count(*) FROM stored HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET completed = c.completed + excluded.completed
 )
--- Results ride along only if all of them are really the recorded ones.
+-- The hint carries the results only if each of them was recorded just now.
 SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
                THEN pg_notify('workerbee$done$' || {number},
                               CASE WHEN n = (SELECT count(*) FROM given) THEN %(hint)s
@@ -127,8 +130,9 @@ SELECT n, CASE WHEN n > 0 AND %(hint)s::text IS NOT NULL
   FROM (SELECT count(*) AS n FROM stored) s;
 
 -- name: keep_texts
--- What executions have printed; of those that have not failed only as long as all texts of the jobset take less than
--- `most` bytes, and whether they do. It needn't survive a crash that what it belongs to doesn't.
+-- Keep what executions have printed, and tell whether all texts of the jobset take less than `most` bytes. Once they
+-- take more, only those of failed executions are kept. It may commit asynchronously: the end that it belongs
+-- to is committed later, and makes it durable too.
 WITH room AS MATERIALIZED (
     SELECT COALESCE(pg_total_relation_size(to_regclass('workerbee."text$' || {number} || '"')), 0) < %(most)s AS is_left
 ), kept AS (
@@ -145,18 +149,18 @@ WITH room AS MATERIALIZED (
 SELECT is_left, set_config('synchronous_commit', 'off', true) FROM room;
 
 -- name: note_host
--- Where a bee's results come from: its own row goes with it.
+-- Note on which host a bee's results are made: the bee's own row is deleted when it leaves.
 INSERT INTO workerbee."service$" (jobset, bee, host) SELECT {number}, %(bee)s, %(host)s WHERE {here}
 ON CONFLICT DO NOTHING;
 
 -- name: refuse
--- Why this bee can't run a function, for the clients that wait.
+-- Tell clients that wait why this bee can't run a function.
 INSERT INTO workerbee."service$" AS s (jobset, bee, host, refuses)
 SELECT {number}, %(bee)s, %(host)s, jsonb_build_object(%(function)s::integer, %(reason)s::text) WHERE {here}
 ON CONFLICT (jobset, bee) DO UPDATE SET refuses = excluded.refuses || s.refuses;
 
 -- name: doubt
--- All that this bee has tried last of a function has failed.
+-- Note that all jobs of a function that this bee tried last have failed.
 INSERT INTO workerbee."service$" AS s (jobset, bee, host, doubts)
 SELECT {number}, %(bee)s, %(host)s, ARRAY[%(function)s::integer] WHERE {here}
 ON CONFLICT (jobset, bee) DO UPDATE SET doubts = array_remove(s.doubts, %(function)s::integer) || excluded.doubts;
@@ -166,7 +170,7 @@ UPDATE workerbee."service$" SET doubts = array_remove(doubts, %(function)s::inte
  WHERE jobset = {number} AND bee = %(bee)s AND {here};
 
 -- name: able_bees
--- Could others do what this bee fails at? Not those that refuse it, or fail at it themselves.
+-- Count the other bees that neither refuse a function nor fail at it themselves.
 SELECT count(*) FROM workerbee."bee$" b
  WHERE b.incarnation <> %(bee)s AND b.lease_until > now() AND (b.jobset IS NULL OR b.jobset = {number})
    AND NOT EXISTS (SELECT FROM workerbee."service$" s
@@ -174,7 +178,7 @@ SELECT count(*) FROM workerbee."bee$" b
                       AND (s.refuses ? %(function)s::integer::text OR %(function)s::integer = ANY (s.doubts)));
 
 -- name: late
--- Outcomes that another execution had recorded before ours: counted, and otherwise ignored.
+-- Count the outcomes that another execution recorded before ours. They change nothing else.
 WITH late AS (
     SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
      WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run) AND {here}
@@ -186,14 +190,13 @@ SELECT {number}, %(writer)s, count(*) FROM late HAVING count(*) > 0
 ON CONFLICT (jobset, writer) DO UPDATE SET late = c.late + excluded.late;
 
 -- name: fail
--- A failed attempt counts only from the present holder, and only while the run is open. It is charged
--- under its kind; under the limit the job becomes a batch of its own: behind what waits now and after
--- a backoff if it failed, at its old place if its runner died or its caller was lost. At the limit the run
--- ends as failed.
--- While another live copy of the job runs, it is an attempt and nothing more: the last copy decides.
--- All copies are locked in one order, and this statement's snapshot must show them as they are locked:
--- else it would judge by a past in which a copy, its failure or the attempts before are missing. Where no copy was
--- ever made, which an attempt would say, nobody looks for one: all that was held lately may still be in the index.
+-- Record a failed attempt. It counts only from the present holder, and only while the run is open. Attempts are counted
+-- by kind. Below the limit the job becomes a batch of its own: if it failed, behind what waits now and after a backoff;
+-- if its runner died or its caller was lost, at its old place. At the limit the run ends as failed. While another live
+-- copy of the job runs, only the attempt is recorded: the last copy decides.
+-- All copies are locked in one order. This statement's snapshot must show them as they are when they are locked;
+-- otherwise it would miss a copy, that copy's failure or earlier attempts, and it does nothing (`stale`). Copies are
+-- looked for only if an attempt says that one was made, because the index may still list all that was held lately.
 WITH members AS MATERIALIZED (
     SELECT %(batch)s::bigint AS id
     UNION
@@ -243,7 +246,7 @@ WITH members AS MATERIALIZED (
       FROM verdict WHERE final AND NOT raced
     ON CONFLICT DO NOTHING RETURNING job
 ), heirs AS (
-    -- A live copy goes on as the job's only one; a dead bee's has no more to say of it.
+    -- A live copy becomes the job's only execution; from the copy of a dead bee the job is taken.
     UPDATE workerbee."batch$" b
        SET copy_of = NULL,
            jobs = CASE WHEN c.live THEN b.jobs ELSE array_remove(b.jobs, %(job)s::bigint) END,
@@ -273,9 +276,9 @@ SELECT CASE WHEN EXISTS (SELECT FROM stale) THEN 'stale'
        (SELECT count(*) FROM hinted), {durably};
 
 -- name: release
--- Give back what has not run, uncharged, to its old place; what another copy still has is left to that, and
--- what has ended meanwhile (it was cancelled, or another was first) is just let go.
--- Locked and looked at as in `fail`.
+-- Give back jobs that have not run: they wait at their old place, and no attempt is counted. A job that another copy
+-- still has is left to that copy; a job whose run has ended meanwhile is dropped from the batch. Rows are locked and
+-- compared with the snapshot as in `fail`.
 WITH members AS MATERIALIZED (
     SELECT %(batch)s::bigint AS id
     UNION
@@ -321,21 +324,21 @@ WITH members AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM stale), (SELECT count(*) FROM returned), pg_notify('workerbee$work', {number}::text);
 
 -- name: held_claims
--- What a bee holds, so that it can give back the claims whose answer never reached it: else they would
--- be held as long as their bee lives.
+-- List what a bee holds. So it finds claims whose answer never reached it, and gives them back; otherwise they would be
+-- held as long as the bee lives.
 SELECT id, claim::text, jobs FROM workerbee."batch$"
  WHERE jobset = {number} AND bee = %(bee)s AND claim IS NOT NULL;
 
 -- name: rescue
--- Work of bees whose lease has lapsed, or whose connection has ended (a suspicion, good enough when
--- the next heartbeat is overdue too) goes back: what had not started at its old place and as it was; what had started,
--- each job alone, so that the next loss names its job. Only a bee that was itself served without a
--- break for two leases may judge, and not in the first two leases of the server. Where its clock is set, all leases
--- look lapsed or all heartbeats lie ahead, the judge's own too: it isn't served before its next heartbeat, which starts
--- its service anew, and until that is two leases old those that live have been heard. A job that takes a third
--- bee on a third host with it waits a minute, in which they may come back, before anybody blames it.
--- A header that has changed since this statement's snapshot is left for the next time: its holder lives,
--- or somebody has just begun a copy that the snapshot doesn't show.
+-- Put back the work of bees whose lease has lapsed. A bee also counts as gone if its connection has ended and its next
+-- heartbeat is overdue. Jobs that had not started go back to their old place together; each job that had started
+-- becomes a batch of its own, so that the next loss shows which job it was.
+-- Only a bee that was served for two leases without a break may judge, and nobody in the server's first two leases.
+-- When the server's clock is set, all leases look lapsed or all heartbeats lie in the future, the judge's own too. Then
+-- its next heartbeat starts its service anew, and within the two leases that follow every living bee is heard. A job
+-- that has been lost with three bees on three hosts waits for a minute before it is blamed: they may come back. A
+-- header that has changed since this statement's snapshot is left for the next time: its holder lives, or somebody has
+-- just begun a copy that the snapshot doesn't show.
 WITH me AS (
     SELECT FROM workerbee."bee$"
      WHERE incarnation = %(bee)s AND served_since < now() - make_interval(secs => 2 * %(lease)s)
@@ -413,10 +416,10 @@ WITH me AS (
 SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT bee::text) FROM lapsed);
 
 -- name: take_over
--- With nothing left to claim: what another bee holds and has not begun becomes claimable again, at its old
--- place, if that bee's mark has stood still for longer than a slice of work takes. Half of it, so that both
--- have something to do; all of it from a bee that seems stuck. The row lock makes starting and taking over
--- take turns, and beyond the mark nothing has begun: no job is run twice.
+-- Put back jobs, at their old place, that another bee holds and has not begun. This is done when nothing is left to
+-- claim, and if that bee's mark has stood still for longer than a slice of work takes. Half of the jobs are taken, so
+-- that both bees have something to do, or all of them from a bee that seems stuck. No job is run twice: starting and
+-- taking over lock the same row, and beyond the mark nothing has begun.
 WITH slow AS MATERIALIZED (
     SELECT *, CASE WHEN COALESCE(marked_at, claimed_at) < now() - interval '1 second' THEN started
                    ELSE (started + cardinality(jobs)) / 2 END AS kept
@@ -434,8 +437,8 @@ SELECT {header}, place, again, jobs[kept + 1:] FROM slow
 RETURNING cardinality(jobs), set_config('synchronous_commit', 'off', true);
 
 -- name: came_back
--- A bee that was given up and comes back within a minute had not vanished: nothing was lost, and no job is
--- blamed for it. If it was given up once more just now, that stays to be heard of.
+-- Take back what was said of a bee that was given up and comes back within a minute: nothing was lost, and no job is
+-- blamed for it. If it has just been given up once more, it still hears of that.
 WITH excused AS (
     UPDATE {attempt} SET kind = 'away', alone = false
      WHERE bee = %(bee)s AND kind = 'lost' AND error IS NULL AND at > now() - {return_time}
@@ -450,17 +453,17 @@ UPDATE workerbee."bee$" b SET given_up_at = NULL
  WHERE b.incarnation = %(bee)s AND b.given_up_at = seen.given_up_at;
 
 -- name: speculate
--- With nothing left to claim, one extra copy of the straggler that is expected to take longest: held
--- for more than twice the median, and more than the 95th percentile, of what this function's jobs took.
--- The header is rewritten as it was, so that whoever judges by an older snapshot sees that it has changed;
--- and no copy is made where this statement's own snapshot is older than the header.
+-- Begin a copy of the job that is expected to take longest, when nothing is left to claim. The job has been held for
+-- more than twice the median, and for more than the 95th percentile, of what jobs of its function took. Its header is
+-- rewritten without a change, so that a statement with an older snapshot sees that something has happened to it. No
+-- copy is made if the header is newer than this statement's own snapshot.
 WITH pace AS MATERIALIZED (
     SELECT h.function, h.run,
            (SELECT ARRAY[percentile_cont(0.5) WITHIN GROUP (ORDER BY d.duration),
                          percentile_cont(0.95) WITHIN GROUP (ORDER BY d.duration), count(*)]
               FROM (SELECT job, duration FROM {outcome} WHERE status = 'completed' AND duration BETWEEN 0 AND 1e7
                      ORDER BY job DESC LIMIT 200) d
-             -- Asked for each of these, not joined: that would read all jobs there are.
+             -- A subquery for each: a join might read all jobs.
              WHERE (SELECT j.function FROM {job} j WHERE j.id = d.job) = h.function) AS took
       FROM (SELECT DISTINCT function, run FROM workerbee."batch$"
              WHERE jobset = {number} AND claim IS NOT NULL AND started > 0 AND speculate
@@ -508,9 +511,9 @@ SELECT h.id, h.function, h.run, h.timeout, h.max_attempts, h.again, true,
   FROM copy h JOIN {job} j ON j.id = h.jobs[1];
 
 -- name: overtaken
--- Which of these jobs this bee runs in vain, because their run has ended elsewhere: the losers of a race,
--- and running jobs that were cancelled. And without a run, of which of them somebody wants to see what they print; or
--- where they are, as the negative number says.
+-- Find the jobs among these that this bee runs in vain, because their run has ended: another copy was first, or
+-- somebody has cancelled them. A row without a run names a job whose output somebody wants to see now; if the number is
+-- negative, somebody wants to see where the job is.
 SELECT g.job, g.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS g (job, run)
  WHERE (SELECT o.bee IS DISTINCT FROM %(bee)s FROM {outcome} o WHERE o.job = g.job AND o.run = g.run)
  UNION ALL
@@ -519,7 +522,7 @@ SELECT t.job, NULL FROM workerbee."tail$" t
    AND t.job = ANY (ARRAY(SELECT job * side FROM unnest(%(jobs)s::bigint[]) AS u (job), (VALUES (1), (-1)) AS s (side)));
 
 -- name: show
--- What a running job has printed until now (of the negative number: where it is), for who asks.
+-- Show what a running job has printed until now or, under its negative number, where it is.
 UPDATE workerbee."tail$"
    SET run = %(run)s::integer, bee = %(bee)s, pushed_at = clock_timestamp(), stdout = decode(%(stdout)s, 'hex'),
        stderr = decode(%(stderr)s, 'hex'), stdout_size = %(stdout_size)s, stderr_size = %(stderr_size)s
@@ -531,5 +534,5 @@ SELECT number, digest, name, codec, body, python, mac FROM {function}
  WHERE number = ANY (%(numbers)s::integer[]) AND {here};
 
 -- name: functions_named
--- The functions that --function may stand in for: by the record's name.
+-- Find the functions of a name, for which --function may stand in.
 SELECT number FROM {function} WHERE name = %(name)s AND {here};

@@ -1,9 +1,9 @@
-"""Verbs on what all jobsets share: jobsets as such, bees, hints, counters."""
+"""The queries on what all jobsets share: the list of jobsets, bees, hints, counters."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ from workerbee.store.connection import Connection, Row
 from workerbee.store.trouble import is_forbidden
 from workerbee.wire.job import Jobset
 
-#: Jobsets in one look at what there is to claim: a bee takes of one of them, and there may be thousands.
+#: Jobsets in one look at what there is to claim. A bee claims from one of them, and there may be thousands.
 OFFERED_JOBSETS = 50
 #: Characters of a bee's last words.
 LAST_WORDS_CHARS = 2000
@@ -37,12 +37,12 @@ class Counts(NamedTuple):
 
     @property
     def open(self) -> int:
-        """Runs that have not ended."""
+        """Count the runs that have not ended."""
         return self.added + self.reopened - self.completed - self.failed - self.cancelled
 
 
 class Remaining(NamedTuple):
-    """The work that is left: if there are batches, held ones too; the functions of what waits; if there ever was a job.
+    """The work that is left: whether there are batches, held ones too; waiting jobs' functions; whether jobs ever came.
 
     ``paused`` says by whom and why; None: it isn't.
     """
@@ -65,8 +65,8 @@ class Maker(NamedTuple):
 class BeeFacts(NamedTuple):
     """A bee as it describes itself with each heartbeat; ``jobset`` None: it serves them all.
 
-    ``lifetime`` is in seconds from its start (None: no end); ``launch`` says what it was started with, as the ``place``
-    of many.
+    ``lifetime`` is in seconds from its start (None: no limit); ``launch`` names the batch job that has started it, and
+    ``place`` its number among the bees of that.
     """
 
     incarnation: UUID
@@ -83,7 +83,7 @@ class BeeFacts(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """The answer to a heartbeat: if others had given the bee up, how many live, the server's clock (Unix seconds)."""
+    """The answer to a heartbeat: whether others took the bee for dead, how many live, the server's clock (epoch)."""
 
     given_up: bool
     n_bees: int
@@ -95,7 +95,7 @@ class Catalogue:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._offered = 0  # where the next look begins
+        self._offered = 0  # the number after which the next look begins
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self.connection.run(queries.shared("catalogue.sql")[name], params)
@@ -114,12 +114,11 @@ class Catalogue:
     ) -> Jobset | None:
         """Create a jobset with its tables and view, in one transaction; None if it exists already.
 
-        A ``maker`` is noted with it, so that another can take its place (`become_maker`).
-
-        Whoever tries again with the same ``uuid``, after a COMMIT whose answer was lost, still is its creator.
+        A ``maker`` is noted with it, so that another can take its place (`become_maker`). If the answer to a COMMIT was
+        lost, a second try with the same ``uuid`` finds the jobset made by the first, and returns it as created.
         """
         uuid = uuid or uuid4()
-        facts = {
+        params = {
             "id": jobset_id,
             "uuid": str(uuid),
             "key": key,
@@ -128,7 +127,7 @@ class Catalogue:
             "layout": tables.LAYOUT,
         }
         with self.connection.transaction():
-            created = self._run("create_jobset", **facts)
+            created = self._run("create_jobset", **params)
             if created:
                 number = created[0][0]
                 tables.make(self.connection, number, jobset_id, uuid)
@@ -140,16 +139,16 @@ class Catalogue:
         return found if found is not None and found.uuid == uuid else None
 
     def become_maker(self, jobset_id: str, maker: Maker, age: float) -> bool:
-        """Take the place of a jobset's maker who is gone, with nothing added by anybody; True for one who asks.
+        """Take the place of a jobset's maker that is gone before a job was added; True for one of those who ask.
 
-        ``age`` is that of the caller's process in seconds.
+        ``age`` is the age of the caller's process in seconds.
         """
         rows = self._run("vacancy", id=jobset_id, host=maker.host, pid=maker.pid, age=age)
         return any(self._note_maker(UUID(uuid), number, maker, before) for number, uuid, before in rows)
 
     def _note_maker(self, uuid: UUID, number: int, maker: Maker, before: str | None) -> bool:
-        facts = {"host": maker.host, "pid": maker.pid, "uuid": str(uuid), "number": number, "before": before}
-        return bool(self._run("note_maker", **facts, backend=self.connection.backend))
+        params = {"host": maker.host, "pid": maker.pid, "uuid": str(uuid), "number": number, "before": before}
+        return bool(self._run("note_maker", **params, backend=self.connection.backend))
 
     def find_jobset(self, jobset_id: str) -> Jobset | None:
         return _jobset(self._run("find_jobset", id=jobset_id))
@@ -158,21 +157,21 @@ class Catalogue:
         return _jobset(self._run("find_jobset_by_number", number=number))
 
     def jobset_ids(self) -> tuple[str, ...]:
-        """The durable jobsets, newest first."""
+        """List the durable jobsets, newest first."""
         return tuple(row[0] for row in self._run("jobset_ids"))
 
     def lacking(self, error: BaseException) -> str:
-        """Name the rights that this user lacks on what a refusal names, in whatever language it does; or nothing."""
+        """Name the rights that this user lacks on the tables that an error names, in any language; or nothing."""
         names = re.findall(r"[\w$]+", str(error)) if is_forbidden(error) else []
         return self._run("lacking", names=names)[0][0] or "" if names else ""
 
     def adopt_key(self, jobset: Jobset, fingerprint: str) -> str | None:
-        """The fingerprint of the key that signs in this jobset: ours, if there was none before; None: it is gone."""
+        """Give the fingerprint of the jobset's key, which is this one if it had none; None: the jobset is gone."""
         rows = self._run("adopt_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)
         return str(rows[0][0]) if rows else None
 
     def restore_key(self, jobset: Jobset, fingerprint: str) -> None:
-        """Name the key that signs in this jobset, whatever its row has said."""
+        """Set the fingerprint of the jobset's key, whatever it was."""
         self._run("restore_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)
 
     def rename_jobset(self, jobset: Jobset, jobset_id: str) -> bool:
@@ -193,13 +192,13 @@ class Catalogue:
         return bool(self._run("touch_client", number=jobset.number, uuid=str(jobset.uuid)))
 
     def ask(self, jobset: Jobset, job: int, *, by: str, seconds: float) -> None:
-        """Ask to see what a running job prints for so many seconds, or with its negative number where it is."""
+        """Ask to see, for so many seconds, what a running job prints; by its negative number, its stacks."""
         self._run("ask", number=jobset.number, uuid=str(jobset.uuid), job=job, by=tables.storable(by), seconds=seconds)
 
     def pause(self, jobset: Jobset, *, by: str, why: str | None) -> bool:
-        """Have nothing claimed of this jobset; what runs goes on. False if it was paused already, or is gone."""
-        facts = {"by": tables.storable(by), "why": why and tables.storable(why)}
-        rows = self._run("pause", number=jobset.number, uuid=str(jobset.uuid), **facts)
+        """Have no jobs of this jobset claimed; running ones go on. False if it was paused already, or is gone."""
+        params = {"by": tables.storable(by), "why": why and tables.storable(why)}
+        rows = self._run("pause", number=jobset.number, uuid=str(jobset.uuid), **params)
         return bool(rows and rows[0][0])
 
     def resume(self, jobset: Jobset) -> bool:
@@ -207,21 +206,28 @@ class Catalogue:
         return bool(self._run("resume", number=jobset.number, uuid=str(jobset.uuid)))
 
     def drop_jobset(self, jobset: Jobset) -> bool:
-        """Drop the jobset; False if somebody is reading it now: then it is marked, and swept later."""
-        self._run("mark_dropped", number=jobset.number, uuid=str(jobset.uuid))
+        """Drop the jobset. If somebody is reading it now, mark it, so that it is swept later, and return False."""
+        self.mark_dropped(jobset)
         return self._drop_tables(jobset)
 
-    def sweep(self) -> int:
-        """Drop what was marked, and temporary jobsets whose client fell silent an hour ago; how many.
+    def mark_dropped(self, jobset: Jobset) -> None:
+        """Mark the jobset as dropped: nobody finds it, or claims from it, and its tables are swept later."""
+        self._run("mark_dropped", number=jobset.number, uuid=str(jobset.uuid))
 
-        Rows of bees that vanished long ago go as well; what belongs to another of the database's users stays for them.
+    def sweep(self, leave: Callable[[Jobset], object] = lambda _: None) -> int:
+        """Drop marked jobsets, and temporary ones whose client fell silent an hour ago. Returns how many.
+
+        ``leave`` is called with each before, to remove what it has elsewhere.
+        Rows of bees that vanished long ago are deleted too. Jobsets of other database users are left to these.
         """
         self._run("forget_bees")
         left = [dropped for row in self._run("dropped_jobsets") if (dropped := _jobset([row]))]
+        for jobset in left:
+            leave(jobset)
         return sum(self._drop_tables(jobset, patience="50ms") for jobset in left)
 
     def _drop_tables(self, jobset: Jobset, *, patience: str = "1s") -> bool:
-        """Drop them, unless somebody who reads them has to be waited for for longer than this; whether it is done."""
+        """Drop a jobset's tables; False if the locks on them can't be had within ``patience``."""
         try:
             with self.connection.transaction():
                 self._run("be_patient", patience=patience)
@@ -233,7 +239,7 @@ class Catalogue:
         return True
 
     def reserve_jobs(self, jobset: Jobset, n: int) -> int | None:
-        """The first of ``n`` job ids that are now the caller's; None if the jobset is gone."""
+        """Reserve ``n`` job ids. Returns the first one; None if the jobset is gone."""
         rows = self._run("reserve_jobs", number=jobset.number, uuid=str(jobset.uuid), n=n)
         return int(rows[0][0]) if rows else None
 
@@ -245,11 +251,11 @@ class Catalogue:
         self._run("fold_counters", number=number, least=least)
 
     def note_minute(self, numbers: Iterable[int]) -> list[int]:
-        """Note in the history how far these jobsets are; those of which this was the first to say so in this minute."""
+        """Note these jobsets' counters in their history. Returns those that nobody had noted in this minute before."""
         return [number for number, _ in self._run("note_minute", numbers=queries.array(numbers))]
 
     def thin_history(self, number: int) -> None:
-        """Forget minutes of a jobset's history that are of no more use."""
+        """Delete minutes of a jobset's history, more of them the older they are."""
         self._run("thin_history", number=number)
 
     def remaining(self, number: int) -> Remaining:
@@ -258,33 +264,33 @@ class Catalogue:
     # Bees
 
     def beat(self, bee: BeeFacts, *, lease: float, resting: bool) -> Pulse:
-        """A heartbeat, good for ``lease`` seconds."""
-        facts = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
-        facts["bee"] = str(facts.pop("incarnation"))
-        [(given_up, clock, n_bees)] = self._run("beat", **facts)
+        """Send a heartbeat, and be alive for ``lease`` seconds."""
+        params = bee._asdict() | {"lease": lease, "resting": resting, "backend": self.connection.backend}
+        params["bee"] = str(params.pop("incarnation"))
+        [(given_up, clock, n_bees)] = self._run("beat", **params)
         return Pulse(bool(given_up), max(1, int(n_bees)), clock)
 
     def set_back(self, step: float, longest: float) -> None:
-        """Make older, by the ``step`` (seconds) that the server's clock was set back, what was written before.
+        """Make stored times earlier, by the ``step`` (seconds) by which the server's clock was set back.
 
-        A pause counts as such if it has more than the ``longest`` one to go.
+        A pause before a retry is one of these times if more than the ``longest`` pause is left of it.
         """
         self._run("set_back", step=step, longest=longest)
 
     def leave(self, incarnation: UUID, words: str = "") -> None:
-        """End in order, with these last ``words`` for those who look later."""
+        """Sign a bee off, and keep its last ``words`` for those who look later."""
         self._run("leave", bee=str(incarnation), words=tables.storable(words)[:LAST_WORDS_CHARS])
 
     def live_bees(self, number: int) -> int:
-        """Bees that serve this jobset and were alive half a minute ago."""
+        """Count the bees that serve this jobset and were alive half a minute ago."""
         return int(self._run("live_bees", number=number)[0][0])
 
     def live_runners(self, number: int) -> int:
-        """The runners of the bees that serve this jobset and take work."""
+        """Count the runners of the bees that serve this jobset and take work."""
         return int(self._run("live_runners", number=number)[0][0])
 
     def offers(self) -> Iterator[list[Jobset]]:
-        """The jobsets with something to claim, each once, in portions, from where the last look was ended."""
+        """Give the jobsets with jobs to claim, each once, in portions, from where the last look ended."""
         began = self._offered
         for start, until in ((began, 2**31 - 1), (0, began)):
             after, more = start, start < until
@@ -304,7 +310,7 @@ class Catalogue:
         self._run("hint_work", number=number)
 
     def recall(self, number: int) -> None:
-        """Ask bees to give back what they have of this jobset, and have not begun."""
+        """Ask bees to give back the jobs of this jobset that they have not begun."""
         self._run("recall", number=number)
 
     def hint_done(self, number: int, jobs: str) -> None:

@@ -1,7 +1,7 @@
 -- Jobsets as such, and the bees; nothing here names a jobset's own tables.
 
 -- name: server_facts
--- What must fit before anything else is tried.
+-- Give the server's version, whether our tables are there, and the rights that this user lacks.
 SELECT current_setting('server_version_num')::integer AS version,
        EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
                 WHERE s.nspname = 'workerbee' AND c.relname = 'version$') AS installed,
@@ -25,7 +25,7 @@ SELECT current_setting('server_version_num')::integer AS version,
        ) m) AS missing;
 
 -- name: lacking
--- Which rights this user lacks on relations of these names.
+-- List the rights that this user lacks on relations of these names.
 SELECT string_agg(p.privilege || ' on workerbee."' || c.relname || '"', ', ' ORDER BY c.relname, p.n)
   FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
  CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p (privilege, n)
@@ -36,7 +36,8 @@ SELECT string_agg(p.privilege || ' on workerbee."' || c.relname || '"', ', ' ORD
 SELECT COALESCE(max(number), 0) AS version FROM workerbee."version$";
 
 -- name: outdated_jobsets
--- Jobsets whose tables a former version has made; not what another user's are, as who owns a table may change it.
+-- List jobsets whose tables a former version has made. Those of other users are left out: only the owner may change
+-- them.
 SELECT j.number, j.id, j.uuid FROM workerbee."jobset$" j
  WHERE j.layout < %(layout)s AND j.dropped_at IS NULL
    AND pg_has_role((SELECT relowner FROM pg_class
@@ -72,7 +73,7 @@ SELECT number, id, uuid, key, speculate, client
 SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL ORDER BY number DESC LIMIT 100;
 
 -- name: adopt_key
--- A jobset made by a process without a key (the origin's path) takes the first key that signs in it.
+-- Give a jobset that was made without a key the first key that signs in it.
 UPDATE workerbee."jobset$" SET key = COALESCE(key, %(key)s) WHERE number = %(number)s AND uuid = %(uuid)s RETURNING key;
 
 -- name: restore_key
@@ -82,13 +83,13 @@ UPDATE workerbee."jobset$" SET key = %(key)s WHERE number = %(number)s AND uuid 
 UPDATE workerbee."jobset$" SET id = %(id)s WHERE number = %(number)s;
 
 -- name: touch_client
--- A temporary jobset lives as long as its client says so.
+-- Note that a temporary jobset's client is still there.
 UPDATE workerbee."jobset$" SET seen_at = now()
  WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
 RETURNING set_config('synchronous_commit', 'off', true) IS NOT NULL;
 
 -- name: pause
--- Nothing is claimed from now on; what runs goes on. Who paused it first is remembered.
+-- Pause a jobset: nothing is claimed from now on, and what runs goes on. Whoever paused it first stays named.
 UPDATE workerbee."jobset$"
    SET paused_at = COALESCE(paused_at, now()), paused_by = CASE WHEN paused_at IS NULL THEN %(by)s ELSE paused_by END,
        paused_why = CASE WHEN paused_at IS NULL THEN %(why)s ELSE paused_why END
@@ -105,8 +106,8 @@ UPDATE workerbee."jobset$" j SET paused_at = NULL, paused_by = NULL, paused_why 
 RETURNING pg_notify('workerbee$work', j.number::text), {durably};
 
 -- name: ask
--- Somebody wants to see what a running job prints (of a negative number: where it is) for the next seconds. What was
--- shown to others long ago is shown no more.
+-- Ask a job's bee to show, for the next seconds, what the job prints; or, for a negative number, where it is. What
+-- others asked for an hour ago is deleted.
 WITH stale AS (
     DELETE FROM workerbee."tail$" t WHERE asked_until < now() - interval '1 hour' AND (jobset, job) <> (%(number)s::integer, %(job)s::bigint)
 )
@@ -123,11 +124,11 @@ UPDATE workerbee."jobset$" SET dropped_at = COALESCE(dropped_at, now())
  WHERE number = %(number)s AND uuid = %(uuid)s;
 
 -- name: hold_jobset
--- The first step of a drop: from here on the number means this jobset.
+-- Lock a jobset as the first step of a drop, so that its number can't become another jobset's meanwhile.
 SELECT number FROM workerbee."jobset$" WHERE number = %(number)s AND uuid = %(uuid)s FOR UPDATE;
 
 -- name: forget_jobset
--- The last step of a drop, in the same transaction as the DROP of its tables.
+-- Delete a jobset's rows in the shared tables: the last step of a drop, in the transaction that drops its tables.
 WITH batches AS (DELETE FROM workerbee."batch$" WHERE jobset = %(number)s),
      counters AS (DELETE FROM workerbee."counter$" WHERE jobset = %(number)s),
      services AS (DELETE FROM workerbee."service$" WHERE jobset = %(number)s),
@@ -136,12 +137,12 @@ WITH batches AS (DELETE FROM workerbee."batch$" WHERE jobset = %(number)s),
 DELETE FROM workerbee."jobset$" WHERE number = %(number)s;
 
 -- name: be_patient
--- How long this transaction waits for each lock.
+-- Set how long this transaction waits for each lock.
 SELECT set_config('lock_timeout', %(patience)s, true);
 
 -- name: dropped_jobsets
--- What is left to sweep: drops that were refused, and temporary jobsets whose client fell silent an
--- hour ago; not what another user's are.
+-- List jobsets to sweep: those whose drop was not finished, and temporary ones whose client has been silent for an
+-- hour. Those of other users are left out.
 SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
  WHERE (dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour')
    AND COALESCE(pg_has_role((SELECT relowner FROM pg_class
@@ -149,17 +150,18 @@ SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
  LIMIT 20;
 
 -- name: reserve_jobs
--- Ids are the client's: it takes a block, and says which job gets which. This commit is synchronous,
--- else a crash could give the same block to two clients.
+-- Reserve a block of ids, which the client gives to its jobs. The commit is synchronous, or a crash could give the same
+-- block to two clients.
 UPDATE workerbee."jobset$" SET next_id = next_id + %(n)s, added_at = now()
  WHERE number = %(number)s AND uuid = %(uuid)s AND dropped_at IS NULL
 RETURNING next_id - %(n)s, {durably};
 
 -- name: beat
--- A heartbeat. served_since starts anew after a gap, another connection or a step of the clock, because a bee that was
--- cut off itself can't tell who else is dead (a third of the lease is the longest that it is silent by itself). It
--- hears whether it was given up meanwhile: others may have taken its work. Bees are counted as far as a
--- hundred, and estimated beyond: if each counted all at every heartbeat, many would do little else.
+-- Record a heartbeat, and tell the bee whether it was given up meanwhile: others may have taken its work.
+-- `served_since` starts anew after a gap, on another connection and after a step of the clock, because a bee that was
+-- cut off itself can't tell who else is dead. By itself a bee is silent for a third of its lease at most. Bees are
+-- counted up to a hundred and estimated beyond: if each counted all with every heartbeat, a large crowd would do little
+-- else.
 WITH counted AS (
     SELECT count(*) AS n FROM (SELECT FROM workerbee."bee$" WHERE lease_until > now() LIMIT 100) b
 ), beat AS (
@@ -168,7 +170,7 @@ WITH counted AS (
     SELECT %(bee)s, %(jobset)s, %(host)s, %(pid)s, %(python)s, %(runners)s, %(version)s, %(cpus)s, %(launch)s,
            %(place)s, now() + make_interval(secs => %(lifetime)s),
            now() + make_interval(secs => %(lease)s), %(backend)s,
-           -- The view would look at every session.
+           -- pg_stat_activity would look at every session.
            (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer)
              WHERE %(backend)s::integer IS NOT NULL), %(resting)s
     ON CONFLICT (incarnation) DO UPDATE
@@ -187,8 +189,9 @@ SELECT given_up, extract(epoch FROM now())::double precision,
   FROM beat, counted;
 
 -- name: set_back
--- The server's clock was set back by so many seconds. What lies further ahead than anything is written was written
--- before, and becomes as old as it is; done twice, it changes nothing. What somebody has locked speaks for itself soon.
+-- Correct times after the server's clock was set back by so many seconds. A time that lies further in the future than
+-- any statement writes one was written before the step, and is moved back; so a second correction changes nothing. Rows
+-- that somebody has locked are passed over: their owner is about to write them.
 WITH bees AS (
     UPDATE workerbee."bee$" b
        SET seen_at = seen_at - make_interval(secs => %(step)s), served_since = now(),
@@ -212,7 +215,7 @@ UPDATE workerbee."batch$" b
                  FOR UPDATE SKIP LOCKED);
 
 -- name: leave
--- A bee that ends in order; whatever it still holds is claimable at once.
+-- Note that a bee leaves in order. Whatever it still holds is claimable at once.
 WITH gone AS (DELETE FROM workerbee."bee$" WHERE incarnation = %(bee)s RETURNING *)
 INSERT INTO workerbee."departed$" (incarnation, jobset, host, pid, python, version, runners, cpus, launch, place,
                                    started_at, left_at, last_words)
@@ -221,9 +224,9 @@ SELECT incarnation, jobset, host, pid, python, version, runners, cpus, launch, p
 ON CONFLICT DO NOTHING;
 
 -- name: vacancy
--- Whether nothing was ever added to a jobset and who made it is gone: its connection has ended, or behind a pooler it
--- was made a minute ago. Without a maker (see note_maker) it is an hour. Of processes that were started
--- together one is the maker, however soon it ends: the others wait ten seconds before they would take its place.
+-- Find a jobset to which nothing was ever added and whose maker is gone: its connection has ended or, behind a pooler,
+-- it was made a minute ago. If no maker was noted, it was made an hour ago. Of processes that were started together one
+-- is the maker, however soon it ends: the others take its place only after ten seconds.
 SELECT j.number, j.uuid, j.maker_at::text
   FROM workerbee."jobset$" j
  WHERE j.dropped_at IS NULL AND j.id = %(id)s
@@ -238,7 +241,7 @@ SELECT j.number, j.uuid, j.maker_at::text
                                 AND COALESCE(a.backend_start, j.maker_backend_start) = j.maker_backend_start) END;
 
 -- name: note_maker
--- Who is to bring a jobset's first jobs. Of several who find the one before gone, one takes its place.
+-- Note who is to bring a jobset's first jobs. Of several who find the maker before gone, one takes its place.
 UPDATE workerbee."jobset$"
    SET maker_at = clock_timestamp(), maker_host = %(host)s, maker_pid = %(pid)s, maker_backend = %(backend)s,
        maker_backend_start = (SELECT backend_start FROM pg_stat_get_activity(%(backend)s::integer)
@@ -247,7 +250,7 @@ UPDATE workerbee."jobset$"
 RETURNING number;
 
 -- name: forget_bees
--- Bees that vanished an hour ago and hold nothing have departed; who departed a week ago is forgotten.
+-- Count bees that vanished an hour ago and hold nothing as departed, and forget those that departed a week ago.
 WITH gone AS (
     DELETE FROM workerbee."bee$" b
      WHERE lease_until < now() - interval '1 hour'
@@ -262,18 +265,18 @@ WITH gone AS (
 DELETE FROM workerbee."departed$" WHERE left_at < now() - interval '7 days';
 
 -- name: live_bees
--- Could anybody do this jobset's work?
+-- Count the bees that could do this jobset's work.
 SELECT count(*) FROM workerbee."bee$"
  WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() - {idle_lease};
 
 -- name: live_runners
--- How much of this jobset's work can be done at a time.
+-- Count the runners that could do this jobset's work.
 SELECT COALESCE(sum(runners), 0) FROM workerbee."bee$"
  WHERE (jobset = %(number)s OR jobset IS NULL) AND lease_until > now() AND NOT resting;
 
 -- name: offers
--- The next jobsets with work to claim, for a bee that serves them all: one probe of the index a jobset. Those that
--- nobody may serve now come without their facts, for they count as well.
+-- List the next jobsets with work to claim, for a bee that serves them all: one probe of the index for each. Jobsets
+-- that nobody may serve now are listed without their columns, because the next page begins after them too.
 WITH RECURSIVE ready AS (
     (SELECT jobset, 1 AS n FROM workerbee."batch$"
       WHERE claim IS NULL AND due_at IS NULL AND jobset > %(after)s AND jobset <= %(until)s
@@ -304,8 +307,8 @@ SELECT o.jobset, j.*
  ORDER BY o.jobset;
 
 -- name: held_elsewhere
--- Jobsets in which other bees hold work: where something may lapse, or lag. Every bee asks with each
--- heartbeat, so it is one probe of the index a jobset, however many hold something there.
+-- List the jobsets in which other bees hold work, which may lapse or lag. Every bee asks with each heartbeat, so each
+-- jobset takes one probe of the index, however many bees hold something there.
 WITH RECURSIVE held AS (
     (SELECT jobset FROM workerbee."batch$"
       WHERE claim IS NOT NULL AND bee <> %(bee)s
@@ -321,15 +324,11 @@ WITH RECURSIVE held AS (
 SELECT jobset FROM held WHERE jobset IS NOT NULL;
 
 -- name: counts
-SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
-       COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
-       COALESCE(sum(cancelled), 0)::bigint AS cancelled, COALESCE(sum(retried), 0)::bigint AS retried,
-       COALESCE(sum(lost), 0)::bigint AS lost, COALESCE(sum(speculative), 0)::bigint AS speculative,
-       COALESCE(sum(late), 0)::bigint AS late, COALESCE(sum(revived), 0)::bigint AS revived
+SELECT {counters: total(#) AS #}
   FROM workerbee."counter$" WHERE jobset = %(number)s;
 
 -- name: fold_counters
--- Writers that are gone: their rows become one. A writer whose row was taken makes a new one.
+-- Add up the rows of writers that are gone into one. A writer that comes back makes a new row.
 WITH left_behind AS MATERIALIZED (
     SELECT c.writer FROM workerbee."counter$" c
      WHERE c.jobset = %(number)s AND c.writer <> '00000000-0000-0000-0000-000000000000'
@@ -340,46 +339,33 @@ WITH left_behind AS MATERIALIZED (
      WHERE c.jobset = %(number)s AND c.writer = l.writer AND (SELECT count(*) FROM left_behind) >= %(least)s
     RETURNING c.*
 )
-INSERT INTO workerbee."counter$" AS c (jobset, writer, added, reopened, completed, failed, cancelled, retried, lost,
-                                       speculative, late, revived)
-SELECT %(number)s, '00000000-0000-0000-0000-000000000000', sum(added), sum(reopened), sum(completed), sum(failed),
-       sum(cancelled), sum(retried), sum(lost), sum(speculative), sum(late), sum(revived)
+INSERT INTO workerbee."counter$" AS c (jobset, writer, {counters})
+SELECT %(number)s, '00000000-0000-0000-0000-000000000000', {counters: total(#)}
   FROM gone HAVING count(*) > 0
-ON CONFLICT (jobset, writer) DO UPDATE
-   SET added = c.added + excluded.added, reopened = c.reopened + excluded.reopened,
-       completed = c.completed + excluded.completed, failed = c.failed + excluded.failed,
-       cancelled = c.cancelled + excluded.cancelled, retried = c.retried + excluded.retried,
-       lost = c.lost + excluded.lost, speculative = c.speculative + excluded.speculative,
-       late = c.late + excluded.late, revived = c.revived + excluded.revived;
+ON CONFLICT (jobset, writer) DO UPDATE SET {counters: # = c.# + excluded.#};
 
 -- name: note_minute
--- How far these jobsets are, for their history: the first bee that says so in a minute counts, and only if something
--- has happened since the last one. It may commit asynchronously.
-INSERT INTO workerbee."history$" (jobset, minute, added, reopened, completed, failed, cancelled, retried, lost,
-                                  speculative, late, bees, runners)
-SELECT s.jobset, date_trunc('minute', now()), s.added, s.reopened, s.completed, s.failed, s.cancelled, s.retried,
-       s.lost, s.speculative, s.late, b.bees, b.runners
+-- Note the counters of these jobsets in their history: once a minute, by the first bee that comes, and only if
+-- something has happened since the last row. It may commit asynchronously.
+INSERT INTO workerbee."history$" (jobset, minute, {history}, bees, runners)
+SELECT s.jobset, date_trunc('minute', now()), {s.history}, b.bees, b.runners
   FROM unnest(%(numbers)s::integer[]) AS n (jobset)
  CROSS JOIN LATERAL (
-       SELECT c.jobset, sum(added) AS added, sum(reopened) AS reopened, sum(completed) AS completed,
-              sum(failed) AS failed, sum(cancelled) AS cancelled, sum(retried) AS retried, sum(lost) AS lost,
-              sum(speculative) AS speculative, sum(late) AS late
+       SELECT c.jobset, {history: total(#) AS #}
          FROM workerbee."counter$" c WHERE c.jobset = n.jobset GROUP BY c.jobset) s
   LEFT JOIN LATERAL (
        SELECT * FROM workerbee."history$" WHERE jobset = n.jobset ORDER BY minute DESC LIMIT 1) h ON true
  CROSS JOIN LATERAL (
-       SELECT count(*) AS bees, COALESCE(sum(runners), 0) AS runners FROM workerbee."bee$"
+       SELECT count(*) AS bees, LEAST(total(runners), 2147483647) AS runners FROM workerbee."bee$"
         WHERE lease_until > now() AND (jobset = n.jobset OR jobset IS NULL)) b
  WHERE h.minute IS NULL
     OR (h.minute < date_trunc('minute', now())
-        AND (s.added, s.reopened, s.completed, s.failed, s.cancelled, s.retried, s.lost, s.speculative, s.late)
-            IS DISTINCT FROM
-            (h.added, h.reopened, h.completed, h.failed, h.cancelled, h.retried, h.lost, h.speculative, h.late))
+        AND ({s.history}) IS DISTINCT FROM ({h.history}))
 ON CONFLICT DO NOTHING
 RETURNING jobset, set_config('synchronous_commit', 'off', true);
 
 -- name: thin_history
--- Of each ten minutes that are older than a day, and of each hour older than a week, only the last minute is kept.
+-- Keep one minute of ten of what is older than a day, and one of an hour of what is older than a week: the last one.
 DELETE FROM workerbee."history$" h
  USING (SELECT minute,
                lead(minute) OVER (ORDER BY minute) AS next,
@@ -388,8 +374,8 @@ DELETE FROM workerbee."history$" h
  WHERE h.jobset = %(number)s AND h.minute = o.minute
    AND floor(extract(epoch FROM o.minute) / o.seconds) = floor(extract(epoch FROM o.next) / o.seconds);
 -- name: remaining
--- A job without an outcome is in a batch, so that no batch means no work: nothing is counted. The
--- functions of what waits tell a bee whether any of it is for it.
+-- Tell what is left to do. A job without an outcome is in a batch, so nothing has to be counted: no batch means no
+-- work. By the functions of what waits, a bee sees whether it can run any of it.
 SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_batch,
        EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s AND claim IS NOT NULL) AS any_held,
        (SELECT array_agg(DISTINCT function) FROM workerbee."batch$"
@@ -399,11 +385,11 @@ SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_
           FROM workerbee."jobset$" WHERE number = %(number)s AND paused_at IS NOT NULL) AS paused;
 
 -- name: hint_work
--- A hint only: whoever misses it polls.
+-- Hint that there is work. Whoever misses it polls.
 SELECT pg_notify('workerbee$work', %(number)s::text), set_config('synchronous_commit', 'off', true);
 
 -- name: recall
--- Who holds jobs of this jobset that have not begun is asked to give them back, for somebody wants to cancel some.
+-- Ask bees to give back the jobs of this jobset that they have not begun, because somebody wants to cancel some.
 SELECT pg_notify('workerbee$work', 'recall ' || %(number)s), set_config('synchronous_commit', 'off', true);
 
 -- name: hint_done

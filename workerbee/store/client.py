@@ -1,4 +1,4 @@
-"""Verbs of a client on one jobset: functions, jobs, cancellations, results."""
+"""The queries of a client on one jobset: functions, jobs, cancellations, results."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from uuid import UUID
 from psycopg2 import errors
 
 from workerbee.store import parts
-from workerbee.store.answers import Cancelled, Refused, Result, Run, SameCall
+from workerbee.store.answers import Cancelled, Refused, Result, Run, SameCall, Signs
 from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
+from workerbee.store.lent import LentValues
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.writer import Writer
 from workerbee.wire.job import LARGE_BYTES, FunctionRow, Jobset, NewJob, Options, Stored, StoredFunction
+
+JobsBySign = dict[bytes, int]
 
 #: Jobs in one batch header: large enough to claim at full speed, small enough that its array stays
 #: inside the row (2 kB).
 BATCH_JOBS = 200
 #: Jobs, and about how many bytes, in one of the statements that insert many.
 PORTION = 20_000, 4_000_000
-#: Runs, and headers of at most so many jobs, in one look at all that there are.
+#: Runs in one page of all runs, and batch headers in one page of all headers.
 RUNS_IN_PAGE, HEADERS_IN_PAGE = 2000, 250
-#: How often a cancellation is tried where bees change the headers under its eyes.
+#: Tries of a cancellation while bees change the headers at the same time.
 CANCEL_TRIES = 5
 #: Ends in one answer, and seconds that it may take.
 ANSWER = 1000, 1.0
@@ -43,17 +46,18 @@ class ClientStore:
         self._queries = Queries(connection, jobset, "client.sql")
         self._ends = Ration(*ANSWER)
         self._pages = Ration(*PAGE)
+        self.parts, self.lent = parts.Parts(self._queries), LentValues(self._queries, self._writer)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
 
     def put_functions(self, functions: Mapping[FunctionRow, bytes]) -> dict[bytes, int]:
-        """Store function records with their identities, each once by content; their numbers, by digest."""
+        """Store function records with their identities, equal ones once. Returns their numbers by digest."""
         large = [f.digest for f in functions if len(f.body) > LARGE_BYTES]
         numbers = self._numbers("functions_stored", digests=large) if large else {}
         new = [f for f in functions if f.digest not in numbers]
-        stored = [parts.put_function(self._run, f.codec, f.body) for f in new]
-        facts = {
+        stored = [self.parts.put_function(f.codec, f.body) for f in new]
+        params = {
             "digests": [f.digest for f in new],
             "identities": [functions[f] for f in new],
             "names": [f.name for f in new],
@@ -62,60 +66,60 @@ class ClientStore:
             "pythons": [f.python for f in new],
             "macs": [f.mac for f in new],
         }
-        # Another client may have been first, but after a statement's snapshot: the next one sees it.
+        # Another client may have stored one after this statement's snapshot was taken: the next statement sees it.
         while not all(f.digest in numbers for f in new):
-            numbers |= self._numbers("put_functions", **facts)
+            numbers |= self._numbers("put_functions", **params)
         return numbers
 
     def _numbers(self, name: str, **params: Any) -> dict[bytes, int]:
         return {bytes(digest): number for digest, number in self._run(name, **params)}
 
     def put_function(self, function: FunctionRow, identity: bytes) -> int:
-        """Store a function record, once by content; its number."""
+        """Store a function record, if no equal one is stored. Returns its number."""
         return self.put_functions({function: identity})[function.digest]
 
     def put_adoption(self, function: FunctionRow, identity: bytes) -> None:
-        """Store, in the place of what was said before, that a function counts as those with this identity."""
-        facts = function._asdict() | {"identity": identity}
-        del facts["number"]
-        self._run("put_adoption", **facts)
+        """Store that a function counts as those with this identity, in the place of what was stored before."""
+        params = function._asdict() | {"identity": identity}
+        del params["number"]
+        self._run("put_adoption", **params)
 
     def versions(self, name: str) -> list[StoredFunction]:
         """List what is stored of the functions of this name, oldest first."""
         return [StoredFunction.of(*row) for row in self._run("versions", name=name)]
 
     def get_function(self, number: int) -> FunctionRow | None:
-        """A function's record."""
+        """Read a function's record."""
         rows = self._run("get_function", number=number)
         if not rows:
             return None
         digest, name, codec, body, python, mac = rows[0]
-        codec, body = parts.get_function(self._run, codec, bytes(body))
-        return FunctionRow(number, bytes(digest), name, codec, body, python, bytes(mac))
+        whole = self.parts.get_function(codec, bytes(body))
+        return FunctionRow(number, bytes(digest), name, *whole, python, bytes(mac))
 
     def small_functions(self) -> list[int]:
-        """Functions whose records are quickly read, the smallest first; not all where there are thousands."""
+        """List functions whose records are quickly read, the smallest first; not all if there are thousands."""
         return [number for (number,) in self._run("small_functions")]
 
     def waiting_functions(self, functions: Iterable[int]) -> list[int]:
-        """Those of these functions of which a job waits."""
+        """Find those of these functions of which jobs wait."""
         return [number for (number,) in self._run("waiting_functions", functions=array(functions))]
 
     def refused(self) -> list[Refused]:
-        """Functions whose jobs wait in vain: all bees that are there have refused them, or those that were."""
+        """Find functions whose jobs wait in vain, because all bees that are or were there have refused them."""
         return [Refused(*row) for row in self._run("refused")]
 
     def hand_over(self, stand_ins: Mapping[int, int]) -> int:
-        """Have jobs that wait run by other functions; how many jobs."""
+        """Have waiting jobs run by other functions. Returns how many jobs."""
         if not stand_ins:
             return 0
         [(n, *_)] = self._run("hand_over", calls=array(stand_ins), stand_ins=array(stand_ins.values()))
         return int(n)
 
     def reprioritise(self, functions: Iterable[int], limit: int, by: int) -> int:
-        """Put jobs of these functions that wait last, or back.
+        """Move waiting jobs of these functions to the end of the queue, or back.
 
-        With ``by`` < 0 those with a priority of ``limit`` or more, else those below; how many jobs are below it now.
+        ``by`` < 0: those with a priority of ``limit`` or more, else those below it. Returns how many are below it then.
         """
         [(n, *_)] = self._run("reprioritise", functions=array(functions), limit=limit, by=by)
         return int(n)
@@ -132,11 +136,11 @@ class ClientStore:
         whole: bool = False,
         functions: Mapping[int, bytes] = MappingProxyType({}),
     ) -> set[int] | None:
-        """Insert jobs with the batches that bring them; the ids really inserted, without what was there.
+        """Insert jobs and their batches. Returns the ids that were inserted, without those that existed.
 
-        With ``hint`` the waiting bees are told in the same transaction. With ``whole`` it is all or
-        none: nothing is inserted, and the set is empty, if any of the jobs was there; and the jobs may be many.
-        None, and nothing is inserted, if these ``functions`` (digests by number) aren't stored any more.
+        ``hint``: tell the waiting bees in the same transaction. ``whole``: insert nothing, and return an empty set, if
+        any of the jobs exists; the jobs may then be many. None, and nothing is inserted, if these ``functions``
+        (digests by number) aren't stored any more.
         """
         portions = list(_portions(jobs)) if whole else [jobs]
         try:
@@ -147,11 +151,11 @@ class ClientStore:
             return set()
 
     def _add_together(self, portions: Iterable[Sequence[NewJob]], *, hint: bool) -> set[int]:
-        """Insert all of it or nothing, by several statements. Raises DivisionByZero if any of the jobs was there."""
+        """Insert all jobs or none, by several statements. Raises DivisionByZero if any of the jobs exists."""
         inserted: set[int] = set()
         with self.connection.transaction():
             for portion in portions:
-                # Without the hope that none is there: a refusal would end the transaction.
+                # Not by `insert`, which tries without ON CONFLICT first: a refusal would end the transaction.
                 inserted |= self._insert(portion, self._queries.run, hint=False, whole=True, functions={}) or set()
         if hint:
             Catalogue(self.connection).hint_work(self.jobset.number)
@@ -167,14 +171,14 @@ class ClientStore:
         functions: Mapping[int, bytes],
     ) -> set[int] | None:
         digests = "\n".join(digest.hex() for digest in functions.values())
-        facts = {"hint": hint, "whole": whole, "functions": array(functions), "function_digests": digests}
-        [(ids, *_, is_unknown)] = run("add", self._new_rows(jobs) | facts)
+        params = {"hint": hint, "whole": whole, "functions": array(functions), "function_digests": digests}
+        [(ids, *_, is_unknown)] = run("add", self._new_rows(jobs) | params)
         return None if is_unknown else set(ids)
 
     def _new_rows(self, jobs: Iterable[NewJob]) -> dict[str, Any]:
-        """The parameters of an insert: a column is one text, and lots are the batches to be."""
+        """Make the parameters of an insert: each column is one text, and a lot becomes a batch."""
         lots: list[tuple[Options, int]] = []
-        filling: dict[tuple[Options, int], tuple[int, int]] = {}  # the open lot of each kind, and its size
+        filling: dict[tuple[Options, int], tuple[int, int]] = {}  # by kind, the lot that isn't full, and its size
         rows = []
         for job in jobs:
             kind = (job.options, job.function)
@@ -189,14 +193,13 @@ class ClientStore:
                     job.digest.hex() if job.digest else "",
                     job.key.hex() if job.key else "",
                     str(job.function),
-                    *parts.written(self._run, job.id, 0, job.codec, job.data),
+                    *self.parts.written(job.id, 0, job.codec, job.data),
                     job.mac.hex() if job.mac else "",
                     str(lot),
                 )
             )
-        names = ("id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot")
-        params: dict[str, Any] = dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True))
-        return params | {
+        names = "id", "digest", "key", "function", "codec", "input", "payload", "mac", "lot"
+        return dict(zip(names, map("\n".join, zip(*rows, strict=True)), strict=True)) | {
             "writer": self._writer.name(),
             "lot_function": array(function for _, function in lots),
             "lot_priority": array(o.priority for o, _ in lots),
@@ -207,42 +210,42 @@ class ClientStore:
         }
 
     def skip_ids(self) -> None:
-        """Have the next ids come after all that there are: somebody else has jobs under some that were to come."""
+        """Have the next ids come after all that exist, as some of the next ones turned out to be taken."""
         self._run("skip_ids")
 
-    def signatures(self, jobs: Iterable[int]) -> dict[int, bytes | None]:
-        """The signatures of these jobs' calls, of those that exist."""
-        rows = self._run("signatures", jobs=array(jobs))
-        return {job: None if mac is None else bytes(mac) for job, mac in rows}
+    def signatures(self, jobs: Iterable[int]) -> dict[int, Signs]:
+        """Say by what each of these jobs is known, of those that exist."""
+        return Signs.by_job(self._run("signatures", jobs=array(jobs)))
+
+    def known(self, signs: Sequence[tuple[int, bytes | None]]) -> set[tuple[int, bytes | None]]:
+        """Find those of these (job, sign) that are stored: after a failover an id may be another call's."""
+        stored = self.signatures(job for job, _ in signs)
+        return {(job, sign) for job, sign in signs if sign in stored.get(job, ())}
 
     def same_calls(self, digests: Iterable[bytes]) -> dict[bytes, SameCall]:
-        """The jobs that calls with these digests are already, by digest."""
+        """Find the jobs that equal calls have made earlier, by their digests."""
         rows = self._run("same_calls", digests=list(digests))
         return {bytes.fromhex(digest): SameCall(*same) for digest, *same in rows}
 
-    def taken_inputs(
-        self, digests: Sequence[bytes], keys: Sequence[bytes]
-    ) -> tuple[dict[bytes, int], dict[bytes, int]]:
+    def taken_inputs(self, digests: Sequence[bytes], keys: Sequence[bytes]) -> tuple[JobsBySign, JobsBySign]:
         """Find the inputs that are in the jobset already: job ids by digest, and by key."""
         rows: set[Row] = set()
         for start in range(0, max(len(digests), len(keys)), PORTION[0]):
             some = slice(start, start + PORTION[0])
             rows.update(self._run("taken_inputs", digests=list(digests[some]), keys=list(keys[some])))
-        return (
-            {bytes.fromhex(d): job for d, _, job in rows if d},
-            {bytes.fromhex(k): job for _, k, job in rows if k},
-        )
+        by_key = {bytes.fromhex(key): job for _, key, job in rows if key}
+        return {bytes.fromhex(digest): job for digest, _, job in rows if digest}, by_key
 
     def reopen(
         self, jobs: Sequence[tuple[int, int]], options: Options, stand_ins: Mapping[int, int] | None = None
     ) -> int:
-        """Start a new run of each (job, ended run) that failed or was cancelled; how many were started.
+        """Start a new run of each (job, ended run) that failed or was cancelled. Returns how many were started.
 
-        ``stand_ins`` says by which functions jobs of others are to be run.
+        ``stand_ins`` says which functions run the jobs of others.
         """
-        facts = options._asdict() | {"calls": array(stand_ins or ()), "stand_ins": array((stand_ins or {}).values())}
-        facts |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH_JOBS}
-        rows = self._run("reopen", writer=self._writer.name(), **facts)
+        params = options._asdict() | {"calls": array(stand_ins or ()), "stand_ins": array((stand_ins or {}).values())}
+        params |= {"jobs": array(j for j, _ in jobs), "runs": array(r for _, r in jobs), "size": BATCH_JOBS}
+        rows = self._run("reopen", writer=self._writer.name(), **params)
         return int(rows[0][0])
 
     def ended(self, ranges: Sequence[tuple[int, int, int]], n: int) -> list[int]:
@@ -252,7 +255,7 @@ class ClientStore:
         return [job for (job,) in self._run("ended", firsts=firsts, lasts=lasts, runs=runs, n=n)]
 
     def finished(self, jobs: Sequence[int]) -> Iterator[list[Stored]]:
-        """The recorded ends of all runs of these jobs, in portions; what is large comes by itself."""
+        """Read the ends of all runs of these jobs, in portions; a large one comes alone."""
         asked = 0
         while asked < len(jobs):
             portion = jobs[asked : asked + self._ends.rows]
@@ -269,25 +272,25 @@ class ClientStore:
     ) -> Stored:
         data = parts.whole(codec, output, payload)
         if codec == parts.PARTS:
-            codec, data = parts.get(self._run, job, run, data)
+            codec, data = self.parts.get(job, run, data)
         return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)
 
     def lost(self, runs: Sequence[Run]) -> list[Run]:
         """Find those of these (job, run) that have not ended and never will, as somebody has deleted their rows."""
         jobs = [job for job, _ in runs]
-        facts = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
-        return [(job, run) for job, run in self._run("lost", **facts)]
+        params = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
+        return [(job, run) for job, run in self._run("lost", **params)]
 
     def begun(self) -> set[tuple[int, int]]:
-        """(job, run) of everything that may have started and has not been closed."""
+        """Read (job, run) of all jobs that may have started, and whose batch isn't closed."""
         return {(job, run) for job, run in self._run("begun")}
 
     def cancel_waiting(self, runs: Sequence[Run]) -> set[int]:
-        """Cancel those of these (job, run) that have not started; which."""
+        """Cancel those of these (job, run) that have not started. Returns which."""
         return self._cancel_all(runs, running=False)
 
     def cancel_running(self, runs: Sequence[Run]) -> set[int]:
-        """End these runs as cancelled, started or not; which had not ended before."""
+        """End these runs as cancelled, started or not. Returns those that had not ended before."""
         return self._cancel_all(runs, running=True)
 
     def _cancel_all(self, runs: Iterable[Run], *, running: bool) -> set[int]:
@@ -302,8 +305,8 @@ class ClientStore:
     def cancel(self, runs: Sequence[Run], *, running: bool) -> Cancelled:
         """Cancel in one statement those of these (job, run) that haven't started, and with ``running`` the others.
 
-        Undecided, and to be asked for again, are those whose headers bees were just changing. What has ended, or runs
-        and may, is in neither list. Neighbours that stand side by side are quickest.
+        A job whose header a bee was just changing is undecided: try it again. One that has ended, or that runs and may
+        go on, is in neither list. Jobs with neighbouring ids in a row are the quickest.
         """
         ranges = _ranges(runs)
         n = sum(last - first + 1 for first, last, _ in ranges)
@@ -321,7 +324,7 @@ class ClientStore:
         return Cancelled(n if done is None else len(done), done, undecided)
 
     def results(self, after: int, functions: Iterable[int] | None = None, *, n: int = PAGE[0]) -> list[Result]:
-        """A page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
+        """Read a page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""
         limits = {"n": min(n, self._pages.rows), "bytes": self._pages.bytes}
         with self._pages.use() as moved:
             page = list(map(Result._make, self._run("results", after=after, functions=_numbers(functions), **limits)))
@@ -329,24 +332,24 @@ class ClientStore:
         return page
 
     def end_of(self, result: Result) -> Stored:
-        """The end of a job's latest run, as a whole."""
+        """Read the end of a job's latest run, with its parts."""
         mac = None if result.mac is None else bytes.fromhex(result.mac)
-        facts = result.job, result.run, str(result.status), result.end_codec, result.output, result.end_payload, mac
-        return self._stored(*facts)
+        fields = result.job, result.run, str(result.status), result.end_codec, result.output, result.end_payload, mac
+        return self._stored(*fields)
 
     def call_of(self, result: Result) -> tuple[str, bytes]:
-        """The codec and the bytes of a job's call, as a whole."""
+        """Read the codec and the bytes of a job's call, with its parts."""
         call = self._stored(result.job, 0, "call", result.codec, result.input, result.payload, None)
         return str(call.codec), call.data
 
     def ended_badly(
         self, functions: Iterable[int] | None = None, *, after: int = 0, n: int = RUNS_IN_PAGE
     ) -> list[Run]:
-        """The next latest runs, by job, that failed or were cancelled, of these functions' jobs (None: of all)."""
+        """Read a page of latest runs that failed or were cancelled, by job, of these functions' jobs (None: of all)."""
         return [(job, run) for job, run in self._run("ended_badly", functions=_numbers(functions), after=after, n=n)]
 
     def open_runs(self, functions: Iterable[int] | None = None, *, below: int = 2**31 - 1) -> list[Run]:
-        """List what waits or runs of these functions' jobs (None: of all), with a priority ``below`` this, by job."""
+        """List open runs of these functions' jobs (None: of all), with a priority ``below`` this, by job."""
         limits = {"functions": _numbers(functions), "below": below, "n": HEADERS_IN_PAGE}
         runs, after = set[Run](), 0
         while headers := self._run("open_runs", after=after, **limits):
@@ -370,9 +373,9 @@ def _numbers(functions: Iterable[int] | None) -> str | None:
 
 
 def _ranges(runs: Iterable[Run]) -> list[tuple[int, int, int]]:
-    """The same as (first job, last job, run), where neighbours that stand side by side are one range.
+    """Write runs as ranges (first job, last job, run); jobs with neighbouring ids in a row are one range.
 
-    One that follows itself counts once.
+    A run that is given twice in a row counts once.
     """
     ranges: list[tuple[int, int, int]] = []
     first = last = number = 0

@@ -1,7 +1,7 @@
 -- What a client says of one jobset: functions, jobs, cancellations, and reading results.
 
 -- name: put_functions
--- Each once a jobset, by content.
+-- Store functions, each of them once in a jobset: the digest of its content says which it is.
 WITH given AS (
     SELECT * FROM unnest(%(digests)s::bytea[], %(identities)s::bytea[], %(names)s::text[], %(codecs)s::text[],
                          %(bodies)s::bytea[], %(pythons)s::text[], %(macs)s::bytea[])
@@ -17,7 +17,8 @@ SELECT digest, number FROM put UNION ALL SELECT f.digest, f.number FROM {functio
 SELECT digest, number FROM {function} WHERE digest = ANY (%(digests)s::bytea[]) AND {here};
 
 -- name: put_adoption
--- That a function counts as those with another identity: the one row here that may change, by its user's word.
+-- Note that a function counts as the functions with another identity. This is the one row here that may change, and
+-- only by its user's word.
 INSERT INTO {function} (digest, identity, name, codec, body, python, mac)
 SELECT %(digest)s, %(identity)s, %(name)s, %(codec)s, %(body)s, %(python)s, %(mac)s WHERE {here}
 ON CONFLICT (digest) DO UPDATE SET identity = excluded.identity, body = excluded.body, mac = excluded.mac;
@@ -29,17 +30,21 @@ SELECT number, digest, identity, name, codec, python FROM {function} WHERE name 
 -- name: get_function
 SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s AND {here};
 
+-- name: places
+-- Read where the jobset's large values are.
+SELECT digest, name, codec, body, python, mac FROM {function} WHERE codec = 'place' AND {here} ORDER BY number LIMIT 100;
+
 -- name: small_functions
 SELECT number FROM {function} WHERE codec !~ ';parts=' AND {here} ORDER BY octet_length(body), number LIMIT 1000;
 
 -- name: waiting_functions
--- Of which of these functions jobs wait.
+-- Tell which of these functions have jobs that wait.
 SELECT DISTINCT function FROM workerbee."batch$"
  WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s);
 
 -- name: hand_over
--- Jobs that wait are run by another function from now on, and as soon as others of their priority. Whoever holds a
--- header now has claimed it, or is about to change it.
+-- Have jobs that wait run by another function from now on, in turn with others of their priority. Headers that somebody
+-- has locked are passed over: they are being claimed or changed.
 WITH waiting AS MATERIALIZED (
     SELECT h.id, s.runs FROM workerbee."batch$" h
       JOIN unnest(%(calls)s::integer[], %(stand_ins)s::integer[]) AS s (calls, runs) ON s.calls = h.function
@@ -52,7 +57,7 @@ WITH waiting AS MATERIALIZED (
 SELECT COALESCE(sum(n), 0), pg_notify('workerbee$work', {number}::text), {durably} FROM handed;
 
 -- name: reprioritise
--- Jobs that wait are put last, or back in their place; how many are last now.
+-- Put jobs that wait behind all others, or back in their place, and count those that are last now.
 WITH waiting AS MATERIALIZED (
     SELECT id, priority, cardinality(jobs) AS n FROM workerbee."batch$"
      WHERE jobset = {number} AND claim IS NULL AND function = ANY (%(functions)s) AND {here}
@@ -64,16 +69,16 @@ WITH waiting AS MATERIALIZED (
 SELECT COALESCE(sum(n) FILTER (WHERE priority < %(limit)s OR %(by)s < 0), 0), {durably} FROM waiting;
 
 -- name: left_aside
--- How many results there are of other versions of a function. There is no index for it, so nobody waits for this.
+-- Count the results of other versions of a function. No index helps, so nobody may wait for the answer.
 SELECT count(*) FROM {outcome} o JOIN {job} j ON j.id = o.job
  WHERE o.status = 'completed' AND j.function = ANY (ARRAY(
        SELECT number FROM {function} WHERE name = %(name)s AND identity <> %(identity)s));
 
 -- name: add
--- Jobs and the batches that bring them, in one statement. Whoever adds the same call twice, or again
--- after a COMMIT whose answer was lost, adds nothing: only ids that are returned were inserted now.
--- Sorted, because two clients that insert the same calls in different orders would deadlock (equal inputs
--- have equal keys, so that one order serves both indexes).
+-- Add jobs, and the batches that bring them, in one statement. A call that is there already, also after a COMMIT whose
+-- answer was lost, isn't added again: only ids that are returned were inserted now.
+-- Rows are sorted, because two clients that insert the same calls in different orders would deadlock. Equal inputs have
+-- equal keys, so one order serves both indexes.
 WITH given AS (
     SELECT id::bigint, decode(digest, 'hex') AS digest, decode(key, 'hex') AS key, function::integer,
            codec, input::json, decode(payload, 'hex') AS payload, decode(mac, 'hex') AS mac, lot::integer
@@ -107,43 +112,47 @@ WITH given AS (
     SELECT {number}, %(writer)s, count(*) FROM inserted HAVING count(*) > 0
     ON CONFLICT (jobset, writer) DO UPDATE SET added = c.added + excluded.added
 )
--- With `whole` it is all or none: dividing by zero is how a query undoes itself.
+-- With `whole` all jobs are added or none: the query undoes itself by dividing by zero.
 SELECT ids, 1 / (NOT %(whole)s OR cardinality(ids) = (SELECT count(*) FROM given))::integer,
        CASE WHEN %(hint)s AND cardinality(ids) > 0 THEN pg_notify('workerbee$work', {number}::text)::text END,
        {durably}, EXISTS (SELECT FROM unknown)
   FROM (SELECT ARRAY(SELECT id FROM inserted) AS ids) i;
 
 -- name: skip_ids
--- The next ids come after all that there are.
-UPDATE workerbee."jobset$" SET next_id = GREATEST(next_id, COALESCE((SELECT max(id) FROM {job}), 0) + 1)
+-- Have the next ids begin after all ids that there are, leaving out those that nobody can have been given.
+UPDATE workerbee."jobset$"
+   SET next_id = GREATEST(next_id, COALESCE((SELECT max(id) FROM {job} WHERE id < 1::bigint << 62), 0) + 1)
  WHERE number = {number} AND {here}
 RETURNING {durably};
 
 -- name: signatures
-SELECT id, mac FROM {job} WHERE id = ANY (%(jobs)s::bigint[]) AND {here};
+-- Give what tells whether a job is the one that was meant: after a failover or a restore its id may be another job's.
+SELECT id, mac, digest, CASE WHEN mac IS NULL AND codec = 'json' THEN sha256(convert_to(input::text, 'UTF8')) END
+  FROM {job} WHERE id = ANY (%(jobs)s::bigint[]) AND {here};
 
 -- name: same_calls
--- The jobs that these calls are already, and how each one's latest run stands (NULL: not ended).
-SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status::text, j.function
+-- Find the jobs of calls that are stored already, each with the status of its latest run (NULL: it hasn't ended).
+SELECT encode(j.digest, 'hex'), j.id, COALESCE(r.run, 1), o.status::text, j.function, o.codec
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
  WHERE j.digest = ANY (%(digests)s) AND {here};
 
 -- name: taken_inputs
--- Which of these inputs are in the jobset already, by the whole or by their 'id'.
+-- Find the inputs that are in the jobset already: the same as a whole, or with the same 'id'.
 SELECT encode(digest, 'hex'), encode(key, 'hex'), id FROM {job}
  WHERE (digest = ANY (%(digests)s) OR key = ANY (%(keys)s)) AND {here};
 
 -- name: put_parts
--- A large value travels ahead of its row in parts, as many at once as a part of a lease allows: they are cut here, all
--- of one size, so that also who has a slower link can read them one by one.
+-- Store parts of a large value before the row that refers to them. A statement brings as many bytes as pass within a
+-- part of a lease; they are cut here into parts of one size, so that a reader with a slower link can take one at a
+-- time. It may commit asynchronously: the row's own commit comes later, and makes the parts durable too.
 INSERT INTO {part} (job, run, token, seq, data)
 SELECT %(job)s, %(run)s, %(token)s, %(first)s::integer + n,
        substring(d.data FROM n * %(size)s::integer + 1 FOR %(size)s::integer)
   FROM (SELECT %(data)s::bytea AS data) d
  CROSS JOIN LATERAL generate_series(0, (octet_length(d.data) - 1) / %(size)s::integer) AS n
- WHERE {here}
+ WHERE {here} AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 ON CONFLICT DO NOTHING;
 
 -- name: get_parts
@@ -151,9 +160,27 @@ SELECT data FROM {part}
  WHERE job = %(job)s AND run = %(run)s AND token = %(token)s AND seq BETWEEN %(first)s AND %(last)s
  ORDER BY seq;
 
+-- name: values_stored
+-- Find the values of which the last part is stored; then the others are too.
+SELECT g.token::text FROM unnest(%(tokens)s::uuid[], %(lasts)s::integer[]) AS g (token, last)
+ WHERE (SELECT p.seq FROM {part} p
+         WHERE p.job = 0 AND p.run = 0 AND p.token = g.token AND p.seq = g.last LIMIT 1) IS NOT NULL;
+
+-- name: sweep_parts
+-- Delete parts whose row never came: whoever had begun to store the value was killed, or had to begin again. On a slow
+-- link the largest value takes an hour. Parts of functions, and of what calls share, stay: they are known by what is in
+-- them, and may be used again.
+DELETE FROM {part} WHERE (job, run, token) IN (
+    SELECT job, run, token FROM {part} p
+     WHERE seq = 1 AND job > 0 AND at < now() - interval '2 hours'
+       AND NOT EXISTS (SELECT FROM {job} j WHERE j.id = p.job AND p.run = 0
+                          AND j.codec = 'parts' AND position(p.token::text::bytea IN j.payload) > 0)
+       AND NOT EXISTS (SELECT FROM {outcome} o WHERE o.job = p.job AND o.run = p.run
+                          AND o.codec = 'parts' AND position(p.token::text::bytea IN o.payload) > 0)) AND {here};
+
 -- name: reopen
--- A new run of jobs that had failed or been cancelled. The primary key of (job, run) lets one of many
--- callers open it. It runs the code of another function where one stands in for the job's own.
+-- Open a new run of jobs that have failed or were cancelled. The primary key (job, run) lets one of many callers do so.
+-- Where another function stands in for the job's own, the run is of that one.
 WITH opened AS (
     INSERT INTO {run} (job, run)
     SELECT a.job, a.run + 1 FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
@@ -181,13 +208,44 @@ WITH opened AS (
 )
 SELECT count(*), pg_notify('workerbee$work', {number}::text), {durably} FROM opened;
 
+-- name: lose
+-- Let a completed run whose large value is lost be followed by one that has failed for that. So whoever looks sees it, and
+-- a retry, or the same call, runs the job anew. Of all who notice it one records it.
+WITH opened AS (
+    INSERT INTO {run} (job, run)
+    SELECT o.job, o.run + 1 FROM {outcome} o
+     WHERE o.job = %(job)s AND o.run = %(run)s AND o.status = 'completed' AND o.codec = 'blob' AND {here}
+    ON CONFLICT DO NOTHING RETURNING job, run
+), ended AS (
+    INSERT INTO {outcome} (job, run, status, codec, output, mac, cause)
+    SELECT job, run, 'failed', 'error', %(record)s::json, %(mac)s::bytea, %(cause)s::bytea
+      FROM opened
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, completed, failed)
+    SELECT {number}, %(writer)s, -1, 1 FROM opened
+    ON CONFLICT (jobset, writer) DO UPDATE SET completed = c.completed - 1, failed = c.failed + 1
+)
+SELECT count(*), {durably} FROM opened;
+
+-- name: lent_results
+-- Look at the next jobs by id. Give the last id, and those whose latest run is completed, with its value in a file.
+WITH page AS MATERIALIZED (
+    SELECT id FROM {job} WHERE id > %(after)s AND {here} ORDER BY id LIMIT %(n)s
+)
+SELECT max(page.id), array_remove(array_agg(o.job), NULL)
+  FROM page LEFT JOIN LATERAL (
+       SELECT job FROM {outcome} o
+        WHERE o.job = page.id AND o.status = 'completed' AND o.codec = 'blob'
+          AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL LIMIT 1) o ON true;
+
 -- name: finished
--- Asked by id, never by what came last: a commit that is late can't be missed.
+-- Give the ends of these jobs. They are asked for by id and never by what came last, so a late commit isn't missed.
 SELECT job, run, status::text, codec, output::text, payload, mac FROM {outcome}
  WHERE job = ANY (%(jobs)s::bigint[]) AND {here};
 
 -- name: ended
--- Which of the jobs in these ranges (first, last, run) have ended: a probe of the index a range, however many wait in it.
+-- Find the jobs in these ranges (first, last, run) that have ended. Each range takes one probe of the index, however
+-- many jobs of it wait.
 SELECT e.job
   FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS r (first, last, run)
  CROSS JOIN LATERAL (SELECT o.job FROM {outcome} o
@@ -196,44 +254,36 @@ SELECT e.job
  LIMIT %(n)s;
 
 -- name: lost
--- Which of these runs have neither ended nor stand in a header: somebody has deleted rows, or the server has lost its
--- last commits. Both are changed by one statement, so that it is never so for a moment.
+-- Find the runs that have neither ended nor stand in a header: somebody has deleted rows, or the server has lost its
+-- last commits. One statement records an end and changes the header, so that no run looks lost for a moment. Nothing
+-- is called lost on a standby, which may only lag behind.
 WITH headers AS MATERIALIZED (
-    SELECT n.run, n.jobs
-      FROM (SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
-            UNION ALL
-            SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL
-            UNION ALL
-            SELECT run, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) n
+    SELECT n.run, n.jobs FROM {batches: run, jobs} n
      WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s
 )
 SELECT a.job, a.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (job, run)
  WHERE (SELECT o.run FROM {outcome} o WHERE o.job = a.job AND o.run = a.run) IS NULL
-   AND NOT EXISTS (SELECT FROM headers h WHERE h.run = a.run AND a.job = ANY (h.jobs)) AND {here};
+   AND NOT EXISTS (SELECT FROM headers h WHERE h.run = a.run AND a.job = ANY (h.jobs)) AND {here}
+   AND NOT pg_is_in_recovery();
 
 -- name: begun
--- Jobs that may have started, for futures that are to say "running".
+-- List the jobs that may have started, whose futures then say that they are running.
 SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
  WHERE h.jobset = {number} AND h.claim IS NOT NULL;
 
 -- name: cancel
--- The runs of jobs whose ids lie from `firsts` to `lasts`, so that a million of neighbours are quickly said.
--- One statement: between two, somebody could see the cancellation and submit the job again, or a bee start it.
--- A job is cancelled as part of the header that it stands in, under the row's lock, which makes cancelling and
--- starting take turns: beyond the mark `started` nothing has begun, and what is cancelled there never runs. With
--- `running` what has begun ends as well; its holder sees with one of its next looks that it works in vain.
--- A header that has changed since this statement's snapshot was split, or its jobs stand in another by now: those
--- are undecided, and to be asked for again. Headers are locked before outcomes are written, and both in order.
+-- Cancel runs of the jobs whose ids lie from each of `firsts` to the same one of `lasts`: a million neighbours are one
+-- range. It is one statement, because between two somebody could see the cancellation and submit the job again, or a
+-- bee could start it.
+-- The job's header is locked, so cancelling and starting take turns: beyond the mark `started` nothing has begun, and
+-- what is cancelled there never runs. With `running`, jobs that have begun end as well; with one of its next looks
+-- their holder sees that it works in vain.
+-- If a header has changed since this statement's snapshot, its jobs may stand in another one by now. They are
+-- undecided, and the client asks again. Headers are locked before outcomes are written, and both in their order.
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[], %(runs)s::integer[]) AS a (first, last, run)
 ), near AS MATERIALIZED (
-    -- Of this jobset alone, by each of its indexes: others may have millions of headers.
-    SELECT n.id
-      FROM (SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
-            UNION ALL
-            SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL
-            UNION ALL
-            SELECT id, jobs FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) n
+    SELECT n.id FROM {batches: id, jobs} n
      -- The jobs of a header are in the order of their ids.
      WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s AND {here}
        AND EXISTS (SELECT FROM asked a WHERE n.jobs[1] <= a.last AND n.jobs[cardinality(n.jobs)] >= a.first)
@@ -277,13 +327,13 @@ WITH asked AS MATERIALIZED (
        AND (u.job, a.run) NOT IN (SELECT job, run FROM named)
        AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = a.run) IS NULL
 )
--- Which they are isn't said where it is all of them.
+-- If all jobs were cancelled, their ids aren't listed.
 SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job FROM outcomes) END,
        ARRAY(SELECT job FROM undecided), ARRAY(SELECT run FROM undecided), (SELECT count(*) FROM hinted), {durably};
 
 -- name: refused
--- Functions whose jobs wait while all the bees that are there have refused them, or some have and none holds anything
--- of this jobset; if no bee is there, those that were refused before.
+-- Find functions whose jobs wait because bees refuse them: all bees that are there do, or some do and no bee holds jobs
+-- of this jobset. If no bee is there, these are the functions that were refused before.
 WITH there AS (
     SELECT incarnation FROM workerbee."bee$"
      WHERE (jobset = {number} OR jobset IS NULL) AND lease_until > now() - {idle_lease}
@@ -306,8 +356,8 @@ SELECT name, n, words[1], words[2] FROM first
  ORDER BY number;
 
 -- name: results
--- A page of what is stored, in the order of submission, of about so many bytes (of a compressed value, those that it
--- takes). Jobs, outcomes and runs are read side by side, all from the same id on.
+-- Give a page of results in the order of submission, of about `bytes` bytes; a compressed value counts as compressed.
+-- Jobs, outcomes and runs are read side by side, all from the same id on.
 SELECT id, function, codec, input::text, payload, run, status, end_codec, output::text, end_payload, mac
   FROM (SELECT p.*, sum(COALESCE(pg_column_size(input), 0) + COALESCE(pg_column_size(payload), 0)
                         + COALESCE(pg_column_size(output), 0) + COALESCE(pg_column_size(end_payload), 0))
@@ -324,8 +374,8 @@ SELECT id, function, codec, input::text, payload, run, status, end_codec, output
  ORDER BY id;
 
 -- name: ended_badly
--- The next latest runs by job that failed or were cancelled, of these functions' jobs: what a retry starts anew. Each
--- status is said as a range, so that only the index of such runs has them in this order.
+-- List the next jobs of these functions whose latest run failed or was cancelled, for a retry. Each status is compared
+-- as a range: then only the index of such runs offers this order, and the planner takes it.
 SELECT b.job, b.run FROM (VALUES ('failed'::workerbee."status$"), ('cancelled')) s (status) CROSS JOIN LATERAL (
        SELECT o.job, o.run FROM {outcome} o
         WHERE {here} AND o.status BETWEEN s.status AND s.status AND o.status <> 'completed' AND o.job > %(after)s
@@ -336,15 +386,9 @@ SELECT b.job, b.run FROM (VALUES ('failed'::workerbee."status$"), ('cancelled'))
  ORDER BY b.job LIMIT %(n)s;
 
 -- name: open_runs
--- What waits or runs of these functions' jobs, by the next headers.
+-- List the jobs of these functions that wait or run, by their headers.
 WITH headers AS MATERIALIZED (
-    SELECT id, function, priority FROM workerbee."batch$"
-     WHERE jobset = {number} AND {here} AND claim IS NULL AND due_at IS NULL
-     UNION ALL
-    SELECT id, function, priority FROM workerbee."batch$"
-     WHERE jobset = {number} AND {here} AND claim IS NULL AND due_at IS NOT NULL
-     UNION ALL
-    SELECT id, function, priority FROM workerbee."batch$" WHERE jobset = {number} AND {here} AND claim IS NOT NULL
+    SELECT n.id, n.function, n.priority FROM {batches: id, function, priority} n WHERE {here}
 ), page AS (
     SELECT h.id FROM headers h
      WHERE h.id > %(after)s AND h.priority < %(below)s

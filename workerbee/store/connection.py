@@ -1,9 +1,9 @@
 """One connection to PostgreSQL, used by one thread, that never waits without a limit.
 
-psycopg2 runs in its asynchronous mode, so that every wait is ours: it has a deadline, notices a
-notification, and can be ended by a wake-up from another thread. Each query is a transaction of its own
-(what the whole design rests on: nothing is open while user code runs, and a pooler in transaction mode
-may stand between). A connection that fails is thrown away; the next query makes a new one.
+psycopg2 runs in its asynchronous mode, so that this module does all waiting: each wait has a deadline, notices
+notifications, and can be ended by a wake-up from another thread. Each query is a transaction of its own. The whole
+design rests on that: no transaction is open while user code runs, and a pooler in transaction mode may stand between.
+A connection that fails is thrown away; the next query makes a new one.
 
 A connection is *direct* when the server process at its end is the one it began with; behind a pooler
 it isn't. Only a direct one listens for notifications and prepares its statements.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,9 +25,10 @@ import psycopg2
 from psycopg2 import errors, extensions, sql
 
 from workerbee.errors import DatabaseUnavailableError
-from workerbee.store import reach, session
-from workerbee.store.patience import one_line, retrying
-from workerbee.store.statement import Statement, filled
+from workerbee.store import libpq, reach, session
+from workerbee.store.lineage import Lineage
+from workerbee.store.patience import one_line
+from workerbee.store.statement import Statement, filled, with_bytes
 from workerbee.store.trouble import Trouble, sort
 from workerbee.store.wake import Wake
 
@@ -34,23 +36,23 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 Query = str | sql.Composable | Statement
 
-#: Seconds that a query may take before its connection is held to be dead.
+#: Seconds after which a query without an answer means that the connection is dead.
 QUERY_SECONDS = 60.0
-#: The part of the patience after which the server gives up: what is left is for its saying so.
+#: The server ends a query after this share of the patience; what is left is the time for its answer to arrive.
 PUNCTUAL = 0.9
-#: Seconds in which we must hear our own notification.
+#: Seconds in which our own notification must come back, or else notifications don't work.
 PROBE_SECONDS = 1.0
 #: Seconds without notifications after the server's queue of them was found full.
 FULL_QUEUE_SECONDS = 10.0
-#: Statements that are remembered and prepared: each costs the server some 60 kB as long as the connection lasts.
+#: Prepared statements of a connection, at most: each takes about 60 kB of the server's memory.
 MOST_PREPARED = 100
 
-# Errors after which what the session was told is told anew: a plan or a statement that was prepared is no more.
+# Errors that say that prepared statements are gone or outdated, so that the session is set up anew.
 _STALE = ("0A000", "42P05")
 
 
 class Connection:
-    """A connection that is made when it is first needed, and made anew after it has failed."""
+    """A connection that is made at the first query, and made anew after a failure."""
 
     def __init__(self, dsn: str, *, application: str = "workerbee", wait: reach.Wait | None = None) -> None:
         """``wait(fd, writing, seconds)`` waits until the descriptor is ready, and says whether it is."""
@@ -60,17 +62,19 @@ class Connection:
         self._pg: Any = None
         self._channels: list[str] = []
         self._prepared: dict[str, str] = {}  # the least recently used first
-        self.patience = QUERY_SECONDS  # seconds that a query may take, with the connecting before it
-        self.limit: float | None = None  # seconds that the server may work on a query; None: as long as is waited for
-        self._probe: tuple[str, float] | None = None  # a notification to ourselves, and when we must have heard it
-        self._hears = False  # one has come back over this connection
-        self._silent_until = 0.0  # the server's queue of notifications is full
-        self._forgets = False  # somebody in between has thrown away what the session was told
+        self.patience = QUERY_SECONDS  # seconds that a query may take, including connecting
+        self.limit: float | None = None  # seconds that the server may work on a query; None: as long as we wait
+        self._probe: tuple[str, float] | None = None  # our own notification that must come back, and by when
+        self._hears = False  # our own notification has come back over this connection
+        self._silent_until = 0.0  # until then no notifications are sent, as the server's queue is full
+        self._forgets = False  # a pooler has thrown away the session's settings
+        self._in_libpq = threading.Lock()  # another thread may close what this one works with
         self.is_direct = False
         self.generation = 0  # grows with every reconnection: what was in flight is then unknown
+        self.lineage = Lineage()
 
     def another(self, application: str) -> Connection:
-        """A connection of its own to the same server."""
+        """Make another connection to the same server."""
         return Connection(self._dsn, application=application)
 
     @property
@@ -86,11 +90,11 @@ class Connection:
         return str(self._pg.info.ssl_attribute("protocol"))
 
     def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
-        """Run one query as one transaction; its rows, or an empty list.
+        """Run one query as one transaction. Returns its rows, or an empty list.
 
         Raises psycopg2.Error as the server gives it, and DatabaseUnavailableError when there is no
-        connection or no answer in time; `trouble` says what either is. Where the server's queue of notifications is
-        full, the query goes without them.
+        connection or no answer in time; `trouble` sorts both. If the server's queue of notifications is full, the query
+        is run without its notifications.
         """
         silent = query.silent if isinstance(query, Statement) else None
         if silent is not None and time.monotonic() < self._silent_until:
@@ -100,7 +104,7 @@ class Connection:
         except errors.ProgramLimitExceeded:
             if silent is None or self._in_transaction():
                 raise
-            rows = self._run(silent, params)  # if this works, it was the notification
+            rows = self._run(silent, params)  # if this works, the notification was at fault
             self._silent_until = time.monotonic() + FULL_QUEUE_SECONDS
             _say_once(
                 "PostgreSQL's queue of notifications is full (some session listens, and doesn't end its "
@@ -118,12 +122,33 @@ class Connection:
     def _run(self, query: Query, params: Mapping[str, Any] | None) -> list[Row]:
         return self._attempt(lambda pg, end: self._answer(pg, self._text(pg, query, params, end), end))
 
+    def carry(self, query: Statement, params: Mapping[str, Any]) -> list[Row]:
+        """As `run`, of a query that moves bytes and gives nothing else: they travel as they are."""
+        if not libpq.IS_THERE:
+            return self._run(query, params)
+        return self._attempt(lambda pg, end: self._carry(pg, *with_bytes(query.text, params), end))
+
+    def _carry(self, pg: Any, text: str, values: list[bytes], deadline: float) -> list[Row]:
+        exchange = libpq.Exchange(pg, self._in_libpq, self._wait)
+        if _in_transaction(pg) or (self.is_direct and not self._limit(deadline)):
+            rows: list[Row] = exchange.run(text, values, deadline)
+            pg.poll()  # has what was notified meanwhile noticed
+            return rows
+        try:
+            self._answer(pg, f"{self._beginning}BEGIN", deadline)
+            rows = self._carry(pg, text, values, deadline)
+            self._answer(pg, "COMMIT", deadline)
+        except BaseException:
+            self.drop()  # rolls back
+            raise
+        return rows
+
     def _in_transaction(self) -> bool:
         return self._pg is not None and _in_transaction(self._pg)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Have what is run meanwhile count as a whole, or, if something is raised, not at all."""
+        """Run the queries of the block as one transaction, which is rolled back if the block raises."""
         self.run("BEGIN")
         try:
             yield
@@ -137,11 +162,14 @@ class Connection:
         pg = self._connected(deadline)
         try:
             return action(pg, deadline)
+        except errors.InvalidArgumentForLogarithm as error:  # see `lineage`
+            self.drop()
+            raise DatabaseUnavailableError("PostgreSQL has started anew, or another server is in its place") from error
         except psycopg2.DataError:
             raise
         except psycopg2.Error as error:
             if pg.closed or error.pgcode in (None, *_STALE) or sort(error) is Trouble.UNKNOWN:
-                self.drop()  # whatever it was, the next try begins anew
+                self.drop()  # whatever the error was, the next try begins with a new connection
             raise
         except BaseException:
             self.drop()  # a query is under way whose answer nobody will read
@@ -152,15 +180,20 @@ class Connection:
         text = self._prepare(pg, query, deadline) if isinstance(query, Statement) else _as_text(pg, query)
         if params is not None:
             text = filled(text, params)
-        return text if self.is_direct or _in_transaction(pg) else session.TRANSACTION + text
+        return text if _in_transaction(pg) else self._beginning + text
+
+    @property
+    def _beginning(self) -> str:
+        """Give what a transaction begins with."""
+        return self.lineage.guard if self.is_direct else session.TRANSACTION + self.lineage.guard
 
     def _prepare(self, pg: Any, query: Statement, deadline: float) -> str:
-        """The query, or over a direct connection, from its second use on, what executes it prepared."""
+        """Give the text of a query; over a direct connection, from its second use on, of an EXECUTE of it."""
         if not self.is_direct:
             return query.text
         execute = self._prepared.pop(query.name, None)
         if execute is None:
-            # Many queries are used once in a connection's life; the second use says that it is worth it.
+            # Many queries are used only once over a connection, so that one is prepared at its second use.
             execute = ""
             self._make_room(pg, deadline)
         elif not execute:
@@ -172,7 +205,7 @@ class Connection:
         return execute or query.text
 
     def _make_room(self, pg: Any, deadline: float) -> None:
-        """Let go of what was not used for longest."""
+        """Deallocate the statement that was not used for the longest time."""
         if len(self._prepared) >= MOST_PREPARED:
             name = next(iter(self._prepared))
             if self._prepared.pop(name):
@@ -186,9 +219,9 @@ class Connection:
         return cursor.fetchall() if cursor.description else []
 
     def _limit(self, deadline: float) -> str:
-        """Have the server end the statement behind this, a little before we would go away and leave it running.
+        """Have the server end the next statement a little before we stop waiting, so that it doesn't run on.
 
-        Only where patience is short: an answer that takes long because it is large may take longer than usual.
+        This is only done if the patience is short: otherwise a large answer may take longer.
         """
         if self.patience >= QUERY_SECONDS and self.limit is None:
             return ""
@@ -196,18 +229,18 @@ class Connection:
         return f"SET LOCAL statement_timeout = {max(1, int(1000 * min(left, self.limit or left)))}; "
 
     def statement(self, query: sql.Composable) -> Statement:
-        """A composed query, so that it is composed once (quoting asks libpq, hence the connection)."""
+        """Compose a query, to be kept (quoting asks libpq, which needs a connection)."""
         return Statement(query.as_string(self._connected(time.monotonic() + reach.CONNECT_SECONDS)))
 
     def listen(self, channels: Sequence[str]) -> None:
-        """Hear these channels from now on, also after a reconnection. Raises as `run` does."""
+        """Listen to these channels from now on, also after a reconnection. Raises as `run` does."""
         new = [c for c in channels if c not in self._channels]
         self._channels.extend(new)
         if self._pg is not None and self.is_direct:
             self._attempt(lambda pg, end: self._listen(pg, new, end))
 
     def unlisten(self) -> None:
-        """Hear nothing until `listen` is called again. Raises as `run` does."""
+        """Listen to nothing until `listen` is called again. Raises as `run` does."""
         if self.listens:
             self._channels.clear()
             self._probe = None
@@ -216,7 +249,7 @@ class Connection:
 
     @property
     def listens(self) -> bool:
-        """Tell whether there is a channel to hear; a bee behind a pooler only means to."""
+        """Tell whether `listen` was called; behind a pooler nothing is heard all the same."""
         return bool(self._channels)
 
     @property
@@ -230,12 +263,12 @@ class Connection:
         if channels and not self._hears:
             self._probe = (f"probe {uuid4()}", time.monotonic() + PROBE_SECONDS)
             probe = filled("SELECT pg_catalog.pg_notify(%(c)s, %(p)s)", {"c": channels[0], "p": self._probe[0]})
-            with suppress(errors.ProgramLimitExceeded):  # the queue is full: we won't hear ourselves
+            with suppress(errors.ProgramLimitExceeded):  # the queue is full, so our own notification won't come back
                 self._answer(pg, probe, deadline)
         return []
 
     def wait(self, timeout: float, wake: Wake) -> list[tuple[str, str]]:
-        """Sleep until a notification, a wake-up, or the time is over; the notifications as (channel, payload)."""
+        """Sleep until a notification, a wake-up or the timeout. Returns notifications as (channel, payload)."""
         poll = select.poll()
         poll.register(wake.fileno(), select.POLLIN)
         if self._pg is not None:
@@ -248,16 +281,16 @@ class Connection:
         return self.notifications()
 
     def fileno(self) -> int:
-        """The socket, on which notifications arrive; -1 without a connection."""
+        """Give the descriptor of the socket on which notifications arrive; -1 without a connection."""
         return -1 if self._pg is None or self._pg.closed else int(self._pg.fileno())
 
     def notifications(self) -> list[tuple[str, str]]:
-        """Take what has been heard since the last look; a dead connection is noticed here too."""
+        """Take the notifications that have arrived; a dead connection is noticed here too."""
         if self._pg is None:
             return []
         try:
             self._pg.poll()
-        except (psycopg2.Error, ValueError):  # text that is none, too
+        except (psycopg2.Error, ValueError):  # ValueError: a payload that can't be decoded
             self.drop()
             return []
         heard = [(n.channel, n.payload) for n in self._pg.notifies]
@@ -269,9 +302,12 @@ class Connection:
     def drop(self) -> None:
         """Close the connection; the next query makes a new one."""
         if self._pg is not None:
+            is_ours = self._in_libpq.acquire(timeout=PROBE_SECONDS)  # not by who forked us in the midst of it
             with suppress(psycopg2.Error):
                 self._pg.close()
             self._pg = None
+            if is_ours:
+                self._in_libpq.release()
 
     close = drop
 
@@ -284,7 +320,9 @@ class Connection:
         self._probe, self._hears = None, False
         pg = reach.connect(self._dsn, application=self._application, wait=self._wait, deadline=deadline)
         try:
-            self._set_up(pg, min(deadline, time.monotonic() + reach.CONNECT_SECONDS))
+            soon = min(deadline, time.monotonic() + reach.CONNECT_SECONDS)
+            self._set_up(pg, soon)
+            history = self.lineage.read(lambda text: self._answer(pg, text, soon), is_direct=self.is_direct)
         except psycopg2.OperationalError as error:
             pg.close()
             raise DatabaseUnavailableError(f"can't connect to PostgreSQL: {one_line(error)}") from error
@@ -292,6 +330,7 @@ class Connection:
             pg.close()
             raise
         self._pg = pg
+        self.lineage.compare(history)
         return pg
 
     def _set_up(self, pg: Any, deadline: float) -> None:
@@ -304,39 +343,6 @@ class Connection:
             if pg.server_version >= 120000:  # an older one is refused, but not by an unknown setting
                 self._answer(pg, session.PLANS, deadline)
             self._listen(pg, self._channels, deadline)
-
-
-class PatientConnection(Connection):
-    """A connection each of whose queries waits outages out, for ``patience`` seconds (None: for ever)."""
-
-    def __init__(self, dsn: str, *, application: str, patience: float | None, log: logging.Logger) -> None:
-        super().__init__(dsn, application=application)
-        self._outage = patience
-        self._log = log
-        self._closed = False
-
-    def run(self, query: Query, params: Mapping[str, Any] | None = None) -> list[Row]:
-        """As `Connection.run`, tried again for as long as there is patience."""
-        return self._patiently(lambda: super(PatientConnection, self).run(query, params))
-
-    def statement(self, query: sql.Composable) -> Statement:
-        return self._patiently(lambda: super(PatientConnection, self).statement(query))
-
-    def close(self) -> None:
-        """Close it for good, also while another thread waits for an answer, which then waits for no other one."""
-        self._closed = True
-        self.drop()
-
-    def _patiently(self, action: Callable[[], T]) -> T:
-        def attempt() -> T:
-            try:
-                return action()
-            except (psycopg2.Error, DatabaseUnavailableError) as error:
-                if self._closed:
-                    raise DatabaseUnavailableError("the connection was closed", hopeless=True) from error
-                raise
-
-        return retrying(attempt, patience=self._outage, log=self._log)
 
 
 def _as_text(pg: Any, query: str | sql.Composable) -> str:

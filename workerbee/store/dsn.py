@@ -9,7 +9,7 @@ from workerbee.errors import ConnectionStringError
 
 
 def make_dsn(dsn: str | None = None, **parts: object) -> str:
-    """A libpq connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment.
+    """Make a connection string of ``dsn`` and the parts that are given; '' leaves all to libpq's environment.
 
     Raises ConnectionStringError.
     """

@@ -1,8 +1,8 @@
-"""What a notification says of jobs that have ended: which, and small results too.
+"""Hints: notifications that say which jobs have ended, and carry small results too.
 
 The first line has ids and ranges of ids, ``1-200 207``; each further line is one end: job, run, codec,
-signature and JSON text. A hint may be forged or lost: it only says where to look, and what comes along
-counts only if its signature holds.
+signature and JSON text. A hint may be forged or lost. So it only says where to look, and a result in it counts only if
+its signature holds.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ from collections.abc import Iterable, Sequence
 
 from workerbee.wire.job import Outcome, Stored
 
-#: Bytes; PostgreSQL takes less than 8000.
+#: Bytes of a hint; PostgreSQL's limit is just below 8000.
 MOST_BYTES = 7000
-#: Jobs in one hint that are looked at, whatever it claims.
+#: Of one hint no more than so many jobs are looked at.
 MOST_JOBS = 20_000
 #: A hint that names nothing: look at everything.
 ANYTHING = "?"
-# No more digits than an id has: Python takes long over some thousands, or refuses them.
+# No more digits than an id has, as Python is slow at converting thousands of digits, or refuses to.
 _RANGE = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
 _END = re.compile("([0-9]{1,19}) ([0-9]{1,10}) json ((?:[0-9a-f]{2})+) (.*)", re.DOTALL)
-#: A hint shares the transaction of so few jobs if none was sent in the last so many seconds.
+#: A hint is sent in the jobs' own transaction if it names at most ``SMALL_JOBS`` jobs and none was sent for
+#: ``SHARE_SECONDS``.
 SMALL_JOBS, SHARE_SECONDS = 8, 0.001
-#: Seconds between hints that follow, while more is coming. Both pauses grow with the number of writers.
+#: Seconds between hints in transactions of their own, while more ends are coming. Both times grow with the number of
+#: writers.
 FOLLOW_SECONDS = 0.02
 
 
 class HintThrottle:
-    """Limits how often to hint: NOTIFY takes a lock of the whole server at COMMIT, worst where the COMMIT is slow."""
+    """Limits how often hints are sent: NOTIFY holds a lock of the whole server during COMMIT."""
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def shares(self, n_jobs: int, *, writers: int = 1) -> bool:
-        """Tell whether the hint may go with the transaction of ``n_jobs`` jobs."""
+        """Tell whether the hint of these ``n_jobs`` jobs may be sent in their own transaction."""
         return n_jobs <= SMALL_JOBS and self._passes(SHARE_SECONDS * writers)
 
-    def follows(self, *, idle: bool, writers: int = 1) -> bool:
-        """Tell whether to send one now, by itself: at once if no more is coming, else seldom."""
-        return self._passes(0.0 if idle else FOLLOW_SECONDS * writers)
+    def follows(self, *, is_last: bool, writers: int = 1) -> bool:
+        """Tell whether to send a hint now in its own transaction: at once if no more ends are coming, else seldom."""
+        return self._passes(0.0 if is_last else FOLLOW_SECONDS * writers)
 
     def _passes(self, pause: float) -> bool:
         now = time.monotonic()
@@ -51,7 +53,7 @@ class HintThrottle:
 
 
 def results_hint(outcomes: Sequence[Outcome]) -> str:
-    """The jobs, with their results as far as those are small, signed JSON."""
+    """Write a hint of these jobs, with their results if those are small, signed JSON."""
     lines = [_ranges(o.job for o in outcomes)]
     size = len(lines[0])
     for o in outcomes if len(outcomes) <= SMALL_JOBS else ():
@@ -62,7 +64,7 @@ def results_hint(outcomes: Sequence[Outcome]) -> str:
 
 
 def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
-    """The jobs that a hint names, and the ends that came along; what can't be read is left out."""
+    """Read the jobs that a hint names, and the ends in it; what can't be read is left out."""
     ids, *lines = hint.split("\n")
     jobs: list[int] = []
     for part in ids.split(" "):
@@ -79,7 +81,7 @@ def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
 
 
 def _ranges(jobs: Iterable[int]) -> str:
-    """The jobs as ranges, or ANYTHING if that would be too long."""
+    """Write the jobs as ranges, or ANYTHING if that would be too long."""
     ranges: list[list[int]] = []
     for job in sorted(jobs):
         if ranges and job == ranges[-1][1] + 1:

@@ -2,8 +2,8 @@
 -- rows however often its jobs are tried, and dropping it is a DROP.
 
 -- name: make_tables
--- The digest says what a call is (NULL: it is never taken for another one); the key is the digest of
--- input_data['id'] of jobs that add_job(s) brought.
+-- Calls with one digest are one job; a call without a digest is never taken for another. The key is the digest of
+-- input_data['id'], of jobs that add_job(s) brought.
 CREATE TABLE {job} (
     id        bigint PRIMARY KEY,
     digest    bytea,
@@ -33,7 +33,8 @@ CREATE TABLE {run} (
     opened_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job, run)
 );
--- In an order that needs no padding: there is one for each job. Failures of one cause have one digest of it.
+-- There is a row for each job, so the columns are in an order that needs no padding. `cause` is the digest of a
+-- failure's cause.
 CREATE TABLE {outcome} (
     job          bigint NOT NULL,
     completed_at timestamptz NOT NULL DEFAULT now(),
@@ -60,7 +61,7 @@ CREATE TABLE {attempt} (
     cause    bytea
 );
 CREATE INDEX {attempt_job} ON {attempt} (job, run);
--- It has no key, and is updated: who publishes all tables would have that refused.
+-- The table has no key, and logical replication of all tables would refuse its updates.
 ALTER TABLE {attempt} REPLICA IDENTITY FULL;
 CREATE TABLE {part} (
     job      bigint NOT NULL,
@@ -68,25 +69,27 @@ CREATE TABLE {part} (
     token    uuid NOT NULL,
     seq      integer NOT NULL,
     data     bytea NOT NULL,
+    at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (job, run, token, seq)
 );
--- Not compressed: arrays of numbers took the server seventeen times as long as their copying does.
+-- Parts aren't compressed: for arrays of numbers that took the server seventeen times as long as copying them.
 ALTER TABLE {part} ALTER data SET STORAGE EXTERNAL;
 
 -- name: add_columns
--- To the tables of a jobset that a former version has made.
+-- Add columns to the tables of a jobset that a former version has made.
 ALTER TABLE {outcome} ADD COLUMN IF NOT EXISTS cause bytea;
 ALTER TABLE {attempt} ADD COLUMN IF NOT EXISTS cause bytea;
 ALTER TABLE {attempt} REPLICA IDENTITY FULL;
+ALTER TABLE {part} ADD COLUMN IF NOT EXISTS at timestamptz NOT NULL DEFAULT now();
 
 -- name: add_tables
--- What a second version has brought. A job that completes in silence has no row in any of it.
+-- Add what the second version has brought. A job that completes and prints nothing has no row in any of this.
 CREATE INDEX IF NOT EXISTS {outcome_badly} ON {outcome} (status, job) INCLUDE (run, cause, completed_at)
     WHERE status <> 'completed';
 CREATE INDEX IF NOT EXISTS {outcome_cause} ON {outcome} (cause, job) WHERE status = 'failed';
 CREATE INDEX IF NOT EXISTS {attempt_cause} ON {attempt} (cause, job) WHERE cause IS NOT NULL;
--- Of what an execution has printed, the first `head` bytes and the last ones; `stdout_size` and `stderr_size` are of
--- all of it. The claim tells executions apart.
+-- What an execution has printed: its first `head` bytes and its last ones. `stdout_size` and `stderr_size` count all of
+-- it. The claim tells executions apart.
 CREATE TABLE IF NOT EXISTS {text} (
     job         bigint NOT NULL,
     run         integer NOT NULL,
@@ -123,7 +126,7 @@ COMMENT ON INDEX workerbee."part${number}_pkey" IS 'The parts of a value in thei
 COMMENT ON INDEX workerbee."text${number}_pkey" IS 'One text an execution.';
 
 -- name: grant_text
--- Whoever may use the attempts may use the texts: those who were given rights before there were any.
+-- Give the rights on the attempts for the texts too: they were granted before there was a table of texts.
 DO $body$
 DECLARE
     given record;
@@ -138,7 +141,7 @@ BEGIN
 END $body$;
 
 -- name: uncaused
--- Failures that a former version has recorded, a page of them.
+-- List a page of failures that a former version has recorded.
 SELECT job, run, output::text FROM {outcome}
  WHERE status = 'failed' AND job > %(after)s AND codec = 'error' AND cause IS NULL
  ORDER BY job LIMIT %(n)s;
@@ -149,7 +152,7 @@ UPDATE {outcome} o SET cause = g.cause
  WHERE o.job = g.job AND o.run = g.run;
 
 -- name: former_words
--- What bees said in this jobset was kept as parts of job 0 until now, beside large functions.
+-- Take out what bees said in this jobset: the former version kept it as parts of job 0, beside large functions.
 DELETE FROM {part} WHERE job = 0 AND (run IN (1, 2) OR (run = 0 AND seq = 0 AND octet_length(data) < 1000))
 RETURNING run, token, seq, data;
 
@@ -158,27 +161,28 @@ INSERT INTO workerbee."service$" (jobset, bee, host, refuses, doubts)
 VALUES ({number}, %(bee)s, %(host)s, %(refuses)s::jsonb, %(doubts)s::integer[]) ON CONFLICT DO NOTHING;
 
 -- name: count_revived
--- Runs opened after a cancelled one, which nobody counted until now.
+-- Count the runs opened after a cancelled one, which the former version didn't.
 INSERT INTO workerbee."counter$" (jobset, writer, revived)
 SELECT {number}, '00000000-0000-0000-0000-000000000000', count(*) FROM {run} r
  WHERE (SELECT o.status FROM {outcome} o WHERE o.job = r.job AND o.run = r.run - 1) = 'cancelled'
 ON CONFLICT (jobset, writer) DO UPDATE SET revived = excluded.revived;
 
 -- name: name_taken
--- What else bears the name of the view. One of ours may be left of a jobset that was dropped while somebody read it.
+-- Tell what else has the name of the view. A view of ours may be left of a jobset that was dropped while somebody read
+-- it.
 SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
                       WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'table' END
   FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = 'workerbee'
  WHERE c.relname = %(name)s AND NOT (c.relkind = 'v' AND pg_get_viewdef(c.oid) LIKE '%%"attempt$%%');
 
 -- name: drop_view
--- A dropped jobset's may still be there, if somebody was reading it then.
+-- Drop the view of a jobset that was dropped while somebody was reading it.
 DROP VIEW IF EXISTS {view};
 
 -- name: make_view
--- What a person sees who selects from the jobset by its name: one row a job. What belongs to a job is looked up for
+-- Show a person who selects from the jobset by its name one row a job. What belongs to a job is looked up for
 -- it, and of headers only the held ones are looked at, so that a LIMIT reads little however many jobs there are.
--- Columns are only ever added at the end: so it can be replaced where others use it.
+-- Columns are only ever added at the end, so that the view can be replaced while other views use it.
 CREATE OR REPLACE VIEW {view} AS
 SELECT j.id,
        j.input AS input_data,
@@ -204,10 +208,15 @@ SELECT j.id,
   FROM {job} j
   LEFT JOIN LATERAL (SELECT max(run) AS run FROM {run} WHERE job = j.id) r ON true
   LEFT JOIN {outcome} o ON o.job = j.id AND o.run = COALESCE(r.run, 1)
-  LEFT JOIN (SELECT u.job, h.run, u.n, h.bee, h.claimed_at, h.started
-               FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs) WITH ORDINALITY u (job, n)
-              WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.copy_of IS NULL) b
-         ON b.job = j.id AND b.run = COALESCE(r.run, 1) AND o.status IS NULL
+  LEFT JOIN LATERAL (
+       -- What bees hold is hashed once, when the first open job is looked up. So a job that no bee holds costs one
+       -- probe, however much is held, and whatever the planner knows of it.
+       SELECT array_position(jobs, j.id) AS n, bee, claimed_at, started FROM workerbee."batch$"
+        WHERE o.status IS NULL
+          AND j.id IN (SELECT unnest(jobs) FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL)
+          AND jobset = {number} AND claim IS NOT NULL AND copy_of IS NULL
+          AND run = COALESCE(r.run, 1) AND j.id BETWEEN jobs[1] AND jobs[cardinality(jobs)] AND j.id = ANY (jobs)
+        LIMIT 1) b ON true
   LEFT JOIN LATERAL (
        SELECT count(*) FILTER (WHERE kind <> 'late')::integer AS n, max(at) AS at,
               count(*) FILTER (WHERE kind IN ('failed', 'error', 'died'))::integer AS n_failed,

@@ -1,10 +1,10 @@
 -- What readers ask of all jobsets and of the bees. Nothing here writes, and SELECT is all the right that it takes.
 
 -- name: jobsets
--- Durable jobsets, newest first, or the one of this id, or those of these numbers; each with its counters and the bees
--- that serve it, when something last happened there as far as is known, and who has paused it.
+-- List durable jobsets, newest first, or the one of this id, or those of these numbers: each with its counters, the
+-- bees that serve it, when something last happened in it as far as is known, and who has paused it.
 SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM j.created_at)::double precision,
-       c.added, c.reopened, c.completed, c.failed, c.cancelled, c.retried, c.lost, c.speculative, c.late, c.revived,
+       {c.counters},
        b.n_bees, b.n_runners,
        extract(epoch FROM GREATEST(j.created_at, j.added_at, (
            SELECT h.minute FROM workerbee."history$" h WHERE h.jobset = j.number ORDER BY h.minute DESC LIMIT 1
@@ -14,16 +14,13 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
          UNION ALL
         SELECT * FROM workerbee."jobset$" WHERE dropped_at IS NULL AND number = ANY (%(numbers)s::integer[])
          UNION ALL
-        -- By number: the index of ids would be read as a whole, and COALESCE keeps it out.
+        -- COALESCE keeps the planner from the index of ids, which it would read as a whole; that of numbers has the
+        -- order.
         (SELECT * FROM workerbee."jobset$"
           WHERE dropped_at IS NULL AND COALESCE(id, '') <> '' AND %(id)s::text IS NULL AND number < %(before)s
           ORDER BY number DESC LIMIT %(n)s)) j
  CROSS JOIN LATERAL (
-       SELECT COALESCE(sum(added), 0)::bigint AS added, COALESCE(sum(reopened), 0)::bigint AS reopened,
-              COALESCE(sum(completed), 0)::bigint AS completed, COALESCE(sum(failed), 0)::bigint AS failed,
-              COALESCE(sum(cancelled), 0)::bigint AS cancelled, COALESCE(sum(retried), 0)::bigint AS retried,
-              COALESCE(sum(lost), 0)::bigint AS lost, COALESCE(sum(speculative), 0)::bigint AS speculative,
-              COALESCE(sum(late), 0)::bigint AS late, COALESCE(sum(revived), 0)::bigint AS revived
+       SELECT {counters: total(#) AS #}
          FROM workerbee."counter$" WHERE jobset = j.number) c
  CROSS JOIN LATERAL (
        SELECT count(*) AS n_bees, COALESCE(sum(runners), 0) AS n_runners FROM workerbee."bee$"
@@ -31,7 +28,7 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
  ORDER BY j.number DESC;
 
 -- name: lately
--- The durable jobsets in which something happened last, among the newest ones.
+-- List the newest durable jobsets, the one first in which something happened last.
 SELECT j.number
   FROM (SELECT number, created_at, added_at FROM workerbee."jobset$"
          WHERE dropped_at IS NULL AND COALESCE(id, '') <> '' ORDER BY number DESC LIMIT %(among)s) j
@@ -40,14 +37,14 @@ SELECT j.number
        j.number DESC LIMIT %(n)s;
 
 -- name: histories
--- How each of these jobsets went since then, newest first, in at most so many minutes.
+-- Give the history of each of these jobsets since a time, newest first, at most so many minutes of each.
 SELECT h.jobset, extract(epoch FROM h.minute)::double precision, h.completed, h.failed, h.lost
   FROM unnest(%(numbers)s::integer[]) AS n (number)
  CROSS JOIN LATERAL (SELECT * FROM workerbee."history$" WHERE jobset = n.number AND minute >= to_timestamp(%(since)s)
                       ORDER BY minute DESC LIMIT %(n)s) h;
 
 -- name: server_line
--- The server, for a line on it: its version, connections, how old its oldest transaction is as far as we may see, and
+-- Describe the server: its version, connections, the age of its oldest transaction as far as this user may see it, and
 -- its clock.
 SELECT current_setting('server_version'), current_database()::text, a.n, current_setting('max_connections')::integer,
        a.oldest, extract(epoch FROM now())::double precision
@@ -57,15 +54,15 @@ SELECT current_setting('server_version'), current_database()::text, a.n, current
           FROM (SELECT pid, xact_start FROM pg_stat_activity WHERE backend_type = 'client backend' LIMIT %(n)s) s) a;
 
 -- name: clock
--- The server's time, at once: to compare clocks, and to see how long an answer takes.
+-- Give the server's time, to compare clocks and to see how long an answer takes.
 SELECT extract(epoch FROM clock_timestamp())::double precision;
 
 -- name: database_size
--- Bytes of the whole database; files are looked at one by one, so it may take its time.
+-- Give the bytes of the whole database. PostgreSQL looks at each file, which may take a while.
 SELECT pg_database_size(current_database());
 
 -- name: doing
--- What bees have begun, in one jobset or any, the longest first; of a batch the job that was begun last.
+-- List what bees have begun, in one jobset or in any, the longest first: of each batch the job that was begun last.
 SELECT h.bee::text, j.id, h.jobs[h.started], h.run,
        extract(epoch FROM now() - COALESCE(h.marked_at, h.claimed_at))::double precision, h.copy_of IS NOT NULL
   FROM (SELECT * FROM workerbee."batch$"
@@ -75,10 +72,11 @@ SELECT h.bee::text, j.id, h.jobs[h.started], h.run,
  ORDER BY 5 DESC;
 
 -- name: bees
--- The bees that serve a jobset (NULL: any), those heard of last first; a bee that left in order has departed.
+-- List the bees that serve a jobset (NULL: any) and were started by a launch (NULL: by any), those heard of last first.
+-- Bees that have left in order aren't among them: they have departed.
 SELECT b.incarnation::text, j.id, b.jobset IS NULL, b.host, b.pid, b.python, b.runners,
        extract(epoch FROM b.started_at)::double precision,
-       extract(epoch FROM now() - b.seen_at)::double precision, b.lease_until > now(), b.resting,
+       (extract(epoch FROM now()) - extract(epoch FROM b.seen_at))::double precision, b.lease_until > now(), b.resting,
        COALESCE((SELECT sum(LEAST(h.started, cardinality(h.jobs))) FROM workerbee."batch$" h
                   WHERE h.bee = b.incarnation AND h.claim IS NOT NULL
                     AND (%(number)s::integer IS NULL OR h.jobset = %(number)s)), 0)::bigint,
@@ -86,14 +84,42 @@ SELECT b.incarnation::text, j.id, b.jobset IS NULL, b.host, b.pid, b.python, b.r
        COALESCE((SELECT s.refuses::text FROM workerbee."service$" s
                   WHERE s.jobset = %(number)s::integer AND s.bee = b.incarnation), '{}')
   FROM workerbee."bee$" b LEFT JOIN workerbee."jobset$" j ON j.number = b.jobset
- WHERE %(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s
+ WHERE (%(number)s::integer IS NULL OR b.jobset IS NULL OR b.jobset = %(number)s)
+   AND (%(launch)s::text IS NULL OR b.launch = %(launch)s)
  ORDER BY b.seen_at DESC, b.incarnation LIMIT %(n)s;
 
 -- name: departed
--- Bees that have left or vanished in the last days, the last first.
+-- List the bees that have left or vanished in the last days, the last one first.
 SELECT d.incarnation::text, j.id, d.jobset IS NULL, d.host, d.pid, d.python, d.version, d.runners,
        extract(epoch FROM d.started_at)::double precision, extract(epoch FROM d.left_at)::double precision,
-       d.last_words
+       d.last_words, d.launch, d.place
   FROM workerbee."departed$" d LEFT JOIN workerbee."jobset$" j ON j.number = d.jobset
- WHERE %(number)s::integer IS NULL OR d.jobset IS NULL OR d.jobset = %(number)s
+ WHERE (%(number)s::integer IS NULL OR d.jobset IS NULL OR d.jobset = %(number)s)
+   AND (%(launch)s::text IS NULL OR d.launch = %(launch)s)
  ORDER BY d.left_at DESC LIMIT %(n)s;
+
+-- name: launches
+-- List launches (NULL: of any name), as far as the bees heard of last tell, the last one first. Of each: how many bees
+-- were seen, live, and have left or vanished; runners, and runs that have ended, of the bees that have not left; when
+-- the first bee came, when the last one was heard of, and when the time of the living ones ends; its hosts; and whether
+-- more bees are known than were looked at.
+WITH known AS MATERIALIZED (
+    (SELECT launch, incarnation, host, runners, started_at, seen_at, lease_until > now() AS lives, ends_at
+       FROM workerbee."bee$" WHERE launch IS NOT NULL AND (%(launch)s::text IS NULL OR launch = %(launch)s)
+      ORDER BY seen_at DESC LIMIT %(among)s)
+     UNION ALL
+    (SELECT launch, incarnation, host, 0, started_at, left_at, false, NULL
+       FROM workerbee."departed$" WHERE launch IS NOT NULL AND (%(launch)s::text IS NULL OR launch = %(launch)s)
+      ORDER BY left_at DESC LIMIT %(among)s)
+), ended AS (
+    SELECT writer, sum(completed) + sum(failed) AS n FROM workerbee."counter$"
+     WHERE writer = ANY (ARRAY(SELECT incarnation FROM known WHERE runners > 0)) GROUP BY writer
+)
+SELECT k.launch, count(*), count(*) FILTER (WHERE k.lives), count(*) FILTER (WHERE NOT k.lives),
+       COALESCE(sum(k.runners) FILTER (WHERE k.lives), 0), total(n),
+       extract(epoch FROM min(k.started_at))::double precision, extract(epoch FROM max(k.seen_at))::double precision,
+       extract(epoch FROM min(k.ends_at) FILTER (WHERE k.lives))::double precision,
+       extract(epoch FROM max(k.ends_at) FILTER (WHERE k.lives))::double precision,
+       count(DISTINCT k.host), (SELECT count(*) FROM known) >= %(among)s
+  FROM known k LEFT JOIN ended e ON e.writer = k.incarnation
+ GROUP BY k.launch ORDER BY max(k.seen_at) DESC, k.launch LIMIT %(n)s;

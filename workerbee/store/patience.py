@@ -1,4 +1,4 @@
-"""Trying again what the database refuses for now: calmly, and for as long as the kind of the error deserves."""
+"""Retries of what the database refuses for now: with pauses, and for as long as the kind of the error deserves."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from workerbee.store.trouble import Trouble, sort
 
 T = TypeVar("T")
 
-#: Seconds for an error that nobody foresaw, and for an address at which nobody has ever answered this process.
+#: Seconds for which an unforeseen error is tried again, and an address that has never answered this process.
 DOUBT_SECONDS, STRANGER_SECONDS = 180.0, 10.0
+#: Failures that are logged: the first may only say how a connection has ended; one 2 s later says why there is none.
+LOGGED = 1, 6
 
-#: A source of our own: the program's seeded one is not for us to draw from.
+#: Our own random numbers: the program may have seeded the global ones, and we mustn't draw from these.
 jitter = random.Random()  # noqa: S311 (no secret)
 
 
 def backoff(limit: float = 1.0) -> Iterator[float]:
-    """Seconds to wait before each next try: growing, never two processes in step, then at most one a second."""
+    """Give the seconds before each next try: they grow to ``limit``, and are random so that processes spread out."""
     pause = 0.05
     while True:
         yield pause * (1 + jitter.random())
@@ -44,15 +46,15 @@ def retrying(
     log: logging.Logger,
     opening: bool = False,
 ) -> T:
-    """The value of ``action``, called again for up to ``patience`` seconds (None: for ever) while trouble passes.
+    """Give the value of ``action``, called again after passing errors, for ``patience`` seconds (None: for ever).
 
-    ``pause(seconds)`` waits before the next try; False ends the patience. What nobody foresaw is tried for
-    some minutes. With ``opening``, which is how constructors call it, that is raised at once, as
-    UnsupportedDatabaseError, and an address at which nobody has ever answered is given only seconds: it may be wrong.
+    ``pause(seconds)`` waits before the next try; False ends the patience. An unforeseen error is tried again for some
+    minutes. With ``opening``, as constructors have it, such an error is raised at once as UnsupportedDatabaseError, and
+    an address that has never answered is tried for some seconds only, as it may be wrong.
 
-    Raises what doesn't pass as it is, and DatabaseUnavailableError when the patience is over.
+    Raises other errors as they are, and DatabaseUnavailableError when the patience is over.
     """
-    began = time.monotonic()
+    began, logged = time.monotonic(), ""
     for n_failures, seconds in enumerate(backoff(), 1):
         try:
             return action()
@@ -65,8 +67,9 @@ def retrying(
                 if opening and isinstance(error, psycopg2.Error):
                     raise UnsupportedDatabaseError(f"PostgreSQL refuses what is needed: {one_line(error)}") from error
                 raise
-            if n_failures == 1:
-                log.warning("%s; trying again%s", one_line(error), "" if limit is None else f" for {limit:.0f} s")
+            if n_failures in LOGGED and (text := one_line(error)) != logged:
+                log.warning("%s; trying again%s", text, "" if limit is None else f" for {limit:.0f} s")
+                logged = text
             if (limit is not None and now > began + limit) or not pause(seconds):
                 if sort(error) is Trouble.UNKNOWN or (opening and getattr(error, "stranger", False)):
                     raise
@@ -75,7 +78,7 @@ def retrying(
 
 
 def _limit(error: BaseException, patience: float | None, *, opening: bool) -> float | None:
-    """Seconds for which to try again after such an error; None: for ever."""
+    """Give the seconds for which to try again after such an error; None: for ever."""
     kind = sort(error)
     if kind is Trouble.UNKNOWN:
         most = 0.0 if opening else DOUBT_SECONDS

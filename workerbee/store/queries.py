@@ -2,10 +2,12 @@
 
 Each file is a list of ``-- name: NAME`` headings, each followed by comments on why and one query. A
 query names its jobset's own objects as ``{job}``, ``{outcome}`` …; `bind` puts the quoted identifiers in. In any
-query ``{durably}`` is the expression that has the transaction commit synchronously, ``{lease}``, ``{silence}`` … are
-the intervals of `timing`, and ``{header}`` or ``{h.header}`` the columns that a batch hands on to those that are made
-of its jobs. ``{here}`` is true, or ends the query as if the tables were gone: after a restore or in a new schema a
-number may come again, a UUID doesn't.
+query ``{durably}`` is the expression that has the transaction commit synchronously; ``{lease}``, ``{silence}`` … are
+the intervals of `timing`. ``{header}`` is the list of the columns of that name; ``{h.header}`` is those of the table
+``h``, and ``{header: max(#)}`` has each in the place of ``#``. ``total(column)`` is a column's sum as far as a bigint
+holds it, though anybody's rows may add up to more. ``{here}`` is true, or ends the query as if the tables were gone:
+after a restore or in a new schema a number may come again, a UUID doesn't. ``{batches: id, jobs}`` is
+these columns of all headers of the jobset.
 """
 
 from __future__ import annotations
@@ -30,12 +32,29 @@ LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 #: The tables of a jobset.
 TABLES = ("job", "function", "run", "outcome", "attempt", "part", "text")
 _INDEXES = ("job_digest", "job_key", "attempt_job", "attempt_cause", "outcome_badly", "outcome_cause")
-# What a batch hands on to those that are made of its jobs.
-_HEADER = ("jobset", "function", "run", "priority", "timeout", "max_attempts", "speculate")
+# What a jobset's history keeps of the counters' sums.
+_HISTORY = ("added", "reopened", "completed", "failed", "cancelled", "retried", "lost", "speculative", "late")
+_COLUMNS = {
+    # What a batch hands on to those that are made of its jobs.
+    "header": ("jobset", "function", "run", "priority", "timeout", "max_attempts", "speculate"),
+    "history": _HISTORY,
+    "counters": (*_HISTORY, "revived"),
+}
+_LISTED = re.compile(rf"\{{(\w\.)?({'|'.join(_COLUMNS)})(?:: ([^{{}}]*))?\}}")
+_TOTAL = re.compile(r"\btotal\((\w+)\)")
+_CLAMPED = r"LEAST(GREATEST(COALESCE(sum(\1), 0), -9223372036854775808), 9223372036854775807)::bigint"
 # What promises something commits synchronously also where the server's default is another.
 _DURABLY = (
     "CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END"
 )
+# Each of the three indexes is asked for this jobset's headers: other jobsets may have millions.
+_BATCHES = re.compile(r"\{batches: ([\w, ]+)\}")
+_BY_INDEX = r"""(
+SELECT \1 FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL
+ UNION ALL
+SELECT \1 FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL
+ UNION ALL
+SELECT \1 FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL)"""
 #: Queries are run as they are (with these parts), or in another way.
 _PARTS = {"or_nothing": "ON CONFLICT DO NOTHING", "from_place": "", "since": ""}
 _WAYS: dict[str, dict[str, str]] = {
@@ -53,7 +72,7 @@ SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || cou
 
 @cache
 def load(file: str) -> dict[str, str]:
-    """The queries of one file by name, without their comments."""
+    """Give the queries of one file by name, without their comments."""
     text = _expanded(resources.files(__package__).joinpath(file).read_text("utf-8"))
     named = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {
@@ -63,21 +82,27 @@ def load(file: str) -> dict[str, str]:
 
 
 def _expanded(written: str) -> str:
-    """The text of a file with what stands for the same in every query."""
-    expanded = written.replace("{durably}", _DURABLY)
+    """Put into a file's text what stands for the same in every query."""
+    expanded = _BATCHES.sub(_BY_INDEX, written.replace("{durably}", _DURABLY))
     for name, seconds in timing.INTERVALS.items():
         expanded = expanded.replace(f"{{{name}}}", f"interval '{seconds:g} seconds'")
-    return re.sub(r"\{(\w\.)?header\}", lambda found: ", ".join((found[1] or "") + c for c in _HEADER), expanded)
+    return _TOTAL.sub(_CLAMPED, _LISTED.sub(_listed, expanded))
+
+
+def _listed(found: re.Match[str]) -> str:
+    """Give the columns of a list, each as the query wants it."""
+    table, columns, each = found.groups()
+    return ", ".join((each or (table or "") + "#").replace("#", column) for column in _COLUMNS[columns])
 
 
 @cache
 def shared(file: str) -> dict[str, Statement]:
-    """The queries of one file that is about what all jobsets share."""
+    """Give the queries of one file that is about what all jobsets share."""
     return {name: Statement(text) for name, text in load(file).items()}
 
 
 def array(values: Iterable[object]) -> str:
-    """An array literal of numbers, truth values, UUIDs and None, which need no quotes."""
+    """Give an array literal of numbers, truth values, UUIDs and None, which need no quotes."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
@@ -91,8 +116,12 @@ class Queries:
         self._statements: dict[tuple[str, str], Statement] = {}
 
     def run(self, name: str, params: Mapping[str, Any], way: str = "") -> list[Row]:
-        """The rows of the query; raises as `Connection.run` does."""
+        """Give the rows of the query; raises as `Connection.run` does."""
         return self._connection.run(self._statement(name, way), params)
+
+    def carry(self, name: str, params: Mapping[str, Any]) -> list[Row]:
+        """Do the same for a query that moves bytes alone, as `Connection.carry` does."""
+        return self._connection.carry(self._statement(name, ""), params)
 
     def insert(self, name: str, params: Mapping[str, Any]) -> list[Row]:
         """Run an insert, at first in the hope that none of the rows is there.
@@ -115,7 +144,7 @@ class Queries:
 
 
 def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql.Composable]:
-    """The quoted names of the objects of jobset ``number``, and of the view that bears its id."""
+    """Give the quoted names of the objects of jobset ``number``, and of the view that bears its id."""
     names: dict[str, sql.Composable] = {table: sql.Identifier(SCHEMA, f"{table}${number}") for table in TABLES}
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names |= {part: sql.SQL(text) for part, text in _PARTS.items()}
@@ -126,6 +155,6 @@ def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql
 
 
 def bind(file: str, number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql.Composed]:
-    """The queries of one file for jobset ``number``."""
+    """Give the queries of one file for jobset ``number``."""
     names = identifiers(number, jobset_id, uuid)
     return {name: sql.SQL(text).format(**names) for name, text in load(file).items()}

@@ -43,7 +43,7 @@ class Ration:
 
     @contextmanager
     def use(self) -> Iterator[Moved]:
-        """Around a statement; the block says what it moved."""
+        """Enter this around a statement; the block says what it has moved."""
         limit = self.bytes
         self.bytes = max(LEAST_BYTES, limit // STEP_FACTOR)
         moved = Moved()

@@ -64,7 +64,7 @@ class Started(NamedTuple):
 
 
 def connect(dsn: str, *, application: str, wait: Wait, deadline: float) -> Any:
-    """An asynchronous connection that is ready for queries.
+    """Make an asynchronous connection that is ready for queries.
 
     Raises DatabaseUnavailableError: nobody answers, or what answers refuses us.
     """
@@ -109,7 +109,7 @@ class _Attempt:
         return self._try_each(sorted(addresses, key=_is_hung))
 
     def _try_each(self, addresses: list[Address]) -> Any:
-        """One after the other, with more time in each round."""
+        """Try one after the other, with more time in each round."""
         seconds = 0.0
         refusal: DatabaseUnavailableError | None = None
         while refusal is None and time.monotonic() < self._deadline:
@@ -233,7 +233,7 @@ def _where(address: Address) -> str:
 
 
 def _haste(pg: Any) -> float:
-    """Seconds for the first try of an address: libpq's connect_timeout, if there is one."""
+    """Give the seconds for the first try of an address: libpq's connect_timeout, if there is one."""
     text = str(pg.info.dsn_parameters.get("connect_timeout", ""))
     return max(2.0, float(text)) if text.isdigit() and text.isascii() and int(text[:9]) else FIRST_TRY_SECONDS
 
@@ -251,7 +251,7 @@ def _key(address: Address) -> tuple[str, ...]:
 
 
 def _addresses(parameters: dict[str, str]) -> list[Address]:
-    """All addresses that these parameters of libpq's mean, names looked up."""
+    """Give all addresses that these parameters of libpq's mean, names looked up."""
     hosts, fixed, ports = (parameters.get(name, "").split(",") for name in ("host", "hostaddr", "port"))
     n = max(len(hosts), len(fixed))
     addresses = []

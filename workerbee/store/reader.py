@@ -30,6 +30,7 @@ from workerbee.store.seen import (
     JobPage,
     JobRow,
     JobsetRow,
+    LaunchRow,
     Legible,
     Minute,
     Progress,
@@ -50,8 +51,12 @@ LARGE_BYTES = 100_000
 MOST_FAILURES = 100_000
 #: The newest jobsets, among which those are looked for in which something happened last.
 AMONG_JOBSETS = 1500
+#: Bees that are there, and as many that have left, by which launches are known.
+AMONG_BEES = 5000
 #: Jobs in one page of what is counted one by one.
 COUNTED_JOBS = 20_000
+#: No job has a larger id.
+LAST_ID = 2**63 - 1
 #: The largest number of a jobset.
 LAST_NUMBER = 2**31 - 1
 #: Seconds after which a page is given as far as it is, and jobs in one look where there is no index for what is meant.
@@ -70,12 +75,12 @@ class Reader:
     def jobsets(
         self, n: int = 100, *, before: int = LAST_NUMBER, jobset_id: str | None = None, numbers: Sequence[int] = ()
     ) -> list[JobsetRow]:
-        """Durable jobsets, newest first, from below the number ``before``; or those of this id or these ``numbers``."""
-        facts = {"id": jobset_id, "before": 0 if numbers else before, "numbers": array(numbers)}
-        return [_jobset_row(*row) for row in self._run("jobsets", n=n, **facts)]
+        """List durable jobsets, newest first, below the number ``before``; or those of this id or these ``numbers``."""
+        params = {"id": jobset_id, "before": 0 if numbers else before, "numbers": array(numbers)}
+        return [_jobset_row(*row) for row in self._run("jobsets", n=n, **params)]
 
     def lately(self, n: int = 50) -> list[JobsetRow]:
-        """Durable jobsets, the one first in which something happened last, as far as the newest ones tell."""
+        """List the newest durable jobsets, the one first in which something happened last."""
         numbers = [number for (number,) in self._run("lately", n=n, among=AMONG_JOBSETS)]
         found = {row.jobset.number: row for row in self.jobsets(n, numbers=numbers)} if numbers else {}
         return [found[number] for number in numbers if number in found]
@@ -88,32 +93,39 @@ class Reader:
         return found
 
     def server_line(self) -> ServerLine:
-        """The server: its version, connections, and its oldest transaction."""
+        """Give the server: its version, connections, and its oldest transaction."""
         return ServerLine(*self._run("server_line", n=PAGE_ROWS)[0])
 
     def clock(self) -> float:
-        """The server's time, in seconds since the epoch."""
+        """Give the server's time, in seconds since the epoch."""
         return float(self._run("clock")[0][0])
 
     def database_size(self) -> int:
-        """Bytes of the whole database."""
+        """Give the bytes of the whole database."""
         return int(self._run("database_size")[0][0])
 
     def doing(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[DoingRow]:
         """List what bees are at, in one jobset or in any; the longest come first."""
         return [DoingRow(*row) for row in self._run("doing", number=jobset and jobset.number, n=n)]
 
-    def bees(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[BeeRow]:
-        """The bees that serve a jobset, or all bees; those heard of last come first."""
-        rows = self._run("bees", number=jobset and jobset.number, n=n)
+    def bees(self, jobset: Jobset | None = None, n: int = PAGE_ROWS, *, launch: str | None = None) -> list[BeeRow]:
+        """List the bees that serve a jobset, or all bees, of one launch or of any; those heard of last come first."""
+        rows = self._run("bees", number=jobset and jobset.number, launch=launch, n=n)
         return [BeeRow(*row)._replace(refuses=loaded(row[-1]) or {}) for row in rows]
 
-    def departed(self, jobset: Jobset | None = None, n: int = PAGE_ROWS) -> list[DepartedRow]:
-        """Bees that have left a jobset, or any, in the last days; the last come first."""
-        return [DepartedRow(*row) for row in self._run("departed", number=jobset and jobset.number, n=n)]
+    def departed(
+        self, jobset: Jobset | None = None, n: int = PAGE_ROWS, *, launch: str | None = None
+    ) -> list[DepartedRow]:
+        """List bees that have left a jobset, or any, in the last days, of one launch or of any; the last come first."""
+        rows = self._run("departed", number=jobset and jobset.number, launch=launch, n=n)
+        return [DepartedRow(*row) for row in rows]
+
+    def launches(self, n: int = 100, *, launch: str | None = None) -> list[LaunchRow]:
+        """List the launches that bees have come by, or this one; the one heard of last comes first."""
+        return [LaunchRow(*row) for row in self._run("launches", launch=launch, among=AMONG_BEES, n=n)]
 
     def of(self, jobset: Jobset) -> JobsetReader:
-        """A reader of one jobset, over the same connection."""
+        """Give a reader of one jobset, over the same connection."""
         return JobsetReader(self.connection, jobset)
 
 
@@ -129,7 +141,7 @@ class JobsetReader:
         return self._queries.run(name, params)
 
     def jobs(self, after: int = 0, n: int = 50, wanted: Wanted = ANY_JOB) -> JobPage:
-        """A page of jobs after the id ``after``, in the order of their ids."""
+        """Read a page of jobs after the id ``after``, in the order of their ids."""
         found: list[JobRow] = []
         until: int | None = after
         deadline = time.monotonic() + LOOK_SECONDS
@@ -148,7 +160,7 @@ class JobsetReader:
         return JobPage(found, until)
 
     def pages(self, wanted: Wanted = ANY_JOB) -> Iterator[list[JobRow]]:
-        """All jobs that are meant, in the order of their ids."""
+        """Give all jobs that are meant, in the order of their ids."""
         after: int | None = 0
         while after is not None:
             rows, after = self.jobs(after, PAGE_ROWS, wanted)
@@ -156,7 +168,7 @@ class JobsetReader:
                 yield rows
 
     def _candidates(self, after: int, n: int, wanted: Wanted) -> tuple[list[int], int | None]:
-        """The next jobs that may be meant, by what is rarest, and until where; None: there are no more."""
+        """Give the next jobs that may be meant, by what is rarest, and until where; None: there are no more."""
         statuses = set(wanted.statuses or STATUSES)
         is_rare = wanted.function is not None or wanted.host is not None
         most = PAGE_ROWS if is_rare else min(n, PAGE_ROWS)
@@ -195,20 +207,21 @@ class JobsetReader:
 
     def _rows(self, ids: list[int], n: int, wanted: Wanted) -> list[JobRow]:
         statuses = None if wanted.statuses is None else list(wanted.statuses)
-        facts = {"statuses": statuses, "function": wanted.function, "host": wanted.host}
-        return [JobRow(*row) for row in self._run("jobs", ids=array(ids), n=n, width=WIDTH_CHARS, **facts)]
+        params = {"statuses": statuses, "function": wanted.function, "host": wanted.host}
+        return [JobRow(*row) for row in self._run("jobs", ids=array(ids), n=n, width=WIDTH_CHARS, **params)]
 
     def jobs_of(self, ids: list[int]) -> list[JobRow]:
-        """The jobs of these ids, as far as there are any, in the order of their ids."""
+        """Give the jobs of these ids, as far as there are any, in the order of their ids."""
+        ids = [job for job in ids if 0 < job <= LAST_ID]  # PostgreSQL refuses to compare with greater numbers
         rows = (self._rows(ids[n : n + PAGE_ROWS], PAGE_ROWS, ANY_JOB) for n in range(0, len(ids), PAGE_ROWS))
         return [row for page in rows for row in page]
 
     def same_jobs(self, digests: Sequence[bytes], keys: Sequence[bytes], n: int = PAGE_ROWS) -> list[int]:
-        """The jobs that are calls with these digests, or inputs whose ``id`` has one of these; the newest first."""
+        """Find the jobs that are calls with these digests, or whose input's ``id`` has one of them, newest first."""
         return [job for (job,) in self._run("same_jobs", digests=list(digests), keys=list(keys), n=n)]
 
     def inputs_before(self, job: int, n: int) -> list[tuple[int, str | None]]:
-        """The inputs of ``n`` jobs with smaller ids, the newest first; None where it is no JSON, or large."""
+        """Read the inputs of ``n`` jobs with smaller ids, the newest first; None where it is no JSON, or large."""
         return [(found, text) for found, text in self._run("inputs_before", before=job, n=n, most=LARGE_BYTES)]
 
     def life(self, job: int) -> list[Event]:
@@ -219,17 +232,21 @@ class JobsetReader:
         """List what bees have begun, longest first; of one ``job`` or of any."""
         return [BegunRow(*row) for row in self._run("begun_jobs", job=job, n=n)]
 
+    def longest_run(self) -> float:
+        """Give the seconds since the claim of the job that has run longest; 0.0 if none runs."""
+        return max((begun.since for begun in self.begun_jobs(1)), default=0.0)
+
     def causes(self, n: int = 100, *, most: int = MOST_FAILURES) -> list[CauseRow]:
-        """The failures that nobody has retried by their cause, the most frequent first; of so many at the ``most``."""
+        """Count failures that nobody has retried by cause, the most frequent first; of so many at the ``most``."""
         return [_cause_row(*row) for row in self._run("causes", most=most, n=n)]
 
     def recent_durations(self) -> tuple[float, float, float, float] | None:
-        """The quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
+        """Give quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""
         [(found,)] = self._run("recent_durations")
         return None if found is None else tuple(found)
 
     def recent_ends(self, n: int = PAGE_ROWS) -> list[tuple[int, float, float | None]]:
-        """The jobs that completed last, with when (epoch) and after how many seconds."""
+        """Give the jobs that completed last, with when (epoch) and after how many seconds."""
         return [(job, at, duration) for job, at, duration in self._run("recent_ends", n=n)]
 
     def history(self, since: float = 0.0, n: int = PAGE_ROWS) -> list[Minute]:
@@ -255,13 +272,13 @@ class JobsetReader:
         return _text_row(*rows[0]) if rows else None
 
     def size(self) -> tuple[int, int]:
-        """Bytes of the jobset's tables, and of what its jobs have printed among them."""
+        """Give the bytes of the jobset's tables, and of what its jobs have printed among them."""
         [(whole, texts)] = self._run("size")
         return int(whole or 0), int(texts or 0)
 
     def progress(self) -> Progress:
         """Count the jobs by state now."""
-        return Progress(*self._run("progress")[0])
+        return Progress(*map(int, self._run("progress")[0]))
 
     def functions(self) -> list[StoredFunction]:
         """List what is stored of all functions, oldest first."""
@@ -271,7 +288,7 @@ class JobsetReader:
         return found
 
     def newest(self) -> int | None:
-        """The function of the job that was added last; None without a job."""
+        """Give the function of the job that was added last; None without a job."""
         rows = self._run("newest")
         return rows[0][0] if rows else None
 
@@ -285,7 +302,7 @@ class JobsetReader:
 
     def run_facts(self, jobs: Sequence[int]) -> dict[int, RunFacts]:
         """Find how the latest run of each of these jobs ended, by job; those that haven't ended are left out."""
-        return {job: RunFacts(*facts) for job, *facts in self._run("run_facts", jobs=array(jobs))}
+        return {job: RunFacts(*run) for job, *run in self._run("run_facts", jobs=array(jobs))}
 
 
 def _jobset_row(*row: Any) -> JobsetRow:

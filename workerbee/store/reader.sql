@@ -2,8 +2,8 @@
 -- by the server: a page shows their beginning.
 
 -- name: jobs
--- These jobs by id, each with its latest run. Of headers only the held ones are looked at: what isn't in
--- one of them and hasn't ended waits.
+-- Give these jobs by id, each with its latest run. Only headers that bees hold are looked at: a job that is in none of
+-- them and hasn't ended waits.
 WITH running AS MATERIALIZED (
     SELECT DISTINCT ON (u.job, h.run) u.job, h.run, h.bee
       FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
@@ -34,19 +34,20 @@ SELECT * FROM (
                   (array_agg(host ORDER BY at DESC))[1] AS host
              FROM {attempt} WHERE job = j.id AND run = l.run) a ON true) page
  WHERE (%(statuses)s::text[] IS NULL OR status = ANY (%(statuses)s))
-   AND (%(function)s::text IS NULL OR function = %(function)s) AND (%(host)s::text IS NULL OR host = %(host)s)
+   AND (%(function)s::text IS NULL OR %(function)s IN (function, split_part(function, ':', 2))) AND (%(host)s::text IS NULL OR host = %(host)s)
  ORDER BY id LIMIT %(n)s;
 
 -- name: seek
--- The next jobs by id that are of this function (NULL: of any), among so many; and how far that is.
+-- Look at so many jobs by id, and give those of this function (NULL: of any), the last id and how many were looked at.
 SELECT COALESCE(array_agg(id ORDER BY id) FILTER (WHERE fits), '{{}}'), max(id), count(*)
   FROM (SELECT id, %(function)s::text IS NULL
-                   OR function = ANY (ARRAY(SELECT number FROM {function} WHERE name = %(function)s)) AS fits
+                   OR function = ANY (ARRAY(SELECT number FROM {function}
+                                             WHERE %(function)s IN (name, split_part(name, ':', 2)))) AS fits
           FROM {job} WHERE id > %(after)s ORDER BY id LIMIT %(look)s) j;
 
 -- name: ended_badly_after
--- Jobs whose latest run failed or was cancelled, by id. Said as a range, so that only the index of such runs has them
--- in this order: a plan made for few outcomes would else do with that of all.
+-- List jobs by id whose latest run failed or was cancelled. The status is compared as a range: then only the index of
+-- such runs offers this order. Otherwise a plan made while there were few outcomes would use the index of all of them.
 SELECT o.job FROM {outcome} o
  WHERE o.status BETWEEN (%(status)s::text)::workerbee."status$" AND (%(status)s::text)::workerbee."status$"
    AND o.status <> 'completed' AND o.job > %(after)s
@@ -54,26 +55,27 @@ SELECT o.job FROM {outcome} o
  ORDER BY o.status, o.job LIMIT %(n)s;
 
 -- name: failed_of
--- Jobs whose latest run failed for this cause, by id.
+-- List jobs by id whose latest run failed for this cause.
 SELECT o.job FROM {outcome} o
  WHERE o.status = 'failed' AND o.cause BETWEEN %(cause)s::bytea AND %(cause)s::bytea AND o.job > %(after)s
    AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL
  ORDER BY o.cause, o.job LIMIT %(n)s;
 
 -- name: tried_of
--- Jobs of which an attempt failed for this cause, by id; what became of them then is another matter.
+-- List jobs by id of which an attempt failed for this cause, however they ended.
 SELECT DISTINCT job FROM {attempt} WHERE cause = %(cause)s::bytea AND job > %(after)s ORDER BY job LIMIT %(n)s;
 
 -- name: open_after
--- Jobs by id that bees have begun, or else those that wait: again, if they are to be tried once more. The jobs of a
--- header are in the order of their ids. So the first n of all are no greater than the last ones of the headers whose
--- first ones come first, as many as hold n.
-WITH headers AS MATERIALIZED (
-    SELECT p.jobs, p.jobs[cardinality(p.jobs)] AS last,
-           CASE WHEN p.jobs[1] > %(after)s THEN p.jobs[1]
-                ELSE (SELECT min(u.job) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS first,
-           CASE WHEN p.jobs[1] > %(after)s THEN cardinality(p.jobs)
-                ELSE (SELECT count(*) FROM unnest(p.jobs) AS u (job) WHERE u.job > %(after)s) END AS size
+-- List jobs by id that run, that wait, or that wait to be tried once more ("retrying"). The jobs of a header are in the
+-- order of their ids. So headers are taken in the order of their first jobs until they hold n jobs: the first n of all
+-- jobs aren't greater than the greatest of these.
+WITH fronts AS MATERIALIZED (
+    -- Arrays are long: only the first job of each header is looked at, and the headers that come first are taken.
+    SELECT h.jobs, h.started,
+           CASE WHEN l.lead > %(after)s THEN l.lead
+                ELSE (SELECT min(u.job) FROM unnest(CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
+                                                         ELSE h.jobs[h.started + 1:] END) AS u (job)
+                       WHERE u.job > %(after)s) END AS first
       FROM (SELECT jobs, started, again FROM workerbee."batch$"
              WHERE jobset = {number} AND claim IS NULL AND due_at IS NULL AND %(status)s <> 'running'
              UNION ALL
@@ -81,10 +83,21 @@ WITH headers AS MATERIALIZED (
              WHERE jobset = {number} AND claim IS NULL AND due_at IS NOT NULL AND %(status)s <> 'running'
              UNION ALL
             SELECT jobs, started, again FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL) h
-     CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s = 'running' THEN h.jobs[1:h.started]
-                                     ELSE h.jobs[h.started + 1:] END AS jobs OFFSET 0) p
-     WHERE p.jobs[cardinality(p.jobs)] > %(after)s AND (h.again OR %(status)s <> 'retrying')
+     CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s <> 'running' THEN h.jobs[h.started + 1]
+                                     WHEN h.started > 0 THEN h.jobs[1] END AS lead OFFSET 0) l
+     WHERE (l.lead > %(after)s
+            OR (l.lead <= %(after)s AND %(after)s < h.jobs[CASE WHEN %(status)s = 'running'
+                                                                THEN LEAST(h.started, cardinality(h.jobs))
+                                                                ELSE cardinality(h.jobs) END]))
+       AND (h.again OR %(status)s <> 'retrying')
      ORDER BY first LIMIT %(n)s
+), headers AS MATERIALIZED (
+    SELECT p.jobs, p.jobs[cardinality(p.jobs)] AS last, f.first,
+           CASE WHEN p.jobs[1] = f.first THEN cardinality(p.jobs)
+                ELSE (SELECT count(*) FROM unnest(p.jobs) AS u (job) WHERE u.job >= f.first) END AS size
+      FROM fronts f
+     CROSS JOIN LATERAL (SELECT CASE WHEN %(status)s = 'running' THEN f.jobs[1:f.started]
+                                     ELSE f.jobs[f.started + 1:] END AS jobs OFFSET 0) p
 ), bound AS (
     SELECT max(last) AS last
       FROM (SELECT last, sum(size) OVER (ORDER BY first, last ROWS UNBOUNDED PRECEDING) - size AS before
@@ -95,7 +108,8 @@ SELECT DISTINCT u.job FROM headers h CROSS JOIN bound b CROSS JOIN LATERAL unnes
  ORDER BY u.job LIMIT %(n)s;
 
 -- name: begun_jobs
--- What bees have begun and not closed (NULL: any job), longest first: the job, its run, who has it, and since when at the most.
+-- List what bees have begun and not closed (NULL: any job), longest first: the job, its run, its bee, the bee's host,
+-- the seconds since it was claimed, and whether it is a copy.
 SELECT u.job, h.run, h.bee::text, b.host, extract(epoch FROM now() - h.claimed_at)::double precision,
        h.copy_of IS NOT NULL
   FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
@@ -106,7 +120,7 @@ SELECT u.job, h.run, h.bee::text, b.host, extract(epoch FROM now() - h.claimed_a
  ORDER BY h.claimed_at, u.job LIMIT %(n)s;
 
 -- name: life
--- All that is known of one job's runs, in the order of time: what opened a run, its attempts, its end.
+-- Give all that is known of one job's runs, in the order of time: when a run was opened, its attempts, its end.
 SELECT kind, run, extract(epoch FROM at)::double precision, bee, host, duration, codec, record FROM (
     SELECT 'opened' AS kind, run, opened_at AS at, NULL AS bee, NULL AS host, NULL::double precision AS duration,
            NULL AS codec, NULL AS record
@@ -114,14 +128,17 @@ SELECT kind, run, extract(epoch FROM at)::double precision, bee, host, duration,
      UNION ALL
     SELECT kind, run, at, bee::text, host, NULL, 'error', error::text FROM {attempt} WHERE job = %(job)s
      UNION ALL
-    SELECT o.status::text, o.run, o.completed_at, o.bee::text, b.host, o.duration, o.codec, o.output::text
-      FROM {outcome} o LEFT JOIN workerbee."bee$" b ON b.incarnation = o.bee WHERE o.job = %(job)s) life
+    SELECT o.status::text, o.run, o.completed_at, o.bee::text,
+           COALESCE((SELECT s.host FROM workerbee."service$" s WHERE s.jobset = {number} AND s.bee = o.bee),
+                    (SELECT b.host FROM workerbee."bee$" b WHERE b.incarnation = o.bee)),
+           o.duration, o.codec, o.output::text
+      FROM {outcome} o WHERE o.job = %(job)s) life
  ORDER BY at, run LIMIT %(n)s;
 
 -- name: causes
--- The failed runs that nobody has retried by their cause, the most frequent first, with the newest one of each as an
--- example: functions and hosts of its newest ones, and whether all were counted. Of many, the newest are; of fewer,
--- where it has to be looked up for each whether it was retried.
+-- Count failed runs by their cause, the most frequent first, leaving out those that were retried. Of each cause: its
+-- newest job as an example, the functions and hosts of its newest ones, and whether all failures were counted. Only the
+-- newest `most` are counted; a fifth of that once jobs were retried, as each failure is then looked up.
 WITH failed AS (
     SELECT o.cause, o.job, o.completed_at FROM {outcome} o
      WHERE o.status BETWEEN 'failed' AND 'failed' AND o.status <> 'completed'
@@ -149,18 +166,18 @@ SELECT c.cause, c.n, c.job, extract(epoch FROM c.first_at)::double precision,
  ORDER BY c.n DESC, c.job DESC;
 
 -- name: recent_durations
--- How long the jobs took that completed last, as far as ids tell.
+-- Give quantiles of the durations of the jobs that completed last, as far as ids tell.
 SELECT percentile_cont(ARRAY[0.25, 0.5, 0.75, 0.95]) WITHIN GROUP (ORDER BY d.duration)
   FROM (SELECT duration::double precision FROM {outcome} WHERE status = 'completed' AND duration IS NOT NULL
          ORDER BY job DESC LIMIT 500) d;
 
 -- name: progress
--- How many jobs are in which state, by each one's latest run. The counters say how many runs have ended and how, and
--- how many were followed by another; what runs is looked at, so that no job is counted that doesn't have to be.
+-- Count jobs by the state of their latest run. The counters tell how many runs have ended, how, and how many of those
+-- were followed by another run; only what bees hold is looked at, for what runs.
 WITH counted AS (
-    SELECT COALESCE(sum(added) + sum(reopened), 0)::bigint AS begun, COALESCE(sum(completed), 0)::bigint AS completed,
-           COALESCE(sum(failed), 0)::bigint AS failed, COALESCE(sum(cancelled), 0)::bigint AS cancelled,
-           COALESCE(sum(reopened - revived), 0)::bigint AS failed_before, COALESCE(sum(revived), 0)::bigint AS revived
+    SELECT COALESCE(sum(added) + sum(reopened), 0) AS begun, COALESCE(sum(completed), 0) AS completed,
+           COALESCE(sum(failed), 0) AS failed, COALESCE(sum(cancelled), 0) AS cancelled,
+           COALESCE(sum(reopened) - sum(revived), 0) AS failed_before, COALESCE(sum(revived), 0) AS revived
       FROM workerbee."counter$" WHERE jobset = {number}
 ), running AS (
     SELECT count(DISTINCT u.job) AS n
@@ -173,16 +190,17 @@ SELECT GREATEST(0, c.begun - c.completed - c.failed - c.cancelled - r.n), r.n,
   FROM counted c, running r;
 
 -- name: functions
--- What was stored of the functions, without their code, oldest first.
-SELECT number, digest, identity, name, codec, python FROM {function} WHERE number > %(after)s
+-- List the stored functions without their code, oldest first.
+SELECT number, digest, identity, name, codec, python FROM {function} WHERE number > %(after)s AND codec <> 'place'
  ORDER BY number LIMIT %(n)s;
 
 -- name: newest
--- The function of the job that was added last.
+-- Give the function of the job that was added last.
 SELECT function FROM {job} ORDER BY id DESC LIMIT 1;
 
 -- name: legible
--- Of the next jobs by id: the last one; how many there are, and with JSON as input; their completed runs, the same way.
+-- Look at the next jobs by id. Give the last id, how many jobs there are and how many have JSON as input, and how many
+-- of them have completed and with JSON as output.
 WITH page AS MATERIALIZED (
     SELECT id, payload IS NULL AS is_json FROM {job} WHERE id > %(after)s ORDER BY id LIMIT %(n)s
 )
@@ -193,7 +211,7 @@ SELECT max(id), count(*), count(*) FILTER (WHERE page.is_json),
          FROM {outcome} WHERE job = page.id AND status = 'completed') o;
 
 -- name: run_facts
--- Of the latest run of these jobs: at which attempt it ended, where, and when (seconds since the epoch).
+-- Tell of the latest run of these jobs at which attempt it ended, on which host, and when (seconds since the epoch).
 SELECT o.job,
        1 + (SELECT count(*) FROM {attempt} a WHERE a.job = o.job AND a.run = o.run
                AND a.kind IN ('failed', 'error', 'died', 'lost')) - (o.status = 'failed')::integer,
@@ -205,52 +223,51 @@ SELECT o.job,
    AND o.run = COALESCE((SELECT max(r.run) FROM {run} r WHERE r.job = o.job), 1);
 
 -- name: history
--- How the jobset went: the counters' sums by the minute, newest first.
-SELECT extract(epoch FROM minute)::double precision, added, reopened, completed, failed, cancelled, retried, lost,
-       speculative, late, bees, runners
+-- Give the jobset's history: the counters' sums by the minute, newest first.
+SELECT extract(epoch FROM minute)::double precision, {history}, bees, runners
   FROM workerbee."history$"
  WHERE jobset = {number} AND minute >= to_timestamp(%(since)s) ORDER BY minute DESC LIMIT %(n)s;
 
 -- name: history_steps
--- The same, but of each step of so many seconds only the last minute.
-SELECT extract(epoch FROM minute)::double precision, added, reopened, completed, failed, cancelled, retried, lost,
-       speculative, late, bees, runners
+-- Give the history's last minute of each step of so many seconds.
+SELECT extract(epoch FROM minute)::double precision, {history}, bees, runners
   FROM (SELECT DISTINCT ON (floor(extract(epoch FROM minute) / %(step)s)) *
           FROM workerbee."history$" WHERE jobset = {number} AND minute >= to_timestamp(%(since)s)
          ORDER BY floor(extract(epoch FROM minute) / %(step)s) DESC, minute DESC) h
  ORDER BY minute DESC LIMIT %(n)s;
 
 -- name: recent_ends
--- The jobs that completed last, as far as ids tell: when, and after how many seconds.
+-- List the jobs that completed last, as far as ids tell: when, and after how many seconds.
 SELECT job, extract(epoch FROM completed_at)::double precision, duration::double precision FROM {outcome}
  WHERE status = 'completed' ORDER BY job DESC LIMIT %(n)s;
 
 -- name: texts
--- What the executions of a job have printed, as far as it is kept, the last one first.
+-- Give what the executions of a job have printed, as far as it is kept, the last execution first.
 SELECT run, claim::text, bee::text, extract(epoch FROM at)::double precision, head, stdout, stderr, stdout_size,
        stderr_size
   FROM {text} WHERE job = %(job)s ORDER BY at DESC LIMIT %(n)s;
 
 -- name: tail
--- What a running job has printed until now, or of a negative number where it is, as its bee has shown it last.
-SELECT run, NULL, bee::text, extract(epoch FROM pushed_at)::double precision, %(head)s::integer, stdout, stderr,
-       stdout_size, stderr_size
+-- Give what a running job has printed or, for its negative number, where it is, as its bee has shown it last.
+SELECT COALESCE(run, 0), NULL, COALESCE(bee::text, ''), extract(epoch FROM pushed_at)::double precision,
+       %(head)s::integer, COALESCE(stdout, ''), COALESCE(stderr, ''),
+       GREATEST(stdout_size, octet_length(stdout), 0), GREATEST(stderr_size, octet_length(stderr), 0)
   FROM workerbee."tail$" WHERE jobset = {number} AND job = %(job)s AND pushed_at IS NOT NULL;
 
 -- name: same_jobs
--- Jobs that are these calls, or whose input has one of these ids.
+-- Find the jobs that are these calls, or whose input has one of these ids.
 SELECT id FROM {job} WHERE digest = ANY (%(digests)s::bytea[])
  UNION
 SELECT id FROM {job} WHERE key = ANY (%(keys)s::bytea[])
  ORDER BY id DESC LIMIT %(n)s;
 
 -- name: inputs_before
--- The inputs in JSON of so many jobs, the newest first; of those that are large, none.
+-- Give the JSON inputs of so many jobs, the newest first; NULL for large ones.
 SELECT id, CASE WHEN pg_column_size(input) <= %(most)s THEN input::text END
   FROM {job} WHERE id < %(before)s ORDER BY id DESC LIMIT %(n)s;
 
 -- name: size
--- Bytes of the jobset's tables with their indexes, and of what jobs have printed.
+-- Give the bytes of the jobset's tables with their indexes, and the bytes of what jobs have printed.
 SELECT sum(pg_total_relation_size(c.oid)), pg_total_relation_size(to_regclass('workerbee."text$' || {number} || '"'))
   FROM unnest(ARRAY['job$', 'function$', 'run$', 'outcome$', 'attempt$', 'part$', 'text$']) AS t (kind)
   JOIN pg_class c ON c.oid = to_regclass('workerbee."' || t.kind || {number} || '"');

@@ -29,7 +29,7 @@ _SCHEMA = (
 
 
 def migrations() -> dict[int, str]:
-    """The SQL of each migration by its number."""
+    """Give the SQL of each migration by its number."""
     folder = resources.files(__package__).joinpath("migrations")
     return {int(f.name[:3]): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".sql")}
 
@@ -66,7 +66,7 @@ def require(connection: Connection) -> None:
 
 
 def version(connection: Connection) -> int:
-    """The version of the schema that is here, 0 without one. Raises as `ensure` does."""
+    """Give the version of the schema that is here, 0 without one. Raises as `ensure` does."""
     return _present(connection, READING)[0]
 
 
@@ -80,12 +80,12 @@ def lacking(connection: Connection) -> str | None:
 
 
 def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool]:
-    """The version of the schema that is here, 0 without one, and whether this user may make it.
+    """Give the version of the schema that is here, 0 without one, and whether this user may make it.
 
     Raises UnsupportedDatabaseError where this program can't go on, or this user lacks a right that is ``needed``.
     """
-    facts = connection.run(load("catalogue.sql")["server_facts"], {"needed": list(needed)})
-    [(version, installed, may_create, missing)] = facts
+    found = connection.run(load("catalogue.sql")["server_facts"], {"needed": list(needed)})
+    [(version, installed, may_create, missing)] = found
     if version < OLDEST_SERVER:
         raise UnsupportedDatabaseError(
             f"the server is PostgreSQL {version // 10000}, and Workerbee needs 12 or newer; upgrade the server, "
@@ -107,7 +107,7 @@ def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool
 
 
 def script(number: int) -> sql.Composed:
-    """All of one migration, in one transaction."""
+    """Compose one migration, in one transaction."""
     # The version row is the guard: its primary key makes a second application fail and roll back. Whoever waits for a
     # table has all others wait behind it, so that nobody does for long.
     return sql.SQL(
@@ -123,7 +123,7 @@ def script(number: int) -> sql.Composed:
 
 
 def script_text(number: int) -> str:
-    """The same as text, for a person."""
+    """Give the migration as text, for a person."""
     return script(number).as_string(None)  # type: ignore[arg-type]  # nothing in it has to be quoted
 
 

@@ -98,6 +98,30 @@ class DepartedRow(NamedTuple):
     started_at: float
     left_at: float
     last_words: str | None
+    launch: str | None
+    place: int | None
+
+
+class LaunchRow(NamedTuple):
+    """The bees that came by one launch. Times are seconds since the epoch.
+
+    ``n_ended`` counts the runs that have ended at bees that have not left: what others did is counted for their jobsets
+    alone. The time of the living bees is over between ``ends_first`` and ``ends_last`` (None: nobody knows). ``is_cut``
+    says that more bees are known than were looked at.
+    """
+
+    launch: str
+    n_bees: int
+    n_alive: int
+    n_gone: int
+    n_runners: int
+    n_ended: int
+    started_at: float
+    heard_at: float
+    ends_first: float | None
+    ends_last: float | None
+    n_hosts: int
+    is_cut: bool
 
 
 @dataclass(frozen=True)
@@ -210,6 +234,10 @@ class Event(NamedTuple):
         """The failure as far as it is known: type, message, traceback, notes; empty for anything else."""
         record = loaded(self.record) if self.codec == "error" else None
         return {key: record[key] for key in record if key != "pickle"} if isinstance(record, dict) else {}
+
+    def told(self, moment: Callable[[float], Any]) -> dict[str, Any]:
+        """Tell it by name, but for its duration and its error; ``moment`` writes times."""
+        return {"kind": self.kind, "run": self.run, "at": moment(self.at), "bee": self.bee, "host": self.host}
 
 
 class CauseRow(NamedTuple):

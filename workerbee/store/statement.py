@@ -43,17 +43,26 @@ class Statement:
 
 
 def _numbered(text: str, names: list[str]) -> str:
-    """The query with its parameters numbered ($1, $2 …), as PREPARE has them."""
+    """Number the query's parameters ($1, $2 …), as PREPARE has them."""
     return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}{found[2]}", text).replace("%%", "%")
 
 
 def filled(text: str, params: Mapping[str, Any]) -> str:
-    """The query with its values. Raises psycopg2.DataError for text that PostgreSQL can't hold."""
+    """Write the values into the query. Raises psycopg2.DataError for text that PostgreSQL can't hold."""
     return text % {name: literal(value) for name, value in params.items()}
 
 
+def with_bytes(text: str, params: Mapping[str, Any]) -> tuple[str, list[bytes]]:
+    """Do the same with $1, $2 … for what is bytes, and give the bytes. Raises as `filled`."""
+    carried = {name: bytes(v) for name, v in params.items() if isinstance(v, (bytes, bytearray, memoryview))}
+    places = {name: f"${n}" for n, name in enumerate(carried, 1)}
+    return text % ({name: literal(v) for name, v in params.items() if name not in carried} | places), [
+        *carried.values()
+    ]
+
+
 def literal(value: object) -> str:
-    """A value as SQL, in the form that every setting of the server reads the same way."""
+    """Write a value as SQL, in the form that every setting of the server reads the same way."""
     if value is None:
         return "NULL"
     if isinstance(value, str):
@@ -84,7 +93,7 @@ def _text(value: str) -> str:
 
 
 def _element(value: object) -> str:
-    """One element of an array's text."""
+    """Write one element of an array's text."""
     if value is None:
         return "NULL"
     if isinstance(value, (bytes, bytearray, memoryview)):

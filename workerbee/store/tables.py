@@ -114,8 +114,8 @@ class _Upgrade:
         return self._connection.run(self._bound[name], params or None)
 
     def _shared(self, name: str) -> list[Row]:
-        facts = {"number": self._place.number, "uuid": str(self._place.uuid), "layout": LAYOUT}
-        return self._connection.run(queries.shared("catalogue.sql")[name], facts)
+        params = {"number": self._place.number, "uuid": str(self._place.uuid), "layout": LAYOUT}
+        return self._connection.run(queries.shared("catalogue.sql")[name], params)
 
     def _is_held(self) -> bool:
         """Take the upgrade on, so that nobody else does it; False if it is done already."""
@@ -153,7 +153,7 @@ class _Upgrade:
 
 
 def _reason(text: str) -> str:
-    """Why a bee of the former version refused a function."""
+    """Tell why a bee of the former version refused a function."""
     try:
         reason = str(json.loads(text)["reason"])
     except (ValueError, KeyError, TypeError):
@@ -162,7 +162,7 @@ def _reason(text: str) -> str:
 
 
 def storable(text: str) -> str:
-    """A text as PostgreSQL can hold it, in text and in jsonb."""
+    """Change a text into one that PostgreSQL can hold, in text and in jsonb."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 

@@ -50,7 +50,7 @@ _KIND_OF = {start: kind for kind, starts in _KINDS.items() for start in starts}
 
 
 def kind_of(sqlstate: str) -> Trouble:
-    """The kind of a SQLSTATE."""
+    """Give the kind of a SQLSTATE."""
     for length in (5, 2):
         kind = _KIND_OF.get(sqlstate[:length])
         if kind is not None:
@@ -59,7 +59,7 @@ def kind_of(sqlstate: str) -> Trouble:
 
 
 def sort(error: BaseException) -> Trouble | None:
-    """The kind of an error of the database; None of any other."""
+    """Give the kind of an error of the database; None of any other."""
     if isinstance(error, DatabaseUnavailableError):
         return Trouble.HOPELESS if error.hopeless else Trouble.PASSING
     if not isinstance(error, psycopg2.Error):
@@ -90,6 +90,11 @@ def is_unstorable(error: BaseException) -> bool:
 def is_forbidden(error: BaseException) -> bool:
     """Tell whether this user lacks a right."""
     return isinstance(error, psycopg2.Error) and error.pgcode == "42501"
+
+
+def is_standby(error: BaseException) -> bool:
+    """Tell whether the server takes no changes now."""
+    return isinstance(error, psycopg2.Error) and error.pgcode == "25006"
 
 
 def is_too_slow(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ class Writer:
         self._left = ROW_STATEMENTS
 
     def name(self) -> str:
-        """The row for one statement."""
+        """Name the row for one statement."""
         if not self._left:
             self._name, self._left = str(uuid4()), ROW_STATEMENTS
         self._left -= 1

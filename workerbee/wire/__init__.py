@@ -1,1 +1,1 @@
-"""What travels through the database, and how: functions, calls, results and failures as signed bytes."""
+"""The wire format: functions, calls, results and failures as signed bytes."""

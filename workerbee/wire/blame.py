@@ -1,4 +1,4 @@
-"""What it is in a callable that can't be pickled, and where it is named."""
+"""Blame: finds the part of a callable that can't be pickled, by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workerbee.wire.imports import importable
 
 
 def culprit(thing: Any, seen: set[int] | None = None) -> str | None:
-    """The innermost thing that has a name and can't be pickled; None if there is no such thing."""
+    """Find the innermost thing that has a name and can't be pickled; None if there is no such thing."""
     seen = set() if seen is None else seen
     for where, part in _parts_of(thing):
         if id(part) not in seen and not importable(part):

@@ -1,4 +1,4 @@
-"""What code is, whatever its docstrings and the lines it stands on: digests that are the same in every process."""
+"""Digests of code that are the same in every process, and don't depend on docstrings and line numbers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from math import isfinite
-from types import CellType, CodeType, FunctionType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any, cast
 
-from workerbee.wire.imports import importable
+from workerbee.wire.imports import CachedFunction, importable
 
 MISSING = object()
 BY_REPR = frozenset({int, float, complex, str, bytes, bytearray, range, type(...), type(NotImplemented)})
-#: What a class has that is no code and no attribute of the user's.
+#: Attributes of every class that are neither code nor the user's.
 CLASS_NOISE = frozenset(
     {
         "__dict__",
@@ -38,8 +47,8 @@ CLASS_NOISE = frozenset(
     }
 )
 
-#: What an enum has besides.
-ENUM_NOISE = frozenset(
+#: Attributes in which `enum` keeps what it has derived from a class's members.
+ENUM_BOOKS = frozenset(
     {
         "_member_names_",
         "_member_map_",
@@ -48,12 +57,11 @@ ENUM_NOISE = frozenset(
         "_unhashable_values_",
         "_unhashable_values_map_",
         "_hashable_values_",
-        "_new_member_",
-        "_use_args_",
         "_value_repr_",
-        "_generate_next_value_",
     }
 )
+#: All attributes that `enum` adds to a class of its own accord, and that say nothing of the user's code.
+ENUM_NOISE = ENUM_BOOKS | {"_new_member_", "_use_args_", "_generate_next_value_"}
 
 
 def digest(*parts: bytes) -> bytes:
@@ -65,12 +73,12 @@ def digest(*parts: bytes) -> bytes:
     return whole.digest()
 
 
-#: Bytes that aren't put together only to be digested at once.
+#: Longer parts aren't joined before they are digested.
 _LONG = 100_000
 
 
 def note(*texts: str) -> bytes:
-    """Texts as one part of what is digested."""
+    """Write texts as one part to digest."""
     return "\0".join(texts).encode("utf-8", "surrogatepass")
 
 
@@ -84,7 +92,7 @@ _to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 def _plain(value: Any, depth: int) -> bool:
     kind = type(value)
-    if value is None or kind in (bool, str):
+    if value is None or kind is bool or kind is str:
         return True
     if kind is int:
         return bool(-LARGEST < value < LARGEST)
@@ -97,6 +105,17 @@ def _plain(value: Any, depth: int) -> bool:
     return kind is list and all(_plain(item, depth - 1) for item in value)
 
 
+def is_data(value: Any, seen: set[int]) -> bool:
+    """Tell whether a value is plain data, through and through."""
+    if canonical(value) is not None or type(value) in BY_REPR or id(value) in seen:
+        return True
+    seen.add(id(value))
+    if type(value) is dict:
+        return all(is_data(k, seen) and is_data(v, seen) for k, v in value.items())
+    return type(value) in _GATHERINGS and all(is_data(item, seen) for item in value)
+
+
+_GATHERINGS = frozenset({list, tuple, set, frozenset})
 #: Integers from here on have more digits than any Python is sure to print: its limit can be set, but not lower.
 LARGEST: int = 10**640
 
@@ -131,7 +150,7 @@ def _constant_parts(value: Any) -> tuple[bytes, ...]:
 
 
 def _set_parts(values: frozenset[Any]) -> tuple[bytes, ...]:
-    """Its order differs from process to process."""
+    """Digest a set's members in a fixed order: its own differs from process to process."""
     return (note("frozenset", str(len(values))), *sorted(digest(*_item_parts(value)) for value in values))
 
 
@@ -149,7 +168,7 @@ def _atom(value: Any) -> bytes:
 
 
 def _instructions(code: CodeType) -> list[Any]:
-    """A code's instructions, without those that set a class's docstring or line number."""
+    """List a code's instructions, without those that set a class's docstring or line number."""
     from dis import get_instructions  # noqa: PLC0415 (only who compares needs it)
 
     steps = list(get_instructions(code))
@@ -163,7 +182,7 @@ def _instructions(code: CodeType) -> list[Any]:
 
 @functools.lru_cache(maxsize=2048)
 def global_names(code: CodeType) -> tuple[str, ...]:
-    """The global names that a function's code, and the code inside it, may look up; sorted."""
+    """List the global names that a function's code, and the code inside it, may look up; sorted."""
     names = {step.argval for step in _instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return tuple(sorted(names.union(*(global_names(c) for c in code.co_consts if isinstance(c, CodeType)))))
 
@@ -211,7 +230,7 @@ def code_digest(fn: Any) -> bytes:
 
 
 def wrapped_by(thing: Any) -> FunctionType | None:
-    """The function behind a cache, a compiler or a decorator that is a class."""
+    """Find the function behind a cache, a compiler or a decorator that is a class."""
     for name in ("__wrapped__", "py_func"):
         wrapped = getattr(thing, name, None)
         if isinstance(wrapped, FunctionType):
@@ -236,6 +255,25 @@ def functions_of(value: Any) -> tuple[Any, ...]:
     return (value.__func__ if isinstance(value, (staticmethod, classmethod)) else value,)
 
 
+def is_member(value: Any) -> bool:
+    """Tell whether a class attribute is made with the class, from its slots or from the fields of a C structure."""
+    return isinstance(value, MemberDescriptorType) or type(value).__module__ == "_ctypes"
+
+
+def counts(cls: type, name: str, value: Any) -> bool:
+    """Tell whether a class attribute is the user's, and none that Python or its libraries have set."""
+    if isinstance(value, _CODE):
+        return True
+    if isinstance(value, _MADE) or is_member(value) or importable(cls):
+        return False
+    if name in ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
+        return is_data(value, set())
+    return True
+
+
+_MADE = (GetSetDescriptorType, WrapperDescriptorType, BuiltinFunctionType)
+
+
 def content(cell: CellType, _: str, missing: Any) -> Any:
     try:
         return cell.cell_contents
@@ -244,13 +282,46 @@ def content(cell: CellType, _: str, missing: Any) -> Any:
 
 
 def mentioned(func: FunctionType) -> set[str]:
-    """Globals that a function may look up otherwise than by name: those of its annotations, and through the module."""
+    """Globals that a function may look up otherwise than by name: `looked_up`, and those of its annotations."""
     texts = [text for text in func.__annotations__.values() if isinstance(text, str)]
-    names = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
-    seen: set[str] = set()
-    codes = [func.__code__]
-    for code in codes:
-        seen.update(code.co_names)
-        seen.update(part for part in code.co_consts if isinstance(part, str))
-        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
-    return names | seen if func.__module__ in seen else names
+    return _words(texts).union(looked_up(func))
+
+
+def looked_up(func: FunctionType) -> list[str]:
+    """Globals that a function may look up by ``globals``, ``eval`` and the like, or through its module; sorted.
+
+    Nobody can tell which: they are those that its texts name, and all of its module that is code, a module or, in
+    capitals, a plain number or text; not what is private, nor variables, which differ from run to run.
+    """
+    names, words = _said(func.__code__)
+    if func.__module__ not in names and "modules" not in names and _LOOKS_UP.isdisjoint(global_names(func.__code__)):
+        return []
+    return sorted(
+        name
+        for name, value in func.__globals__.items()
+        if not name.startswith("__") and (name in words or _may_be_sought(name, value))
+    )
+
+
+def _may_be_sought(name: str, value: Any) -> bool:
+    return not name.startswith("_") and (isinstance(value, _CODE) or (name.isupper() and isinstance(value, _CONSTANTS)))
+
+
+_LOOKS_UP = frozenset({"globals", "eval", "exec"})
+_CODE, _CONSTANTS = (FunctionType, CachedFunction, type, ModuleType), (int, float, str)
+
+
+@functools.lru_cache(maxsize=2048)
+def _said(code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """Give the names and texts in a function's code, and the words in them."""
+    names: set[str] = set()
+    codes = [code]
+    for part in codes:
+        names.update(part.co_names)
+        names.update(constant for constant in part.co_consts if isinstance(constant, str))
+        codes += [constant for constant in part.co_consts if isinstance(constant, CodeType)]
+    return frozenset(names), frozenset(_words(names))
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}

@@ -1,7 +1,7 @@
-"""What failures have in common: the same error in a thousand jobs is one cause, known by a short digest.
+"""Causes: the same error in a thousand jobs is one cause, named by a short digest.
 
-The digest stands beside the error record and is told from it by whoever writes that. It only sorts: nothing is signed
-in it, and nobody trusts it.
+The digest is stored beside the error record, from which it is made. It isn't signed and only groups failures; nobody
+trusts it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 #: Bytes of a digest, and characters of a message and of a traceback that are looked at.
 DIGEST_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS = 8, 1000, 64_000
 
-#: What differs between two messages of one cause: addresses, UUIDs and numbers.
+#: Parts in which two messages of one cause may differ: addresses, UUIDs and numbers.
 _VARYING = re.compile(
     r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 )
@@ -37,7 +37,7 @@ class Cause(NamedTuple):
 
 
 def cause_of(kind: str, message: str, trace: str) -> Cause:
-    """The cause of an error of this type, with this message and traceback."""
+    """Give the cause of an error of this type, with this message and traceback."""
     frames = list(_FRAME.finditer(trace[-TRACEBACK_CHARS:]))
     frame = f"{PurePath(frames[-1]['file']).name}:{frames[-1]['line']} in {frames[-1]['function']}" if frames else ""
     first_line = message[:MESSAGE_CHARS].strip().partition("\n")[0]
@@ -45,10 +45,10 @@ def cause_of(kind: str, message: str, trace: str) -> Cause:
 
 
 def cause_of_record(record: str | bytes) -> Cause:
-    """The cause that an error record tells; unsigned, it may be anything."""
+    """Give the cause that an error record tells; unsigned, it may be anything."""
     try:
-        facts = json.loads(record)
+        parsed = json.loads(record)
     except (ValueError, RecursionError):
-        facts = None
-    told = facts if isinstance(facts, dict) else {}
+        parsed = None
+    told = parsed if isinstance(parsed, dict) else {}
     return cause_of(str(told.get("type")), str(told.get("message") or ""), str(told.get("traceback") or ""))

@@ -1,4 +1,4 @@
-"""Some calls of one function as one job, each with an outcome of its own: none of them is harmed by another's."""
+"""A chunk: several calls of one function as one job, each with an outcome of its own, so that none harms another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Chunk:
     """A function of some calls, whose result is their `outcomes`, packed."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self.__wrapped__ = fn  # whose code is this one's
+        self.__wrapped__ = fn  # so that the chunk's identity is that of the function
 
     def __call__(self, calls: tuple[tuple[Any, ...], ...]) -> list[CallOutcome] | bytes:
         """Raises JobFailedError if a call does: the chunk is tried again."""
@@ -35,7 +35,7 @@ class Chunk:
 
 
 def _packed(outcomes: list[CallOutcome]) -> list[CallOutcome] | bytes:
-    """Outcomes as they are if that is surely well; else in one pickle if that can be loaded, or each in its own."""
+    """Give outcomes as they are if they are JSON; else as one pickle if that can be loaded, or each in its own."""
     if codec.is_simple(outcomes):
         return outcomes
     try:
@@ -56,7 +56,7 @@ def _alone(kind: str, value: Any) -> CallOutcome:
 
 
 def unpacked(result: list[CallOutcome] | bytes) -> list[CallOutcome]:
-    """The outcomes in a chunk's result. Raises an Exception if they can't be loaded here."""
+    """Load the outcomes in a chunk's result. Raises an Exception if they can't be loaded here."""
     return tamed(lambda: pickle.loads(result)) if isinstance(result, bytes) else result  # noqa: S301
 
 

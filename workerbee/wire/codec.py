@@ -2,39 +2,46 @@
 
 There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of the
 same type, and if no list or dict is in it twice; everything else goes as a pickle. A call's codec says how to
-read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest. Where client
-and runner share memory, large values of both lanes go there (``memory``).
+read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest. Large values
+of both lanes may be put elsewhere, and have a reference in their place (`wire.lending`): to memory that client and
+runner share (``memory``), or to a file that all see (``blob``). Else a call's large arrays are taken out of its pickle
+(`wire.values`).
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
-from math import isfinite
+from collections.abc import Iterable
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
-from workerbee import memory as shared
 from workerbee import pickling
 from workerbee.errors import EncodingError, PayloadTooLargeError
-from workerbee.memory import MEMORY, Lender
-from workerbee.wire import bytecode, twins
-from workerbee.wire.bounded import Aside, Bounded, loads
+from workerbee.wire import bytecode, lending, twins, values
+from workerbee.wire.bounded import Bounded, Scattered, Segment, loads
 from workerbee.wire.job import TWINNED
+from workerbee.wire.lending import Lender
+from workerbee.wire.plain import (
+    CHECKS,
+    DEPTH,
+    IS_LONG,
+    LONG,
+    are_plain,
+    is_flat,
+    is_plain,
+    is_plain_text,
+    json_of,
+    parsed,
+    to_json,
+    to_sorted_json,
+)
+from workerbee.wire.values import Value, Values
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
-#: Bytes of arguments or of a result that are worth a warning, and that are too much unless one says otherwise.
+#: Arguments or results of more bytes are warned of; of more than ``MAX_BYTES`` they are refused, by default.
 WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
-#: Levels of nesting in JSON; PostgreSQL's parser and Python's both stop somewhere beyond.
-DEPTH = 200
-#: Items of a list or dict, and characters of a text; lists and dicts in all: what has more is encoded piece by piece.
-LONG, MANY = 10_000, 1_000
-_FEW = 8  # items that are looked at one by one
-_IS_LONG = -1  # among the ids of lists and dicts that were met
-_UNFIT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL's json can't give back: NUL and lone surrogates
 
 
 class Encoded(NamedTuple):
@@ -45,151 +52,28 @@ class Encoded(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Arguments in one of the codecs; ``identity`` None: such a call is never the same as another."""
+    """Arguments in one of the codecs, without the arrays that were ``taken`` out of them.
+
+    ``identity`` None: such a call is never the same as another.
+    """
 
     codec: str
     data: bytes
     identity: bytes | None
+    taken: tuple[Value, ...] = ()
 
 
 def too_much(what: str, name: str, size: int) -> str:
-    """The sentence of a warning."""
+    """Write the warning for a large value."""
     return f"{what} of {name} takes {size / 1e6:.0f} MB; store such data in a file once and pass its path"
-
-
-# The JSON lane
-
-
-def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
-    """Do as `json.JSONEncoder.encode`, which makes a C encoder for each call: that costs more than a small dict."""
-    if c_make_encoder is None:
-        return json.JSONEncoder(
-            separators=(",", ":"), allow_nan=False, check_circular=False, sort_keys=sort_keys
-        ).encode
-    refuse = json.JSONEncoder().default
-    encode = c_make_encoder(None, refuse, encode_basestring_ascii, None, ":", ",", sort_keys, False, False)  # noqa: FBT003
-    return lambda value: "".join(encode(value, 0))
-
-
-to_json, to_sorted_json = _encoder(sort_keys=False), _encoder(sort_keys=True)
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-
-
-def is_plain(value: Any, depth: int = DEPTH, seen: set[int] | None = None) -> bool:
-    """Tell whether JSON gives the value back equal and of the same types, and two that are one as one.
-
-    ``seen`` are the lists and dicts that were met before, and `_IS_LONG` if one of them, or a text, is.
-    """
-    # Submits wait for this: hence loops rather than generators, and C for what long lists are made of.
-    kind = type(value)
-    if kind is str:
-        if len(value) > LONG and seen is not None:
-            seen.add(_IS_LONG)
-        return is_plain_text(value)
-    if kind is int:
-        return fits(value)
-    if kind is float:
-        return isfinite(value)
-    if value is None or kind is bool:
-        return True
-    if depth == 0 or (kind is not dict and kind is not list):
-        return False
-    if seen is None:
-        seen = {id(value)}
-    elif id(value) in seen:
-        return False
-    else:
-        seen.add(id(value))
-    if len(value) > LONG:
-        seen.add(_IS_LONG)
-    if kind is list:
-        return _are_plain(value, depth - 1, seen)
-    for key, item in value.items():
-        check = _CHECKS.get(type(item))
-        if type(key) is not str or not is_plain_text(key):
-            return False
-        if not (is_plain(item, depth - 1, seen) if check is None else check(item)):
-            return False
-    return True
-
-
-def json_of(value: Any, what: str, most: int, seen: set[int]) -> bytes:
-    """JSON of a plain value, whose parts `is_plain` has ``seen``. Raises PayloadTooLargeError, as soon as may be."""
-    if _IS_LONG not in seen and len(seen) <= MANY:
-        data = to_json(value).encode()
-        if len(data) > most:
-            raise PayloadTooLargeError(what, len(data), most)
-        return data
-    whole = bytearray()
-    for piece in _pieces(value):
-        whole += piece.encode()
-        if len(whole) > most:
-            raise PayloadTooLargeError(what, None, most)
-    return bytes(whole)
-
-
-def _pieces(value: Any) -> Iterator[str]:
-    kind = type(value)
-    if kind is dict:
-        before = "{"
-        for key, item in value.items():
-            yield f"{before}{to_json(key)}:"
-            yield from _pieces(item)
-            before = ","
-        yield "}" if value else "{}"
-    elif kind in (list, tuple) and value and type(value[0]) in (list, dict, str):
-        for n, item in enumerate(value):
-            yield "," if n else "["
-            yield from _pieces(item)
-        yield "]"
-    elif kind in (list, tuple, str) and len(value) > LONG:
-        quote, end = '""' if kind is str else "[]"
-        for start in range(0, len(value), LONG):
-            yield (quote if start == 0 else "," * (kind is not str)) + to_json(value[start : start + LONG])[1:-1]
-        yield end
-    else:
-        yield to_json(value)
-
-
-def _are_plain(items: Sequence[Any], depth: int, seen: set[int]) -> bool:
-    if len(items) > _FEW:
-        kinds = set(map(type, items))
-        if kinds == {float}:
-            return all(map(isfinite, items))
-        if kinds == {int}:
-            return fits(min(items)) and fits(max(items))
-    for item in items:
-        check = _CHECKS.get(type(item))
-        if not (is_plain(item, depth, seen) if check is None else check(item)):
-            return False
-    return True
-
-
-def fits(number: int) -> bool:
-    return -bytecode.LARGEST < number < bytecode.LARGEST
-
-
-def is_plain_text(text: str) -> bool:
-    if text.isascii():
-        return "\0" not in text
-    return _UNFIT.search(text) is None
-
-
-#: What is looked at by itself: most of what calls are made of.
-_CHECKS: dict[type, Callable[[Any], bool]] = {
-    int: fits,
-    float: isfinite,
-    bool: lambda _: True,
-    type(None): lambda _: True,
-}
-_PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
 
 
 # The pickle lane
 
 _SCALARS = frozenset({type(None), bool, int, float, complex})
 _TEXTS = frozenset({str, bytes, bytearray})
-#: Bytes of a text or an array from which on pickling is watched.
+_GATHERINGS = frozenset({tuple, list, set, frozenset})
+#: Pickling is limited as it goes on if a value has a text or an array of more bytes than this.
 _HEAVY = 1_000_000
 
 
@@ -199,7 +83,7 @@ def is_simple(value: object, heaviest: int = sys.maxsize) -> bool:
 
 
 def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
-    """Tell whether the plain pickler, much faster than cloudpickle, is surely enough; ``seen`` is known to be."""
+    """Tell whether the plain pickler, much faster than cloudpickle, can pickle this; ``seen`` was looked at before."""
     kind = type(value)
     if kind in _SCALARS or id(value) in seen:
         return True
@@ -207,7 +91,7 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
         return len(value) <= heaviest
     if depth == 0:
         return False
-    if kind in (tuple, list, set, frozenset):
+    if kind in _GATHERINGS:
         seen.add(id(value))
         return len(value) <= 10_000 and all(_copies(v, seen, heaviest, depth - 1) for v in value)
     if kind is dict:
@@ -219,65 +103,71 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
     return bool(value.nbytes <= heaviest)
 
 
-def _encoded(value: object, what: str, most: int, lender: Lender | None) -> Encoded:
-    """A value in the pickle lane, or in memory."""
+def _encoded(
+    value: object, what: str, most: int, lender: Lender | None, apart: Values | None
+) -> tuple[Encoded, tuple[Value, ...]]:
+    """Encode a value as a pickle, or put it elsewhere, or take what is large out of it."""
     if lender is not None:
-        arrays = shared.Arrays(what, most)
-        data = _pickle(value, what, most, arrays)
-        if arrays.size + len(data) < shared.LEAST:
-            return Encoded(PICKLE, data)
-        if arrays.size + len(data) > most:
-            raise PayloadTooLargeError(what, arrays.size + len(data), most)
-        if (reference := lender.lend(PICKLE, [*arrays.taken, data])) is not None:
-            return Encoded(MEMORY, reference)
-        if not arrays.taken:
-            return Encoded(PICKLE, data)
-    return Encoded(PICKLE, _pickle(value, what, most))
+        file = Scattered(what, most, lender.apart)
+        stream = _pickle(value, what, file)
+        size = sum(map(len, file.arrays)) + sum(map(len, stream))
+        if size > most:
+            raise PayloadTooLargeError(what, size, most)
+        if size >= lender.least and (reference := lender.lend(PICKLE, [*file.arrays, *stream])) is not None:
+            return Encoded(lender.codec, reference), ()
+        if not file.arrays:
+            return Encoded(PICKLE, b"".join(stream)), ()
+    if apart is None:
+        return Encoded(PICKLE, b"".join(_pickle(value, what, Bounded(what, most)))), ()
+    file = Scattered(what, most, values.LEAST)
+    stream = _pickle(value, what, file)
+    taken = tuple(map(apart.of, file.arrays))
+    return Encoded(values.without(PICKLE, taken) if taken else PICKLE, b"".join(stream)), taken
 
 
-def _pickle(value: object, what: str, most: int, aside: Aside | None = None) -> bytes:
+def _pickle(value: object, what: str, file: Bounded) -> list[Segment]:
     try:
         if not is_simple(value, _HEAVY):
-            return pickling.dumps(value, Bounded(what, most), aside)
-        data = pickle.dumps(value, protocol=5, buffer_callback=aside)
+            return pickling.dumped(value, file)
+        data = pickle.dumps(value, protocol=5, buffer_callback=file.aside)
     except (PayloadTooLargeError, KeyboardInterrupt):
         raise
     except RecursionError as error:
         raise EncodingError(what, RecursionError("it is nested too deeply")) from error
     except BaseException as error:
         raise EncodingError(what, error) from error
-    if len(data) > most:
-        raise PayloadTooLargeError(what, len(data), most)
-    return data
+    if len(data) > file.most:
+        raise PayloadTooLargeError(what, len(data), file.most)
+    return [data]
 
 
 def encode(value: object, what: str, most: int = MAX_BYTES, lender: Lender | None = None) -> Encoded:
-    """A value in the lane that fits it. Raises EncodingError, naming ``what``; PayloadTooLargeError beyond ``most``."""
-    check = _CHECKS.get(type(value))
-    if check is not None and check(value):  # most results: a number, or None
+    """Encode a value in the lane that fits it. Raises EncodingError, naming ``what``; PayloadTooLargeError."""
+    check = CHECKS.get(type(value))
+    if check is not None and check(value):  # most results are a number or None
         data = to_json(value).encode()
         if len(data) <= most:
             return Encoded(JSON, data)
     seen: set[int] = set()
     if not is_plain(value, seen=seen):
-        return _encoded(value, what, most, lender)
-    return _lent(JSON, json_of(value, what, most, seen), lender)
+        return _encoded(value, what, most, lender, None)[0]
+    return lent(JSON, json_of(value, what, most, seen), lender)
 
 
-def _lent(codec: str, data: bytes, lender: Lender | None) -> Encoded:
-    """JSON, or in its place a reference to where it is in memory."""
-    if lender is not None and len(data) >= shared.LEAST and (reference := lender.lend(codec, [data])) is not None:
-        return Encoded(MEMORY, reference)
+def lent(codec: str, data: bytes, lender: Lender | None) -> Encoded:
+    """Encode JSON, or in its place a reference to where it was put."""
+    if lender is not None and len(data) >= lender.least and (reference := lender.lend(codec, [data])) is not None:
+        return Encoded(lender.codec, reference)
     return Encoded(codec, data)
 
 
 def size(encoded: Encoded | Call) -> int:
-    """Bytes of a value, wherever they are."""
-    return shared.Reference.parse(encoded.data).n_bytes if encoded.codec == MEMORY else len(encoded.data)
+    """Give the bytes of a value, wherever they are."""
+    return lending.length(encoded.codec, encoded.data) + sum(it.size for it in values.taken(encoded.codec))
 
 
 def twinned(encoded: Encoded, value: object) -> Encoded:
-    """The same with a twin that can be read in the database, if it is a pickle and JSON can tell what it holds."""
+    """Add a twin in JSON that people can read in the database, if it is a pickle and has such a twin."""
     if encoded.codec != PICKLE or len(encoded.data) > twins.LARGE_BYTES:
         return encoded
     twin = twins.readable(value)
@@ -286,62 +176,71 @@ def twinned(encoded: Encoded, value: object) -> Encoded:
     return Encoded(TWINNED, to_json(twin).encode() + b"\0" + encoded.data)
 
 
-def _parse(data: bytes) -> Any:
-    """JSON that PostgreSQL has found to be whole: json.loads checks much that needs no check, at twice the time."""
-    text = data.decode().lstrip()
-    try:
-        return _scan(text, 0)[0]
-    except StopIteration:
-        raise json.JSONDecodeError("there is no value", text, 0) from None
-
-
 def decode(codec: str, data: bytes) -> object:
-    """The value. Never call this with data that holds a pickle or a reference and whose signature doesn't hold."""
-    if codec == MEMORY:
-        codec, arrays, data = shared.recall(data)
-        if codec == PICKLE:
-            return loads(data, arrays)
+    """Decode a value. Never call this with data that holds a pickle or a reference and whose signature doesn't hold."""
+    if codec in lending.CODECS:
+        return _recalled(codec, data)[1]
     if codec == TWINNED:
         codec, data = PICKLE, data[data.index(b"\0") + 1 :]
-    return pickle.loads(data) if codec == PICKLE else _parse(data)  # noqa: S301
+    return pickle.loads(data) if codec == PICKLE else parsed(data)  # noqa: S301
+
+
+def _recalled(where: str, reference: bytes) -> tuple[str, Any]:
+    """Fetch a value that was lent, and its codec."""
+    codec, parts = lending.recall(where, reference)
+    if codec != PICKLE:
+        return codec, parsed(b"".join(parts))
+    stream = list(dropwhile(lambda part: isinstance(part, memoryview), parts))
+    return codec, loads(stream, parts[: len(parts) - len(stream)])
 
 
 def encode_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], most: int = MAX_BYTES, lender: Lender | None = None
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    most: int = MAX_BYTES,
+    lender: Lender | None = None,
+    apart: Values | None = None,
 ) -> Call:
-    """The arguments of a call. Raises EncodingError, and PayloadTooLargeError beyond ``most`` bytes."""
+    """Encode the arguments of a call, large arrays of them ``apart``.
+
+    Raises EncodingError, and PayloadTooLargeError beyond ``most`` bytes.
+    """
     what = "the arguments"
     if len(args) == 1 and not kwargs and type(args[0]) is dict:
         value, seen = args[0], set[int]()
         if is_plain(value, seen=seen):
             return _call(JSON, value, what, most, seen, lender, in_order=len(value) < 2 and len(seen) == 1)
-    seen = {_IS_LONG} if len(args) > LONG else set()
+    seen = {IS_LONG} if len(args) > LONG else set()
     whole = {"args": args, "kwargs": kwargs}
-    if _are_plain(args, DEPTH - 2, seen) and (not kwargs or is_plain(kwargs, DEPTH - 1, seen)):
+    if are_plain(args, DEPTH - 2, seen) and (not kwargs or is_plain(kwargs, DEPTH - 1, seen)):
         in_order = not seen or (len(kwargs) == 1 and len(seen) == 1)
         return _call(JSON_CALL, whole, what, most, seen, lender, in_order=in_order)
-    encoded = _encoded((args, kwargs), what, most, lender)
-    return Call(*encoded, _identity({"args": list(args), "kwargs": kwargs}))
+    encoded, taken = _encoded((args, kwargs), what, most, lender, apart)
+    return Call(*encoded, _identity({"args": list(args), "kwargs": kwargs}), taken)
 
 
 def _call(
     codec: str, value: Any, what: str, most: int, seen: set[int], lender: Lender | None, *, in_order: bool
 ) -> Call:
-    """A call in JSON. Its identity is the same with sorted keys; ``in_order``: they are sorted as they are."""
+    """Encode a call in JSON. Its identity is that of the text with sorted keys; ``in_order``: they are sorted."""
     data = json_of(value, what, most, seen)
     identity = codec.encode() + (data if in_order else to_sorted_json(value).encode())
-    return Call(*_lent(codec, data, lender), identity)
+    return Call(*lent(codec, data, lender), identity)
 
 
-def decode_call(codec: str, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments and keyword arguments. Never call this with ``pickle`` data whose signature doesn't hold."""
-    arrays: list[memoryview] = []
-    if codec == MEMORY:
-        codec, arrays, data = shared.recall(data)
+def decode_call(codec: str, data: bytes, arrays: Iterable[memoryview] = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Decode arguments and keyword arguments; ``arrays`` were taken out of them.
+
+    Never call this with ``pickle`` data whose signature doesn't hold.
+    """
+    if codec in lending.CODECS:
+        codec, whole = _recalled(codec, data)
+    else:
+        codec = values.kind(codec)
+        whole = loads([data], arrays) if codec == PICKLE else parsed(data)
     if codec == PICKLE:
-        args, kwargs = loads(data, arrays)  # the caller has verified it
+        args, kwargs = whole
         return args, kwargs
-    whole = _parse(data)
     return ((whole,), {}) if codec == JSON else (tuple(whole["args"]), whole["kwargs"])
 
 
@@ -367,7 +266,7 @@ def _identity(whole: dict[str, Any]) -> bytes | None:
             return {"\0met": met[id(value)]}
         met[id(value)] = len(met)
         if kind is list:
-            return value if _is_flat(value) else [tagged(item) for item in value]
+            return value if is_flat(value) else [tagged(item) for item in value]
         if all(type(key) is str and is_plain_text(key) for key in value):
             return {key: tagged(value[key]) for key in sorted(value)}
         raise TypeError
@@ -376,10 +275,6 @@ def _identity(whole: dict[str, Any]) -> bytes | None:
         return b"numpy" + to_sorted_json(tagged(whole)).encode()
     except (TypeError, RecursionError):
         return None
-
-
-def _is_flat(items: list[Any]) -> bool:
-    return _PLAIN_KINDS.issuperset(map(type, items)) and is_plain(items)
 
 
 # Identity

@@ -1,13 +1,13 @@
-"""What the stored end of a run says: its value or its error, as far as its signature holds."""
+"""Ends: a stored end of a run is decoded to its value or its error, if its signature holds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from workerbee.errors import SignatureError
+from workerbee.errors import LostValueError, SignatureError
 from workerbee.wire import codec
-from workerbee.wire.failures import decode_error, tamed
-from workerbee.wire.job import Stored
+from workerbee.wire.failures import decode_error, encode_error, tamed
+from workerbee.wire.job import EndKind, Outcome, Stored
 from workerbee.wire.signing import Signer
 
 
@@ -18,7 +18,7 @@ def holds(end: Stored, signer: Signer) -> bool:
 
 
 def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | None]:
-    """The value or the error of an end; only what is signed is unpickled.
+    """Decode the value or the error of an end; only what is signed is unpickled.
 
     Without a signer, for who only looks, JSON is taken as it is, and anything else is a SignatureError.
     """
@@ -33,3 +33,10 @@ def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | Non
         return tamed(lambda: codec.decode(end.codec or "", end.data)), None
     except Exception as error:  # noqa: BLE001 (unpickling runs user code)
         return None, error
+
+
+def loss(end: Stored, signer: Signer, error: LostValueError) -> Outcome:
+    """Make the failure that follows a completed run whose value is lost."""
+    run, record = end.run + 1, encode_error(error)
+    mac = signer.sign_end(end.job, run, "error", record, is_value=False)
+    return Outcome(end.job, run, EndKind.ERROR, "error", record, mac, 0.0)

@@ -1,8 +1,8 @@
 """Exceptions to error records and back; whatever an exception is, it has a record, and one comes back.
 
 An exception is user code: its ``__str__``, ``__getattr__`` or ``__setattr__`` may raise, exit or never end.
-They are called here, where the job has run, and in the client no more: there its notes and its cause are set
-without them. So what is made of an exception's pickle is first tried here, as a client's program will use it.
+They are called here, where the job has run, and not in the client, which sets an exception's notes and cause without
+them. So an exception that comes out of the pickle is tried here first, in the ways in which a client may use it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from workerbee.wire.sources import with_cells
 
 T = TypeVar("T")
 
-#: Characters of a message and of a traceback.
+#: The most characters of a message, and of a traceback.
 TRACEBACK_CHARS = 64_000
-#: Characters that stand for something that can't be pickled.
+#: The most characters of a text in the place of something that can't be pickled.
 STAND_IN_CHARS = 1000
 
 
 def encode_error(error: BaseException, *, notes: list[str] | None = None, text_only: bool = False) -> bytes:
-    """An error record: JSON with type, message, traceback, notes, and the pickled exception where it has one.
+    """Make an error record: JSON with type, message, traceback, notes, and the pickled exception where it has one.
 
     SystemExit, KeyboardInterrupt and their like have no pickle: they must not end the client too.
     """
@@ -49,15 +49,15 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
 
 
 def noted(record: bytes, notes: list[str]) -> bytes:
-    """The same record with more notes; what is none stays as it is."""
-    facts = _record(record)
-    if not isinstance(facts.get("notes"), list):
+    """Add notes to a record; anything that is no record is returned as it is."""
+    told = _record(record)
+    if not isinstance(told.get("notes"), list):
         return record
-    return json.dumps(facts | {"notes": [*facts["notes"], *map(_clean, notes)]}).encode()
+    return json.dumps(told | {"notes": [*told["notes"], *map(_clean, notes)]}).encode()
 
 
 def decode_error(data: bytes, *, trusted: bool) -> BaseException:
-    """The exception of an error record, with the remote traceback as its cause and the notes added.
+    """Give the exception of an error record, with the remote traceback as its cause and the notes added.
 
     Only with ``trusted`` is its pickle loaded; else, or if the type can't be had here, a RemoteError.
     """
@@ -76,16 +76,16 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
 
 
 def host_of(error: BaseException) -> str | None:
-    """The host on which the job has raised it; None: its record doesn't say."""
+    """Give the host on which the job has raised it; None if its record doesn't say."""
     cause = BaseException.__dict__["__cause__"].__get__(error)
     host = getattr(cause, "host", None) if type(cause) is _RemoteTraceback else None
     return host if isinstance(host, str) else None
 
 
 def tamed(action: Callable[[], T]) -> T:
-    """Call user code. Raises an Exception, also in place of what would end the caller, such as SystemExit.
+    """Call user code. Raises an Exception even in the place of one that would end the caller, such as SystemExit.
 
-    A KeyboardInterrupt is the user's own unless it comes again.
+    A KeyboardInterrupt is passed on as the user's own, unless the same call raises it again.
     """
     try:
         return action()
@@ -146,7 +146,7 @@ def _bounded(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what PostgreSQL's json refuses to give out again."""
+    """Remove characters that PostgreSQL's json can't give back."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
@@ -154,12 +154,12 @@ def _clean(text: str) -> str:
 
 
 def _is_harmless(error: object) -> bool:
-    """Tell whether it is an Exception, whatever it says of its class."""
+    """Tell whether it is really an Exception, even if its ``__class__`` lies."""
     return issubclass(type(error), Exception)
 
 
 def _pickled(error: BaseException) -> str | None:
-    """The pickle of an exception as its own ``__reduce__`` has it, or of its parts, or of their texts; else None."""
+    """Pickle an exception by its own ``__reduce__``, or by its parts, or by their texts; None if nothing works."""
     for dumps in (_dump, _dump_parts, _dump_texts):
         try:
             data = dumps(error)
@@ -170,12 +170,12 @@ def _pickled(error: BaseException) -> str | None:
     return None
 
 
-def _bears_use(again: Any, error: BaseException) -> bool:
-    """Tell whether it can be used as the exception that it stands for can, with what `decode_error` adds."""
-    if type(again) is not type(error):
+def _bears_use(unpickled: Any, error: BaseException) -> bool:
+    """Tell whether the unpickled exception can be used as the original can, with what `decode_error` adds."""
+    if type(unpickled) is not type(error):
         return False
-    _dressed(again, "", ["note"])
-    return all(_passes(use, again) or not _passes(use, error) for use in _USES)
+    _dressed(unpickled, "", ["note"])
+    return all(_passes(use, unpickled) or not _passes(use, error) for use in _USES)
 
 
 _USES: tuple[Callable[[Any], Any], ...] = (
@@ -188,7 +188,7 @@ _USES: tuple[Callable[[Any], Any], ...] = (
 
 
 def _passes(use: Callable[[Any], Any], error: BaseException) -> bool:
-    """Tell whether a use of an exception works. Raises what would end who uses it."""
+    """Tell whether a use of an exception works. Raises what would end its user."""
     try:
         use(error)
     except Exception:  # noqa: BLE001 (the user's own)
@@ -219,7 +219,7 @@ def _file() -> Bounded:
 
 
 class _PartsPickler(pickling.PlainPickler):
-    """Takes exceptions apart, without their ``__reduce__`` and ``__init__``; what can't be pickled becomes its text."""
+    """Pickles exceptions without their ``__reduce__`` and ``__init__``; parts that can't be pickled become text."""
 
     def reducer_override(self, obj: Any) -> Any:
         if issubclass(type(obj), BaseException):
@@ -244,12 +244,12 @@ class _PartsPickler(pickling.PlainPickler):
 
 
 class _TextsPickler(_PartsPickler):
-    """Keeps short plain data and other exceptions; the rest of what an exception holds becomes its text."""
+    """Pickles short plain data and other exceptions; all other parts of an exception become text."""
 
     def _kept(self, value: Any) -> Any:
         if issubclass(type(value), BaseException):
             return value
-        if type(value) in (list, tuple) and len(value) <= STAND_IN_CHARS:
+        if (type(value) is list or type(value) is tuple) and len(value) <= STAND_IN_CHARS:
             return type(value)(map(self._kept, value))
         if is_simple(value) and len(pickle.dumps(value)) <= TRACEBACK_CHARS:
             return value
@@ -258,7 +258,7 @@ class _TextsPickler(_PartsPickler):
 
 
 def _dressed(error: BaseException, text: str, notes: list[str], host: object = None) -> BaseException:
-    """The error with its cause, which has the host, and notes set, by none of its own methods."""
+    """Set the cause, which has the host, and the notes of an error, without calling its own methods."""
     if hasattr(BaseException, "add_note"):
         attributes = attributes_of(error)
         own = attributes.get("__notes__")

@@ -1,7 +1,7 @@
 """Functions to records and back.
 
-An importable function is stored as its name; any other (of ``__main__``, closures, lambdas) by value. The record
-also says what the code of the imported callables in it is, so that whoever runs it can tell whether he has that code.
+An importable function is stored as its name; any other (of ``__main__``, closures, lambdas) by value. The record also
+has digests of the code of imported callables in it, so that a runner can tell whether it has the same code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import platform
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import starmap
@@ -22,26 +22,28 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, NamedTuple, cast
 
 from workerbee import pickling
+from workerbee.blobs import Depot
 from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError
 from workerbee.pickling import Namespaces
-from workerbee.wire import blame, codec, records
-from workerbee.wire.bounded import Bounded
+from workerbee.wire import blame, codec, function_records, values
+from workerbee.wire.bounded import Bounded, Scattered, loads
 from workerbee.wire.bytecode import code_digest
 from workerbee.wire.identity import Identity, Noted, is_compiled, name_of
 from workerbee.wire.imports import CachedFunction, importable
 from workerbee.wire.stems import Stems, unchanged
+from workerbee.wire.values import Value, Values
 
 IMPORT, PICKLE = "import", "pickle"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-#: Functions that a client keeps described, and bytes of their records.
+#: Descriptions of functions that a client keeps, and bytes of their records.
 MOST_DESCRIBED, MOST_BYTES = 256, 32_000_000
 
 
 class Function(NamedTuple):
-    """A function ready to be stored.
+    """A function ready to be stored, and large arrays that were ``taken`` out of it.
 
-    ``memo`` False: it can't be compared, so no two calls are the same; ``culprit`` says why. ``named``: functions of
-    its name are versions of it, which is so neither for closures and lambdas nor for partials, methods and objects.
+    ``memo`` False: it can't be compared, so no two calls are the same; ``culprit`` says why. ``named``: other functions
+    of its name are versions of it. That isn't so for closures, lambdas, partials, methods and objects.
     """
 
     name: str
@@ -53,6 +55,12 @@ class Function(NamedTuple):
     python: str
     named: bool = False
     culprit: str | None = None
+    taken: tuple[Value, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Its bytes, with those of the arrays that were taken out of it."""
+        return len(self.body) + sum(value.taken.size for value in self.taken)
 
 
 class Imported(NamedTuple):
@@ -67,7 +75,7 @@ class Imported(NamedTuple):
 
 
 class Cache:
-    """Describes functions for one executor, each once, and anew when something it depends on is another object."""
+    """Describes functions for one executor. Each is described once, and anew if something it depends on has changed."""
 
     def __init__(
         self,
@@ -75,9 +83,17 @@ class Cache:
         initargs: tuple[Any, ...] = (),
         *,
         max_payload: int = codec.MAX_BYTES,
+        apart: Values | None = None,
+        large: Depot | None = None,
     ) -> None:
-        """``max_payload`` limits the bytes of a record, which has the initializer and its arguments in it too."""
+        """Limit the bytes of a record to ``max_payload``, the initializer and its arguments included.
+
+        Large arrays of functions are put ``apart``. ``large``: where large results of their calls are stored, if not in
+        the database.
+        """
+        self._apart = apart
         self._max_payload = max_payload
+        self._large = large
         self._initializer = initializer
         self._initargs = initargs
         self._known: OrderedDict[tuple[Any, ...], tuple[list[Any], list[Noted], Function]] = OrderedDict()
@@ -85,41 +101,45 @@ class Cache:
         self._stems = Stems()
 
     def describe(self, fn: Callable[..., Any], version: str | None = None) -> Function:
-        """The record of ``fn``.
+        """Make the record of ``fn``.
 
         Raises EncodingError if it can't be pickled, PayloadTooLargeError, and TypeError if it can't be called.
         """
-        if type(fn) is FunctionType:  # of a submit's few microseconds every one counts
+        if type(fn) is FunctionType:  # the usual case is quick, as a submit takes only some microseconds
             known = self._known.get((version, id(fn)))
             if known is not None and unchanged(known[1]):
                 return known[2]
         held: list[Any] = []
         steady = _hold(fn, held)
-        # Held objects can't be replaced by others at the same address, so their ids are good for a key.
+        # These objects are kept, so that no other object gets the same id.
         key = (version, *map(id, held))
         known = self._known.get(key) if steady else None
         if known is not None and unchanged(known[1]):
             return known[2]
         function, watched = self._describe(fn, version)
         if version is not None:
-            function = recoded(function, records.labelled(function.codec, version))
+            function = recoded(function, function_records.labelled(function.codec, version))
+        if self._large is not None:
+            function = recoded(function, function_records.storing(function.codec, self._large))
         if steady:
             self._keep(key, (held, watched, function))
         return function
 
     def _keep(self, key: tuple[Any, ...], described: tuple[list[Any], list[Noted], Function]) -> None:
-        """Keep the latest, as far as there is room."""
+        """Keep the latest descriptions, as far as there is room."""
         before = self._known.pop(key, None)
-        self._size += len(described[2].body) - (len(before[2].body) if before else 0)
+        self._size += described[2].size - (before[2].size if before else 0)
         self._known[key] = described
         while len(self._known) > MOST_DESCRIBED or (self._size > MOST_BYTES and len(self._known) > 1):
             _, (_, _, oldest) = self._known.popitem(last=False)
-            self._size -= len(oldest.body)
+            self._size -= oldest.size
 
     @functools.cached_property
     def _setup(self) -> bytes:
-        """The initializer as it is at first, or it would run anew in each runner whenever its globals change here."""
-        return b"" if self._initializer is None else self._dump((self._initializer, self._initargs), self._initializer)
+        """Pickle the initializer once: otherwise runners would run it anew whenever its globals change here."""
+        return (
+            b"" if self._initializer is None else self._dump((self._initializer, self._initargs), self._initializer)[0]
+        )
 
     def _describe(self, fn: Callable[..., Any], version: str | None) -> tuple[Function, list[Noted]]:
         if not callable(fn):
@@ -127,17 +147,18 @@ class Cache:
         name, by_name = name_of(fn), self._initializer is None and importable(fn)
         grown = None if by_name else self._stems.of(fn)
         stem, named = (grown.stem, grown.named) if grown else (None, None)
-        pickled = b"" if by_name else self._dump(fn, fn, stem)  # first: what is too large isn't to be looked through
+        pickled, taken = (
+            (b"", ()) if by_name else self._dump(fn, fn, stem, self._apart)
+        )  # first, so that something too large isn't searched
         identity = Identity(fn, named=named)
-        imported = [i for i in starmap(_imported, identity.imported.items()) if i.code]  # C has none
+        imported = [i for i in starmap(_imported, identity.imported.items()) if i.code]  # functions in C have none
         if by_name:
             kind, body = IMPORT, _import_body(f"{fn.__module__}:{fn.__qualname__}", imported)
         else:
             parts = (pickled, self._setup, *([list(map(tuple, imported))] if imported else ()))
-            kind, body = PICKLE, pickle.dumps(parts, protocol=5)
-        self._refuse_more(name, len(body))
+            kind, body = values.without(PICKLE, taken) if taken else PICKLE, pickle.dumps(parts, protocol=5)
         function = Function(
-            f"partial({name})" if isinstance(fn, partial) else name,  # nobody is to take it for the function itself
+            f"partial({name})" if isinstance(fn, partial) else name,  # so that nobody takes it for the function itself
             codec.digest(
                 name.encode(), PYTHON.encode(), *(identity.parts if version is None else (b"version", version.encode()))
             ),
@@ -148,14 +169,20 @@ class Cache:
             PYTHON,
             _is_named(fn),
             identity.culprit,
+            taken,
         )
+        self._refuse_more(name, function.size)
         return recoded(function, kind), identity.watched
 
-    def _dump(self, value: object, fn: Any, stem: pickling.Stem | None = None) -> bytes:
-        """The pickle of what ``fn`` is, and belongs to it."""
-        file = Bounded(self._whole(name_of(fn)), self._max_payload)
+    def _dump(
+        self, value: object, fn: Any, stem: pickling.Stem | None = None, apart: Values | None = None
+    ) -> tuple[bytes, tuple[Value, ...]]:
+        """Pickle ``fn`` with all that belongs to it; large arrays are put ``apart``."""
+        whole, most = self._whole(name_of(fn)), self._max_payload
+        file = Bounded(whole, most) if apart is None else Scattered(whole, most, values.LEAST)
         try:
-            return pickling.dumps(value, file, stem=stem)
+            pickled = pickling.dumps(value, file, stem=stem)
+            return pickled, tuple(map(apart.of, file.arrays)) if apart is not None else ()
         except PayloadTooLargeError:
             raise
         except Exception as error:
@@ -190,7 +217,7 @@ def _hold(thing: Any, held: list[Any]) -> bool:
     held.append(thing)
     if kind in _CONSTANT or isinstance(thing, type):
         return True
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         return all(_hold(part, held) for part in thing)
     if kind is BuiltinFunctionType:
         return thing.__self__ is None or isinstance(thing.__self__, ModuleType)
@@ -198,7 +225,7 @@ def _hold(thing: Any, held: list[Any]) -> bool:
         return True
     if not _is_its_attributes(thing, kind):
         return False
-    held[-1] = reference = weakref.ref(thing)  # the same one as long as the object lives: its owner may let it go
+    held[-1] = reference = weakref.ref(thing)  # weak, so that its owner may let it go
     if any(part is reference for part in held[:-1]):
         return True
     held += vars(thing)
@@ -226,7 +253,7 @@ def digest(name: str, kind: str, body: bytes, python: str) -> bytes:
 
 
 def recoded(function: Function, record_codec: str) -> Function:
-    """The same function in a record that says something else beside its code (see `records`)."""
+    """Give the same function with another ``codec`` of its record (see `records`)."""
     whole = digest(function.name, record_codec, function.body, function.python)
     return function._replace(codec=record_codec, digest=whole)
 
@@ -249,12 +276,15 @@ class Loader:
     def __init__(self) -> None:
         self._namespaces: dict[bytes, Namespaces] = {}
 
-    def load(self, kind: str, body: bytes, python: str, *, fresh: bool = True) -> tuple[Callable[..., Any], Namespaces]:
-        """The function of a record whose signature holds, and where what comes with its calls is to be loaded.
+    def load(
+        self, kind: str, body: bytes, python: str, *, fresh: bool = True, arrays: Iterable[memoryview] = ()
+    ) -> tuple[Callable[..., Any], Namespaces]:
+        """Load the function of a record whose signature holds, and give the namespaces for what comes with its calls.
 
         ``fresh``: this process was started after the record had been seen, so that what it imports is up to date.
-        An initializer runs before the first function that it belongs to. Raises FunctionUnavailable if the
-        function can't be had here, FunctionOutdated if a fresh process may have it, or what its initializer raises.
+        ``arrays`` were taken out of the record. An initializer runs before the first function that it belongs to.
+        Raises FunctionUnavailable if the function can't be had here, FunctionOutdated if a fresh process may have it,
+        or what its initializer raises.
         """
         if kind == IMPORT:
             with _unavailable():
@@ -269,7 +299,7 @@ class Loader:
         _check([Imported(*parts) for parts in more[0]] if more else [], python, fresh=fresh)
         namespaces = self._prepared(setup)
         with _unavailable(), namespaces.used():
-            return pickle.loads(pickled), namespaces  # noqa: S301 (as above)
+            return loads([pickled], arrays), namespaces
 
     def _prepared(self, setup: bytes) -> Namespaces:
         if setup not in self._namespaces:
@@ -278,16 +308,16 @@ class Loader:
 
 
 def _read_import(body: bytes) -> tuple[str, list[Imported]]:
-    """The name in a record, and what the client has under it; records of older versions don't say that."""
+    """Read the name in a record, and what the client has under it, which records of older versions don't have."""
     name, *digests = body.decode().split("\n")
     return name, [Imported(name, *map(bytes.fromhex, line.split())) for line in digests]
 
 
 def _check(imported: list[Imported], python: str, *, fresh: bool) -> None:
-    """See to it that imported callables are here what they are where they were submitted.
+    """Check that imported callables have the same code here as in the client. Raises FunctionUnavailable.
 
-    Bytecode can't be compared across Python's minor versions. What differs in values only, such as a default, may be
-    meant to: it is another in each process, or on each machine.
+    Bytecode can't be compared across Python's minor versions. Values such as defaults may differ: they may be meant to
+    be different in each process, or on each machine.
     """
     for name, code, whole in imported if python == PYTHON else ():
         function = resolve(name)

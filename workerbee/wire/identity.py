@@ -1,4 +1,4 @@
-"""What makes two functions the same function: their names and their code, in every process.
+"""Identity: two functions are the same if their names and their code are, in whatever process.
 
 Code is instructions, constants, defaults and closure, and for functions that go by value, transitively, what they
 name: functions, classes, and the values of globals and attributes, as a pickle would be made from them. Docstrings
@@ -9,6 +9,7 @@ process for the same function. What can't be compared is named, so that calls of
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,30 +23,32 @@ from cloudpickle import CloudPickler
 from workerbee.wire.bytecode import (
     BY_REPR,
     CLASS_NOISE,
-    ENUM_NOISE,
     MISSING,
     canonical,
     code_parts,
     content,
+    counts,
     digest,
     functions_of,
     global_names,
+    is_data,
     is_dispatcher,
+    looked_up,
     note,
     wrapped_by,
 )
-from workerbee.wire.imports import Bound, CachedFunction, importable, is_shared
+from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared
 
 
 def name_of(fn: Any) -> str:
-    """``module:qualname`` of a callable; of what a partial calls, and of an object's class."""
+    """Give ``module:qualname`` of a callable; of a partial's function, and of an object's class."""
     if isinstance(fn, partial):
         return name_of(fn.func)
     named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
     return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
 
 
-#: What an identity was made from: how to read it, of what, under which name, and what it was.
+#: Something that an identity was made from: how to read it, from which object, under which name, and its value.
 Noted = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
 
 
@@ -59,7 +62,7 @@ class Identity:
     """
 
     def __init__(self, *functions: Any, named: Identity | None = None) -> None:
-        """``named``: what the globals are that one of the functions names, where that is known (`of_globals`)."""
+        """``named``: the identity of the globals that one of the functions names, if that is known (`of_globals`)."""
         self.parts: list[bytes] = []
         self.culprit: str | None = None
         self.watched: list[Noted] = []
@@ -67,8 +70,8 @@ class Identity:
         self.data: list[Any] = []
         self.steady = True
         self._path: list[str] = []
-        self._by_name = False  # within what travels by name
-        self.seen: dict[int, tuple[int, Any]] = {}  # holds what it has seen, or an id might come again
+        self._by_name = False  # while something that travels by name is added
+        self.seen: dict[int, tuple[int, Any]] = {}  # keeps the objects, so that no other one gets the same id
         self._named = named
         for fn in functions:
             with self._at(name_of(fn), fn):
@@ -76,7 +79,7 @@ class Identity:
 
     @classmethod
     def of_globals(cls, fn: FunctionType) -> Identity:
-        """Digest the globals that a function by value names, and so each other one with its code and globals."""
+        """Digest the globals that a function by value names. They are the same for each of its code and globals."""
         identity = cls()
         identity._is_new(fn)
         identity._add_globals(fn)
@@ -88,7 +91,7 @@ class Identity:
 
     @contextmanager
     def _at(self, name: str, thing: Any) -> Iterator[None]:
-        """Whatever goes wrong within is put down to what is looked at under this name."""
+        """Have a failure in the block name this as the culprit."""
         self._path.append(name)
         try:
             yield
@@ -121,7 +124,7 @@ class Identity:
     # Callables
 
     def _add_callable(self, fn: Any) -> None:
-        """The code that a call of ``fn`` runs, also where it is imported, and what belongs to it."""
+        """Add the code that a call of ``fn`` runs, imported code too, and what belongs to it."""
         if isinstance(fn, (FunctionType, CachedFunction, type)) and importable(fn):
             self.imported[name_of(fn)] = fn
         if is_dispatcher(fn):
@@ -145,7 +148,7 @@ class Identity:
             self._add_object(fn)
 
     def _add_dispatcher(self, fn: Any) -> None:
-        """A function of functions, one for each type that is registered."""
+        """Add a single-dispatch function: its functions, each with its type."""
         if not self._is_new(fn):
             return
         functions = tuple(fn.registry.items())
@@ -155,7 +158,7 @@ class Identity:
             self._add_callable(function)
 
     def _add_object(self, fn: Any) -> None:
-        """An object that is called: the code of its class, or of the function that it wraps, and its state."""
+        """Add an object that is called: the code of its class, or of the function that it wraps, and its state."""
         if isinstance(call := type(fn).__call__, FunctionType):
             self._add_function(call)
         wrapped = wrapped_by(fn)
@@ -188,9 +191,13 @@ class Identity:
             value = self._watch(dict.get, fn.__globals__, name)
             if value is not MISSING:
                 self._add_named(name, value)
+        if names := looked_up(fn):
+            self.watched.append((_same_names, fn, names, names))
+        for name in names:
+            self._add_named(name, self._watch(dict.get, fn.__globals__, name))
 
     def _knows_globals(self, fn: FunctionType) -> bool:
-        """Take over what is known of a function's globals; False if it isn't, or would read otherwise here."""
+        """Take over what is known of a function's globals; False if that is unknown, or would be different here."""
         named = self._named
         if named is None or self._by_name or len(self.seen) > 1:
             return False
@@ -227,7 +234,7 @@ class Identity:
             self._add_named(name, attributes[name])
 
     def _watch_attributes(self, thing: Any) -> dict[str, Any]:
-        """The attributes of an object, of which each is watched."""
+        """Give the attributes of an object, and watch each of them."""
         attributes: dict[str, Any] = vars(thing)
         was = tuple(attributes.items())
         self.watched.append((_same_attributes if was else _no_attributes, thing, was, was))
@@ -236,23 +243,22 @@ class Identity:
     # Anything else
 
     def _add_named(self, name: str, value: Any) -> None:
-        """A global or an attribute; of those that travel by name only code and plain data count."""
+        """Add a global or an attribute; of something that travels by name only code and plain data count."""
         self._note("named", name)
-        if not self._by_name or isinstance(value, _CODE) or _is_data(value, set()):
+        if not self._by_name or isinstance(value, _CODE) or is_data(value, set()):
             with self._at(name, value):
                 self._add(value)
 
     def _add(self, thing: Any) -> None:
-        """Anything that belongs to a function."""
+        """Add anything that belongs to a function."""
         plain = canonical(thing)
         if plain is not None:
             self.parts.append(b"json\0" + plain)
-            self.data += [thing] if type(thing) in (list, dict) else []
+            self.data += [thing] if type(thing) is list or type(thing) is dict else []
         elif isinstance(thing, type):
             self._add_class(thing)
         elif isinstance(thing, ModuleType):
-            self._note("module", thing.__name__)
-            self.steady = self.steady and is_shared(thing)
+            self._add_module(thing)
         elif importable(thing):
             self._note("name", name_of(thing))
         elif issubclass(type(thing), Bound):
@@ -270,9 +276,9 @@ class Identity:
 
     def _add_contents(self, thing: Any) -> None:
         self.steady = self.steady and type(thing) is tuple
-        if type(thing) in (list, tuple, dict):
+        if type(thing) in _SEQUENCES:
             self._add_sequence(thing)
-        elif type(thing) in (set, frozenset):
+        elif type(thing) is set or type(thing) is frozenset:
             self._add_set(thing)
         elif is_compiled(thing):
             self._add_compiled(thing)
@@ -285,7 +291,7 @@ class Identity:
             self._add(item)
 
     def _add_set(self, thing: Any) -> None:
-        """Its order differs from process to process."""
+        """Add a set in a fixed order: its own differs from process to process."""
         items = []
         for item in thing:
             inner = Identity()
@@ -297,13 +303,13 @@ class Identity:
         self.parts += sorted(items)
 
     def _add_compiled(self, thing: Any) -> None:
-        """Numba's functions: their pickles hold a number that is another one in each process."""
+        """Add a function of Numba's, whose pickle has a number in it that differs from process to process."""
         self._note("compiled", name_of(type(thing)))
         self._add_function(thing.py_func)
         self._add({name: value for name, value in thing.targetoptions.items() if canonical(value) is not None})
 
     def _add_instance(self, thing: Any) -> None:
-        """Add what a pickle would be made from."""
+        """Add the parts that an object's pickle would be made from."""
         reduce = CloudPickler.dispatch_table.get(type(thing))
         made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
         if isinstance(made, str):
@@ -317,15 +323,25 @@ class Identity:
         for items in made[3:5]:
             self._add(None if items is None else list(items))
 
+    def _add_module(self, module: ModuleType) -> None:
+        """Add the name of a module, and all that is in it if no other process gets it by that."""
+        self._note("module", module.__name__)
+        self.steady = self.steady and is_shared(module)
+        travels = module.__name__ not in sys.modules or by_value(module.__name__)
+        if travels and module.__name__ != "__main__" and self._is_new(module):
+            for name in sorted(vars(module).keys() - _MODULE_NOISE):
+                self._add_named(name, vars(module)[name])
+
     # Classes
 
     def _add_class(self, cls: type, *, anywhere: bool = False) -> None:
         self._note("class", name_of(cls))
         if (importable(cls) and not anywhere) or cls.__module__ == "builtins" or not self._is_new(cls):
             return
-        self.steady = False  # what is added to a class isn't seen
-        for base in cls.__bases__:
-            self._add_class(base, anywhere=anywhere)
+        self.steady = False  # an attribute that is added later isn't noticed
+        for base in (*cls.__bases__, type(cls)):
+            if base is not type(cls) or not importable(base):
+                self._add_class(base, anywhere=anywhere)
         members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
         for name, member in members.items():
             self._note("member", name)
@@ -338,21 +354,10 @@ class Identity:
                 if anywhere and importable(cls) and isinstance(part, FunctionType):
                     self._note("named", name)
                     self._add_function(part)
-                elif _counts(cls, name, part):
+                elif counts(cls, name, part):
                     self._add_named(name, part)
                 else:
                     self._note("named", name)
-
-
-def _counts(cls: type, name: str, value: Any) -> bool:
-    """Tell whether a class attribute is the user's, and not what Python and its libraries note in a class."""
-    if isinstance(value, _CODE):
-        return True
-    if isinstance(value, _MADE) or importable(cls):
-        return False
-    if name in ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
-        return _is_data(value, set())
-    return True
 
 
 def is_compiled(thing: Any) -> bool:
@@ -360,7 +365,7 @@ def is_compiled(thing: Any) -> bool:
 
 
 def _without_noise(state: Any) -> Any:
-    """The state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
+    """Give the state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
     if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
         return {name: value for name, value in state.items() if name not in CLASS_NOISE}
     return state
@@ -379,21 +384,15 @@ def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any)
     return was if len(attributes) == len(was) else missing
 
 
+def _same_names(fn: FunctionType, was: list[str], missing: Any) -> Any:
+    return was if looked_up(fn) == was else missing
+
+
 def _same_registry(dispatcher: Any, was: tuple[Any, ...], missing: Any) -> Any:
     return was if tuple(dispatcher.registry.items()) == was else missing
 
 
+_SEQUENCES = frozenset({list, tuple, dict})  # no tuple: `in` would ask a type's metaclass whether it equals
 _CODE = (FunctionType, CachedFunction, type, ModuleType)
 _DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
-#: Descriptors that a class has of its own: slots, and what C defines.
-_MADE = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType, types.BuiltinFunctionType)
-
-
-def _is_data(value: Any, seen: set[int]) -> bool:
-    """Tell whether a value is plain data, through and through."""
-    if canonical(value) is not None or type(value) in BY_REPR or id(value) in seen:
-        return True
-    seen.add(id(value))
-    if type(value) is dict:
-        return all(_is_data(k, seen) and _is_data(v, seen) for k, v in value.items())
-    return type(value) in (list, tuple, set, frozenset) and all(_is_data(item, seen) for item in value)
+_MODULE_NOISE = frozenset(vars(ModuleType("")).keys() | {"__builtins__", "__cached__", "__file__", "__path__"})

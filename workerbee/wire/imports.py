@@ -1,4 +1,4 @@
-"""Which objects another process gets by importing their names."""
+"""Imports: which objects another process gets by importing their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CachedFunction: type[Any] = type(functools.cache(len))
 
 
 class Bound:
-    """Is of use only in the process that made it; elsewhere a `pickling.Stub` stands for it."""
+    """A base of things that are of use only in their own process; elsewhere a `pickling.Stub` stands for them."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ _INSTALLED = tuple(
     for place in map(str, sys.path)
     if place.endswith(("-packages", "lib-dynload")) or Path(place) == Path(functools.__file__).parent
 )
-#: For each module that was looked for: the module itself, where was looked, and whether it is found there.
+#: For each module that was looked for: the module, the path that was searched, and whether it was found there.
 _looked: dict[str, tuple[ModuleType, list[str], bool]] = {}
 
 
@@ -51,7 +51,7 @@ def importable(thing: Any) -> bool:
 
 
 def named(module: str, qualname: str) -> Any:
-    """Find what this process has under the name; None if there is nothing, and in the body of a function."""
+    """Find what this process has under the name; None if there is nothing, or the name is local to a function."""
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
@@ -79,7 +79,7 @@ def _found_again(name: str) -> bool:
     """Tell whether the import system, asked anew, finds the file that a module came from."""
     module = sys.modules.get(name)
     if module is None or not getattr(getattr(module, "__spec__", None), "has_location", False):
-        return True  # built in, or made by other code: whoever imports that code has it too
+        return True  # it is built in, or made by another module, which another process imports too
     known = _looked.get(name)
     if known is None or known[0] is not module or known[1] != sys.path:
         known = _looked[name] = (module, list(sys.path), _find_again(name, module))
@@ -104,7 +104,7 @@ def _find_again(name: str, module: ModuleType) -> bool:
 
 def _is_installed(name: str, origin: str | None) -> bool:
     """Tell whether every process of this Python finds a module, whatever has been done to ``sys.path`` here."""
-    if name.partition(".")[0] in ("workerbee", "cloudpickle"):  # from wherever: runners and clients have both
+    if name.partition(".")[0] in ("workerbee", "cloudpickle"):  # runners and clients always have both
         return True
     file = Path(origin or "")
     place = file.parent if file.name == "__init__.py" else file.with_name(file.name.partition(".")[0] or "?")

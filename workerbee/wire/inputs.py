@@ -1,4 +1,4 @@
-"""What ``add_job(s)`` takes and ``JobSet.run`` returns: what JSON can hold, or an error that says where it can't."""
+"""Inputs and results of a `JobSet`: anything that JSON can hold; an error says which part it can't."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from workerbee.errors import InputDataError, PayloadTooLargeError
-from workerbee.wire import codec
+from workerbee.wire import codec, plain
 
 #: Digits of an integer; Python refuses to print much longer ones.
 MOST_DIGITS = 3900
@@ -31,16 +31,16 @@ def check_output(value: object, most: int = codec.MAX_BYTES) -> str:
 def id_identity(text: str) -> bytes | None:
     """Canonical bytes of ``input_data['id']``, or None without one."""
     data = json.loads(text)
-    return codec.to_sorted_json(data["id"]).encode() if "id" in data else None
+    return plain.to_sorted_json(data["id"]).encode() if "id" in data else None
 
 
 def _checked(value: object, what: str, most: int) -> str:
     seen: set[int] = set()
-    if codec.is_plain(value, seen=seen):
-        return codec.json_of(value, what, most, seen).decode()
-    _find_fault(value, what, what, codec.DEPTH, set())
+    if plain.is_plain(value, seen=seen):
+        return plain.json_of(value, what, most, seen).decode()
+    _find_fault(value, what, what, plain.DEPTH, set())
     try:
-        text = codec.to_json(value)
+        text = plain.to_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputDataError(what, what, f"can't be encoded: {error}") from error
     if len(text) > most:
@@ -51,7 +51,7 @@ def _checked(value: object, what: str, most: int) -> str:
 def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int]) -> None:
     """Raise for the first thing that JSON in PostgreSQL can't hold."""
     if isinstance(value, str):
-        if not codec.is_plain_text(value):
+        if not plain.is_plain_text(value):
             raise InputDataError(what, path, "has a NUL character or a lone surrogate")
     elif isinstance(value, float):
         if not isfinite(value):
@@ -61,9 +61,9 @@ def _find_fault(value: object, what: str, path: str, depth: int, seen: set[int])
             raise InputDataError(what, path, f"is an integer of more than {MOST_DIGITS} digits; use a string")
     elif isinstance(value, (dict, list, tuple)):
         if id(value) in seen:
-            return  # JSON writes it once more
+            return  # it is met for the second time, which JSON allows
         if depth == 0:
-            raise InputDataError(what, path[:100] + "…", f"is nested deeper than {codec.DEPTH} levels")
+            raise InputDataError(what, path[:100] + "…", f"is nested deeper than {plain.DEPTH} levels")
         if isinstance(value, dict):
             _check_keys(value, what, path)
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -80,11 +80,11 @@ def _check_keys(value: dict[Any, Any], what: str, path: str) -> None:
     for key in value:
         if key is not None and not isinstance(key, (str, int, float)):
             raise InputDataError(what, path, f"has the key {key!r}; JSON's keys are strings")
-        if isinstance(key, str) and not codec.is_plain_text(key):
+        if isinstance(key, str) and not plain.is_plain_text(key):
             raise InputDataError(what, path, f"has the key {key!r} with a NUL character or a lone surrogate")
         if isinstance(key, float) and not isfinite(key):
             raise InputDataError(what, path, f"has the key {key!r}")
     if not all(isinstance(k, str) for k in value):
-        texts = [next(iter(json.loads(codec.to_json({k: 0})))) for k in value]
+        texts = [next(iter(json.loads(plain.to_json({k: 0})))) for k in value]
         if len(set(texts)) < len(texts):
             raise InputDataError(what, path, "has two keys that are the same string in JSON")

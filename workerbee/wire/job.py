@@ -11,11 +11,11 @@ from uuid import UUID
 from workerbee.errors import JobsetIdError
 
 #: Codecs whose text a person can read in the database; all others are bytes.
-READABLE = frozenset({"json", "json_call", "error"})
+READABLE = frozenset({"json", "json_call", "error", "blob"})
 #: The codec of bytes that have a readable twin: its text, a NUL (which JSON hasn't), and the bytes, all of it signed.
 TWINNED = "twinned"
 
-#: Bytes of a value above which it travels in parts, and is not copied where that can be helped.
+#: A value of more bytes is stored in parts, and is copied as seldom as possible.
 LARGE_BYTES = 1_000_000
 
 #: The function number of jobs that bring no function (add_job(s), or inserted by hand).
@@ -25,7 +25,7 @@ _ID = re.compile(r"[a-z0-9_]{1,48}")
 
 
 def valid_id(jobset_id: object) -> str:
-    """The id itself, if it can name a jobset. Raises JobsetIdError."""
+    """Give the id back if it can name a jobset. Raises JobsetIdError."""
     # Longer names would be cut by PostgreSQL at 63 bytes without an error, and two could become one.
     if not isinstance(jobset_id, str) or not _ID.fullmatch(jobset_id):
         raise JobsetIdError(jobset_id)
@@ -70,7 +70,7 @@ class Options(NamedTuple):
         max_n_retry_attempts: int | None = None,
         speculate: bool | None = None,
     ) -> Options:
-        """These options, with those that are given as the user gives them. Raises TypeError, ValueError."""
+        """Give these options with some of them changed, as the user gives them. Raises TypeError, ValueError."""
         given: dict[str, Any] = {
             "priority": None if priority is None else _integer("priority", priority, -(2**31)),
             "due": None if due is None else float(due),
@@ -84,7 +84,7 @@ class Options(NamedTuple):
 
 
 def _integer(name: str, value: int, least: int) -> int:
-    """An integer that PostgreSQL takes for one, be it an enum's, NumPy's or a truth value."""
+    """Give a plain integer that fits into PostgreSQL's, for one that may be an enum's, NumPy's or a truth value."""
     try:
         number = int(operator.index(value))
     except TypeError:
@@ -123,7 +123,7 @@ class Job(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Jobs claimed together; the first ``started`` of ``jobs`` are agreed to have begun."""
+    """Jobs that were claimed together; the first ``started`` of ``jobs`` count as begun."""
 
     id: int
     claim: UUID

@@ -1,4 +1,4 @@
-"""What an execution has printed, to stdout and to stderr: of a long text its beginning and its end."""
+"""The output of an execution, to stdout and to stderr: of a long text the beginning and the end are kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Text:
         self._head, self._tail = bytearray(), bytearray()
 
     def add(self, data: bytes) -> None:
-        """It goes on with this."""
+        """Add the next bytes."""
         self.size += len(data)
         room = HEAD_BYTES - len(self._head)
         self._head += data[:room]
@@ -28,12 +28,12 @@ class Text:
         del self._tail[:-TAIL_BYTES]
 
     def kept(self, most: int = HEAD_BYTES + TAIL_BYTES) -> bytes:
-        """The first bytes and the last ones; with less room than for these, the last ones."""
+        """Give the first bytes and the last ones; with less room than for these, the last ones."""
         return bytes(self._head + self._tail)[-most:]
 
 
 class Printed(NamedTuple):
-    """Of each stream the first ``head`` bytes and the last ones, of as many as the sizes say."""
+    """The kept output of an execution: of each stream the first ``head`` bytes and the last ones, and its full size."""
 
     head: int
     stdout: bytes
@@ -43,7 +43,7 @@ class Printed(NamedTuple):
 
     @classmethod
     def of(cls, stdout: Text, stderr: Text, *, has_failed: bool) -> Printed:
-        """As much as is kept of an execution that has failed, or has not."""
+        """Take as much as is kept; less of an execution that hasn't failed."""
         most = HEAD_BYTES + TAIL_BYTES if has_failed else SUCCESS_BYTES
         head = HEAD_BYTES if has_failed else 0
         return cls(head, stdout.kept(most), stderr.kept(most), stdout.size, stderr.size)
@@ -70,7 +70,7 @@ class Printed(NamedTuple):
         return self.after(stream, 0).decode(errors="replace")
 
     def notes(self) -> list[str]:
-        """Write an error's notes of it: the last lines of each stream that has any."""
+        """Write notes for an error: the last lines of each stream that has any."""
         notes = []
         for stream, name in ((1, "stdout"), (2, "stderr")):
             lines = self.text(stream).splitlines()[-NOTED_LINES:]

@@ -36,7 +36,7 @@ class Key:
 
     @classmethod
     def load(cls) -> Key | None:
-        """The key from ``WORKERBEE_KEY_FILE`` or the user's config directory; None without the file.
+        """Load the key from ``WORKERBEE_KEY_FILE`` or the user's config directory; None without the file.
 
         Raises KeyFileError if the file can be read by others, or holds no key.
         """
@@ -44,7 +44,7 @@ class Key:
 
     @classmethod
     def read(cls, path: Path) -> Key | None:
-        """The key in this file; None without the file. Raises as `load` does."""
+        """Read the key in this file; None without the file. Raises as `load` does."""
         try:
             with path.open(encoding="ascii") as file:
                 mode = os.fstat(file.fileno()).st_mode
@@ -67,7 +67,7 @@ class Key:
 
     @classmethod
     def load_or_make(cls) -> Key:
-        """The key, made and written to its file if there is none yet. Raises as `load` does."""
+        """Load the key, made and written to its file if there is none yet. Raises as `load` does."""
         while (key := cls.load()) is None:
             path = places.key()
             try:
@@ -83,7 +83,7 @@ class Key:
         raise TypeError("a key can't be pickled")
 
     def digests(self, head: bytes, messages: Iterable[bytes]) -> list[str]:
-        """The signatures, in hexadecimal, of ``head`` followed by each of these."""
+        """Make the signatures, in hexadecimal, of ``head`` followed by each of these."""
         start = self._inner.copy()
         start.update(head)
         signed = []
@@ -95,7 +95,7 @@ class Key:
         return signed
 
     def digest(self, head: bytes, data: bytes | memoryview) -> bytes:
-        """The signature of ``head`` followed by ``data``."""
+        """Make the signature of ``head`` followed by ``data``."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(head)
         inner.update(data)
@@ -116,13 +116,38 @@ def keep() -> None:
 
 
 def whereabouts(fingerprint: str) -> Path | None:
-    """The file here that holds the key with this fingerprint; None if there is none."""
-    for path in (places.key(), places.kept_key()):
+    """Find the file here that holds the key with this fingerprint; None if there is none."""
+    present = (places.key(), places.kept_key())
+    for path in (*present, *(_aside(path, fingerprint) for path in present)):
         with suppress(KeyFileError):
             key = Key.read(path)
             if key is not None and key.fingerprint == fingerprint:
                 return path
     return None
+
+
+def rotate() -> tuple[Key, Path]:
+    """Replace this user's key, and its copy, by a new one; and the file beside it in which the old one stays.
+
+    Raises KeyFileError if there is none, or its file can't be written.
+    """
+    path, old = places.key(), Key.load()
+    if old is None:
+        raise KeyFileError(path, "isn't there yet; the first client makes a key")
+    aside, secret = _aside(path, old.fingerprint), secrets.token_hex(32)
+    try:
+        _write(aside, path.read_text("ascii").strip())
+        for present in dict.fromkeys((path, places.kept_key())):
+            if present == path or whereabouts(old.fingerprint) == present:
+                present.unlink()
+                _write(present, secret)
+    except OSError as error:
+        raise KeyFileError(path, f"can't be replaced ({error})") from error
+    return Key(bytes.fromhex(secret)), aside
+
+
+def _aside(path: Path, fingerprint: str) -> Path:
+    return path.with_name(f"{path.name}.{fingerprint}")
 
 
 def _write(path: Path, secret: str) -> None:
@@ -152,21 +177,21 @@ class Signer:
         }
 
     def sign_call(self, job: int, codec: str, function: bytes, data: bytes) -> bytes:
-        """The signature of a call, which is good for the function with this digest alone, in any run of the job."""
+        """Sign a call. The signature is good for the function with this digest alone, in any run of the job."""
         return self.sign("call", job, 0, codec, function, data)
 
     def verify_call(self, mac: bytes | None, job: int, codec: str, function: bytes, data: bytes) -> bool:
         return self.verify(mac, "call", job, 0, codec, function, data)
 
     def sign_function(self, codec: str, digest: bytes, body: bytes) -> bytes:
-        """The signature of a function's record; its digest is of all that it says."""
+        """Sign a function's record, by its digest, which is of all that it says."""
         return self.sign("function", 0, 0, codec, digest, body)
 
     def verify_function(self, mac: bytes | None, codec: str, digest: bytes, body: bytes) -> bool:
         return self.verify(mac, "function", 0, 0, codec, digest, body)
 
     def sign_end(self, job: int, run: int, codec: str, data: bytes, *, is_value: bool) -> bytes:
-        """The signature of a job's value, or of the record of its error."""
+        """Sign a job's value, or the record of its error."""
         return self.sign("result" if is_value else "error", job, run, codec, b"", data)
 
     def verify_end(self, mac: bytes | None, job: int, run: int, codec: str, data: bytes, *, is_value: bool) -> bool:

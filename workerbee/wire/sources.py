@@ -1,4 +1,4 @@
-"""The source of functions that no file has: of a notebook's cells, the REPL, ``python -c``.
+"""The source of functions that isn't in a file: of a notebook's cells, the REPL, ``python -c``.
 
 It travels beside them, so that a traceback shows the lines of a job wherever it has failed. Nothing that tells one
 function from another depends on it.
@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import CodeType, FunctionType
 from typing import NamedTuple
 
-#: Characters that are sent of one function; of a longer one there is none.
+#: Characters of a function's source, at most: a longer one isn't sent.
 LONGEST_CHARS = 64_000
 #: Names of code whose lines are kept.
 MOST_SOURCES = 256
@@ -38,7 +38,7 @@ def _is_file(name: str) -> bool:
 
 
 def excerpt(function: FunctionType) -> Excerpt | None:
-    """The lines of a function; None if a file has them, or nobody here."""
+    """Give the lines of a function; None if they are in a file, or not known here."""
     code = function.__code__
     if _is_file(code.co_filename):
         return None
@@ -61,7 +61,7 @@ def _source(file: str, function: FunctionType) -> list[str]:
 
 
 def _last_line(code: CodeType) -> int:
-    """The last line that a traceback could show."""
+    """Find the last line that a traceback could show."""
     if sys.version_info >= (3, 11):
         ends = [end for _, end, _, _ in code.co_positions()]
     else:
@@ -97,7 +97,7 @@ def keep(excerpts: Iterable[Excerpt]) -> None:
 
 
 def with_cells(text: str) -> str:
-    """A traceback that calls the cells of this notebook as its user does: ``Cell In[3], line 2``."""
+    """Make a traceback that calls the cells of this notebook as its user does: ``Cell In[3], line 2``."""
     if "IPython" not in sys.modules:
         return text
     return re.sub(r'(?<=^  )File "([^"\n]+)"(?=, line )', _as_a_cell, text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What closures and partials of the same code have in common, pickled once for thousands of them."""
+"""Stems: the common part of thousands of closures or partials of the same code is pickled once."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from workerbee.wire.bytecode import MISSING
 from workerbee.wire.identity import Identity, Noted
 from workerbee.wire.imports import importable
 
-#: Codes that are known, and bytes of what is kept for one of them.
+#: Code objects that are remembered, and the most bytes of a stem.
 MOST, MOST_BYTES = 64, 1_000_000
 
 
 class Stems:
     """The stems of the functions that were met last.
 
-    A code that is met for the second time gets one, if nothing in it can change unseen.
+    A code that is met for the second time gets a stem, unless something in it may change unnoticed.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()
 
     def of(self, fn: Any) -> Grown | None:
-        """Find what is known already of the code that a callable runs; None if nothing is."""
+        """Find the stem for a callable's code; None if there is none."""
         function = _innermost(fn)
         if function is None:
             return None
@@ -46,7 +46,7 @@ class Stems:
 
 
 class _Known:
-    """Some code with its globals, which both are held: their ids don't come again."""
+    """A code object and its globals. Both are kept, so that no other objects get their ids."""
 
     def __init__(self, function: FunctionType) -> None:
         self._code = function.__code__
@@ -55,7 +55,7 @@ class _Known:
         self.grown: Grown | None = None
 
     def look(self) -> None:
-        """Make a stem of it if that may be."""
+        """Make its stem, if it can have one."""
         self.looked = True
         bare = _bare(self._code, self._globals)
         named = Identity.of_globals(bare)
@@ -68,7 +68,7 @@ class _Known:
 
 
 class Grown:
-    """A stem, and what the globals in it are, which must stay as they are."""
+    """A stem, and the values of the globals in it, which must not have changed."""
 
     def __init__(self, bare: FunctionType, named: Identity) -> None:
         self.stem = Stem(bare, MOST_BYTES)
@@ -85,7 +85,7 @@ class Grown:
 
 
 def unchanged(watched: list[Noted]) -> bool:
-    """Tell whether all that was looked at is the same object still."""
+    """Tell whether everything that was looked at is still the same object."""
     for read, owner, name, value in watched:  # noqa: SIM110 (a generator would double the time of a submit)
         if read(owner, name, MISSING) is not value:
             return False
@@ -93,17 +93,17 @@ def unchanged(watched: list[Noted]) -> bool:
 
 
 def _image(data: Any) -> bytes:
-    """Plain data with its order, and which of it is one."""
+    """Write plain data with its order, and with which parts of it are the same object."""
     return pickle.dumps(data, protocol=5)
 
 
 def _innermost(fn: Any) -> FunctionType | None:
-    """The function by value that is called in the end."""
-    while type(fn) in (partial, MethodType):
-        fn = fn.func if type(fn) is partial else fn.__func__
+    """Give the function by value that is called in the end."""
+    while (kind := type(fn)) is partial or kind is MethodType:
+        fn = fn.func if kind is partial else fn.__func__
     return fn if type(fn) is FunctionType and not importable(fn) else None
 
 
 def _bare(code: CodeType, found: dict[str, Any]) -> FunctionType:
-    """A function that has of its own nothing but the code."""
+    """Make a function that has nothing of its own but the code."""
     return FunctionType(code, found, closure=tuple(CellType() for _ in code.co_freevars))

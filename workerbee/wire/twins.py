@@ -1,4 +1,4 @@
-"""A JSON twin of a result that travels as a pickle: for whoever reads the database, and for nothing else.
+"""Twins: a result that is stored as a pickle also has a copy in JSON, only for people who read the database.
 
 NumPy scalars and arrays become numbers and lists, tuples lists, and what isn't finite null. A large value has none,
 nor has one that holds anything else.
@@ -39,15 +39,15 @@ class _Reduction:
         self._left = MOST_VALUES
 
     def of(self, value: Any, depth: int) -> Any:
-        # Types are compared, not asked: nothing of the user's runs here.
+        # Types are compared exactly, so that no user code runs here.
         kind = type(value)
-        if value is None or kind in (bool, int, str):
+        if value is None or kind is bool or kind is int or kind is str:
             return value
         if kind is float:
             return value if isfinite(value) else None
         if depth == 0:
             raise _HasNone
-        if kind in (list, tuple):
+        if kind is list or kind is tuple:
             self._take(len(value))
             return [self.of(item, depth - 1) for item in value]
         if kind is dict and all(type(key) is str for key in value):

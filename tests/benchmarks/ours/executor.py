@@ -16,8 +16,10 @@ from tests.benchmarks.timing import Figures, Place
 from workerbee import WorkerbeeExecutor
 
 
-def executor(place: Place, jobset_id: str | None = None) -> WorkerbeeExecutor:
-    return WorkerbeeExecutor(place.workers, dsn=place.dsn, jobset_id=jobset_id)
+def executor(place: Place, jobset_id: str | None = None, *, files: bool = False) -> WorkerbeeExecutor:
+    """Make an executor; with ``files``, large values are files on this disk."""
+    large = f"file://{place.directory}" if files else None
+    return WorkerbeeExecutor(place.workers, dsn=place.dsn, jobset_id=jobset_id, large_values=large)
 
 
 def fresh() -> str:
@@ -63,6 +65,30 @@ def results(place: Place) -> Figures:
 def arguments(place: Place) -> Figures:
     with executor(place) as ours:
         return timing.arguments(ours.submit, place.n)
+
+
+def durable_results(place: Place, *, files: bool = False) -> Figures:
+    with executor(place, fresh(), files=files) as ours:
+        return timing.results(ours.submit, place.n)
+
+
+def durable_arguments(place: Place, *, files: bool = False) -> Figures:
+    with executor(place, fresh(), files=files) as ours:
+        return timing.arguments(ours.submit, place.n)
+
+
+def dask(place: Place, workload: str, **settings: int) -> Figures:
+    with executor(place) as ours:
+        return timing.dask(ours, workload, place.n, **settings)
+
+
+def scikit(place: Place, workload: str) -> Figures:
+    from joblib import parallel_config  # noqa: PLC0415
+
+    import workerbee.joblib  # noqa: F401, PLC0415 (makes the backend known, for these rows alone)
+
+    with executor(place) as ours, parallel_config("workerbee", executor=ours):
+        return timing.scikit(workload, place.n)
 
 
 def finish(place: Place) -> Figures:

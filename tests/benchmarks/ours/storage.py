@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -10,7 +13,7 @@ import psycopg2
 from psycopg2 import sql
 
 from tests.benchmarks import timing
-from tests.benchmarks.jobs import noop
+from tests.benchmarks.jobs import filled, noop
 from tests.benchmarks.ours.executor import executor, fresh
 from tests.benchmarks.timing import Figures, Place
 
@@ -40,6 +43,20 @@ def fill(place: Place) -> Figures:
         for table in tables.values():  # else autovacuum would do it while we measure
             cursor.execute(sql.SQL("VACUUM ANALYZE {}").format(table))
     return {"finished": n}
+
+
+def copied(place: Place) -> Figures:
+    """MB/s of as many arrays into a table by COPY in its binary format, one transaction each."""
+    array = filled(1.0).tobytes()
+    part = len(array) // 32
+    rows = [struct.pack("!hi", 1, part) + array[at : at + part] for at in range(0, len(array), part)]
+    stream = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0) + b"".join(rows) + struct.pack("!h", -1)
+    with database(place) as cursor:
+        cursor.execute("CREATE TABLE copied (data bytea); ALTER TABLE copied ALTER data SET STORAGE EXTERNAL")
+        began = time.perf_counter()
+        for _ in range(place.n):
+            cursor.copy_expert("COPY copied FROM STDIN (FORMAT binary)", io.BytesIO(stream), 1 << 18)
+        return {"mb_per_s": place.n * len(array) / 1e6 / (time.perf_counter() - began)}
 
 
 def into(place: Place, jobset_id: str | None = None, *, warm: int = 0) -> Figures:

@@ -7,12 +7,14 @@ function for each row that it takes part in.
 _RATES = frozenset({"submit", "latency"})
 _POOL = frozenset({"submit", "map", "latency", "sleeps", "results", "arguments"})
 
+_DASK = frozenset({"dask_array", "dask_frame", "dask_delayed"})
+
 #: The rows that each peer takes part in.
 PEERS = {
-    "processes": _POOL,
-    "loky": _POOL,
-    "joblib": frozenset({"submit", "map"}),
-    "dask": _RATES | {"sleeps"},
+    "processes": _POOL | _DASK,
+    "loky": _POOL | _DASK,
+    "joblib": frozenset({"submit", "map", "search", "forest"}),
+    "dask": _RATES | {"sleeps"} | _DASK,
     "executorlib": _RATES | {"sleeps"},
     "parsl": _RATES | {"sleeps"},
     "ray": _RATES | {"sleeps"},

@@ -43,3 +43,18 @@ def latency(place: Place) -> Figures:
 def sleeps(place: Place) -> Figures:
     with _client(place) as client:
         return timing.share_of_ideal(lambda *call: client.submit(*call, pure=False), place.n, place.workers)
+
+
+def dask_array(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.dask(client, "array", place.n)
+
+
+def dask_frame(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.dask(client, "dataframe", place.n)
+
+
+def dask_delayed(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.dask(client, "delayed", place.n)

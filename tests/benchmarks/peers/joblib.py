@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 
 from tests.benchmarks import timing
 from tests.benchmarks.jobs import identity, noop
@@ -19,3 +19,13 @@ def submit(place: Place) -> Figures:
 def map(place: Place) -> Figures:  # noqa: A001 (the row's name)
     with Parallel(n_jobs=place.workers, batch_size=100, pre_dispatch="all") as parallel:
         return timing.mapped(lambda items: parallel(delayed(identity)(item) for item in items), place.n)
+
+
+def search(place: Place) -> Figures:
+    with parallel_config("loky", n_jobs=place.workers):
+        return timing.scikit("search", place.n)
+
+
+def forest(place: Place) -> Figures:
+    with parallel_config("loky", n_jobs=place.workers):
+        return timing.scikit("forest", place.n)

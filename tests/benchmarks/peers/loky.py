@@ -35,3 +35,15 @@ def results(place: Place) -> Figures:
 
 def arguments(place: Place) -> Figures:
     return timing.arguments(get_reusable_executor(max_workers=place.workers).submit, place.n)
+
+
+def dask_array(place: Place) -> Figures:
+    return timing.dask(get_reusable_executor(max_workers=place.workers), "array", place.n)
+
+
+def dask_frame(place: Place) -> Figures:
+    return timing.dask(get_reusable_executor(max_workers=place.workers), "dataframe", place.n)
+
+
+def dask_delayed(place: Place) -> Figures:
+    return timing.dask(get_reusable_executor(max_workers=place.workers), "delayed", place.n, chunksize=1)

@@ -39,3 +39,18 @@ def results(place: Place) -> Figures:
 def arguments(place: Place) -> Figures:
     with ProcessPoolExecutor(place.workers) as executor:
         return timing.arguments(executor.submit, place.n)
+
+
+def dask_array(place: Place) -> Figures:
+    with ProcessPoolExecutor(place.workers) as executor:
+        return timing.dask(executor, "array", place.n)
+
+
+def dask_frame(place: Place) -> Figures:
+    with ProcessPoolExecutor(place.workers) as executor:
+        return timing.dask(executor, "dataframe", place.n)
+
+
+def dask_delayed(place: Place) -> Figures:
+    with ProcessPoolExecutor(place.workers) as executor:
+        return timing.dask(executor, "delayed", place.n, chunksize=1)

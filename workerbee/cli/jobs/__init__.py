@@ -17,4 +17,4 @@ COMMANDS = {
 
 @click.group(cls=Commands, package=__name__, sections={"Commands": COMMANDS})
 def jobs() -> None:
-    """List or find jobs, or show one."""
+    """List or find jobs; show one, or what it prints."""

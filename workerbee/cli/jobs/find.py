@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import facts, print_table
+from workerbee.cli.jobs.rows import fields, print_table
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ def find(
     \b
     workerbee jobs find my_jobset '{"temperature": 42}'
     """
+    from workerbee.finding import LAST, find  # noqa: PLC0415 (loads the driver)
+
     value = _parsed(text)
     with reading(dsn) as reader:
-        from workerbee.finding import LAST, find  # noqa: PLC0415 (loads the driver)
-
         row, jobset = found(reader, jobset_id)
-        seen = find(jobset, value, n=limit, before=before or LAST, seconds=seconds)
+        seen = find(jobset, value, n=limit, before=min(before or LAST, LAST), seconds=seconds)
         rows = jobset.jobs_of(seen.ids)[::-1]
     if as_json:
-        terminal.lines(facts(job) for job in rows)
+        terminal.lines(fields(job) for job in rows)
     elif rows:
         print_table(rows)
     for line in _said(seen, row.counts.added, whole=before is None):
@@ -52,14 +53,30 @@ def find(
 
 
 def _parsed(text: str) -> Any:
+    from workerbee.finding import parsed  # noqa: PLC0415 (loads the driver)
+
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        quoted = json.dumps({"input": text}, ensure_ascii=False)
+        return parsed(text)
+    except ValueError as error:
         raise click.UsageError(
             f"{text!r} is no JSON ({error}); put it into single quotes, and names and texts in it into double ones: "
-            f"'{quoted}'"
+            f"'{json.dumps(_meant(text), ensure_ascii=False)}'"
         ) from None
+
+
+def _meant(text: str) -> Any:
+    """Guess at what somebody wanted to type who has written ``seed=41`` or ``{seed: 41}``."""
+    pairs = [re.fullmatch(r"[\s'\"]*(\w+)[\s'\"]*[=:]\s*(.+)", pair) for pair in text.strip(" {}").split(",")]
+    return {pair[1]: _value(pair[2]) for pair in pairs if pair} if all(pairs) else {"input": text}
+
+
+def _value(text: str) -> Any:
+    from workerbee.finding import parsed  # noqa: PLC0415 (loads the driver)
+
+    try:
+        return parsed(text)
+    except ValueError:
+        return text.strip(" '\"")
 
 
 def _said(seen: Found, n_jobs: int, *, whole: bool) -> list[str]:
@@ -75,7 +92,3 @@ def _said(seen: Found, n_jobs: int, *, whole: bool) -> list[str]:
     if seen.unread:
         said.append(f"{seen.unread:,} of them can't be searched: their input is a pickle, or large")
     return said
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} isn't in JSON")

@@ -8,13 +8,14 @@ import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import one, text
+from workerbee.cli.jobs.rows import text
 from workerbee.cli.terminal import json_option, local
+from workerbee.cli.which import JobId, jobs_called
 
 
 @click.command("logs")
 @click.argument("jobset_id", metavar="JOBSET")
-@click.argument("job", type=click.IntRange(1), metavar="ID")
+@click.argument("job", type=JobId(), metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it prints, until it has ended.")
 @dsn_option
 @json_option
@@ -22,7 +23,7 @@ def logs(jobset_id: str, job: int, dsn: str | None, *, follow: bool, as_json: bo
     """Print what a job of JOBSET has printed, oldest execution first: stdout on stdout, stderr on stderr."""
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        row = one(jobset, jobset_id, job)
+        [row] = jobs_called(jobset, [job])
         if follow:
             from workerbee.following import Follower  # noqa: PLC0415 (few need it)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from workerbee.cli import terminal
 from workerbee.cli.terminal import local, moment, shortened
 
 if TYPE_CHECKING:
-    from workerbee.reading import JobRow, JobsetReader, TextRow
+    from workerbee.reading import JobRow, TextRow
 
 
 def cell(codec: str, text: str | None) -> str:
@@ -23,7 +21,7 @@ def whole(codec: str, text: str | None) -> str:
     return f"({codec})" if text is None else terminal.printable(text)
 
 
-def facts(row: JobRow) -> dict[str, Any]:
+def fields(row: JobRow) -> dict[str, Any]:
     return {
         "job": row.id,
         "status": row.status,
@@ -36,14 +34,6 @@ def facts(row: JobRow) -> dict[str, Any]:
         "bee": row.bee,
         "host": row.host,
     }
-
-
-def one(jobset: JobsetReader, jobset_id: str, job: int) -> JobRow:
-    """Read the job of this id. Raises UsageError if there is none."""
-    for row in jobset.jobs_of([job]):
-        return row
-    near = f"workerbee jobs list {jobset_id} --after {job - 1}"
-    raise click.UsageError(f"there is no job {job} in {jobset_id}: {near}")
 
 
 def text(row: TextRow) -> dict[str, Any]:
@@ -78,4 +68,5 @@ def print_table(rows: Iterable[JobRow]) -> None:
             for row in rows
         ),
         right=(0, 2, 5),
+        one_line=True,
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import facts, one, text, whole
+from workerbee.cli.database import dsn_option, found, reading, stored
+from workerbee.cli.jobs.rows import fields, text, whole
 from workerbee.cli.terminal import json_option, local, moment, shortened
+from workerbee.cli.which import JobId, jobs_called
 
 if TYPE_CHECKING:
     from workerbee.reading import Event
@@ -17,21 +18,26 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @click.argument("jobset_id", metavar="JOBSET")
-@click.argument("job", type=click.IntRange(1), metavar="ID")
+@click.argument("job", type=JobId(), metavar="ID")
 @dsn_option
 @json_option
 def show(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
     """Show one job: its input and output, its attempts, and its error with the traceback."""
     with reading(dsn) as reader:
-        _, jobset = found(reader, jobset_id)
-        row, events, texts = one(jobset, jobset_id, job), jobset.life(job), jobset.texts(job)
+        jobset_row, jobset = found(reader, jobset_id)
+        [row] = jobs_called(jobset, [job])
+        events, texts = jobset.life(job), jobset.texts(job)
+        trouble = stored(reader, jobset_row).trouble(job)
     if as_json:
-        terminal.document("job", **facts(row), events=[_event(event) for event in events], texts=list(map(text, texts)))
+        more = {"events": [_event(event) for event in events], "texts": list(map(text, texts))}
+        terminal.document("job", **fields(row), output_trouble=trouble, **more)
         return
     click.echo(f"job {row.id} of {jobset_id}: {row.status}, run {row.run}" + f", {row.function}" * bool(row.function))
     click.echo(f"input:  {whole(row.input_codec, row.input)}")
     if row.status == "completed":
         click.echo(f"output: {whole(row.output_codec or '', row.output)}")
+        if trouble is not None:
+            click.echo(f"        {terminal.printable(trouble)}")
     terminal.table(
         ("WHEN", "RUN", "WHAT", "TOOK", "BEE", "HOST", "ERROR"),
         (
@@ -62,12 +68,4 @@ def _said(event: Event) -> str:
 
 
 def _event(event: Event) -> dict[str, Any]:
-    return {
-        "kind": event.kind,
-        "run": event.run,
-        "at": moment(event.at),
-        "bee": event.bee,
-        "host": event.host,
-        "duration_seconds": event.duration,
-        "error": event.error or None,
-    }
+    return event.told(moment) | {"duration_seconds": event.duration, "error": event.error or None}

@@ -6,13 +6,13 @@ import click
 
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading
-from workerbee.cli.jobs.rows import one
 from workerbee.cli.terminal import json_option, moment
+from workerbee.cli.which import JobId, jobs_called
 
 
 @click.command("stack")
 @click.argument("jobset_id", metavar="JOBSET")
-@click.argument("job", type=click.IntRange(1), metavar="ID")
+@click.argument("job", type=JobId(), metavar="ID")
 @dsn_option
 @json_option
 def stack(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
@@ -24,7 +24,7 @@ def stack(jobset_id: str, job: int, dsn: str | None, *, as_json: bool) -> None:
 
     with reading(dsn) as reader:
         _, jobset = found(reader, jobset_id)
-        row = one(jobset, jobset_id, job)
+        [row] = jobs_called(jobset, [job])
         shown = stack_of(reader.connection, jobset.jobset, job) if row.status == "running" else None
     if shown is None:
         why = f"its bee hasn't answered in {STACK_SECONDS:.0f} s" if row.status == "running" else "it doesn't run"

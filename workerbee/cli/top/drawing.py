@@ -68,9 +68,9 @@ def _numbers(seen: Seen) -> str:
     """Counts, rate and bees."""
     assert seen.progress is not None  # noqa: S101 (drawn only with it)
     assert seen.jobset is not None  # noqa: S101
-    counts, facts = seen.jobset.counts, seen.progress._asdict()
-    facts |= {"tried again": counts.retried, "lost": counts.lost, "copies": counts.speculative}
-    told = ", ".join(f"{n:,} {name}" for name, n in facts.items() if n)
+    counts, shown = seen.jobset.counts, seen.progress._asdict()
+    shown |= {"tried again": counts.retried, "lost": counts.lost, "copies": counts.speculative}
+    told = ", ".join(f"{n:,} {name}" for name, n in shown.items() if n)
     alive = sum(bee.alive for bee in seen.bees)
     silent = f", {len(seen.bees) - alive} silent" if len(seen.bees) > alive else ""
     rate = "" if seen.rate is None else f"; {seen.rate:.3g} jobs/s"

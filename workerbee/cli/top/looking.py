@@ -99,8 +99,15 @@ class Look:
     def _one(self, jobset_id: str) -> Seen:
         row, reader = found(self.reader, jobset_id)
         progress = reader.progress()
-        quartiles = reader.recent_durations()
-        view = outlook(jobset_id, progress, n_bees=row.n_bees, n_runners=row.n_runners, quartiles=quartiles)
+        begun = reader.begun_jobs(ROWS) if progress.running else []
+        view = outlook(
+            jobset_id,
+            progress,
+            n_bees=row.n_bees,
+            n_runners=row.n_runners,
+            quartiles=reader.recent_durations(),
+            longest=max((one.since for one in begun), default=0.0),
+        )
         return Seen(
             time.time(),
             jobset=row,
@@ -108,7 +115,7 @@ class Look:
             outlook=view,
             rate=self._rate(progress),
             causes=self._causes.of(reader, progress.failed),
-            begun=reader.begun_jobs(ROWS) if progress.running else [],
+            begun=begun,
             bees=self.reader.bees(row.jobset, ROWS),
             job=self._job(reader),
         )

@@ -2,9 +2,10 @@
 // clock here has them, and listens to some keys. Without it everything can be reached all the same.
 "use strict";
 (() => {
-  const FIRST = 1000, LAST = 15000, GROWTH = 1.4, IDLE = 30 * 60 * 1000;
+  const FIRST = 1000, LAST = 15000, GROWTH = 1.4, BEAT = 1200, IDLE = 30 * 60 * 1000;
   const trouble = document.getElementById("trouble"), live = document.getElementById("live");
-  let pause = FIRST, tag = null, timer = null, asking = false, lastInput = Date.now(), lostSince = null;
+  let pause = FIRST, due = 0, tag = null, timer = null, asking = false, lastInput = Date.now(), lostSince = null;
+  const root = document.querySelector(".brand").href;
   const main = () => document.getElementById("main");
 
   // Times
@@ -32,6 +33,8 @@
     const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("main");
     if (!fresh) return;
     localise(fresh);
+    const atEnd = [...document.querySelectorAll("pre[data-follow]")]
+      .filter((pre) => pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 4).map((pre) => pre.id);
     Idiomorph.morph(main(), fresh, {
       morphStyle: "outerHTML",
       ignoreActiveValue: true,
@@ -41,15 +44,34 @@
         beforeNodeMorphed: (node) => !(node.tagName === "INPUT" && node.value !== node.defaultValue),
       },
     });
+    for (const id of atEnd) {
+      const pre = document.getElementById(id);
+      if (pre) pre.scrollTop = pre.scrollHeight;
+    }
   };
-  const schedule = (ms) => {
+  const schedule = (ms) => { due = Date.now() + ms; wait(); };
+  const wait = () => {
     clearTimeout(timer);
-    timer = main().dataset.live === "yes" && !document.hidden ? setTimeout(look, ms) : null;
+    const isLive = main().dataset.live === "yes" && !document.hidden;
+    timer = isLive ? setTimeout(beat, Math.max(0, Math.min(BEAT, due - Date.now()))) : null;
+  };
+  const isAway = () => lostSince !== null || main().querySelector(".banner[role=alert]") !== null;
+  // However seldom it looks: that the database is away, or back, it learns from a few bytes.
+  const beat = async () => {
+    if (asking) return;
+    if (Date.now() >= due || Date.now() - lastInput > IDLE) { look(); return; }
+    asking = true;
+    let isThere = false;
+    try {
+      isThere = (await fetch(`${root}alive`, { signal: AbortSignal.timeout(10000), redirect: "error" })).ok;
+    } catch { /* nobody is there */ }
+    asking = false;
+    if (isThere === isAway()) look(); else wait();
   };
   const say = (text) => {
     trouble.hidden = !text;
     if (trouble.textContent !== text) trouble.textContent = text;
-    main().classList.toggle("old", Boolean(text) || main().querySelector(".banner[role=alert]") !== null);
+    main().classList.toggle("old", Boolean(text) || isAway());
   };
   const look = async () => {
     if (asking) return;

@@ -1,0 +1,270 @@
+"""Values in files in memory: what isn't as its signed reference says is refused, and what nobody needs is gone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit import forgeries
+from tests.unit.forgeries import Forgery, code, flipped, in_its_place, links_to
+from tests.waiting import eventually
+from workerbee import directory, memory
+from workerbee.errors import ValueGoneError
+from workerbee.memory import Memory, Reference
+from workerbee.wire import codec
+
+TEXT = b"t" * 70_000
+ARRAY = bytearray(b"a" * 2_000_000)
+
+
+@pytest.fixture
+def shared() -> Iterator[Memory]:
+    made = Memory.make()
+    assert made is not None
+    yield made
+    made.close()
+    left = list(Path(made.path).iterdir()) if Path(made.path).exists() else []
+    shutil.rmtree(made.path, ignore_errors=True)  # what a planted pickle has made, where it was executed
+    assert left == []
+
+
+def lent(shared: Memory, value: object, job: int = 0) -> Reference:
+    encoded = codec.encode(value, "it", lender=shared.lender(job))
+    assert encoded.codec == memory.MEMORY
+    return Reference.parse(encoded.data)
+
+
+def value_of(reference: Reference) -> object:
+    return codec.decode(memory.MEMORY, bytes(reference))
+
+
+def file_of(shared: Memory, reference: Reference) -> Path:
+    return Path(shared.path, reference.name)
+
+
+def arrays(shared: Memory) -> list[Path]:
+    """The files of arrays that calls share."""
+    return list(Path(shared.path).glob("b*"))
+
+
+def another_pickle_behind_the_array(file: Path, mark: Path) -> None:
+    data, planted = file.read_bytes(), code(mark)
+    at = data.index(pickle.PROTO + b"\x05")
+    file.write_bytes(data[:at] + planted + data[at + len(planted) :])
+
+
+FORGERIES: dict[str, Forgery] = forgeries.FORGERIES | {
+    "the last byte of the array": flipped(len(ARRAY) - 1),
+    "a pickle in the place of the pickle": another_pickle_behind_the_array,
+    "a symlink to itself, moved": in_its_place(lambda file, moved: file.symlink_to(moved)),
+    "a symlink upwards": links_to("../../../etc/passwd"),
+    "a hard link": os.link,
+}
+OF_ARRAYS = {name: forge for name, forge in FORGERIES.items() if forge is not another_pickle_behind_the_array}
+if os.geteuid() == 0:
+    FORGERIES |= {
+        "another user's": lambda file, _: os.chown(file, 12345, -1),
+        "a real device": in_its_place(lambda file, _: os.mknod(file, 0o20600, os.makedev(1, 5))),
+    }
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_file_is_refused(shared: Memory, forge: Forgery) -> None:
+    """At once, with nothing of it unpickled."""
+    reference = lent(shared, [Path(), pickle.PickleBuffer(ARRAY), "x" * 300, TEXT], job=7)
+    is_refused(shared, reference, file_of(shared, reference), forge)
+
+
+@pytest.mark.parametrize("forge", OF_ARRAYS.values(), ids=OF_ARRAYS)
+def test_a_forged_file_of_a_shared_array_is_refused(shared: Memory, forge: Forgery) -> None:
+    """Also of one that was looked at before."""
+    reference = lent(shared, [Path(), pickle.PickleBuffer(ARRAY), "x" * 300, TEXT])
+    kept = shared.lent(bytes(reference))
+    [file] = arrays(shared)
+    is_refused(shared, reference, file, forge)
+    del kept
+
+
+def is_refused(shared: Memory, reference: Reference, file: Path, forge: Forgery) -> None:
+    assert value_of(reference)[1::2] == [ARRAY, TEXT]  # type: ignore[index]
+    mark, later = Path(shared.path, "mark"), Path(shared.path, "later")
+    eventually(lambda: later.write_bytes(b"") or later.stat().st_mtime_ns > file.stat().st_mtime_ns)
+    forge(file, mark)
+    with pytest.raises(ValueGoneError):
+        value_of(reference)
+    assert not mark.is_dir()
+    for left in Path(shared.path).iterdir():
+        left.rmdir() if left.is_dir() else left.unlink()
+
+
+def test_the_texts_of_a_pickle_are_looked_at_too(shared: Memory) -> None:
+    """They aren't executed, and stand beside what is."""
+    reference = lent(shared, [Path(), TEXT])
+    file = file_of(shared, reference)
+    file.write_bytes(file.read_bytes().replace(b"t" * 1000, b"T" * 1000, 1))
+    with pytest.raises(ValueGoneError):
+        value_of(reference)
+
+
+def test_files_are_not_swapped(shared: Memory) -> None:
+    """Neither in one directory nor between two, though the values are of one length."""
+    first, second = lent(shared, bytes(9000)), lent(shared, bytes(9000 - 1) + b"x")
+    other = Memory.make()
+    assert other is not None
+    for reference in (first._replace(directory=lent(other, bytes(9000)).directory), first._replace(job=7)):
+        with pytest.raises(ValueGoneError):
+            value_of(reference)
+    other.close()
+    one, two = file_of(shared, first), file_of(shared, second)
+    one.rename(one.with_name("x"))
+    two.rename(one)
+    one.with_name("x").rename(two)
+    for reference in (first, second):
+        with pytest.raises(ValueGoneError):
+            value_of(reference)
+
+
+def test_a_directory_that_was_swapped_is_not_entered(shared: Memory, tmp_path: Path) -> None:
+    """Nobody is led elsewhere by a link in its place."""
+    reference = lent(shared, bytes(9000))
+    moved = tmp_path / "moved"
+    subprocess.run(["mv", shared.path, str(moved)], check=True)
+    Path(shared.path).symlink_to(moved)
+    try:
+        with pytest.raises(ValueGoneError):
+            value_of(reference)
+        assert memory.MemoryLender(shared).lend("pickle", [bytes(9000)]) is None
+    finally:
+        Path(shared.path).unlink()
+        subprocess.run(["mv", str(moved), shared.path], check=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"/etc/passwd", b"../" * 40, bytes(81), bytes(89), b"\xff" * 90])
+def test_what_is_no_reference_leads_nowhere(data: bytes) -> None:
+    """Whatever is in a row."""
+    with pytest.raises(ValueGoneError):
+        memory.recall(data)
+
+
+def test_what_is_executed_is_what_was_looked_at(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes after that changes nothing."""
+    reference = lent(shared, [Path(), pickle.PickleBuffer(ARRAY), "x" * 300], job=7)
+    file, mark = file_of(shared, reference), Path(shared.path, "mark")
+    looked_at = memory._digest_of
+
+    def look(parts: list[memoryview | bytes]) -> bytes:
+        digest = looked_at(parts)
+        another_pickle_behind_the_array(file, mark)
+        return digest
+
+    monkeypatch.setattr(memory, "_digest_of", look)
+    assert value_of(reference)[0] == Path()  # type: ignore[index]
+    assert not mark.exists()
+
+
+def test_freed_memory_is_written_again_unless_somebody_has_it(shared: Memory) -> None:
+    """As a lease tells: whoever has a value keeps it as it is."""
+    kept = lent(shared, pickle.PickleBuffer(ARRAY))
+    value = value_of(kept)
+    free(shared, kept)
+    assert list(Path(shared.path).iterdir()) == []
+    dropped = lent(shared, pickle.PickleBuffer(ARRAY))
+    number = arrays(shared)[0].stat().st_ino
+    free(shared, dropped)
+    again = lent(shared, pickle.PickleBuffer(bytearray(1_500_000)))
+    assert arrays(shared)[0].stat().st_ino == number
+    assert value_of(again) == bytearray(1_500_000)
+    assert value == ARRAY
+    free(shared, again)
+    shared.remove_spare()
+    assert list(Path(shared.path).iterdir()) == []
+
+
+def free(shared: Memory, *references: Reference) -> None:
+    """The calls need these no more."""
+    for reference in references:
+        shared.lent(bytes(reference))
+
+
+def test_no_more_is_spared_than_the_bound(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is freed beyond it is gone at once, as small values and results are."""
+    monkeypatch.setattr(memory, "SPARE_BYTES", 3_000_000)
+    lots = [bytearray(ARRAY[:-1]) + bytes([n]) for n in range(3)]
+    references = [lent(shared, pickle.PickleBuffer(array)) for array in lots]
+    references.append(lent(shared, bytes(20_000)))
+    references.append(lent(shared, bytes(2_000_000), job=5))
+    free(shared, *references)
+    assert len(list(Path(shared.path).iterdir())) == 1
+
+
+def test_an_equal_array_is_stored_once_while_any_call_needs_it(shared: Memory) -> None:
+    """Equal by its bytes, which may have changed since the last call, and not by which object it is."""
+    array = bytearray(ARRAY)
+    calls = [lent(shared, [pickle.PickleBuffer(array), n]) for n in range(3)]
+    calls.append(lent(shared, [pickle.PickleBuffer(bytearray(ARRAY)), 3]))
+    kept = [shared.lent(bytes(call)) for call in calls]
+    [file] = arrays(shared)
+    array[100_000] ^= 1  # at a glance it is the same
+    other = shared.lent(bytes(changed := lent(shared, [pickle.PickleBuffer(array), 4])))
+    assert len(arrays(shared)) == 2
+    assert value_of(changed) == [array, 4]
+    first, second = value_of(calls[0]), value_of(calls[3])
+    first[0][0] ^= 1  # type: ignore[index]
+    assert second == [ARRAY, 3] == value_of(calls[3])  # each has its own
+    del kept[:3], other
+    assert arrays(shared) == [file]
+    kept.clear()
+    assert arrays(shared) == []
+
+
+def test_a_process_maps_no_more_than_half_of_the_files_that_it_may_open(shared: Memory) -> None:
+    """The others are copied: a program with thousands of large results can still open its own files."""
+    references = [bytes(lent(shared, pickle.PickleBuffer(bytearray(1_100_000)), job=n)) for n in range(1, 101)]
+    values, most = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * (before + 20), most[1]))
+        values = [codec.decode(memory.MEMORY, reference) for reference in references]
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 25
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert all(value == bytearray(1_100_000) for value in values)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_small_place_takes_what_it_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it; and what can't be written whole isn't there at all."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mounts here")
+    try:
+        monkeypatch.setattr(directory, "_base", lambda: str(tmp_path))
+        shared = Memory.make()
+        assert shared is not None
+        lender = memory.MemoryLender(shared)
+        assert [lender.lend("pickle", [bytes(900_000)]) is None for _ in range(4)] == [False, False, True, True]
+        monkeypatch.setattr(Memory, "has_room", lambda *_: True)
+        assert [lender.lend("pickle", [bytes(1_000_000)]) is None for _ in range(4)] == [False, False, True, True]
+        assert len(list(Path(shared.path).iterdir())) == 4
+        shared.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_without_such_a_place_there_is_another_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary directory; and where that isn't there either, the database takes all."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shared = Memory.make()
+    assert shared is not None
+    assert Path(shared.path).parent == tmp_path
+    shared.close()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert Memory.make() is None

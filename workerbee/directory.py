@@ -1,0 +1,163 @@
+"""Private directories in memory, with files that processes of one user map: of a client and its bee, or of a bee.
+
+Whoever has made a directory holds a shared flock on it. Whoever gets the exclusive one may remove it: a bee, or its
+guard, after the maker's death, or else the next one who makes a directory on this host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+import resource
+import secrets
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from workerbee import guard, resources
+from workerbee.errors import ValueGoneError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: A file from so many bytes on is mapped.
+MAPPED = 1_000_000
+#: The share of the free memory that all files of a directory may take, and seconds for which that is remembered.
+SHARE, KNOWN_SECONDS = 0.5, 0.05
+#: Older Pythons keep a descriptor open for each mapping.
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+_NAME = re.compile(r"workerbee-[0-9]+-[0-9a-f]{32}")
+
+
+class Content(NamedTuple):
+    """A file's bytes, writable, and what is written is the caller's alone; ``stamp`` is another one once it changes."""
+
+    data: memoryview
+    stamp: tuple[int, int]
+
+
+class SharedDirectory:
+    """A directory, as the process sees it that has made it, or another one by its ``path``."""
+
+    def __init__(self, path: str, held: int | None = None) -> None:
+        """Take over ``held``, a descriptor with the maker's lock."""
+        self.path = path
+        self._held = held
+        self._left = 0.0
+        self._known_until = 0.0
+
+    @classmethod
+    def make(cls) -> Self | None:
+        """Make a directory; None if there is no place for it. Directories of dead processes are removed."""
+        base = _base()
+        with suppress(OSError):
+            for name in filter(_NAME.fullmatch, os.listdir(base)):
+                guard.remove_unused(f"{base}/{name}")
+            for _ in range(3):
+                path = f"{base}/workerbee-{os.geteuid()}-{secrets.token_hex(16)}"
+                os.mkdir(path, 0o700)
+                if (held := _hold(path)) is not None:  # another process has just removed it as a dead one's
+                    return cls(path, held)
+        return None
+
+    @contextmanager
+    def opened(self, name: str, flags: int) -> Iterator[int]:
+        """Open a file of the directory, and nothing else that was put in the place of either."""
+        # The directory is opened by its path each time: a job may close any descriptor, and its number is reused.
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        finally:
+            os.close(directory)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def read(self, name: str, size: int) -> Content:
+        """Map a file of this size. Raises ValueGoneError if it isn't there, or none of ours."""
+        try:
+            with self.opened(name, os.O_RDONLY | os.O_NONBLOCK) as fd:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+                    raise ValueGoneError("its file is none of ours")
+                if found.st_size != size:
+                    raise ValueGoneError("its file has changed")
+                return Content(memoryview(_contents(fd, size)), (found.st_ino, found.st_mtime_ns))
+        except OSError as error:
+            raise ValueGoneError(f"its file can't be read ({error.strerror})") from None
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a file of this size may be written."""
+        now = time.monotonic()
+        if now > self._known_until:
+            self._left, self._known_until = self._room(), now + KNOWN_SECONDS
+        self._left -= size
+        return self._left >= 0
+
+    def _room(self) -> float:
+        """Count the bytes that may be put here now."""
+        used = 0
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # the file has just been removed
+                        used += entry.stat(follow_symlinks=False).st_size
+            place = os.statvfs(self.path)
+            free = min(place.f_bavail * place.f_frsize, resources.free_memory())
+        except OSError:
+            return 0.0
+        return SHARE * (free + used) - used
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(OSError):
+            os.unlink(f"{self.path}/{name}")
+
+    def close(self) -> None:
+        """Remove the directory, in the process that has made it; what somebody has mapped stays in memory."""
+        if self._held is not None:
+            self.disown()
+            guard.remove_unused(self.path)
+
+    def disown(self) -> None:
+        """Let go of the lock in a forked child: others must see the parent's death although the child lives on."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def _base() -> str:
+    shared = "/dev/shm"  # noqa: S108 (the directory there is private)
+    return shared if os.access(shared, os.W_OK | os.X_OK) else tempfile.gettempdir()
+
+
+def _hold(path: str) -> int | None:
+    """Open a descriptor with a shared lock on this directory; None if it was removed meanwhile."""
+    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.path.samestat(os.stat(path), os.fstat(held)):
+            return held
+    except OSError:
+        pass
+    os.close(held)
+    return None
+
+
+def _contents(fd: int, size: int) -> mmap.mmap | bytearray:
+    # Numbers of descriptors are given out from below: half of what may be open is left to others.
+    if size >= MAPPED and (_UNTRACKED or fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+        with suppress(OSError):  # a process can have only so many mappings
+            return mmap.mmap(fd, size, access=mmap.ACCESS_COPY, **_UNTRACKED)
+    whole = bytearray(size)
+    at = 0
+    while at < size and (n := os.preadv(fd, [memoryview(whole)[at:]], at)):
+        at += n
+    return whole

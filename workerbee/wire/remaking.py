@@ -1,0 +1,92 @@
+"""Things that pickle can't make again by itself: caches, dispatchers, views of memory, errors with odd signatures.
+
+Stored pickles name the functions below, some of them as `workerbee.pickling`'s: they are to stay where they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any, cast
+
+from workerbee.errors import complete, rebuilt, taken_apart
+from workerbee.wire.bytecode import is_dispatcher
+from workerbee.wire.imports import Bound, CachedFunction, importable, stands_for
+from workerbee.wire.standins import Stub
+
+
+def reduced(thing: Any) -> Any:
+    """Reduce a thing of these kinds for the pickler; None for all others."""
+    kind = type(thing)
+    if kind in _MARKS:
+        return _MARKS[kind]
+    if issubclass(kind, Bound):
+        return Stub, stands_for(thing)
+    if kind is MethodType and isinstance(thing.__self__, Bound):
+        what, advice = stands_for(thing.__self__)
+        return Stub, (f"{thing.__func__.__name__} of {what}", advice)
+    if isinstance(thing, CachedFunction) and not importable(thing):
+        return _cached, (thing.__wrapped__, thing.cache_parameters())
+    if isinstance(thing, functools.cached_property):
+        return functools.cached_property, (thing.func,), {"attrname": thing.attrname}
+    if isinstance(thing, memoryview) and thing.format in _NATIVE:
+        return _viewed, (thing.tobytes(), thing.format, thing.shape)
+    if is_dispatcher(thing) and not importable(thing):
+        return _dispatcher, (), (dict(thing.registry), _own_attributes(thing)), None, None, _fill_dispatcher
+    if _wants_other_arguments(kind):
+        attributes, members, args = taken_apart(thing)
+        return rebuilt, (kind, args, {}), (attributes, members), None, None, complete
+    return None
+
+
+#: Objects of which there is one in a process, by their types, and the names that they have in their module.
+_MARKS: dict[type, str] = {
+    type(mark): name
+    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
+    if (mark := getattr(dataclasses, name, None)) is not None
+}
+
+
+def _wants_other_arguments(kind: type) -> bool:
+    """Tell whether an exception's ``__init__`` may refuse its ``args``, and its class doesn't say how to pickle it."""
+    return (
+        issubclass(kind, BaseException)
+        and isinstance(kind.__init__, FunctionType)
+        and not any(isinstance(how, FunctionType) for how in (kind.__reduce__, kind.__reduce_ex__, kind.__setstate__))
+    )
+
+
+#: Item formats to which a memoryview of bytes can be cast.
+_NATIVE = frozenset("cbB?hHiIlLqQnNfd")
+
+
+def _viewed(data: bytes, item: str, shape: tuple[int, ...]) -> memoryview:
+    view: memoryview = memoryview(data).cast(item, shape)  # type: ignore[call-overload]
+    return view
+
+
+def _own_attributes(dispatcher: Any) -> dict[str, Any]:
+    made = vars(functools.singledispatch(_undispatched))
+    return {name: value for name, value in vars(dispatcher).items() if name not in made}
+
+
+def _undispatched(*_: object) -> None:
+    """Is the only function of a dispatcher that has not got its functions yet."""
+
+
+def _dispatcher() -> Any:
+    return functools.singledispatch(_undispatched)
+
+
+def _fill_dispatcher(made: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
+    functions, attributes = state
+    for kind, function in functions.items():
+        made.register(kind, function)
+    functools.update_wrapper(made, functions[object])
+    vars(made).update(attributes)
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
