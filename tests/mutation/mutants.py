@@ -862,8 +862,8 @@ MUTANTS = [
         "beat: a step of the clock starts the service anew",
         "catalogue",
         "beat",
-        "now() NOT BETWEEN b.seen_at AND b.lease_until",
-        "now() > b.lease_until",
+        "OR now() < b.seen_at",
+        "",
         f"{CLOCK}::test_nobody_judges_after_a_step_before_it_is_served_again",
     ),
     _sql(
@@ -1179,6 +1179,14 @@ MUTANTS = [
         "ON a.run = f.run AND",
         "ON",
         f"{CANCEL}::test_only_the_run_that_was_asked_for_is_cancelled",
+    ),
+    _sql(
+        "lose: only what was completed",
+        "client",
+        "lose",
+        " AND o.status = 'completed'",
+        "",
+        f"{CANCEL}::test_only_a_completed_run_can_lose_its_value",
     ),
     _sql(
         "lose: only what is in a file",

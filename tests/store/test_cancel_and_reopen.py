@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import ANY, Hive, failure, ids_of, success, until_blocked, until_waiting
+from tests.store.hive import ANY, ONCE, Hive, failure, ids_of, success, until_blocked, until_waiting
 from workerbee.store import ClientStore, Connection
 from workerbee.store.connection import Query, Row
 from workerbee.wire.job import Options
@@ -301,3 +301,12 @@ def test_a_lost_value_makes_its_job_a_failed_one(hive: Hive) -> None:
     assert not lose(failure(1, 2)._replace(codec="error"), b"cause")
     counts = hive.catalogue.counts(hive.jobset.number)
     assert (counts.completed, counts.open, hive.status(1)) == (2, 0, "completed")
+
+
+def test_only_a_completed_run_can_lose_its_value(hive: Hive) -> None:
+    """A failed one has none, even if its row says that it is in a file."""
+    hive.add()
+    bee = hive.bee()
+    bee.fail(bee.take(), failure(1)._replace(codec="blob"), ONCE, "{}")
+    assert not hive.client.lent.lose(failure(1, 2), b"cause")
+    assert (hive.outcome(1), hive.outcome(1, 2)) == ("failed", None)

@@ -208,7 +208,7 @@ def test_nobody_judges_in_the_first_leases_of_the_server(hive: Hive) -> None:
         ("seen_at = now() - interval '3 seconds', lease_until = now() + interval '1 second'", True),
         ("seen_at = now() - interval '9 seconds', lease_until = now() + interval '21 seconds'", False),
         ("seen_at = now() - interval '12 seconds', lease_until = now() + interval '18 seconds'", True),
-        ("lease_until = now() - interval '1 ms'", True),
+        ("seen_at = now() - interval '3 seconds', lease_until = now() - interval '1 second'", True),
         ("backend = -1", True),
     ],
     ids=["beat in time", "missed beats", "idle beat in time", "idle bee cut off", "lapsed", "another connection"],

@@ -178,7 +178,7 @@ WITH counted AS (
            backend = excluded.backend, backend_start = excluded.backend_start,
            served_since = CASE WHEN (b.backend, b.backend_start)
                                     IS DISTINCT FROM (excluded.backend, excluded.backend_start)
-                                 OR now() NOT BETWEEN b.seen_at AND b.lease_until
+                                 OR now() < b.seen_at
                                  OR now() - b.seen_at > GREATEST({lease}, (b.lease_until - b.seen_at) / 3)
                                THEN now() ELSE b.served_since END
     RETURNING given_up_at IS NOT NULL AS given_up, set_config('synchronous_commit', 'off', true)
