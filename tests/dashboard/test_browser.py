@@ -250,6 +250,19 @@ def test_the_database_stops_and_comes_back(server: Server, open_tab: Callable[..
         assert tab.evaluate("document.querySelector('main').className") == ""
 
 
+def test_the_database_comes_back_without_a_script(server: Server, open_tab: Callable[..., Tab]) -> None:
+    """A page that could never be read goes on trying, also without a script, as it says."""
+    with paused(server, "silent", [{"star": 1}]):
+        tab = open_tab(java_script_enabled=False)
+        server.stop("immediate")
+        try:
+            tab.goto("./jobset/silent/job/1")
+            assert "This page goes on trying." in tab.inner_text("main")
+        finally:
+            server.start()
+        tab.wait_for_selector("main:has-text('waiting')")
+
+
 def _made_patient(tab: Tab) -> float:
     """Let two minutes pass for a tab; the seconds that it then lets pass between two looks."""
     looks: list[float] = []
@@ -271,7 +284,8 @@ def test_it_works_below_any_path(server: Server, running: Page, open_tab: Callab
         tab.wait_for_selector("main#main")
         assert tab.context.cookies()[0]["path"] == PREFIX.rstrip("/")
         missing: list[str] = []
-        tab.on("response", lambda answer: missing.append(answer.url) if answer.status >= 400 else None)
+        # 503: a busy machine's database may not answer in time, and then the page tries again by itself.
+        tab.on("response", lambda told: missing.append(told.url) if told.status >= 400 and told.status != 503 else None)
         tab.click("text=below")
         assert tab.url == f"{base}jobset/below"
         tab.click("a:has-text('3 jobs')")

@@ -299,7 +299,7 @@ class Views:
         theme = request.cookies.get(THEME_COOKIE, "system")
         query = f"?{request.url.query}" if request.url.query else ""
         text = self._templates.get_template(f"{name}.html").render(
-            {"change": None, "away_since": None, "is_cut": False, "at": None}
+            {"change": None, "away_since": None, "is_cut": False, "at": None, "is_passing": False}
             | facts
             | more
             | {
@@ -326,7 +326,8 @@ class Views:
         if request.url.path.endswith(".json"):
             return JSONResponse({"error": sentence}, status)
         away = shown.moment(self._sampler.away_since)
-        facts = {"sentence": sentence, "away_since": away, "is_passing": status == HTTPStatus.SERVICE_UNAVAILABLE}
+        is_passing = status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET"
+        facts = {"sentence": sentence, "away_since": away, "is_passing": is_passing}
         return self._page(request, "mistake", facts, status=status, title=HTTPStatus(status).phrase)
 
 
