@@ -116,9 +116,8 @@ class Drop(NamedTuple):
 def drop(connection: Connection, jobset: Jobset) -> Drop:
     """Delete a jobset with its jobs and results. If somebody is reading it, its tables are deleted later."""
     catalogue, store = Catalogue(connection), ClientStore(connection, jobset, uuid4())
-    places = store.lent.places()
     catalogue.mark_dropped(jobset)  # from here on nobody has any use for its large values
-    left = keeping.remove(jobset, places, _signer(jobset))
+    left = keeping.remove(store, _signer(jobset))
     return Drop(catalogue.drop_jobset(jobset), left)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
 
 from workerbee import blobs
 from workerbee.blobs import BLOB, Depot, Folder
 from workerbee.errors import LargeValuesError, LostValueError, SignatureError
-from workerbee.store import ClientStore, is_forbidden, is_standby
+from workerbee.store import ClientStore, is_dropped, is_forbidden, is_standby
 from workerbee.wire import ends, function_records, functions
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import NO_FUNCTION, FunctionRow, Jobset, Stored
@@ -40,12 +40,20 @@ def folder_of(jobset: Jobset, place: FunctionRow, signer: Signer | None) -> Fold
     return Folder(Depot(url), jobset.uuid)
 
 
-def remove(jobset: Jobset, places: Iterable[FunctionRow], signer: Signer | None) -> list[str]:
+def remove(store: ClientStore, signer: Signer | None) -> list[str]:
     """Delete the large values of a jobset that is dropped. Returns why some of them are left, in sentences."""
+    if store.jobset.is_temporary:  # they were in memory
+        return []
+    try:
+        places = store.lent.places()
+    except Exception as error:
+        if not is_dropped(error):
+            raise
+        return ["whether large values of it are left in files isn't known: somebody dropped the table that said where"]
     left = []
     for place in places:
         try:
-            folder_of(jobset, place, signer).remove()
+            folder_of(store.jobset, place, signer).remove()
         except LargeValuesError as error:
             left.append(f"its large values are left: {error}")
     return left

@@ -24,7 +24,7 @@ from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor, reading
 from workerbee.errors import FunctionUnavailable, LargeValuesError, LostValueError, SignatureError
-from workerbee.store import Catalogue, Connection, tables
+from workerbee.store import Catalogue, Connection, queries
 
 N = 20_000  # items of 8 bytes
 
@@ -172,18 +172,35 @@ def test_files_that_a_drop_leaves_are_named(
     assert str(place) in caplog.text
 
 
-def test_a_drop_is_ended_although_somebody_has_dropped_the_tables(
-    opened: Callable[..., WorkerbeeExecutor], one_database: Database, name: str
+@pytest.mark.parametrize("missing", [("function",), queries.TABLES], ids=["the table of places", "all of them"])
+@pytest.mark.parametrize("by_command", [True, False], ids=["command", "sweep"])
+def test_a_drop_is_ended_although_somebody_has_dropped_tables(
+    opened: Callable[..., WorkerbeeExecutor],
+    one_database: Database,
+    caplog: pytest.LogCaptureFixture,
+    missing: tuple[str, ...],
+    *,
+    by_command: bool,
 ) -> None:
-    """By hand, of a jobset that is marked as dropped: nobody who opens an executor is stopped by that."""
+    """By hand: neither the command nor who opens an executor then is stopped by that, and what may be left is said."""
     with opened() as executor:
         jobset = executor._client.jobset
-    with closing(Connection(one_database.dsn)) as connection:
-        catalogue = Catalogue(connection)
-        catalogue.mark_dropped(jobset)
-        tables.drop(connection, jobset.number, jobset.id, jobset.uuid)
+    gone = sql.SQL(", ").join(sql.Identifier("workerbee", f"{table}${jobset.number}") for table in missing)
+    one_database.execute(sql.SQL("DROP TABLE {} CASCADE").format(gone))
+    if by_command:
+        dropped = command(one_database, "drop", jobset.id, "--yes")
+        assert dropped.stdout == f"{jobset.id} is dropped\n", dropped.stderr
+        said = dropped.stderr
+    else:
+        with closing(Connection(one_database.dsn)) as connection:
+            Catalogue(connection).mark_dropped(jobset)
         WorkerbeeExecutor(0, dsn=one_database.dsn).shutdown()
-        assert catalogue.sweep() == 0, "that executor has swept it"
+        said = caplog.text
+    assert "whether large values of it are left in files isn't known" in said
+    left = f"SELECT FROM pg_class WHERE relname ~ '\\${jobset.number}$' OR relname = '{jobset.id}'"
+    assert one_database.execute(left) == []
+    with reading.opened(one_database.dsn) as reader:
+        assert reader.jobsets(1, jobset_id=jobset.id) == []
 
 
 def spoilt(how: str, file: Path) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from workerbee import keeping
 from workerbee.blobs import Depot, Folder
 from workerbee.errors import JobsetNotFoundError, KeyMismatchError
-from workerbee.store import Catalogue, ClientStore, Connection, is_dropped, is_forbidden, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, Signer, whereabouts
 
@@ -58,15 +58,8 @@ def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: lo
 
 def _remove_files(catalogue: Catalogue, key: Key, log: logging.Logger, dropped: Jobset) -> None:
     """Remove the large values of a jobset whose drop was not finished, as far as they can be seen from here."""
-    if dropped.is_temporary:
-        return
-    try:
-        places = ClientStore(catalogue.connection, dropped, uuid4()).lent.places()
-    except Exception as error:
-        if is_dropped(error) or is_forbidden(error):  # somebody was quicker, or it isn't ours to read
-            return
-        raise
-    for why in keeping.remove(dropped, places, Signer(key, dropped.uuid)):
+    store = ClientStore(catalogue.connection, dropped, uuid4())
+    for why in keeping.remove(store, Signer(key, dropped.uuid)):
         log.warning("%s was dropped, but %s", dropped.name, why)
 
 
