@@ -126,6 +126,9 @@ class RemoteError(Exception):
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"  # without the traceback, which its cause shows
+
 
 class WorkerbeeError(Exception):
     """The base of all errors that are Workerbee's own."""

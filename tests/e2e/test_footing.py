@@ -188,6 +188,19 @@ def test_what_is_loaded_later_finds_a_process_that_is_not_spoilt(shared: Databas
     assert futures[1].result() == colorsys.rgb_to_hsv(0, 0, 0)
 
 
+def test_a_job_that_forgets_all_modules_breaks_nothing(shared: Database) -> None:
+    """Other functions get a new process: no initializer has failed where there is none."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name not in ("sys", "builtins")]:
+            del sys.modules[name]
+
+    with WorkerbeeExecutor(1, dsn=shared.dsn) as executor:
+        assert executor.submit(forget).result(60) is None
+        assert executor.submit(lambda n: n + 1, 1).result(60) == 2
+        assert executor.submit(abs, -3).result(60) == 3
+
+
 def change_modules() -> int:
     """As a job that freezes time, or leaves a patch behind."""
     warnings.simplefilter("error")

@@ -151,6 +151,37 @@ def test_a_function_that_no_bee_can_import_fails_its_own_calls(one_database: Dat
         del sys.modules[ghost.__name__]
 
 
+class Leaving:
+    """Leaves where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, ("leaving",)
+
+
+def leaves_where_it_is_loaded() -> Any:
+    leaving = Leaving()
+    return lambda x: (leaving, x)
+
+
+@pytest.mark.parametrize("jobset_id", ["leaving", None])
+def test_a_function_that_leaves_where_it_is_loaded_fails_its_own_calls(
+    one_database: Database, jobset_id: str | None, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whose module does: that is no initializer that has failed, and others' calls go on."""
+    monkeypatch.syspath_prepend(str(directory))
+    source = "import os, sys\nif 'RUNS_HERE' not in os.environ: sys.exit('for its script alone')\ndef f(x): return x\n"
+    (directory / f"leaves_{jobset_id}.py").write_text(source)
+    with WorkerbeeExecutor(1, dsn=one_database.dsn, jobset_id=jobset_id) as executor:
+        executor.submit(int).result(60)
+        monkeypatch.setenv("RUNS_HERE", "")
+        module = importlib.import_module(f"leaves_{jobset_id}")
+        monkeypatch.delenv("RUNS_HERE")
+        for fn in (module.f, leaves_where_it_is_loaded()):
+            with pytest.raises(FunctionUnavailable, match=r"SystemExit: (for its script alone|leaving)"):
+                executor.submit(fn, 1).result(60)
+            assert executor.submit(abs, -1).result(60) == 1
+
+
 def test_a_bee_with_old_code_gives_no_results(
     one_database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

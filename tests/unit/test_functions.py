@@ -512,6 +512,33 @@ def test_a_function_comes_back(fn: Callable[..., Any]) -> None:
     assert sent(fn)(3, 4) == fn(3, 4)
 
 
+#: What is found where a function looks, in bodies of classes or behind descriptors; each is 6.
+FOUND = {
+    "a global that a class's body names": "k = 6\ndef f(x):\n  class C:\n    a = k\n  return C.a",
+    "a helper that a class's body calls": "def k(): return 6\ndef f(x):\n  class C:\n    a = k()\n  return C.a",
+    "a property of a class of its own": (
+        "class P(property):\n  def __init__(s, g, n): super().__init__(g); s.n = n\n"
+        "  def __get__(s, i, o): return s.fget(i) * s.n\n"
+        "class C:\n  a = P(lambda s: 2, 3)\ndef f(x): return C().a"
+    ),
+    "a cached property of a class of its own": (
+        "from functools import cached_property as c\nclass P(c):\n"
+        "  def __get__(s, i, o): return 2 * c.__get__(s, i, o)\n"
+        "class C:\n  @P\n  def a(s): return 3\ndef f(x): return C().a"
+    ),
+    "a static method of a class of its own": (
+        "class P(staticmethod):\n  def __get__(s, i, o): return lambda: 2 * s.__func__()\n"
+        "class C:\n  @P\n  def a(): return 3\ndef f(x): return C.a()"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", FOUND.values(), ids=FOUND)
+def test_a_function_finds_what_it_finds_here(source: str) -> None:
+    fn = define(source)
+    assert sent(fn)(0) == fn(0) == 6
+
+
 def test_versions_of_a_function_do_not_meddle_with_each_other() -> None:
     """Two records that bring different values of one global keep them apart, also in one runner."""
     one = sent(define("k = 1\ndef f(): return k"))

@@ -133,6 +133,31 @@ GLOBALS = {
         "import dataclasses as d\n@d.dataclass\nclass k:\n  a: list = d.field(default_factory=list)",
         "import dataclasses as d\n@d.dataclass\nclass k:\n  a: list = d.field(default_factory=set)",
     ),
+    "what a class says of a field": (
+        "import dataclasses as d\n@d.dataclass\nclass k:\n  a: int = d.field(metadata={'unit': 1})",
+        "import dataclasses as d\n@d.dataclass\nclass k:\n  a: int = d.field(metadata={'unit': 2})",
+    ),
+    "a field's type": ("class k:\n  a: int", "class k:\n  a: str"),
+    "a type variable's bound": (
+        "import typing; k = typing.TypeVar('k', bound=int)",
+        "import typing; k = typing.TypeVar('k', bound=str)",
+    ),
+    "the class of a partial": (
+        "import functools\nclass P(functools.partial):\n  def __call__(s): return 1\nk = P(int)",
+        "import functools\nclass P(functools.partial):\n  def __call__(s): return 2\nk = P(int)",
+    ),
+    "an attribute of such a partial": (
+        "import functools\nclass P(functools.partial): pass\nk = P(int); k.a = 1",
+        "import functools\nclass P(functools.partial): pass\nk = P(int); k.a = 2",
+    ),
+    "the class of bytes": (
+        "class B(bytes):\n  def m(s): return 1\nk = B(b'')",
+        "class B(bytes):\n  def m(s): return 2\nk = B(b'')",
+    ),
+    "the class of a property": (
+        "class P(property):\n  def __get__(s, i, o): return 1\nclass k:\n  @P\n  def a(s): return 0",
+        "class P(property):\n  def __get__(s, i, o): return 2\nclass k:\n  @P\n  def a(s): return 0",
+    ),
 }
 
 
@@ -175,6 +200,21 @@ def test_what_is_looked_up_counts(lookup: str, monkeypatch: pytest.MonkeyPatch) 
     assert cache.describe(one).identity == identity(other)
     one.__globals__["LATER"] = 5
     assert cache.describe(one).identity != identity(other)
+
+
+def test_what_a_new_type_stands_for_counts() -> None:
+    """Though it is pickled by its name."""
+    made = [define(f"import typing\nk = typing.NewType('k', {t})\ndef f(x): return k") for t in ("int", "int", "str")]
+    one, same, other = (Identity(fn).parts for fn in made)
+    assert one == same != other
+
+
+def test_subclasses_that_only_their_base_knows_count() -> None:
+    """Who asks a class for its subclasses gets those that the script has, and is another function with another one."""
+    source = "class B: pass\nclass C(B): k = {n}\ndef f(x): return [c.k for c in B.__subclasses__()]"
+    one, same, other = (define(source.format(n=n)) for n in (1, 1, 2))
+    assert identity(one) == identity(same) != identity(other)
+    assert loaded(Cache().describe(other))(0) == [2]
 
 
 def test_a_function_s_own_attributes_count() -> None:

@@ -72,7 +72,7 @@ class Work:
         self.signers: dict[int, Signer | None] = {}
         self._fresh: dict[int, bool] = {}
         self._loader = functions.Loader()
-        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType]] = {}
+        self._loaded: dict[int, tuple[Callable[..., Any], Namespaces, ModuleType | None]] = {}
 
     def learn(self, number: int, record: FunctionRow, *, fresh: bool = True) -> None:
         """Take a function's row, whose signature covers all of it by the digest."""
@@ -105,7 +105,7 @@ class Work:
 
     def load(
         self, number: int, shelf: Shelf | None = None, *, is_used: bool = False
-    ) -> tuple[Callable[..., Any], Namespaces, ModuleType]:
+    ) -> tuple[Callable[..., Any], Namespaces, ModuleType | None]:
         """Give the callable, its namespaces and its ``__main__``, which are made at the first call.
 
         ``is_used``: jobs have been run in this process, and may have spoilt it for what is loaded later.
@@ -129,7 +129,10 @@ class Work:
                 if is_used and record.python == functions.PYTHON:
                     raise FunctionOutdated(record.name) from error
                 raise
-            self._loaded[number] = (*loaded, sys.modules["__main__"])
+            main = sys.modules.get("__main__")
+            if main is None and is_used:
+                raise FunctionOutdated(record.name)  # a job has taken it away
+            self._loaded[number] = (*loaded, main)
         return self._loaded[number]
 
 

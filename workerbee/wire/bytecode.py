@@ -238,6 +238,11 @@ def wrapped_by(thing: Any) -> FunctionType | None:
     return None
 
 
+def is_compiled(thing: Any) -> bool:
+    """Tell whether it is a function of Numba's."""
+    return type(thing).__module__.startswith("numba.") and isinstance(getattr(thing, "py_func", None), FunctionType)
+
+
 def is_dispatcher(thing: Any) -> bool:
     """Tell whether it is what `functools.singledispatch` makes."""
     return isinstance(thing, FunctionType) and thing.__code__ is _DISPATCHER
@@ -266,11 +271,15 @@ def counts(cls: type, name: str, value: Any) -> bool:
         return True
     if isinstance(value, _MADE) or is_member(value) or importable(cls):
         return False
+    if name.endswith(_OF_FIELDS):
+        return bool(value)  # asking a class for its annotations makes empty ones
     if name in ENUM_NOISE or (name.startswith("__") and name.endswith("__")):
         return is_data(value, set())
     return True
 
 
+#: Ends of the names of attributes that describe fields, such as a dataclass's: libraries read them.
+_OF_FIELDS = ("annotations__", "fields__")
 _MADE = (GetSetDescriptorType, WrapperDescriptorType, BuiltinFunctionType)
 
 
@@ -281,20 +290,42 @@ def content(cell: CellType, _: str, missing: Any) -> Any:
         return missing
 
 
+def no_attributes(thing: Any, was: tuple[()], missing: Any) -> Any:
+    return missing if thing.__dict__ else was
+
+
+def same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) -> Any:
+    """Give the attributes as they were, if they are still the same objects."""
+    attributes = vars(thing)
+    for name, value in was:
+        if attributes.get(name, missing) is not value:
+            return missing
+    return was if len(attributes) == len(was) else missing
+
+
+def same_names(fn: FunctionType, was: list[str], missing: Any) -> Any:
+    return was if looked_up(fn) == was else missing
+
+
+def same_registry(dispatcher: Any, was: tuple[Any, ...], missing: Any) -> Any:
+    return was if tuple(dispatcher.registry.items()) == was else missing
+
+
 def mentioned(func: FunctionType) -> set[str]:
-    """Globals that a function may look up otherwise than by name: `looked_up`, and those of its annotations."""
+    """Globals that a function may look up: by name, in class bodies inside it too; `looked_up`; in its annotations."""
     texts = [text for text in func.__annotations__.values() if isinstance(text, str)]
-    return _words(texts).union(looked_up(func))
+    return _words(texts).union(looked_up(func), global_names(func.__code__))
 
 
 def looked_up(func: FunctionType) -> list[str]:
-    """Globals that a function may look up by ``globals``, ``eval`` and the like, or through its module; sorted.
+    """Globals that a function may find by ``globals``, ``eval`` and the like, in its module or as subclasses; sorted.
 
     Nobody can tell which: they are those that its texts name, and all of its module that is code, a module or, in
     capitals, a plain number or text; not what is private, nor variables, which differ from run to run.
     """
     names, words = _said(func.__code__)
-    if func.__module__ not in names and "modules" not in names and _LOOKS_UP.isdisjoint(global_names(func.__code__)):
+    sought = names & {func.__module__, "modules", "__subclasses__"}
+    if not sought and _LOOKS_UP.isdisjoint(global_names(func.__code__)):
         return []
     return sorted(
         name

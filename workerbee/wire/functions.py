@@ -23,12 +23,12 @@ from typing import Any, NamedTuple, cast
 
 from workerbee import pickling
 from workerbee.blobs import Depot
-from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError
+from workerbee.errors import EncodingError, FunctionOutdated, FunctionUnavailable, PayloadTooLargeError, text_of
 from workerbee.pickling import Namespaces
 from workerbee.wire import blame, codec, function_records, values
 from workerbee.wire.bounded import Bounded, Scattered, loads
-from workerbee.wire.bytecode import code_digest
-from workerbee.wire.identity import Identity, Noted, is_compiled, name_of
+from workerbee.wire.bytecode import code_digest, is_compiled
+from workerbee.wire.identity import Identity, Noted, name_of
 from workerbee.wire.imports import CachedFunction, importable
 from workerbee.wire.stems import Stems, unchanged
 from workerbee.wire.values import Value, Values
@@ -339,8 +339,8 @@ def _file_of(function: Any) -> str:
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise FunctionUnavailable(f"it can't be loaded here: {type(error).__name__}: {text_of(error)}") from error
 
 
 def resolve(name: str) -> Callable[..., Any]:
@@ -351,5 +351,5 @@ def resolve(name: str) -> Callable[..., Any]:
     module, _, qualname = name.partition(":")
     try:
         return cast("Callable[..., Any]", attrgetter(qualname)(importlib.import_module(module)))
-    except Exception as error:
-        raise FunctionUnavailable(f"{name} can't be imported here: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise FunctionUnavailable(f"{name} can't be imported here: {type(error).__name__}: {text_of(error)}") from error

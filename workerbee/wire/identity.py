@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NewType, TypeVar
 
 from cloudpickle import CloudPickler
 
@@ -31,10 +31,15 @@ from workerbee.wire.bytecode import (
     digest,
     functions_of,
     global_names,
+    is_compiled,
     is_data,
     is_dispatcher,
     looked_up,
+    no_attributes,
     note,
+    same_attributes,
+    same_names,
+    same_registry,
     wrapped_by,
 )
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared
@@ -142,6 +147,9 @@ class Identity:
             self._add_callable(fn.func)
             self._add(list(fn.args))
             self._add(fn.keywords)
+            if type(fn) is not partial:
+                self._add_class(type(fn))
+                self._add(_without_noise(vars(fn)))
         elif isinstance(fn, type):
             self._add_class(fn, anywhere=True)
         else:
@@ -152,7 +160,7 @@ class Identity:
         if not self._is_new(fn):
             return
         functions = tuple(fn.registry.items())
-        self.watched.append((_same_registry, fn, functions, functions))
+        self.watched.append((same_registry, fn, functions, functions))
         for kind, function in functions:
             self._note("for", name_of(kind))
             self._add_callable(function)
@@ -192,7 +200,7 @@ class Identity:
             if value is not MISSING:
                 self._add_named(name, value)
         if names := looked_up(fn):
-            self.watched.append((_same_names, fn, names, names))
+            self.watched.append((same_names, fn, names, names))
         for name in names:
             self._add_named(name, self._watch(dict.get, fn.__globals__, name))
 
@@ -237,7 +245,7 @@ class Identity:
         """Give the attributes of an object, and watch each of them."""
         attributes: dict[str, Any] = vars(thing)
         was = tuple(attributes.items())
-        self.watched.append((_same_attributes if was else _no_attributes, thing, was, was))
+        self.watched.append((same_attributes if was else no_attributes, thing, was, was))
         return attributes
 
     # Anything else
@@ -266,7 +274,7 @@ class Identity:
             self.steady = False
         elif isinstance(thing, (FunctionType, MethodType, partial, CachedFunction)):
             self._add_callable(thing)
-        elif isinstance(thing, (bytes, bytearray)):
+        elif type(thing) in _BYTES:
             self.parts.append(type(thing).__name__.encode() + b"\0" + thing)
             self.steady = self.steady and type(thing) is bytes
         elif type(thing) in BY_REPR:
@@ -310,7 +318,7 @@ class Identity:
 
     def _add_instance(self, thing: Any) -> None:
         """Add the parts that an object's pickle would be made from."""
-        reduce = CloudPickler.dispatch_table.get(type(thing))
+        reduce = _HINTS.get(type(thing)) or CloudPickler.dispatch_table.get(type(thing))
         made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
         if isinstance(made, str):
             self._note("name", name_of(type(thing)), made)
@@ -346,10 +354,12 @@ class Identity:
         for name, member in members.items():
             self._note("member", name)
             self._add(member.value)
-        for name in sorted(cls.__dict__.keys() - CLASS_NOISE - members.keys()):
+        for name in sorted(cls.__dict__.keys() - _CLASS_NOISE - members.keys()):
             value = self._watch(MappingProxyType.get, cls.__dict__, name)
-            if isinstance(value, _DESCRIPTORS):
+            if issubclass(type(value), tuple(_DESCRIPTORS)):
                 self._note(type(value).__name__)
+                if type(value) not in _DESCRIPTORS:
+                    self._add_class(type(value))
             for part in functions_of(value):
                 if anywhere and importable(cls) and isinstance(part, FunctionType):
                     self._note("named", name)
@@ -360,10 +370,6 @@ class Identity:
                     self._note("named", name)
 
 
-def is_compiled(thing: Any) -> bool:
-    return type(thing).__module__.startswith("numba.") and isinstance(getattr(thing, "py_func", None), FunctionType)
-
-
 def _without_noise(state: Any) -> Any:
     """Give the state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
     if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
@@ -371,28 +377,14 @@ def _without_noise(state: Any) -> Any:
     return state
 
 
-def _no_attributes(thing: Any, was: tuple[()], missing: Any) -> Any:
-    return missing if thing.__dict__ else was
-
-
-def _same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) -> Any:
-    """Give the attributes as they were, if they are still the same objects."""
-    attributes = vars(thing)
-    for name, value in was:
-        if attributes.get(name, missing) is not value:
-            return missing
-    return was if len(attributes) == len(was) else missing
-
-
-def _same_names(fn: FunctionType, was: list[str], missing: Any) -> Any:
-    return was if looked_up(fn) == was else missing
-
-
-def _same_registry(dispatcher: Any, was: tuple[Any, ...], missing: Any) -> Any:
-    return was if tuple(dispatcher.registry.items()) == was else missing
-
-
 _SEQUENCES = frozenset({list, tuple, dict})  # no tuple: `in` would ask a type's metaclass whether it equals
 _CODE = (FunctionType, CachedFunction, type, ModuleType)
-_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
+_BYTES = frozenset({bytes, bytearray})
+_DESCRIPTORS = frozenset({staticmethod, classmethod, property, functools.cached_property})
+#: Things that cloudpickle gives a random number, or takes for found by name, and what they are.
+_HINTS: dict[type, Callable[[Any], Any]] = {
+    TypeVar: lambda hint: (TypeVar, (hint.__name__, hint.__bound__, *hint.__constraints__)),
+    NewType: lambda hint: (NewType, (hint.__qualname__, hint.__supertype__)),
+}
+_CLASS_NOISE = CLASS_NOISE - {"__annotations__"}
 _MODULE_NOISE = frozenset(vars(ModuleType("")).keys() | {"__builtins__", "__cached__", "__file__", "__path__"})

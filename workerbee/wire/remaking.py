@@ -29,8 +29,10 @@ def reduced(thing: Any) -> Any:
         return Stub, (f"{thing.__func__.__name__} of {what}", advice)
     if isinstance(thing, CachedFunction) and not importable(thing):
         return _cached, (thing.__wrapped__, thing.cache_parameters())
-    if isinstance(thing, functools.cached_property):
+    if kind is functools.cached_property:
         return functools.cached_property, (thing.func,), {"attrname": thing.attrname}
+    if issubclass(kind, _DESCRIPTORS) and kind not in _DESCRIPTORS:
+        return _described, (kind, _described_by(thing)), {n: v for n, v in vars(thing).items() if n != "lock"}
     if isinstance(thing, memoryview) and thing.format in _NATIVE:
         return _viewed, (thing.tobytes(), thing.format, thing.shape)
     if is_dispatcher(thing) and not importable(thing):
@@ -60,6 +62,24 @@ def _wants_other_arguments(kind: type) -> bool:
 
 #: Item formats to which a memoryview of bytes can be cast.
 _NATIVE = frozenset("cbB?hHiIlLqQnNfd")
+
+
+#: Descriptors whose subclasses pickle can't make again.
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
+
+
+def _described_by(thing: Any) -> tuple[Any, ...]:
+    if isinstance(thing, property):
+        return thing.fget, thing.fset, thing.fdel, thing.__doc__
+    return (thing.func if isinstance(thing, functools.cached_property) else thing.__func__,)
+
+
+def _described(kind: Any, parts: tuple[Any, ...]) -> Any:
+    """Make a descriptor of a user's class without calling its ``__init__``, which may take other arguments."""
+    base = next(base for base in _DESCRIPTORS if issubclass(kind, base))
+    made = base.__new__(kind)
+    base.__init__(made, *parts)
+    return made
 
 
 def _viewed(data: bytes, item: str, shape: tuple[int, ...]) -> memoryview:
