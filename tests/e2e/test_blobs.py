@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -260,6 +261,46 @@ def life(database: Database, name: str, job: int) -> list[Any]:
     with reading.opened(database.dsn) as reader:
         [row] = reader.jobsets(1, jobset_id=name)
         return [event for event in reader.of(row.jobset).life(job) if event.kind != "error"]
+
+
+def side(gates: str, n: int) -> np.ndarray[Any, Any]:
+    """Give an array that says which bee has made it; the call with 3 goes on when that bee is told to."""
+    mine = os.environ["SIDE"]
+    if n == 3:
+        Path(gates, f"{mine}.begun").touch()
+        eventually(Path(gates, mine).exists, 60)
+    return np.full(N, float(mine))
+
+
+def test_of_two_copies_one_file_stays(
+    opened: Callable[..., WorkerbeeExecutor], one_database: Database, place: Path, name: str, tmp_path: Path
+) -> None:
+    """A straggler's, which ended first; that of its copy, whose bee hung with its file written, is swept."""
+
+    def bee(number: int) -> Bee:
+        return Bee(one_database.dsn, name, "--busywait", environment={"SIDE": str(number)})
+
+    with opened(0) as executor, bee(1):
+        for n in range(3):
+            executor.submit(side, str(tmp_path), n).result(60)
+        future = executor.submit(side, str(tmp_path), 3)
+        eventually((tmp_path / "1.begun").exists, 60)
+        with bee(2) as copying:
+            eventually((tmp_path / "2.begun").exists, 60)
+            copying.process.send_signal(signal.SIGSTOP)  # its runner goes on
+            (tmp_path / "2").touch()
+            [loser] = eventually(lambda: files(place, f"r{future.job}-*"), 60)
+            (tmp_path / "1").touch()
+            assert future.result(60)[0] == 1
+        assert executor.events().speculative == 1
+    winner, *_ = (file for file in files(place, f"r{future.job}-*") if file != loser)
+    for file in files(place):
+        os.utime(file, (0, 0))
+    os.utime(winner.with_name("jobset.json"), (0, 0))
+    with opened(0) as executor:
+        assert files(place, f"r{future.job}-*") == [winner]
+        assert executor.submit(side, str(tmp_path), 3).result(60)[0] == 1
+        executor.drop()
 
 
 def test_the_same_call_isnt_stuck_on_a_lost_result(
