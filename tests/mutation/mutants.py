@@ -1357,6 +1357,14 @@ MUTANTS = [
         "interval '1 minute'",
         "test_catalogue.py::test_a_temporary_jobset_outlives_its_client_by_an_hour",
     ),
+    _sql(
+        "jobsets: others' leftovers",
+        "catalogue",
+        "dropped_jobsets",
+        "WHERE NOT pg_has_role(relowner, 'USAGE')",
+        "WHERE false",
+        "test_catalogue.py::test_another_users_leftovers_are_in_nobodys_way",
+    ),
     _python(
         "jobsets: a drop doesn't wait for readers",
         "store/catalogue.py",

@@ -221,7 +221,9 @@ class Catalogue:
         Rows of bees that vanished long ago are deleted too. Jobsets of other database users are left to these.
         """
         self._run("forget_bees")
-        left = [dropped for row in self._run("dropped_jobsets") if (dropped := _jobset([row]))]
+        left = [
+            dropped for row in self._run("dropped_jobsets", tables=list(queries.TABLES)) if (dropped := _jobset([row]))
+        ]
         for jobset in left:
             leave(jobset)
         return sum(self._drop_tables(jobset, patience="50ms") for jobset in left)

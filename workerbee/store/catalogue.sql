@@ -145,8 +145,9 @@ SELECT set_config('lock_timeout', %(patience)s, true);
 -- hour. Those of other users are left out.
 SELECT number, id, uuid, key, speculate, client FROM workerbee."jobset$"
  WHERE (dropped_at IS NOT NULL OR seen_at < now() - interval '1 hour')
-   AND COALESCE(pg_has_role((SELECT relowner FROM pg_class
-                              WHERE oid = to_regclass(format('workerbee.%%I', 'job$' || number))), 'USAGE'), true)
+   AND NOT EXISTS (SELECT FROM unnest(%(tables)s::text[]) AS t (name)
+                     JOIN pg_class ON oid = to_regclass(format('workerbee.%%I', name || '$' || number))
+                    WHERE NOT pg_has_role(relowner, 'USAGE'))
  LIMIT 20;
 
 -- name: reserve_jobs
