@@ -18,11 +18,15 @@ from tests.servers import Server, free_port
 from tests.waiting import eventually
 
 
+def program() -> str | None:
+    """Where it is installed."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+
 @contextmanager
 def pgbouncer(server: Server, *, auth: str = "auth_type = any", behind: int | None = None) -> Iterator[int]:
     """Its port; skips the test where the program isn't installed. ``behind`` is the port of a proxy of the server."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
+    if (found := program()) is None:
         pytest.skip("pgbouncer isn't installed")
     port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir=server.directory))
@@ -35,7 +39,7 @@ def pgbouncer(server: Server, *, auth: str = "auth_type = any", behind: int | No
     )
     owner = pwd.getpwuid((server.directory / "data").stat().st_uid)
     process = subprocess.Popen(
-        [program, folder / "pgbouncer.ini"],
+        [found, folder / "pgbouncer.ini"],
         user=owner.pw_name if os.geteuid() == 0 else None,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import crowds, looks, millions, report
+from tests.benchmarks import crowds, growth, looks, millions, report
 from tests.benchmarks.results import Bar
 from tests.servers import Server, server
 from workerbee.bee import lookout
@@ -211,7 +211,7 @@ def _paced(rates: dict[str, float], n: int, seconds: float) -> Iterator[str]:
 def measure(
     bees: int, connections: int, seconds: float, looked_at: tuple[int, int], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The costs with few and with all bees, what follows, the check, and what looking takes (`looks.measure`)."""
+    """The costs with few and with all bees, what follows, the check, and what much takes (`looks`, `crowds` …)."""
     found: dict[str, Any] = {"machine": report.machine(), "bees": bees, "costs": {}}
     place = server(fsync=True, strict=False, shared_buffers="128MB")
     with place as running, closing(Fleet(running, connections)) as fleet:
@@ -231,6 +231,7 @@ def measure(
             found["costs"][n] = {"idle": _plain(idle), "busy": _plain(busy)}
         found["check"] = {"got_through": share} | check._asdict()
         bars = looks.measure(running, *looked_at, say) + crowds.measure(running, looked_at[0], say)
+        bars += growth.measure(running, looked_at[0], say)
         for times in (2, 10):
             bars += millions.measure(running, times * looked_at[0], say)
         found["looks"] = [bar._asdict() for bar in bars]
