@@ -235,6 +235,39 @@ def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: Worker
         assert (holder.process.poll(), bee.process.poll()) == (None, None), holder.output + bee.output
 
 
+def test_what_a_bee_that_never_was_holds_stops_no_jobset(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """Headers of no jobs are put back with the others, and others' calls go on."""
+    executor.submit(jobs.double, 1)
+    executor.flush()
+    change(
+        lax,
+        "INSERT INTO {batch} (jobset, function, run, bee, claim, started, jobs) VALUES"
+        " ({number}, 1, 1, gen_random_uuid(), gen_random_uuid(), 1, '{{NULL, NULL}}'),"
+        " ({number}, 1, 1, gen_random_uuid(), gen_random_uuid(), 1, '{{1, 77}}')",
+    )
+    report = click.testing.CliRunner().invoke(main, ["report", "rows", "-o", "-", "--dsn", lax.dsn])
+    assert report.exit_code == 0, report.output
+    with Bee(lax.dsn, "rows", "--busywait") as bee:
+        eventually(lambda: not lax.execute('SELECT FROM workerbee."batch$" WHERE jobs[1] IS NULL'), 20, "a rescue")
+        assert executor.submit(jobs.double, 2).result(20) == 4, bee.output
+        assert "left alone" not in bee.output
+
+
+def test_a_retry_passes_over_runs_that_can_not_be(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """And runs what has failed."""
+    futures = [executor.submit(divmod, n, 0) for n in range(5)]
+    with Bee(lax.dsn, "rows", "--busywait") as bee:
+        assert {type(future.exception(20)) for future in futures} == {ZeroDivisionError}, bee.output
+        change(
+            lax,
+            "INSERT INTO {outcome} (job, run, status) VALUES"
+            " (1, 0, 'failed'), (2, -1, 'cancelled'), (3, 2147483647, 'failed'), (4, -2147483648, 'failed')",
+        )
+        again = executor.retry()
+        assert {type(future.exception(20)) for future in again} == {ZeroDivisionError}, bee.output
+        assert len(again) >= 4
+
+
 OUTCOMES = {
     "another value": "output = '99'",
     "nothing": "output = NULL",

@@ -714,6 +714,22 @@ MUTANTS = [
         "if True",
         f"store/{BACK}",
     ),
+    _python(
+        "rescue: of jobs that aren't there nothing is noted",
+        "store/bee.sql",
+        "-- name: rescue\n",
+        "u.job IS NOT NULL",
+        "true",
+        "e2e/test_hostile_rows.py::test_what_a_bee_that_never_was_holds_stops_no_jobset",
+    ),
+    _python(
+        "retry: only of runs that can be",
+        "store/client.sql",
+        "-- name: ended_badly\n",
+        "o.run BETWEEN 1 AND 2147483646",
+        "true",
+        "e2e/test_hostile_rows.py::test_a_retry_passes_over_runs_that_can_not_be",
+    ),
     _sql(
         "rescue: the judge was served",
         "bee",

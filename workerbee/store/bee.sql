@@ -369,7 +369,8 @@ WITH me AS (
            count(*) FILTER (WHERE u.n <= l.started) OVER (PARTITION BY l.bee) AS n_begun,
            (l.run, u.job) IN (SELECT run, job FROM elsewhere) AS copied
       FROM lapsed l CROSS JOIN LATERAL unnest(l.jobs) WITH ORDINALITY AS u (job, n)
-     WHERE (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = l.run) IS NULL
+     WHERE u.job IS NOT NULL  -- anybody may have written a header
+       AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = l.run) IS NULL
 ), suspect AS (
     -- Begun by a bee that, as far as anybody can see, had begun nothing else: it may be what ended the bee.
     SELECT u.id, u.job,

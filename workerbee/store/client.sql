@@ -379,6 +379,7 @@ SELECT id, function, codec, input::text, payload, run, status, end_codec, output
 SELECT b.job, b.run FROM (VALUES ('failed'::workerbee."status$"), ('cancelled')) s (status) CROSS JOIN LATERAL (
        SELECT o.job, o.run FROM {outcome} o
         WHERE {here} AND o.status BETWEEN s.status AND s.status AND o.status <> 'completed' AND o.job > %(after)s
+          AND o.run BETWEEN 1 AND 2147483646  -- others are nobody's, and none could follow
           AND (%(functions)s::integer[] IS NULL
                OR (SELECT j.function FROM {job} j WHERE j.id = o.job) = ANY (%(functions)s))
           AND (SELECT r.run FROM {run} r WHERE r.job = o.job AND r.run > o.run LIMIT 1) IS NULL

@@ -110,13 +110,13 @@ SELECT DISTINCT u.job FROM headers h CROSS JOIN bound b CROSS JOIN LATERAL unnes
 -- name: begun_jobs
 -- List what bees have begun and not closed (NULL: any job), longest first: the job, its run, its bee, the bee's host,
 -- the seconds since it was claimed, and whether it is a copy.
-SELECT u.job, h.run, h.bee::text, b.host, extract(epoch FROM now() - h.claimed_at)::double precision,
-       h.copy_of IS NOT NULL
+SELECT u.job, h.run, h.bee::text, b.host,
+       COALESCE(extract(epoch FROM now()) - extract(epoch FROM h.claimed_at), 0)::double precision, h.copy_of IS NOT NULL
   FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
   LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
  WHERE h.jobset = {number} AND h.claim IS NOT NULL
    AND (%(job)s::bigint IS NULL OR u.job = %(job)s)
-   AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
+   AND u.job IS NOT NULL AND (SELECT o.run FROM {outcome} o WHERE o.job = u.job AND o.run = h.run) IS NULL
  ORDER BY h.claimed_at, u.job LIMIT %(n)s;
 
 -- name: life
