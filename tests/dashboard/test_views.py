@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.resources import files
 from typing import Any
 from uuid import uuid4
@@ -293,6 +294,14 @@ def test_twenty_tabs_cost_what_one_costs(client: httpx.Client, study: tuple[Hive
         after = statements()
     assert answers == [200] * 60
     assert after - before < 300, "60 looks, each of some ten queries, were not shared"
+
+
+def test_what_many_look_at_is_read_once(shared: Database) -> None:
+    """As long as it counts as new, whoever asks meanwhile."""
+    sampler, clocks = Sampler(shared.dsn), []
+    with closing(sampler), ThreadPoolExecutor(20) as tabs:
+        list(tabs.map(lambda _: sampler.part("clock", lambda r: clocks.append(r.clock()), fresh=60.0), range(60)))
+    assert len(clocks) == 1
 
 
 def test_tabs_of_one_view_get_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:

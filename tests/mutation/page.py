@@ -302,7 +302,7 @@ PAGE = [
         "    def _read(",
         "now + max(fresh, pause * (now - began))",
         "now",
-        f"{VIEWS}::test_twenty_tabs_cost_what_one_costs",
+        f"{VIEWS}::test_what_many_look_at_is_read_once",
     ),
     _page(
         "answers are shared",
