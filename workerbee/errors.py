@@ -255,14 +255,24 @@ class EncodingError(WorkerbeeError, pickle.PicklingError, TypeError):
     """A function, its arguments or a result can't be pickled or stored; ``culprit`` names the part that can't."""
 
     def __init__(self, what: str, cause: BaseException, culprit: str | None = None) -> None:
-        where = f": {culprit}" if culprit else ""
-        super().__init__(
-            f"{what} can't be stored: the encoding of this database lacks a character ({text_of(cause).strip()}); "
-            "make a database with ENCODING 'UTF8', or use names and values without it"
-            if getattr(cause, "pgcode", None) == UNTRANSLATABLE
-            else f"{what} can't be pickled ({type(cause).__name__}: {text_of(cause)}){where}; pass what it is made "
-            "from, such as a path or plain data, and open or build it inside the job"
+        super().__init__(f"{what} {_refusal(cause, culprit)}")
+
+
+def _refusal(cause: BaseException, culprit: str | None) -> str:
+    """Say why something can't be pickled, or why the server doesn't take it, and what to do."""
+    code, text = getattr(cause, "pgcode", None), text_of(cause).strip()
+    if code == UNTRANSLATABLE:
+        return (
+            f"can't be stored: the encoding of this database lacks a character ({text}); make a database with "
+            "ENCODING 'UTF8', or use names and values without it"
         )
+    if code is not None:
+        return f"can't be stored: the server refuses it ({type(cause).__name__}: {text})"
+    where = f": {culprit}" if culprit else ""
+    return (
+        f"can't be pickled ({type(cause).__name__}: {text}){where}; pass what it is made from, such as a path or plain "
+        "data, and open or build it inside the job"
+    )
 
 
 class PayloadTooLargeError(EncodingError):

@@ -257,6 +257,18 @@ def test_quota_of_a_container(tmp_path: Path, files: dict[str, str], quota: floa
     assert resources._quota_of(tmp_path) == quota
 
 
+def test_what_the_server_refuses_fails_its_own_call(database: Database) -> None:
+    """A sentence says that it was the server, and why; functions that are known go on."""
+    with WorkerbeeExecutor(1, dsn=database.dsn, jobset_id="full") as executor:
+        assert executor.submit(abs, -1).result(60) == 1
+        [(numbers,)] = database.execute("SELECT pg_get_serial_sequence('workerbee.\"function$1\"', 'number')")
+        database.execute("SELECT setval(%s, seqmax) FROM pg_sequence WHERE seqrelid = %s::regclass", numbers, numbers)
+        refused = executor.submit(len, "")
+        with pytest.raises(EncodingError, match=r"can't be stored: the server refuses it \(SequenceGenerator"):
+            refused.result(60)
+        assert executor.submit(abs, -2).result(60) == 2
+
+
 def test_a_name_that_the_database_cannot_hold_fails_its_own_call(server: Server) -> None:
     """In a database of another encoding; what it can hold is stored, and comes back as it was."""
     name = f"latin_{uuid4().hex[:8]}"
