@@ -1256,8 +1256,8 @@ MUTANTS = [
         "complete: headers before outcomes",
         "bee",
         "complete",
-        "WHERE (SELECT count(*) FROM closed) IS NOT NULL",
-        "",
+        "WHERE (SELECT count(*) FROM closed) IS NOT NULL AND ",
+        "WHERE ",
         f"{CANCEL}::test_cancelling_and_completing_the_same_jobs",
     ),
     _python(

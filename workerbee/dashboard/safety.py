@@ -13,6 +13,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -25,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOCAL = ("localhost", "127.0.0.1", "::1")
 #: Bytes of a request's body and of its address, and seconds in which a body has to be here.
 MOST_BODY, MOST_PATH, BODY_SECONDS = 16_384, 4096, 3.0
+#: What is still read of a refused request, at most, before it is answered: bytes and seconds.
+MOST_DRAINED, DRAIN_SECONDS = 2**20, 0.5
 #: Browsers that are let in at a time: with another one the oldest is locked out.
 SESSIONS = 100
 METHODS = ("GET", "HEAD", "POST")
@@ -130,6 +133,7 @@ class Door:
                 receive, answer = _replayed(await _body(headers, receive)), self._app
         except Refusal as refusal:
             log.warning("refused %s %r: %s", scope["method"], scope["path"][:200], refusal)
+            await _drain(receive)
             answer = _refused(refusal)
         await answer(scope, receive, send)
 
@@ -257,6 +261,23 @@ async def _gathered(receive: Receive) -> bytes:
             raise Refusal(413, "its body is too long")
         if not message.get("more_body", False):
             return bytes(body)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what a refused request still sends, within bounds.
+
+    A connection that is closed with bytes unread is reset, and may take the answer with it (RFC 9112, section 9.6).
+    """
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_skip(receive), DRAIN_SECONDS)
+
+
+async def _skip(receive: Receive) -> None:
+    n_read, is_more = 0, True
+    while is_more and n_read < MOST_DRAINED:
+        message = await receive()
+        n_read += len(message.get("body", b""))
+        is_more = message.get("more_body", False)
 
 
 def _replayed(body: bytes) -> Receive:
