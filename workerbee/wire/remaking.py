@@ -37,6 +37,8 @@ def reduced(thing: Any) -> Any:
         return _viewed, (thing.tobytes(), thing.format, thing.shape)
     if is_dispatcher(thing) and not importable(thing):
         return _dispatcher, (), (dict(thing.registry), _own_attributes(thing)), None, None, _fill_dispatcher
+    if kind is functools.singledispatchmethod:
+        return _dispatched, (thing.func, thing.dispatcher)
     if _wants_other_arguments(kind):
         attributes, members, args = taken_apart(thing)
         return rebuilt, (kind, args, {}), (attributes, members), None, None, complete
@@ -79,6 +81,13 @@ def _described(kind: Any, parts: tuple[Any, ...]) -> Any:
     base = next(base for base in _DESCRIPTORS if issubclass(kind, base))
     made = base.__new__(kind)
     base.__init__(made, *parts)
+    return made
+
+
+def _dispatched(func: Any, dispatcher: Any) -> Any:
+    """Make a dispatching method without its cache, which since Python 3.13 holds weak references."""
+    made: functools.singledispatchmethod[Any] = functools.singledispatchmethod(func)
+    made.dispatcher = dispatcher
     return made
 
 
