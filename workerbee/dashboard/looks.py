@@ -42,7 +42,7 @@ class Running(NamedTuple):
     row: JobsetRow
     progress: Progress
     quartiles: tuple[float, float, float, float] | None
-    longest: float
+    begun: list[BegunRow]
 
 
 class Looks:
@@ -108,10 +108,10 @@ class Looks:
         """Read how a jobset goes, why its jobs fail, what runs longest, and who works on it."""
         with until_dropped(jobset_id):
             part = self._running(jobset_id)
-            row, progress, quartiles, _ = part.value
+            row, progress = part.value.row, part.value.progress
             history = self._history(row, span)
             facts = self._course(part.value, self._history(row, "hour"))
-            facts |= self._failures(row, progress) | self._longest(row, progress, quartiles)
+            facts |= self._failures(row, progress) | _longest(part.value)
             facts |= {"rates": self._rates_over(row, history, span), "durations": self._durations(row)}
             facts |= self._crowd.of(row)
             return told(self._sampler, part, jobset=jobset_id, span=span, **facts)
@@ -122,7 +122,7 @@ class Looks:
             if not rows:
                 raise JobsetNotFoundError(jobset_id, tuple(str(row.jobset.id) for row in reader.jobsets()))
             one = reader.of(rows[0].jobset)
-            return Running(rows[0], one.progress(), one.recent_durations(), one.longest_run())
+            return Running(rows[0], one.progress(), one.recent_durations(), one.begun_jobs(3 * LONGEST))
 
         return self._sampler.part(("jobset", jobset_id), read)
 
@@ -131,14 +131,14 @@ class Looks:
         return self._running(jobset_id).value.row
 
     def _course(self, running: Running, history: Sequence[Minute]) -> Facts:
-        row, progress, quartiles, longest = running
+        row, progress, quartiles, begun = running
         view = outlook(
             row.jobset.name,
             progress,
             n_bees=row.n_bees,
             n_runners=row.n_runners,
             quartiles=quartiles,
-            longest=longest,
+            longest=max((one.since for one in begun), default=0.0),
         )
         paused = None if row.paused_at is None else f"{row.paused_by}" + (f" ({row.paused_why})" * bool(row.paused_why))
         course = course_of(view, progress, row.counts, history, now=time.time(), paused=paused)
@@ -192,22 +192,6 @@ class Looks:
             "failures_counted": None if is_all else sum(cause.n for cause in causes),
         }
 
-    def _longest(
-        self, row: JobsetRow, progress: Progress, quartiles: tuple[float, float, float, float] | None
-    ) -> Facts:
-        p95 = quartiles[3] if quartiles else None
-        begun: list[BegunRow] = []
-        if progress.running:
-            begun = self._sampler.part(
-                ("begun", row.jobset.number), lambda reader: reader.of(row.jobset).begun_jobs(3 * LONGEST)
-            ).value
-        copied = {one.job for one in begun if one.copy}
-        longest = [
-            one._asdict() | {"beyond_p95": p95 is not None and one.since > p95, "copied": one.job in copied}
-            for one in begun[: 2 * LONGEST]
-        ]
-        return {"p95": p95, "longest": longest[:LONGEST], "n_running": progress.running}
-
     def _durations(self, row: JobsetRow) -> list[float]:
         ends = self._sampler.part(
             ("ends", row.jobset.number),
@@ -215,6 +199,17 @@ class Looks:
             fresh=5.0,
         ).value
         return [seconds for _, _, seconds in ends if seconds is not None]
+
+
+def _longest(running: Running) -> Facts:
+    """List what runs longest, and which of it takes unusually long or has a copy."""
+    p95 = running.quartiles[3] if running.quartiles else None
+    copied = {one.job for one in running.begun if one.copy}
+    longest = [
+        one._asdict() | {"beyond_p95": p95 is not None and one.since > p95, "copied": one.job in copied}
+        for one in running.begun[:LONGEST]
+    ]
+    return {"p95": p95, "longest": longest, "n_running": running.progress.running}
 
 
 class _Rates:
