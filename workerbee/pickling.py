@@ -9,29 +9,27 @@ namespace only if they agree on the value of each name.
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-import cloudpickle
 from cloudpickle.cloudpickle import _function_setstate
 
 from workerbee import script
-from workerbee.errors import PayloadTooLargeError
-from workerbee.wire import classes, remaking
-from workerbee.wire.bounded import Bounded, Hashing, Segment, taken_out
+from workerbee.wire import classes
+from workerbee.wire.bounded import Bounded, Segment, taken_out
 from workerbee.wire.bytecode import BY_REPR, MISSING, content, mentioned
-from workerbee.wire.imports import by_value, importable
+from workerbee.wire.imports import importable, own_things
 from workerbee.wire.namespaces import Namespace, Origin, kin
+from workerbee.wire.picklers import PlainPickler, digest, goes_along
 from workerbee.wire.remaking import _cached, _dispatcher, _fill_dispatcher, _viewed  # noqa: F401 (older pickles name them)
 from workerbee.wire.sources import Excerpt, excerpt, keep
-from workerbee.wire.standins import Absent, Stub
+from workerbee.wire.standins import Absent, Own, Stub
 
 __all__ = ["MOST_NAMESPACES", "Absent", "Namespaces", "PlainPickler", "Stem", "Stub", "dumps"]
 
@@ -45,14 +43,15 @@ _REDUCERS = "_workerbee_reducers"
 # Dumping
 
 
-def dumps(value: object, file: Bounded | None = None, *, stem: Stem | None = None) -> bytes:
+def dumps(value: object, file: Bounded | None = None, *, stem: Stem | None = None, is_function: bool = False) -> bytes:
     """Make a pickle that `bounded.loads` takes in ``file``, which may keep large buffers out of it.
 
     Raises whatever the value's own methods and the file raise. ``stem`` is a part that the functions in it have in
-    common with others, and that needn't be pickled again.
+    common with others, and that needn't be pickled again. A value has copies of what each process has of its own; what
+    ``is_function``, and all that belongs to it, finds that where it is.
     """
     file = Bounded("it", sys.maxsize) if file is None else file
-    pickler = _Pickler(file, file.aside)
+    pickler = _Pickler(file, file.aside, is_function=is_function)
     if stem is not None:
         pickler.resume(stem)
     pickler.dump(value)
@@ -75,7 +74,7 @@ class Stem:
     def __init__(self, value: object, most: int) -> None:
         """Pickle ``value``, in at most ``most`` bytes. Raises whatever the value's own methods raise."""
         file = Bounded("what functions have in common", most)
-        self.pickler = _Pickler(file)
+        self.pickler = _Pickler(file, is_function=True)
         self.pickler.dump(value)
         self.body = file.getvalue()
 
@@ -96,36 +95,20 @@ class _Bundle(NamedTuple):
         return self.make, (self.origins, self.body, *source)
 
 
-class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """A cloudpickle pickler that can do more, such as functions behind a cache, and cached properties."""
-
-    def __init__(self, file: io.BytesIO | Hashing, aside: Callable[[pickle.PickleBuffer], bool] | None = None) -> None:
-        super().__init__(file, protocol=5, buffer_callback=aside)
-
-    def reducer_override(self, obj: Any) -> Any:
-        if (remade := remaking.reduced(obj)) is not None:
-            return remade
-        if isinstance(obj, CodeType):
-            make, parts = self.dispatch_table[CodeType](obj)
-            # cloudpickle leaves the file's name out, but tracebacks need it.
-            return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
-        if isinstance(obj, type) and classes.is_by_value(obj):
-            return self._class_reduced(obj)
-        if isinstance(obj, FunctionType) and by_value(obj.__module__ or ""):
-            return self._dynamic_function_reduce(obj)
-        if isinstance(obj, ModuleType) and by_value(obj.__name__) and obj.__name__ != "__main__":
-            return classes.reduced_module(obj)
-        return super().reducer_override(obj)
-
-    def _class_reduced(self, cls: type) -> Any:
-        return classes.reduced(cls)
-
-
 class _Pickler(PlainPickler):
     """A pickler that notes what functions find in their globals."""
 
-    def __init__(self, file: io.BytesIO, aside: Callable[[pickle.PickleBuffer], bool] | None = None) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        aside: Callable[[pickle.PickleBuffer], bool] | None = None,
+        *,
+        is_function: bool = False,
+    ) -> None:
         super().__init__(file, aside)
+        self._own = own_things()
+        if is_function:
+            self.by_name = self._own
         self._file = file
         self._bound = file if isinstance(file, Bounded) else None
         self.origins: dict[int, tuple[_Globals, Origin]] = {}
@@ -164,12 +147,13 @@ class _Pickler(PlainPickler):
         space, origin = self.origins.setdefault(id(func.__globals__), (_Globals(len(self.origins)), Origin(module, {})))
         self.found[id(func.__globals__)] = func.__globals__
         self._bring_mentioned(func, state[1]["__globals__"])
-        for name, value in state[1]["__globals__"].items():
+        for name, value in (found := state[1]["__globals__"]).items():
+            found[name] = value = Own.of(value, self._own) or value  # noqa: PLW2901 (the same)
             if name not in origin.brought:
-                origin.brought[name] = _digest(value, func.__globals__, self._bound)
+                origin.brought[name] = digest(value, func.__globals__, self._bound, self.by_name)
         self._share_held(func, state[1])
         # The first function brings them for all.
-        if not self.excerpts and (own := {k: r for k, r in classes.own_reducers() if _goes_along((k, r), self._bound)}):
+        if not self.excerpts and (own := {k: r for k, r in classes.own_reducers() if goes_along((k, r), self._bound)}):
             state[1][_REDUCERS] = own
         if id(func.__code__) not in self.excerpts:
             self.excerpts[id(func.__code__)] = excerpt(func)
@@ -207,29 +191,15 @@ class _Pickler(PlainPickler):
             return value
         space, origin = self.origins[id(found)]
         if name not in origin.brought:
-            origin.brought[name] = _digest(value, found, self._bound)
+            origin.brought[name] = digest(value, found, self._bound, self.by_name)
         return _Shared(space.n, name, value)
 
     def _bring_mentioned(self, func: FunctionType, found: dict[str, Any]) -> None:
         """Add globals that cloudpickle leaves out although the function may look them up: `mentioned`."""
         for name in mentioned(func):
-            if name in func.__globals__ and name not in found and _goes_along(func.__globals__[name], self._bound):
+            if name in func.__globals__ and name not in found and goes_along(func.__globals__[name], self._bound):
                 found[name] = func.__globals__[name]
                 self.mentions = True
-
-
-class _DigestPickler(PlainPickler):
-    """A pickler that leaves out the contents of the given globals, as each of these has a digest of its own."""
-
-    def __init__(self, file: Hashing, known: dict[str, Any]) -> None:
-        super().__init__(file)
-        self._known = known
-
-    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
-        reduced = super()._dynamic_function_reduce(func)
-        if func.__globals__ is self._known:
-            reduced[2][1]["__globals__"] = {}
-        return reduced
 
 
 class _Globals(NamedTuple):
@@ -256,27 +226,6 @@ class _Shared(NamedTuple):
 _NO_OBJECTS = BY_REPR | {type(None), bool}
 
 
-def _digest(value: object, known: dict[str, Any], bound: Bounded | None = None) -> bytes:
-    """Digest a value of the globals ``known``; one that can't be pickled gets a random digest."""
-    file = Hashing(bound)
-    try:
-        _DigestPickler(file, known).dump(value)
-    except PayloadTooLargeError:
-        raise
-    except Exception:  # noqa: BLE001 (pickling runs user code)
-        return os.urandom(16)
-    return file.digest()
-
-
-def _goes_along(value: object, bound: Bounded | None) -> bool:
-    """Tell whether a value that a function may do without can be pickled."""
-    try:
-        PlainPickler(Hashing(bound)).dump(value)
-    except Exception:  # noqa: BLE001 (pickling runs user code)
-        return False
-    return True
-
-
 # Loading
 
 
@@ -297,7 +246,7 @@ class Namespaces:
             (
                 module,
                 space.globals,
-                {name: (value, _digest(value, space.globals)) for name, value in space.globals.items()},
+                {name: (value, digest(value, space.globals)) for name, value in space.globals.items()},
             )
             for module, spaces in self._spaces.items()
             for space in spaces
@@ -342,7 +291,7 @@ _opened: ContextVar[list[dict[str, Any]]] = ContextVar("_opened")
 
 
 def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[str, Any]) -> bool:
-    return before is not None and before[0] is value and before[1] == _digest(value, known)
+    return before is not None and before[0] is value and before[1] == digest(value, known)
 
 
 def _load(origins: list[Origin], body: bytes, excerpts: Iterable[Excerpt] = ()) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import random
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.unit.test_functions import define, identity, loaded
@@ -200,6 +202,59 @@ def test_what_is_looked_up_counts(lookup: str, monkeypatch: pytest.MonkeyPatch) 
     assert cache.describe(one).identity == identity(other)
     one.__globals__["LATER"] = 5
     assert cache.describe(one).identity != identity(other)
+
+
+OWN = {
+    "the environment": "from os import environ as k",
+    "the path": "from sys import path as k",
+    "a stream": "from sys import stdout as k",
+    "the generator": "import random; k = random._inst",
+    "its method": "from random import randint as k",
+    "its method in C": "from random import random as k",
+    "NumPy's generator": "import numpy; k = numpy.random.mtrand._rand",
+    "its function": "from numpy.random import standard_normal as k",
+}
+
+
+@pytest.mark.parametrize("source", OWN.values(), ids=OWN)
+def test_what_each_process_has_of_its_own_is_found_there(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that names it is the same whatever has become of it, and brings no copy of it."""
+    fn = define(f"{source}\ndef f(x): return k")
+    before = identity(fn)
+    monkeypatch.setenv("SET_LATER", "yes")
+    monkeypatch.syspath_prepend("later")
+    random.random()
+    np.random.random()  # noqa: NPY002 (that one is meant)
+    assert identity(fn) == before
+    record = Cache().describe(fn)
+    assert record.memo
+    assert loaded(record)(0) == fn(0)
+    assert b"SET_LATER" not in record.body
+
+
+@pytest.mark.parametrize(
+    "draw", ["uniform(size=2)", "norm(0, 1).rvs(2)", "seldom.rvs(2)", "(rand(2), randint(1, 10**9), [gauss()])"]
+)
+def test_a_job_that_seeds_draws_the_same(draw: str) -> None:
+    """What a function names draws from the generators that the job seeds, as in a pool."""
+    fn = define(
+        f"""
+        import random, numpy
+        from random import gauss, randint
+        from numpy.random import rand, uniform
+        from scipy.stats import norm
+        seldom = norm(0, 1)
+        def f(x):
+            random.seed(x)
+            numpy.random.seed(x)
+            return repr({draw})
+        """
+    )
+    before = Cache().describe(fn)
+    drawn = loaded(before)(1)
+    assert drawn == fn(1) != fn(2)
+    assert loaded(before)(1) == drawn
+    assert identity(fn) == before.identity
 
 
 def test_what_a_new_type_stands_for_counts() -> None:

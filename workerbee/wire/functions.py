@@ -181,7 +181,7 @@ class Cache:
         whole, most = self._whole(name_of(fn)), self._max_payload
         file = Bounded(whole, most) if apart is None else Scattered(whole, most, values.LEAST)
         try:
-            pickled = pickling.dumps(value, file, stem=stem)
+            pickled = pickling.dumps(value, file, stem=stem, is_function=True)
             return pickled, tuple(map(apart.of, file.arrays)) if apart is not None else ()
         except PayloadTooLargeError:
             raise

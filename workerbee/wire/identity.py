@@ -42,7 +42,8 @@ from workerbee.wire.bytecode import (
     same_registry,
     wrapped_by,
 )
-from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared
+from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared, own_things
+from workerbee.wire.standins import Own
 
 
 def name_of(fn: Any) -> str:
@@ -78,6 +79,7 @@ class Identity:
         self._by_name = False  # while something that travels by name is added
         self.seen: dict[int, tuple[int, Any]] = {}  # keeps the objects, so that no other one gets the same id
         self._named = named
+        self._own = own_things()
         for fn in functions:
             with self._at(name_of(fn), fn):
                 self._add_callable(fn)
@@ -259,8 +261,11 @@ class Identity:
 
     def _add(self, thing: Any) -> None:
         """Add anything that belongs to a function."""
-        plain = canonical(thing)
-        if plain is not None:
+        own = Own.of(thing, self._own)
+        plain = canonical(thing) if own is None else None
+        if own is not None:
+            self._note("own", own.module, *own.names)
+        elif plain is not None:
             self.parts.append(b"json\0" + plain)
             self.data += [thing] if type(thing) is list or type(thing) is dict else []
         elif isinstance(thing, type):

@@ -32,6 +32,24 @@ def stands_for(thing: Bound) -> tuple[str, str]:
     return thing._stands_for()  # noqa: SLF001 (public, it would be a method of every executor and future)
 
 
+#: Things of which each process has its own, as its jobs change it: their modules and names.
+_EACH_HAS = (
+    *(("sys", name) for name in ("path", "modules", "stdin", "stdout", "stderr")),
+    *(("os", name) for name in ("environ", "environb")),
+    ("random", "_inst"),
+    ("numpy.random.mtrand", "_rand"),
+)
+
+
+def own_things() -> dict[int, tuple[str, str]]:
+    """Give the names of those things that this process has, by their ids.
+
+    A function finds them where it runs. What it names may hold one of them, as `random.randint` and SciPy's
+    distributions do: a copy would be what `random.seed` in a job doesn't reach, and another one in each process.
+    """
+    return {id(thing): names for names in _EACH_HAS if (thing := named(*names)) is not None}
+
+
 #: Where libraries are installed, as it was when this process began.
 _INSTALLED = tuple(
     Path(place)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from workerbee import script
-from workerbee.wire.imports import Bound
+from workerbee.wire.imports import Bound, own_things
 
 #: So many objects are looked at to find out what a value holds.
 MOST_OBJECTS = 50_000
@@ -56,8 +56,9 @@ class Namespace(NamedTuple):
 def kin(values: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     """Group the names of values that hold a common object."""
     groups: list[tuple[set[str], set[int]]] = []
+    own = own_things()
     for name, value in values.items():
-        names, held, apart = {name}, _held(value), []
+        names, held, apart = {name}, _held(value, own), []
         for others, theirs in groups:
             if held.isdisjoint(theirs):
                 apart.append((others, theirs))
@@ -68,10 +69,13 @@ def kin(values: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(names)) for names, _ in groups if len(names) > 1)
 
 
-def _held(value: Any) -> set[int]:
-    """Find the objects in a value that somebody could tell from equal ones, by their ids; no user code is run."""
+def _held(value: Any, own: Iterable[int]) -> set[int]:
+    """Find the objects in a value that somebody could tell from equal ones, by their ids; no user code is run.
+
+    Not those that each process has of its ``own``.
+    """
     held: set[int] = set()
-    seen: set[int] = set()
+    seen = set(own)
     todo = [value]
     for _ in range(MOST_OBJECTS):
         if not todo:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from collections.abc import Mapping
+from operator import attrgetter
+from types import BuiltinMethodType, MethodType
+from typing import Any, NamedTuple
 
 #: The module by which stored pickles name these classes: it has them too, and must have them for ever.
 NAMED_IN_PICKLES = "workerbee.pickling"
@@ -25,6 +29,32 @@ class Absent(str):
 
     def __reduce__(self) -> Any:
         return Absent, (str(self),)
+
+
+class Own(NamedTuple):
+    """Stands for a thing of which each process has its own, or for a method of it."""
+
+    module: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, thing: Any, names: Mapping[int, tuple[str, str]]) -> Own | None:
+        """Stand for a thing, if it or what it is a method of has a name; else None."""
+        if known := names.get(id(thing)):
+            return cls(known[0], known[1:])
+        if type(thing) in _METHODS and (known := names.get(id(thing.__self__))):
+            return cls(known[0], (known[1], thing.__name__))
+        return None
+
+    def __reduce__(self) -> Any:
+        return _own_here, tuple(self)
+
+
+_METHODS = frozenset({MethodType, BuiltinMethodType})
+
+
+def _own_here(module: str, names: tuple[str, ...]) -> Any:
+    return attrgetter(".".join(names))(importlib.import_module(module))
 
 
 class Stub:
