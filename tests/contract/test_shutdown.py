@@ -45,16 +45,24 @@ def test_after_shutdown_nothing_is_taken(make: Make) -> None:
 
 
 def test_shutdown_can_be_called_again(make: Make) -> None:
-    """From any thread, any number of times, in any mixture."""
+    """From any thread, any number of times, in any mixture; who waits comes back when all is done."""
     executor = make(1)
-    executor.submit(time.sleep, 0.1)
+    future = executor.submit(time.sleep, 0.1)
     modes = [{"wait": False}, {}, {"cancel_futures": True}, {"wait": False, "cancel_futures": True}, {}]
-    threads = [threading.Thread(target=executor.shutdown, kwargs=mode) for mode in modes]
+    found_done = []
+
+    def shut_down(mode: dict[str, bool]) -> None:
+        executor.shutdown(**mode)
+        if mode.get("wait", True):
+            found_done.append(future.done())
+
+    threads = [threading.Thread(target=shut_down, args=[mode]) for mode in modes]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     executor.shutdown()
+    assert found_done == [True] * 3
 
 
 def test_shutdown_without_waiting_lets_work_finish(make: Make, gate: Gate) -> None:

@@ -277,7 +277,9 @@ def test_passwords_are_told_to_nobody(database: Database, capfd: pytest.CaptureF
     with WorkerbeeExecutor(1, dsn=f"{database.dsn} password={secret}") as executor:
         assert executor.submit(abs, -1).result(30) == 1
         assert secret not in repr(executor)
-        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        assert executor._client._bee.process.pid in [process.pid for process in processes]
+        for process in processes:
             with suppress(psutil.Error):
                 assert not any(secret in part for part in (*process.cmdline(), *process.environ().values()))
     parts = psycopg2.extensions.parse_dsn(database.dsn)

@@ -157,10 +157,13 @@ def test_dataframe(on_bees: None) -> None:
     assert merged.to_dict() == frame.merge(names, on="key").name.value_counts().to_dict()
 
 
-def test_persisted(on_bees: None) -> None:
+def test_persisted(on_bees: None, executor: WorkerbeeExecutor) -> None:
     """``persist`` computes on bees once; what is made of it later uses that."""
-    array = da.random.default_rng(0).normal(size=100, chunks=25).persist()
-    np.testing.assert_array_equal(array.compute(), array.compute(scheduler="sync"))
+    before = executor.progress().completed
+    array = da.ones(100, chunks=25).map_blocks(lambda block: block * os.getpid()).persist()
+    assert executor.progress().completed > before
+    [pids] = {tuple(array.compute(scheduler=scheduler)) for scheduler in ("sync", executor)}
+    assert os.getpid() not in pids
 
 
 def test_xarray(on_bees: None) -> None:
