@@ -74,7 +74,7 @@ class _Submitter(Bound, Whole, Executor):
         return AHEAD * max(1, self._client.n_local, live)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobFuture[T]:
-        """Schedule ``fn(*args, **kwargs)``; its future.
+        """Schedule ``fn(*args, **kwargs)``, and give its future.
 
         Raises EncodingError if the call can't be stored, RuntimeError after shutdown, and
         BrokenWorkerbeeError when the executor can't go on.
@@ -95,7 +95,7 @@ class _Submitter(Bound, Whole, Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """Do ``map(fn, *iterables)`` by jobs: results come in order, exceptions at their position.
+        """Make a job of each call that ``map(fn, *iterables)`` makes; results come in order, an error in its place.
 
         ``timeout`` counts in seconds from this call. With ``buffersize`` at most so many jobs are
         ahead of the results taken, and inputs are drawn as they are needed. In a temporary jobset
@@ -175,11 +175,11 @@ class _Submitter(Bound, Whole, Executor):
         return f"an executor of {self._client.jobset.name}", advice
 
     def flush(self, timeout: float | None = None) -> None:
-        """Return when everything submitted so far is stored and will survive this process; else TimeoutError."""
+        """Wait until all submitted is stored, to outlive this process. Raises TimeoutError after ``timeout`` s."""
         self._client.flush(timeout)
 
     def cancel_running(self, futures: Iterable[Future[Any]] | None = None) -> int:
-        """Cancel these (or all) jobs of this executor, also running ones; their runners are killed. How many."""
+        """Cancel these jobs of this executor, or all: runners of those that run are killed. Returns how many."""
         return self._client.cancel_running(
             None if futures is None else [f for f in futures if isinstance(f, JobFuture)]
         )
@@ -213,8 +213,8 @@ class WorkerbeeExecutor(_Submitter):
     files there. With ``prefix_output`` each line that a job prints begins with its number. After ``reconnect_timeout``
     seconds without the database, futures end with DatabaseUnavailableError; None: they wait for ever.
 
-    Raises JobsetIdError, KeyMismatchError, LargeValuesError, DatabaseUnavailableError, UnsupportedDatabaseError,
-    EmbeddedServerError.
+    Raises JobsetIdError, KeyFileError, KeyMismatchError, LargeValuesError, DatabaseUnavailableError,
+    UnsupportedDatabaseError, EmbeddedServerError; ConnectionStringError and ValueError for options that can't be.
     """
 
     def __init__(
@@ -280,7 +280,7 @@ class WorkerbeeExecutor(_Submitter):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (Executor's)
         """Take no more calls; with ``wait``, return when all futures are done and nothing is left running.
 
-        Any thread may call it, any number of times; but a callback of a future can't wait for the end.
+        Any thread may call it, any number of times; but a future's callback, which can't wait, gets a RuntimeError.
         """
         self._client.close(cancel=cancel_futures)
         if wait:

@@ -78,7 +78,7 @@ class Verbs:
             return status_of(*place)
 
     def watch(self) -> Watch:
-        """Show live how it goes, at most twice a second; nothing waits for it, and its ``stop()`` ends it.
+        """Show live how it goes, at most twice a second, and go on at once; ``stop()`` of what is returned ends it.
 
         In a notebook it is a display that is saved with its last numbers; called again, it starts at the true count.
         In a terminal it is a line of stderr, elsewhere a line now and then.
@@ -98,7 +98,7 @@ class Verbs:
         group: Group = None,
         host: str | None = None,
     ) -> Iterator[JobRow]:
-        """List the jobs by id, each with its latest run: all, those with these ``ids``, or those that are asked for.
+        """List jobs by id, each with its latest run: all, those with these ``ids``, or those that the rest asks for.
 
         A ``status`` is waiting, retrying, running, completed, failed or cancelled, or several of these; a ``function``
         is named "module:name"; a ``group`` is one of `failures`, or its name in ``workerbee failures``.
@@ -117,7 +117,8 @@ class Verbs:
     def output(self, job: int) -> Output:
         """Read what a job printed in its last execution that has ended, as far as it is kept: stdout, then stderr.
 
-        Its ``stdout`` and ``stderr`` are each of them alone. ``workerbee jobs logs -f`` follows a job that runs.
+        It is a text; its ``stdout`` and ``stderr`` are the two separately. A job that still runs is
+        followed by ``workerbee jobs logs -f``.
         """
         with self._at() as place:
             return output_of(JobsetReader(*place), job)
@@ -171,7 +172,7 @@ class MoreVerbs(Verbs):
         Of the ``function`` of this name, else of the one that was submitted last; ``all`` without a function gives all
         jobs. Without the key that signed it, a pickled value is an ``error``.
 
-        Raises ValueError for other words.
+        Raises ValueError for another ``on_error``, or a column that there isn't.
         """
         columns = checked_columns(on_error, columns)
         return self._stored(Choice(function, None, version, all), on_error == "return", columns)
@@ -195,10 +196,12 @@ class MoreVerbs(Verbs):
         group: Group = None,
         host: str | None = None,
     ) -> int:
-        """Start a new run of what failed: of all, of these ``ids``, or of what is asked for as in `jobs`; how many.
+        """Start a new run of what failed: of all, of these ``ids``, or as in `jobs`. Returns how many.
 
-        A ``status`` is "failed" or "cancelled" or both. What has completed, waits or runs is left as it is, unless its
-        large result is lost (`LostValueError`).
+        A ``status`` is "failed" or "cancelled" or both; jobs named by ``ids`` are run again in either case. What has
+        completed, waits or runs is left as it is, unless its large result is lost (`LostValueError`).
+
+        Raises ValueError for a status or group that there can't be.
         """
         with self._at() as place:
             Changing(*place).find_lost(ids)
@@ -216,10 +219,12 @@ class MoreVerbs(Verbs):
         group: Group = None,
         host: str | None = None,
     ) -> int:
-        """Cancel what waits and what runs: all of it, these ``ids``, or what is asked for as in `jobs`; how many.
+        """Cancel what waits and what runs: all of it, these ``ids``, or as in `jobs`. Returns how many.
 
         A ``status`` is "waiting", "retrying", "running" or several of these. Runners of what runs are killed within a
         second or so.
+
+        Raises ValueError for a status or group that there can't be.
         """
         with self._at() as place:
             if ids is not None:
@@ -228,7 +233,7 @@ class MoreVerbs(Verbs):
             return Changing(*place).cancel_wanted(_wanted(status, function, group, host, among=OPEN))
 
     def wait(self, timeout: float | None = None, *, fail_fast: bool = False) -> Status:
-        """Wait until nothing is open; how it went.
+        """Wait until nothing is open, and say how it went.
 
         With ``fail_fast``, until a job has failed or was cancelled. Raises TimeoutError after ``timeout`` seconds.
         """
@@ -335,7 +340,7 @@ def _wanted(
 
 
 def checked_columns(on_error: str, columns: Collection[str]) -> tuple[str, ...]:
-    """Check what `results` is asked for. Raises ValueError for other words."""
+    """Check what `results` is asked for. Raises ValueError for another ``on_error``, or a column that there isn't."""
     if on_error not in ("skip", "return"):
         raise ValueError("on_error must be 'skip' or 'return'")
     columns = (columns,) if isinstance(columns, str) else tuple(columns)

@@ -44,7 +44,7 @@ class JobSet(Bound, MoreVerbs):
     ``user`` and ``password`` raise ValueError. ``logger_name`` names the logger; the default one prints to
     stdout, unless it has been given handlers. ``large_values`` is the URL of a place that all machines see, such as
     "file:///shared/values", or any that fsspec knows: inputs and results of ``large_values_from`` bytes or more are
-    files there, of which the key of the user is needed to be sure.
+    files there, signed by the user's key, which each machine then needs.
 
     Raises JobsetIdError, ValueError, DatabaseUnavailableError, UnsupportedDatabaseError, EmbeddedServerError.
     """

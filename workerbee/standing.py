@@ -13,8 +13,8 @@ class Status(NamedTuple):
     """The state of a jobset; as text it is a sentence.
 
     ``jobs`` counts them by state, ``events`` all that has happened. ``percent`` of the jobs have ended: rounded down,
-    100 only if nothing is open. ``seconds_left`` is a range, None if nobody can say; ``advice`` a command that helps;
-    ``paused`` says by whom and why (None: it isn't).
+    100 only if nothing is open. ``seconds_left`` is a range, as if all ``runners`` worked for this jobset alone; None
+    if nobody can say. ``advice`` is a command that helps; ``paused`` says by whom and why (None: it isn't).
     """
 
     jobset: str

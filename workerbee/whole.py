@@ -57,7 +57,7 @@ class Whole(Verbs):
         ``on_error="return"`` adds the failed and cancelled jobs, with the exception as ``error``.
         A result that can't be had, because its row was changed or its class isn't here, is an ``error`` too.
 
-        Raises ValueError for other words.
+        Raises ValueError for another ``on_error``, or a column that there isn't.
         """
         columns = checked_columns(on_error, columns)
         return self._stored(self._choice(fn, version, every=all), with_failed=on_error == "return", columns=columns)
@@ -74,10 +74,10 @@ class Whole(Verbs):
         version: str | None = None,
         all: bool = False,  # noqa: A002 (what a user means)
     ) -> list[JobFuture]:
-        """Start a new run of every job that failed or was cancelled, with the options of this; their futures.
+        """Start a new run of each job that failed or was cancelled, with this executor's options; give their futures.
 
-        Which jobs: as in `results`. With a function, what failed runs the code that it has now, and what is completed
-        stays (see `adopt`); ``executor.with_options(timeout=60).retry()`` gives them a minute each.
+        The jobs are chosen as in `results`. With a function, what failed runs the code that it has now, and what is
+        completed stays (see `adopt`); ``executor.with_options(timeout=60).retry()`` gives them a minute each.
 
         Raises RuntimeError after shutdown.
         """
@@ -110,12 +110,12 @@ class Whole(Verbs):
         return adopted
 
     def cancel_superseded(self) -> int:
-        """Cancel what waits or runs of functions that have changed since, wherever; how many jobs."""
+        """Cancel all that waits or runs of functions that have changed since. Returns how many jobs."""
         with self._client.reading() as connection:
             return Changing(connection, self._client.jobset).cancel(below=SUPERSEDED)
 
     def cancel(self, fn: Callable[..., Any] | str | None = None, *, version: str | None = None) -> int:
-        """Cancel all that waits and runs in the jobset, or only jobs of ``fn`` as `results` chooses them; how many.
+        """Cancel all that waits and runs, or only jobs of ``fn`` as `results` chooses them. Returns how many.
 
         Whoever brought them and wherever they run: their runners are killed within a second or so.
         """

@@ -44,6 +44,7 @@ def test_after_shutdown_nothing_is_taken(make: Make) -> None:
         executor.map(abs, [1])
 
 
+@pytest.mark.parametrize("kind", ["threads", *OURS])  # only the first call of a process pool's waits
 def test_shutdown_can_be_called_again(make: Make) -> None:
     """From any thread, any number of times, in any mixture; who waits comes back when all is done."""
     executor = make(1)

@@ -28,6 +28,7 @@ from workerbee import JobSet
 from workerbee.dashboard import ticks
 from workerbee.dashboard.sampler import NothingSeenError, Sampler
 from workerbee.store import Connection, Reader, ShowRequest
+from workerbee.wire.job import EndKind, Outcome
 from workerbee.wire.printed import Printed
 
 VIEWS = ("", "jobset/study", "jobset/study/jobs", "jobset/study/jobs?status=failed", "jobset/study/job/41", "bees")
@@ -104,6 +105,19 @@ def test_a_failure_is_read_in_two_clicks(client: httpx.Client) -> None:
     page = client.get(home.url.join(jobset))
     job = re.findall(r'class="cause" href="([^"]*)"', page.text)[0]
     assert "raise ValueError(message)" in text_of(client.get(page.url.join(job)))
+
+
+def test_of_a_result_in_a_file_it_is_said_who_looks_at_it(client: httpx.Client, shared: Database) -> None:
+    """The page can't see whether the file is lost."""
+    with closing(Connection(shared.dsn)) as connection:
+        hive = Hive(connection, "large")
+        [job, bee] = [*hive.add(), hive.bee()]
+        end = Outcome(job, 1, EndKind.COMPLETED, "blob", b'{"folder": "file:///shared"}', None, 0.1)
+        bee.complete([end], [bee.take()], hint=None)
+        text = text_of(client.get(f"/jobset/large/job/{job}"))
+        hive.catalogue.drop_jobset(hive.jobset)
+    assert "file:///shared" in text
+    assert f"workerbee jobs show large {job} says whether it is lost" in text
 
 
 def test_jobs_come_in_pages_and_by_what_is_wanted(client: httpx.Client) -> None:

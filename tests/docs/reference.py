@@ -130,7 +130,7 @@ def markdown(text: str) -> str:
 
 def paragraph(text: str) -> str:
     """Lines joined, but for lists and code."""
-    parts = re.split(r"\n\s*\n", text.replace("\b\n", ""))
+    parts = re.split(r"\n\s*\n", text)
     return "\n\n".join(part if re.match(r"    |[-*] ", part) else " ".join(part.split()) for part in parts)
 
 

@@ -137,6 +137,7 @@ def test_each_command_is_in_one_of_the_tables_and_has_json_if_it_reads() -> None
         assert any("--json" in option.opts for option in commands[name].params), name
     for name, command in commands.items():
         assert command.help, name
+        assert "\\" not in command.help, f"{name} shows how its help is written"
         assert command.callback is not None
         module = command.callback.__module__.removeprefix("workerbee.cli.")
         assert name.split()[0] == module.split(".")[0], f"{name} is looked for in a file of its name"

@@ -96,7 +96,7 @@ def test_map_gives_each_in_its_place(executor: WorkerbeeExecutor) -> None:
             calls = [*HARMLESS, worst, ("plain", "after")]
             given = executor.map(hostile.act, calls, chunksize=chunksize, timeout=PATIENCE)
             assert [type(value).__name__ for value in itertools.islice(given, len(HARMLESS))] == ["int", "StrFailValue"]
-            with pytest.raises(Exception) as caught:  # noqa: PT011 (which one, the futures say)
+            with pytest.raises(Exception) as caught:
                 next(given)
             assert not isinstance(caught.value, (StopIteration, TimeoutError))
     assert is_unharmed(executor)

@@ -175,3 +175,7 @@ def test_an_advised_command_means_the_same_server(database: Database) -> None:
     assert say("bees", "unserved", "--dsn", secret).stderr.endswith(
         "start one with: python -m workerbee.bee unserved\n"
     )
+    same = f"unserved --dsn {shlex.quote(database.dsn)}\n"
+    assert say("pause", "unserved", "--dsn", database.dsn).stdout.endswith(f"is paused: workerbee resume {same}")
+    say("cancel", "unserved", "--yes", "--dsn", database.dsn)
+    assert say("wait", "unserved", "--dsn", database.dsn).stderr.endswith(f"were cancelled: workerbee failures {same}")

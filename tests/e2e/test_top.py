@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -107,6 +108,19 @@ def test_r_retries_the_chosen_group(terminal: Terminal, study: Hive) -> None:
     terminal.press("r", "Run 2 jobs")
     terminal.press("y", "2 jobs wait to be run once more")
     assert [study.status(job) for job in (13, 14)] == ["waiting", "waiting"]
+
+
+def test_advice_means_the_same_server(shared: Database) -> None:
+    """The option that was typed is repeated."""
+    connection = Connection(shared.dsn)
+    hive = Hive(connection, "unserved")
+    hive.add()
+    opened = Terminal("unserved", "--dsn", shared.dsn, columns=200)
+    opened.shows(f"next: python -m workerbee.bee unserved --dsn {shlex.quote(shared.dsn)}")
+    opened.press("q")
+    assert opened.ends() == 0
+    hive.catalogue.drop_jobset(hive.jobset)
+    connection.close()
 
 
 def test_it_is_drawn_anew_in_another_size(terminal: Terminal) -> None:

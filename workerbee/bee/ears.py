@@ -30,9 +30,6 @@ class Ears:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def watches(self, fd: int) -> bool:
-        return fd in self._handlers
-
     def watch_for_room(self, fd: int, is_wanted: bool) -> None:  # noqa: FBT001
         """Begin or stop calling its handler also whenever it can be written to."""
         if fd in self._handlers:

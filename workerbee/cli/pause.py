@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.database import dsn_option, found, reading, same_server
 
 
 @click.command()
@@ -23,4 +23,4 @@ def pause(jobset_id: str, why: str | None, dsn: str | None) -> None:
         is_new = Changing(reader.connection, row.jobset).pause(why)
         [row] = reader.jobsets(1, jobset_id=jobset_id)
     said = "is paused" if is_new else f"was paused already, by {row.paused_by}"
-    click.echo(f"{jobset_id} {said}: workerbee resume {jobset_id}")
+    click.echo(f"{jobset_id} {said}: workerbee resume {jobset_id}{same_server(dsn)}")

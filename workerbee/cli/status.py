@@ -30,7 +30,9 @@ RATE_SECONDS = 600.0
 def status(jobset_id: str | None, dsn: str | None, *, size: bool, as_json: bool) -> None:
     """Say how JOBSET goes, or list all jobsets.
 
-    A percentage counts the jobs whose latest run has ended, rounded down: 100 % only if nothing is open.
+    A percentage counts the jobs whose latest run has ended, rounded down: 100 % only if nothing is open. The time to go
+    is what the open jobs take all runners of its bees, if they are like the last ones; it takes longer where these bees
+    also have jobs of other jobsets.
     """
     with reading(dsn) as reader:
         if size:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workerbee.cli import terminal
-from workerbee.cli.database import dsn_option, found, reading
+from workerbee.cli.database import dsn_option, found, reading, same_server
 from workerbee.cli.terminal import json_option
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def wait(jobset_id: str, timeout: float | None, dsn: str | None, *, fail_fast: b
     elif not is_over:
         click.echo(f"{counts.open:,} jobs of {jobset_id} are still open", err=True)
     elif badly > 0:
-        click.echo(f"{badly:,} jobs of {jobset_id} failed or were cancelled: workerbee failures {jobset_id}", err=True)
+        advice = f"workerbee failures {jobset_id}{same_server(dsn)}"
+        click.echo(f"{badly:,} jobs of {jobset_id} failed or were cancelled: {advice}", err=True)
     raise SystemExit(TIME_IS_UP if not is_over else SOME_FAILED if badly > 0 else 0)
 
 

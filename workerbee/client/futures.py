@@ -93,12 +93,11 @@ class _Event(threading.Event):
 
 
 class JobFuture(Bound, Future[T]):
-    """Resolves from the job's row. ``job`` and ``run`` name it once it is stored.
+    """The future of one job, known by its numbers ``job`` and ``run`` once it is stored; until then they are None."""
 
-    What a `Future` needs for those who wait for it (its condition and lists, a dozen objects) is made when
-    the first one looks. Most of many futures have ended by then, and what was never made needs no time of
-    the garbage collector, which with 20,000 futures took half of all that a client does.
-    """
+    # What a `Future` needs for those who wait for it (its condition and lists, a dozen objects) is made when the first
+    # one looks. Most of many futures have ended by then, and what was never made needs no time of the garbage
+    # collector, which with 20,000 futures took half of all that a client does.
 
     lent: Any = None  # keeps the file with the job's arguments, later the one with its result
     _condition: Any = _Observed()

@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 def find(
     jobset_id: str, text: str, before: int | None, limit: int, seconds: float, dsn: str | None, *, as_json: bool
 ) -> None:
-    r"""Find the jobs of JOBSET whose input is JSON, or else, the newest first, those whose input contains it.
+    """Find the jobs of JOBSET whose input is JSON, or else, the newest first, those whose input contains it.
 
     The whole input is found at once among any number of jobs; for a part of it jobs are looked at one by one, for some
     seconds. Exit status: 1 if none was found.
 
-    \b
-    workerbee jobs find my_jobset '{"temperature": 42}'
+    For example: workerbee jobs find my_jobset '{"temperature": 42}'
     """
     from workerbee.finding import LAST, find  # noqa: PLC0415 (loads the driver)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workerbee.cli.database import dsn_option, reading
+from workerbee.cli.database import dsn_option, reading, same_server
 from workerbee.cli.terminal import local
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def top(jobset_id: str | None, interval: float | None, dsn: str | None) -> None:
     from workerbee.cli.top.looking import Look  # noqa: PLC0415 (loads the driver)
 
     with reading(dsn) as reader:
-        look = Look(reader, jobset_id)
+        look = Look(reader, jobset_id, same_server(dsn))
         if sys.stdout.isatty() and sys.stdin.isatty():
             reader.connection.patience = PATIENCE_SECONDS
             _live(look, interval or LIVE_SECONDS)

@@ -64,10 +64,14 @@ class Seen:
 
 
 class Look:
-    """Looks at one jobset, or at all; what was seen last stays where the database is away."""
+    """Looks at one jobset, or at all; what was seen last stays where the database is away.
 
-    def __init__(self, reader: Reader, jobset_id: str | None) -> None:
+    ``same`` is the option by which an advised command means the same server.
+    """
+
+    def __init__(self, reader: Reader, jobset_id: str | None, same: str = "") -> None:
         self.reader = reader
+        self._same = same
         self.jobset_id = jobset_id
         self.job: int | None = None
         self._ends: deque[tuple[float, int]] = deque()
@@ -112,7 +116,7 @@ class Look:
             time.time(),
             jobset=row,
             progress=progress,
-            outlook=view,
+            outlook=view if view.advice is None else view._replace(advice=view.advice + self._same),
             rate=self._rate(progress),
             causes=self._causes.of(reader, progress.failed),
             begun=begun,
