@@ -42,8 +42,8 @@ def test_ranges_are_what_is_waited_for(first: set[int], later: set[int]) -> None
     gone, left = futures[::2], futures[1::2]
     for future in gone[::2]:
         ledger.forget([future])
-    ledger.take(Stored(f.stored_job, f.stored_run, "completed", "json", b"1", None) for f in gone[1::2])
-    assert runs_of(ledger) == {(f.stored_job, f.stored_run) for f in left}
+    ledger.take(Stored(f.stored_job, f.run or 0, "completed", "json", b"1", None) for f in gone[1::2])
+    assert runs_of(ledger) == {(f.stored_job, f.run) for f in left}
     ledger.move([(future, future.stored_job, 4) for future in left])
     assert runs_of(ledger) == {(f.stored_job, 4) for f in left}
 

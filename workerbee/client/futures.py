@@ -205,12 +205,6 @@ class JobFuture(Bound, Future[T]):
         return self.job
 
     @property
-    def stored_run(self) -> int:
-        """The run that it waits for, of a future that has a job."""
-        assert self.run is not None  # noqa: S101
-        return self.run
-
-    @property
     def ended(self) -> bool:
         """Tell the same as `done()`, without making a condition."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
