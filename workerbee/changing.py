@@ -9,7 +9,9 @@ from uuid import uuid4
 
 from workerbee import keeping, resources
 from workerbee.errors import LargeValuesError
-from workerbee.store import Catalogue, ClientStore, Connection, JobRow, JobsetReader, Run, Wanted, retrying, schema
+from workerbee.store import Catalogue, ClientStore, Connection, Run, retrying, schema
+from workerbee.store.reader import JobsetReader
+from workerbee.store.seen import JobRow, Wanted
 from workerbee.wire.job import Jobset, Options
 from workerbee.wire.signing import Key, Signer
 

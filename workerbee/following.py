@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from workerbee import resources
-from workerbee.store import Catalogue, Connection, JobsetReader, TextRow
+from workerbee.store import Catalogue, Connection
+from workerbee.store.reader import JobsetReader
+from workerbee.store.seen import TextRow
 from workerbee.wire.job import Jobset
 from workerbee.wire.printed import NOTHING, Output
 

@@ -27,7 +27,8 @@ from tests.waiting import eventually
 from workerbee import JobSet
 from workerbee.dashboard import ticks
 from workerbee.dashboard.sampler import NothingSeenError, Sampler
-from workerbee.store import Connection, Reader, ShowRequest
+from workerbee.store import Connection, ShowRequest
+from workerbee.store.reader import Reader
 from workerbee.wire.job import EndKind, Outcome
 from workerbee.wire.printed import Printed
 

@@ -30,6 +30,7 @@ from tests.servers import Database, Server
 from tests.waiting import eventually
 from workerbee import JobSet, WorkerbeeExecutor
 from workerbee.bee import service
+from workerbee.bee.crew import Crew
 from workerbee.bee.supervisor import Supervisor
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.orders import Orders
@@ -226,7 +227,8 @@ def a_bee_here(database: Database, workers: int) -> Iterator[Supervisor]:
     """Run a bee as a thread of this process."""
     with closing(Connection(database.dsn)) as connection:
         schema.ensure(connection)
-    bee = Supervisor(Orders(database.dsn, workers=workers, busywait=True), logging.getLogger("a bee in a thread"))
+    orders = Orders(database.dsn, workers=workers, busywait=True)
+    bee = Supervisor(orders, Crew(orders), logging.getLogger("a bee in a thread"))
     thread = threading.Thread(target=bee.run)
     thread.start()
     try:

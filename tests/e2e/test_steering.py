@@ -10,7 +10,8 @@ import pytest
 from tests.servers import Database
 from tests.store.hive import ANY, Hive, fail_for_good
 from workerbee.cli import main
-from workerbee.store import Connection, JobsetReader, schema
+from workerbee.store import Connection, schema
+from workerbee.store.reader import JobsetReader
 from workerbee.wire.causes import cause_of
 
 

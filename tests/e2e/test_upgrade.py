@@ -16,8 +16,9 @@ from tests.bees import Bee
 from tests.servers import Database
 from tests.store.former import Former
 from workerbee.errors import DatabaseUnavailableError, UnsupportedDatabaseError
-from workerbee.store import Catalogue, Connection, JobsetReader, Maker, Reader, schema
+from workerbee.store import Catalogue, Connection, Maker, schema
 from workerbee.store.connection import Query, Row
+from workerbee.store.reader import JobsetReader, Reader
 
 SHAPE = """
 SELECT replace(c.relname, '$' || %(n)s, ''), c.relkind, c.relreplident, obj_description(c.oid, 'pg_class'),

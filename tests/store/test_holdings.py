@@ -19,10 +19,10 @@ from workerbee.bee.messages import Unusable
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
-from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
 from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Task
+from workerbee.orders import Orders
 from workerbee.store import BeeStore, Connection, Limits
 from workerbee.wire import values
 from workerbee.wire.job import NO_FUNCTION, Batch, Jobset
@@ -35,7 +35,7 @@ class BeeWithoutRunners:
     """What a bee that serves all jobsets holds, with a crew whose runners are never started."""
 
     def __init__(self) -> None:
-        self.crew = Crew(2, launch=Launch((), "0", ()), program=b"", forward=lambda *_: None)
+        self.crew = Crew(Orders("", workers=2))
         self.dropped: list[int] = []
         self.holdings = Holdings(self.crew, lambda jobset: self.dropped.append(jobset.number), self.trouble)
 

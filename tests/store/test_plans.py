@@ -18,7 +18,9 @@ from tests.servers import Server
 from tests.store.explaining import Explaining, nodes
 from tests.store.hive import ANY, Hive, Puppet, success
 from workerbee.changing import Changing
-from workerbee.store import ClientStore, Connection, JobsetReader, Reader, Wanted, schema
+from workerbee.store import ClientStore, Connection, schema
+from workerbee.store.reader import JobsetReader, Reader
+from workerbee.store.seen import Wanted
 from workerbee.wire.job import Options
 from workerbee.wire.values import Value
 

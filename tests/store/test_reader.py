@@ -9,8 +9,10 @@ import pytest
 
 from tests.servers import Database
 from tests.store.hive import ANY, ONCE, Hive, Puppet, fail_for_good
-from workerbee.store import Connection, JobsetReader, Reader, Scope, Wanted
+from workerbee.store import Connection, Scope
 from workerbee.store import reader as readers
+from workerbee.store.reader import JobsetReader, Reader
+from workerbee.store.seen import Wanted
 from workerbee.wire.causes import cause_of_record
 from workerbee.wire.job import EndKind, FunctionRow, Options, Outcome
 

@@ -6,7 +6,8 @@ import itertools
 from uuid import uuid4
 
 from tests.store.hive import ANY, Hive, success
-from workerbee.store import BeeFacts, ClientStore, Counts, JobsetReader, Reader
+from workerbee.store import BeeFacts, ClientStore, Counts
+from workerbee.store.reader import JobsetReader, Reader
 from workerbee.wire.job import Options
 
 FOLDED = "SELECT count(*)::int, sum(added)::int, sum(completed)::int FROM {counter} WHERE jobset = {number}"

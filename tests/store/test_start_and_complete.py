@@ -9,7 +9,8 @@ import pytest
 
 from tests.store.hive import Hive, Puppet, new_job, runs_of, success
 from tests.waiting import eventually
-from workerbee.store import Connection, Wake
+from workerbee.store import Connection
+from workerbee.wake import Wake
 from workerbee.wire.job import Batch, Options
 
 

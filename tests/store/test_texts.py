@@ -5,8 +5,9 @@ from __future__ import annotations
 from uuid import uuid4
 
 from tests.store.hive import Hive
-from workerbee.store import Catalogue, JobsetReader, KeptText
+from workerbee.store import Catalogue, KeptText
 from workerbee.store.bee import ShowRequest
+from workerbee.store.reader import JobsetReader
 from workerbee.wire.printed import HEAD_BYTES, SUCCESS_BYTES, TAIL_BYTES, Printed, Text
 
 

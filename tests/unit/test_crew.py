@@ -13,8 +13,8 @@ import pytest
 from tests import jobs, poison
 from workerbee.bee.crew import Crew
 from workerbee.bee.pace import SATED
-from workerbee.bee.runner_process import Launch
 from workerbee.bee.tasks import End, Lot, Record
+from workerbee.orders import Orders
 from workerbee.program import Program
 from workerbee.wire import codec, functions
 from workerbee.wire.job import FunctionRow, Job, Jobset
@@ -27,8 +27,7 @@ FUNCTION = (JOBSET.number, NUMBER)
 
 @pytest.fixture
 def crew() -> Iterator[Crew]:
-    launch = Launch((), "0", ("b", "1000", "", ""))
-    crew = Crew(1, launch=launch, program=Program.here().dumps(), forward=lambda *_: None)
+    crew = Crew(Orders("", max_payload=1000), program=Program.here().dumps())
     yield crew
     crew.dismiss()
 
@@ -69,8 +68,7 @@ def test_how_fast_jobs_end_counts_with_how_they_end(crew: Crew) -> None:
 
 def test_results_wait_with_their_runners_while_there_is_no_room() -> None:
     """However many runners there are; nothing is lost meanwhile, and nobody is killed for having to wait."""
-    launch = Launch((), "0", ("b", "10000000", "", ""))
-    crew = Crew(4, launch=launch, program=Program.here().dumps(), forward=lambda *_: None)
+    crew = Crew(Orders("", workers=4, max_payload=10_000_000), program=Program.here().dumps())
     room = crew._hiring.room
     room.most = 7_000_000
     try:

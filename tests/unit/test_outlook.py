@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workerbee.outlook import outlook, percent_of, spelled
-from workerbee.store import Progress
+from workerbee.store.seen import Progress
 
 QUARTILES = (1.0, 2.0, 3.0, 9.0)
 

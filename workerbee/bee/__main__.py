@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from workerbee import program, resources, server
+from workerbee.bee.crew import Crew
 from workerbee.bee.printer import Printer
 from workerbee.bee.supervisor import Supervisor
 from workerbee.errors import WorkerbeeError
@@ -130,7 +131,8 @@ def _run(
         )
         # The arguments may hold a password: jobs don't get to see them.
         here = Program.here()._replace(argv=sys.argv[:1], script=Script(None, None)).dumps()
-        supervisor = Supervisor(orders, log, forward=printer.put, program=lambda: here)
+        crew = Crew(orders, program=here, forward=printer.put)
+        supervisor = Supervisor(orders, crew, log, program=lambda: here)
         _on_signals(supervisor)
         return supervisor.run()
 

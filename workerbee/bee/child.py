@@ -10,12 +10,16 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from workerbee import guard, program, resources
 from workerbee.bee.channel import Caller
+from workerbee.bee.crew import Crew
 from workerbee.bee.printer import Printer
-from workerbee.bee.supervisor import Supervisor
 from workerbee.orders import BeeEvent, BeWorkersOf, Drain, Ended, Log, Orders, Start, from_line, to_line
+
+if TYPE_CHECKING:
+    from workerbee.bee.supervisor import Supervisor
 
 
 def main() -> None:
@@ -36,14 +40,12 @@ def _serve(client: ClientLink, caller: Caller | None, printer: Printer) -> int:
     logger.addHandler(_Telling(client))
     logger.setLevel(orders.log_level)
     logger.propagate = False
-    supervisor = Supervisor(
-        replace(orders, workers=resources.affordable(orders.workers, logger)),
-        logger,
-        tell=client.tell,
-        forward=printer.put,
-        program=client.program,
-        caller=caller,
-    )
+    orders = replace(orders, workers=resources.affordable(orders.workers, logger))
+    crew = Crew(orders, caller=caller, program=client.program(), forward=printer.put)
+    crew.complete()
+    from workerbee.bee.supervisor import Supervisor  # noqa: PLC0415 (meanwhile the runners start)
+
+    supervisor = Supervisor(orders, crew, logger, tell=client.tell, program=client.program)
     client.listen(
         supervisor, stops=caller is None
     )  # with a caller of its own, the crew notices the end, and knows which job the caller was in

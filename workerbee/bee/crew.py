@@ -4,6 +4,8 @@ The supervisor gives jobs (`give`), collects ends (`collect`), and asks how much
 Whenever it waits, for the database or for anything else, it waits in `serve`, which reads the runners' messages,
 sends them jobs, watches their time limits and replaces dead ones: so one thread is enough. The jobs that a runner
 holds are booked by number, so that a death is blamed on the job it was in, and the others go to the next runner.
+
+This module needs neither the driver nor the store, so that a bee's runners get ready while the bee loads those.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import groupby
+from uuid import uuid4
 
 from workerbee.bee.backlog import Backlog, JobOfLot, place
 from workerbee.bee.channel import Caller, GarbledError
@@ -21,7 +24,9 @@ from workerbee.bee.messages import Finished, Outdated, Recorded, Unusable, parse
 from workerbee.bee.output import prefixed
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
 from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Lot, Task, lot_of
+from workerbee.orders import Orders
 from workerbee.wire.job import EndKind, Job, Jobset
 from workerbee.wire.printed import NOTHING
 
@@ -32,24 +37,25 @@ DEATHS = 3
 class Crew:
     """The runners of one bee, or the ``caller`` of JobSet.run as the only one.
 
-    ``forward`` gets stream, text and runner of what is printed; ``prefixes``: each line begins with its job.
+    They belong to the ``program``. ``forward`` gets stream, text and runner of what is printed. ``bee`` is the identity
+    of their bee, which is another with each start; ``shelf`` holds what its calls share.
     """
 
     def __init__(
         self,
-        size: int,
+        orders: Orders,
         *,
-        launch: Launch,
-        program: bytes,
-        max_tasks: int | None = None,
         caller: Caller | None = None,
-        forward: Callable[[int, bytes, object], None],
-        prefixes: bool = False,
+        program: bytes = b"",
+        forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
     ) -> None:
+        self.bee = uuid4()
+        self.shelf = Shelf.make() if caller is None else None
         self._program = program
-        self._max_tasks = max_tasks
-        self._forward, self._prefixes = forward, prefixes
-        self._hiring = Hiring(1 if caller is not None else size, launch, caller)
+        self._max_tasks = orders.max_tasks_per_child
+        self._forward, self._prefixes = forward, orders.prefix_output
+        launch = Launch.ordered(orders, str(self.bee)[:8], "" if self.shelf is None else self.shelf.path)
+        self._hiring = Hiring(1 if caller is not None else orders.workers, launch, caller)
         self._ears = Ears()
         self.wake = self._ears.wake  # for other threads and signal handlers
         self._backlog = Backlog()
@@ -155,13 +161,19 @@ class Crew:
             runner.close()
         self._hiring.dismiss()
         self._ears.close()
+        if self.shelf is not None:
+            self.shelf.close()
 
     # Looking after the runners
 
-    def _look_after(self) -> float:
-        """Start, stop and feed runners where it is time to. Returns the seconds until it may be time again."""
+    def complete(self) -> None:
+        """Start the runners that are missing, if it is time to."""
         while (runner := self._hiring.hire(self._runners)) is not None:
             self._welcome(runner)
+
+    def _look_after(self) -> float:
+        """Start, stop and feed runners where it is time to. Returns the seconds until it may be time again."""
+        self.complete()
         self._stop_doomed()
         for runner in self._runners:
             self._enforce(runner)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from workerbee.store import Wake
+from workerbee.wake import Wake
 
 
 class Ears:

@@ -20,6 +20,7 @@ from workerbee.bee.output import STREAMS, RunnerOutput
 from workerbee.bee.pace import FunctionKey
 from workerbee.bee.stack import Stack
 from workerbee.bee.tasks import Record, Records, Task
+from workerbee.orders import Orders
 from workerbee.wire import codec
 from workerbee.wire.job import EndKind
 
@@ -44,6 +45,15 @@ class Launch(NamedTuple):
     arguments: tuple[str, ...]
     largest: int = codec.MAX_BYTES
     directories: tuple[str, ...] = ()
+
+    @classmethod
+    def ordered(cls, orders: Orders, bee: str, shelf: str) -> Launch:
+        """Give the start of the runners of the bee of this name, whose calls share what is on the ``shelf``."""
+        directories = (shelf, orders.memory)
+        arguments = (bee, str(orders.max_payload), *directories, *orders.functions)
+        return cls(
+            tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, tuple(filter(None, directories))
+        )
 
     def channel(self, sock: socket.socket) -> Channel:
         """Make the channel that leads to such a runner."""

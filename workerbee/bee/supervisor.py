@@ -14,11 +14,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from uuid import UUID, uuid4
 
 from workerbee import resources
 from workerbee.bee import lookout
-from workerbee.bee.channel import Caller
 from workerbee.bee.chronicle import Chronicle
 from workerbee.bee.claiming import Claiming
 from workerbee.bee.crew import Crew
@@ -32,9 +30,7 @@ from workerbee.bee.pace import SATED, Appetite
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Recorder
 from workerbee.bee.refusals import Refusals
-from workerbee.bee.runner_process import Launch
 from workerbee.bee.service import Service
-from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End
 from workerbee.errors import DatabaseUnavailableError, WorkerbeeError
 from workerbee.orders import BeeEvent, ExitStatus, Orders
@@ -62,22 +58,19 @@ class Supervisor:
     def __init__(
         self,
         orders: Orders,
+        crew: Crew,
         log: logging.Logger,
         *,
-        caller: Caller | None = None,
         tell: Callable[[BeeEvent], None] = lambda _: None,
-        forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
         program: Callable[[], bytes] = lambda: b"",
     ) -> None:
-        incarnation, now = uuid4(), time.monotonic()
-        name = str(incarnation)[:8]
+        name, now = str(crew.bee)[:8], time.monotonic()
         self._orders = orders
         self._log = log
-        self._shelf = Shelf.make() if caller is None else None
-        self._crew = _new_crew(orders, name, program(), caller, forward, self._shelf)
+        self._crew = crew
         self._connection = Connection(orders.dsn, application=f"workerbee bee {name}", wait=self._wait_for)
         catalogue = Catalogue(self._connection)
-        self._presence = self._new_presence(catalogue, incarnation)
+        self._presence = self._new_presence(catalogue)
         self._chronicle = Chronicle(catalogue)
         judge = _new_judge(orders, name)
         self._service = Service(orders, catalogue, self._crew, self._presence, judge, tell=tell, log=log)
@@ -96,7 +89,7 @@ class Supervisor:
             self._damper,
             self._refusals,
             self._recorder,
-            self._shelf,
+            crew.shelf,
             now=now,
             program=program,
             only_functionless=orders.only_functionless,
@@ -108,11 +101,11 @@ class Supervisor:
         self._hunger = Hunger(now, max_pause=orders.max_busywait_sleep, max_jobs=orders.max_jobs)
         self._departure = Departure(now, grace=orders.grace, lifetime=orders.lifetime, max_jobs=orders.max_jobs)
 
-    def _new_presence(self, catalogue: Catalogue, incarnation: UUID) -> Presence:
+    def _new_presence(self, catalogue: Catalogue) -> Presence:
         """Make the presence, which asks parts that don't exist yet, but will when it has a word to say."""
         return Presence(
             catalogue,
-            incarnation,
+            self._crew.bee,
             self._log,
             n_runners=self._orders.workers,
             holds=lambda: len(self._holdings) > 0,
@@ -142,8 +135,6 @@ class Supervisor:
         finally:
             self._log.info("bee %s ends: %s", self._presence.name, self._recorder.tally)
             self._crew.dismiss()
-            if self._shelf is not None:
-                self._shelf.close()
             self._connection.close()
         return self._departure.status(reason, time.monotonic())
 
@@ -352,30 +343,6 @@ class Supervisor:
         words = LAST_WORDS.get(self._departure.status(reason, time.monotonic()), reason.name)
         self._presence.leave(f"{words}; {self._recorder.tally}")
         raise Leaving(reason)
-
-
-def _new_crew(
-    orders: Orders,
-    name: str,
-    program: bytes,
-    caller: Caller | None,
-    forward: Callable[[int, bytes, object], None],
-    shelf: Shelf | None,
-) -> Crew:
-    """Make the crew of the bee of this name."""
-    directories = ("" if shelf is None else shelf.path, orders.memory)
-    arguments = (name, str(orders.max_payload), *directories, *orders.functions)
-    return Crew(
-        orders.workers,
-        launch=Launch(
-            tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, tuple(filter(None, directories))
-        ),
-        program=program,
-        max_tasks=orders.max_tasks_per_child,
-        caller=caller,
-        forward=forward,
-        prefixes=orders.prefix_output,
-    )
 
 
 def _new_judge(orders: Orders, name: str) -> Judge:

@@ -42,7 +42,8 @@ from workerbee.keeping import record_loss
 from workerbee.memory import MEMORY, Memory
 from workerbee.orders import Orders
 from workerbee.server import Server
-from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, JobsetReader, is_dropped, retrying
+from workerbee.store import QUERY_SECONDS, Catalogue, ClientStore, Connection, is_dropped, retrying
+from workerbee.store.reader import JobsetReader
 from workerbee.wire import codec, functions, lending
 from workerbee.wire.job import Jobset, Options, Stored
 from workerbee.wire.printed import NOTHING, Output

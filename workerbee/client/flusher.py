@@ -23,7 +23,8 @@ from workerbee.client.registry import Registered, Registry
 from workerbee.client.watcher import Watcher
 from workerbee.errors import EncodingError, JobsetNotFoundError
 from workerbee.keeping import find_lost
-from workerbee.store import HintThrottle, SameCall, Wake, is_unstorable
+from workerbee.store import HintThrottle, SameCall, is_unstorable
+from workerbee.wake import Wake
 from workerbee.wire import codec, functions
 from workerbee.wire.job import NewJob, Options
 

@@ -19,8 +19,9 @@ from workerbee.client.ledger import Ledger
 from workerbee.errors import JobLostError, JobsetNotFoundError
 from workerbee.memory import MEMORY, Memory
 from workerbee.resources import Few
-from workerbee.store import Wake, parse_hint
+from workerbee.store import parse_hint
 from workerbee.timing import TOUCH_SECONDS
+from workerbee.wake import Wake
 from workerbee.wire import codec
 from workerbee.wire.ends import decode, holds
 from workerbee.wire.job import Stored

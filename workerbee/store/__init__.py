@@ -1,4 +1,7 @@
-"""The only room that speaks SQL. What a catalogue, a client or a bee does is a method, with a named query each."""
+"""The only room that speaks SQL. What a catalogue, a client or a bee does is a method, with a named query each.
+
+Readers have modules of their own, `reader` and `seen`: a bee, which doesn't need them, starts sooner.
+"""
 
 from workerbee.store.answers import Cancelled, Result, Run, SameCall
 from workerbee.store.bee import MOST_TEXT_BYTES, UNREAD, BeeStore, Fits, KeptText, Limits, Scope, ShowRequest
@@ -9,74 +12,31 @@ from workerbee.store.dsn import dsn_parts, has_password, make_dsn
 from workerbee.store.hints import HintThrottle, parse_hint, results_hint
 from workerbee.store.patience import backoff, jitter, retrying
 from workerbee.store.patient import PatientConnection
-from workerbee.store.reader import JobsetReader, Reader
-from workerbee.store.seen import (
-    STATUSES,
-    BeeRow,
-    BegunRow,
-    CauseRow,
-    DepartedRow,
-    DoingRow,
-    EndedBy,
-    Event,
-    JobPage,
-    JobRow,
-    JobsetRow,
-    LaunchRow,
-    Minute,
-    Progress,
-    RunFacts,
-    ServerLine,
-    TextRow,
-    Wanted,
-)
 from workerbee.store.trouble import is_dropped, is_forbidden, is_passing, is_standby, is_too_slow, is_unstorable
-from workerbee.store.wake import Wake
 
 __all__ = [
     "MOST_TEXT_BYTES",
     "QUERY_SECONDS",
-    "STATUSES",
     "UNREAD",
     "BeeFacts",
-    "BeeRow",
     "BeeStore",
-    "BegunRow",
     "Cancelled",
     "Catalogue",
-    "CauseRow",
     "ClientStore",
     "Connection",
     "Counts",
-    "DepartedRow",
-    "DoingRow",
-    "EndedBy",
-    "Event",
     "Fits",
     "HintThrottle",
-    "JobPage",
-    "JobRow",
-    "JobsetReader",
-    "JobsetRow",
     "KeptText",
-    "LaunchRow",
     "Limits",
     "Maker",
-    "Minute",
     "PatientConnection",
-    "Progress",
-    "Reader",
     "Remaining",
     "Result",
     "Run",
-    "RunFacts",
     "SameCall",
     "Scope",
-    "ServerLine",
     "ShowRequest",
-    "TextRow",
-    "Wake",
-    "Wanted",
     "backoff",
     "dsn_parts",
     "has_password",

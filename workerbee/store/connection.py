@@ -30,7 +30,7 @@ from workerbee.store.lineage import Lineage
 from workerbee.store.patience import one_line
 from workerbee.store.statement import Statement, filled, with_bytes
 from workerbee.store.trouble import Trouble, sort
-from workerbee.store.wake import Wake
+from workerbee.wake import Wake
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

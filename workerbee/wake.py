@@ -1,4 +1,4 @@
-"""Waking a thread that waits for a connection."""
+"""Waking a thread that waits, from another thread or a signal handler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class Wake:
-    """Wakes a thread that waits in `Connection.wait`, from any thread or signal handler."""
+    """Wakes a thread that waits for a connection or a runner, from any thread or signal handler."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
