@@ -23,8 +23,7 @@ from workerbee.bee.hiring import Hiring
 from workerbee.bee.messages import Finished, Outdated, Recorded, Unusable, parse
 from workerbee.bee.output import prefixed
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
-from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, Launch, RunnerProcess
-from workerbee.bee.shelf import Shelf
+from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task, lot_of
 from workerbee.orders import Orders
 from workerbee.wire.job import EndKind, Job, Jobset
@@ -35,11 +34,7 @@ DEATHS = 3
 
 
 class Crew:
-    """The runners of one bee, or the ``caller`` of JobSet.run as the only one.
-
-    They belong to the ``program``. ``forward`` gets stream, text and runner of what is printed. ``bee`` is the identity
-    of their bee, which is another with each start; ``shelf`` holds what its calls share.
-    """
+    """The runners of a bee, or the ``caller`` of JobSet.run alone. ``forward``: gets stream, text, runner of prints."""
 
     def __init__(
         self,
@@ -49,13 +44,12 @@ class Crew:
         program: bytes = b"",
         forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
     ) -> None:
-        self.bee = uuid4()
-        self.shelf = Shelf.make() if caller is None else None
+        self.bee = uuid4()  # the identity of their bee, another with each start
         self._program = program
         self._max_tasks = orders.max_tasks_per_child
         self._forward, self._prefixes = forward, orders.prefix_output
-        launch = Launch.ordered(orders, str(self.bee)[:8], "" if self.shelf is None else self.shelf.path)
-        self._hiring = Hiring(1 if caller is not None else orders.workers, launch, caller)
+        self._hiring = Hiring(orders, str(self.bee)[:8], caller)
+        self.shelf = self._hiring.shelf
         self._ears = Ears()
         self.wake = self._ears.wake  # for other threads and signal handlers
         self._backlog = Backlog()
@@ -161,8 +155,6 @@ class Crew:
             runner.close()
         self._hiring.dismiss()
         self._ears.close()
-        if self.shelf is not None:
-            self.shelf.close()
 
     # Looking after the runners
 

@@ -10,23 +10,27 @@ from workerbee.bee.channel import Caller
 from workerbee.bee.guardian import Guardian
 from workerbee.bee.room import Room
 from workerbee.bee.runner_process import Launch, RunnerProcess
+from workerbee.bee.shelf import Shelf
+from workerbee.orders import Orders
 
 #: After so many runners in a row that couldn't be started or did nothing, no more are started.
 MOST_FAILURES = 5
 
 
 class Hiring:
-    """Starts ``n_wanted`` runners. With a ``caller`` the only runner is the process that called JobSet.run.
+    """Starts the ``n_wanted`` runners of the ``bee`` of that name, whose calls share what is on the ``shelf``.
 
-    ``broken`` is the reason why no runner can be started; None as long as they can.
+    With a ``caller`` the only runner is the process that called JobSet.run. ``broken`` is the reason why no runner can
+    be started; None as long as they can.
     """
 
-    def __init__(self, n_wanted: int, launch: Launch, caller: Caller | None) -> None:
-        self.n_wanted = n_wanted
+    def __init__(self, orders: Orders, bee: str, caller: Caller | None) -> None:
+        self.n_wanted = orders.workers if caller is None else 1
+        self.shelf = Shelf.make() if caller is None else None
         self.broken: str | None = None
-        self._launch = launch
+        self._launch = Launch.ordered(orders, bee, "" if self.shelf is None else self.shelf.path)
         self._caller = caller
-        self._guardian = Guardian(*launch.directories) if caller is None else None
+        self._guardian = Guardian(*self._launch.directories) if caller is None else None
         self._n_failures = 0
         self._start_at = 0.0
         #: For the results of all runners.
@@ -87,3 +91,5 @@ class Hiring:
         """Let go of what runners needed, when all have ended."""
         if self._guardian is not None:
             self._guardian.dismiss()
+        if self.shelf is not None:
+            self.shelf.close()
