@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,11 @@ def refuse(*_: Any) -> None:
     raise LookupError
 
 
+def allow_few_files(most: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 SPOILING: dict[str, Callable[[], Any]] = {
     "stdout is None": lambda: setattr(sys, "stdout", None),
     "stdout is closed": lambda: sys.stdout.close() or None,
@@ -97,6 +103,8 @@ SPOILING: dict[str, Callable[[], Any]] = {
     "descriptor 1 is closed": lambda: os.close(1),
     "descriptors lead to nobody": lead_to_nobody,
     "descriptors are closed": lambda: os.closerange(0, 256),
+    "few files may be open": lambda: allow_few_files(3),
+    "no file may be open": lambda: allow_few_files(0),
     "the directory is gone": remove_directory,
     "an alarm is set": lambda: signal.alarm(1) or None,
     "an alarm that raises is set": ring_later,

@@ -46,6 +46,7 @@ class Footing:
         self._encoding = sys.stdout.encoding
         _unbuffer_c()
         self._depth = sys.getrecursionlimit()
+        self._most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._handlers: list[Any] = []
         self._traces: tuple[Any, Any] = (None, None)
         self._directory: str | None = None
@@ -85,12 +86,27 @@ class Footing:
             has_ours = False
         if not has_ours:
             self._repair_all()
-        ready = self._looked_at.poll(0)
+        try:
+            ready = self._looked_at.poll(0)
+        except OSError:
+            return self._settle_with_few_files()
         if not ready:
             return False
         if broken := {fd for fd, _ in ready} & _NAMES.keys():
             self._repair_all(broken)
         return any(fd not in _NAMES for fd, _ in ready)
+
+    def _settle_with_few_files(self) -> bool:
+        """Do without `poll`, which refuses where a job has allowed fewer open files than are looked at.
+
+        They are allowed again, as far as that can be undone, and what is in the pipes is to be counted.
+        """
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = {n for n in (self._most_files, hard) if n != resource.RLIM_INFINITY} or {hard}
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most), hard))
+        self._repair_all()
+        return True
 
     def after_jobs(self) -> None:
         """Undo changes that would harm another function's jobs."""
