@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAPPED = 1_000_000
 #: The share of the free memory that all files of a directory may take, and seconds for which that is remembered.
 SHARE, KNOWN_SECONDS = 0.5, 0.05
+_now = time.monotonic  # kept here, as a job may replace it
 #: Older Pythons keep a descriptor open for each mapping.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _NAME = re.compile(r"workerbee-[0-9]+-[0-9a-f]{32}")
@@ -95,7 +96,7 @@ class SharedDirectory:
 
     def has_room(self, size: int) -> bool:
         """Tell whether a file of this size may be written."""
-        now = time.monotonic()
+        now = _now()
         if now > self._known_until:
             self._left, self._known_until = self._room(), now + KNOWN_SECONDS
         self._left -= size

@@ -526,6 +526,15 @@ FOUND = {
         "  def __get__(s, i, o): return 2 * c.__get__(s, i, o)\n"
         "class C:\n  @P\n  def a(s): return 3\ndef f(x): return C().a"
     ),
+    "a property with slots": (
+        "class P(property):\n  __slots__ = '__doc__', 'n'\n  def __get__(s, i, o): return s.fget(i) * s.n\n"
+        "p = P(lambda s: 2)\np.n = 3\nclass C:\n  a = p\ndef f(x): return C().a"
+    ),
+    "a type of its own": ("from typing import NewType\nclass C:\n  N = NewType('N', int)\ndef f(x): return C.N(6)"),
+    "parameters of its own": (
+        "from typing import Callable, ParamSpec\nclass C:\n  P = ParamSpec('P')\n  n = 6\n"
+        "  def m(s, *a: P.args, **k: P.kwargs): return s.n\ndef f(x): return C().m() * (C.P.__name__ == 'P')"
+    ),
     "a static method of a class of its own": (
         "class P(staticmethod):\n  def __get__(s, i, o): return lambda: 2 * s.__func__()\n"
         "class C:\n  @P\n  def a(): return 3\ndef f(x): return C.a()"

@@ -22,6 +22,7 @@ from typing import Any
 #: Signals whose handlers only the runner and the function's initializer may set, and no job. They are plain numbers,
 #: and are asked for without making enums, as that is done before and after every few jobs.
 _SIGNALS = tuple(map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)))
+_alarm = signal.alarm  # kept here, as a job may replace it
 _handler_of = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 #: Descriptors from this number on are seldom closed by a job that closes "everything".
 _HIGH = 900
@@ -70,7 +71,7 @@ class Footing:
 
     def after_job(self) -> None:
         """Cancel this job's alarm, which would ring in the next one."""
-        signal.alarm(0)
+        _alarm(0)
 
     def settle(self) -> bool:
         """Flush what was printed, and make sure that the next job can print. Returns whether the pipes hold anything.

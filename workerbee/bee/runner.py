@@ -103,7 +103,7 @@ class Runner:
         self._own = own
         self._named = named
         self._max_payload = max_payload
-        self._getpid = os.getpid  # kept here, as a job may replace it
+        self._getpid, self._now = os.getpid, time.monotonic  # kept here, as a job may replace them
         self._pid = os.getpid()
         self._work: dict[int, Work] = {}
         self._is_used = False  # by jobs, which may have spoilt this process for functions that are loaded later
@@ -305,7 +305,7 @@ class Runner:
 
     def _finish(self, finished: Finished) -> None:
         self._done.append(finished)
-        now = time.monotonic()
+        now = self._now()
         if now - self._sent > GATHER_SECONDS or len(finished.data) > LARGE_BYTES:
             self._send()
 
@@ -314,7 +314,7 @@ class Runner:
             with suppress(ConnectionError):  # JobSet.run's caller notices in `serve` that its bee is gone
                 self._channel.send(*report(self._done))
             self._done.clear()
-        self._sent = time.monotonic()
+        self._sent = self._now()
 
 
 def _warn(text: str) -> None:

@@ -125,11 +125,14 @@ def _encoded(
     return Encoded(values.without(PICKLE, taken) if taken else PICKLE, b"".join(stream)), taken
 
 
+_dumps = pickle.dumps  # kept here, as a job may replace it
+
+
 def _pickle(value: object, what: str, file: Bounded) -> list[Segment]:
     try:
         if not is_simple(value, _HEAVY):
             return pickling.dumped(value, file)
-        data = pickle.dumps(value, protocol=5, buffer_callback=file.aside)
+        data = _dumps(value, protocol=5, buffer_callback=file.aside)
     except (PayloadTooLargeError, KeyboardInterrupt):
         raise
     except RecursionError as error:

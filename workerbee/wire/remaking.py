@@ -5,11 +5,15 @@ Stored pickles name the functions below, some of them as `workerbee.pickling`'s:
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import functools
+import sys
+import typing
 from collections.abc import Callable
+from contextlib import suppress
 from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import Any, NewType, ParamSpec, cast
 
 from workerbee.errors import complete, rebuilt, taken_apart
 from workerbee.wire.bytecode import is_dispatcher
@@ -32,7 +36,9 @@ def reduced(thing: Any) -> Any:
     if kind is functools.cached_property:
         return functools.cached_property, (thing.func,), {"attrname": thing.attrname}
     if issubclass(kind, _DESCRIPTORS) and kind not in _DESCRIPTORS:
-        return _described, (kind, _described_by(thing)), {n: v for n, v in vars(thing).items() if n != "lock"}
+        return _described, (kind, _described_by(thing)), (None, _attributes(thing))
+    if (parts := _HINTS.get(kind)) is not None and not importable(thing):
+        return _hint, (kind, *parts(thing), thing.__module__)
     if isinstance(thing, memoryview) and thing.format in _NATIVE:
         return _viewed, (thing.tobytes(), thing.format, thing.shape)
     if is_dispatcher(thing) and not importable(thing):
@@ -62,6 +68,27 @@ def _wants_other_arguments(kind: type) -> bool:
     )
 
 
+#: What stands in annotations, and that pickle only finds by its name; how each is made.
+_HINTS: dict[type, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
+    NewType: lambda hint: ((hint.__qualname__, hint.__supertype__), {}),
+    ParamSpec: lambda hint: ((hint.__name__,), {"bound": hint.__bound__}),
+}
+if sys.version_info >= (3, 11):
+    _HINTS[typing.TypeVarTuple] = lambda hint: ((hint.__name__,), {})
+if sys.version_info >= (3, 12):
+    _HINTS[typing.TypeAliasType] = lambda hint: (
+        (hint.__name__, hint.__value__),
+        {"type_params": hint.__type_params__},
+    )
+
+
+def _hint(kind: Any, args: tuple[Any, ...], options: dict[str, Any], module: str) -> Any:
+    made = kind(*args, **options)
+    with suppress(AttributeError):  # an alias has the module of its maker for ever
+        made.__module__ = module
+    return made
+
+
 #: Item formats to which a memoryview of bytes can be cast.
 _NATIVE = frozenset("cbB?hHiIlLqQnNfd")
 
@@ -74,6 +101,13 @@ def _described_by(thing: Any) -> tuple[Any, ...]:
     if isinstance(thing, property):
         return thing.fget, thing.fset, thing.fdel, thing.__doc__
     return (thing.func if isinstance(thing, functools.cached_property) else thing.__func__,)
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """Give what a user's class has set in a descriptor, in slots too."""
+    slots = copyreg._slotnames(type(thing))  # type: ignore[attr-defined]  # noqa: SLF001 (as pickle finds them)
+    found = {name: getattr(thing, name) for name in slots if hasattr(thing, name)} | getattr(thing, "__dict__", {})
+    return {name: value for name, value in found.items() if name not in ("lock", "__doc__")}
 
 
 def _described(kind: Any, parts: tuple[Any, ...]) -> Any:
