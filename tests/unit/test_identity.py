@@ -294,6 +294,21 @@ def test_what_has_names_may_be_changed_in_place() -> None:
     assert len({record.identity for record in seen}) == 4
 
 
+def test_an_abstract_class_may_be_told_of_another() -> None:
+    """What is registered with it counts, and is noticed in the same process too when it is registered later."""
+    source = "import abc\nclass A(abc.ABC): pass\nclass B: pass\nclass C: pass\n{}\ndef f(x): return issubclass(x, A)"
+    told = "A.register(C); A.register(B)"
+    one, same, other, fn = (define(source.format(line)) for line in (told, told, "", ""))
+    assert identity(one) == identity(same) != identity(other) == identity(fn)
+    cache, space = Cache(), fn.__globals__
+    before = cache.describe(fn)
+    assert cache.describe(fn) is before
+    for name in "BC":
+        space["A"].register(space[name])
+    after = cache.describe(fn)
+    assert after.identity == identity(one)
+
+
 def test_a_dispatcher_may_be_told_of_another_type() -> None:
     """What is registered later is noticed in the same process too."""
     fn = define("import functools\n@functools.singledispatch\ndef f(x): return 0")

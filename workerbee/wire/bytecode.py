@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 import json
@@ -260,6 +261,13 @@ def functions_of(value: Any) -> tuple[Any, ...]:
     return (value.__func__ if isinstance(value, (staticmethod, classmethod)) else value,)
 
 
+def without_noise(state: Any) -> Any:
+    """Give the state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
+    if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
+        return {name: value for name, value in state.items() if name not in CLASS_NOISE}
+    return state
+
+
 def is_member(value: Any) -> bool:
     """Tell whether a class attribute is made with the class, from its slots or from the fields of a C structure."""
     return isinstance(value, MemberDescriptorType) or type(value).__module__ == "_ctypes"
@@ -301,6 +309,16 @@ def same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) 
         if attributes.get(name, missing) is not value:
             return missing
     return was if len(attributes) == len(was) else missing
+
+
+def registered(cls: type) -> tuple[type, ...]:
+    """List the classes that an abstract one was told of by ``register``, by their names."""
+    known = (reference() for reference in abc._get_dump(cls)[0])  # type: ignore[attr-defined]  # noqa: SLF001
+    return tuple(sorted(filter(None, known), key=lambda one: (one.__module__, one.__qualname__)))
+
+
+def same_registered(cls: type, was: tuple[type, ...], missing: Any) -> Any:
+    return was if registered(cls) == was else missing
 
 
 def same_names(fn: FunctionType, was: list[str], missing: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -37,9 +38,12 @@ from workerbee.wire.bytecode import (
     looked_up,
     no_attributes,
     note,
+    registered,
     same_attributes,
     same_names,
+    same_registered,
     same_registry,
+    without_noise,
     wrapped_by,
 )
 from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared, own_things
@@ -151,7 +155,7 @@ class Identity:
             self._add(fn.keywords)
             if type(fn) is not partial:
                 self._add_class(type(fn))
-                self._add(_without_noise(vars(fn)))
+                self._add(without_noise(vars(fn)))
         elif isinstance(fn, type):
             self._add_class(fn, anywhere=True)
         else:
@@ -332,7 +336,7 @@ class Identity:
             self._watch_attributes(thing)  # what the callable itself holds is looked at by its own cache
         self._note("object", str(len(made)))
         for n, part in enumerate(made[:3]):
-            self._add(_without_noise(part) if n == 2 else part)
+            self._add(without_noise(part) if n == 2 else part)
         for items in made[3:5]:
             self._add(None if items is None else list(items))
 
@@ -355,6 +359,10 @@ class Identity:
         for base in (*cls.__bases__, type(cls)):
             if base is not type(cls) or not importable(base):
                 self._add_class(base, anywhere=anywhere)
+        if issubclass(type(cls), ABCMeta):
+            self.watched.append((same_registered, cls, known := registered(cls), known))
+            if known:
+                self._add(known)
         members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
         for name, member in members.items():
             self._note("member", name)
@@ -373,13 +381,6 @@ class Identity:
                     self._add_named(name, part)
                 else:
                     self._note("named", name)
-
-
-def _without_noise(state: Any) -> Any:
-    """Give the state of an object, without what `functools.update_wrapper` copies from the function that it wraps."""
-    if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
-        return {name: value for name, value in state.items() if name not in CLASS_NOISE}
-    return state
 
 
 _SEQUENCES = frozenset({list, tuple, dict})  # no tuple: `in` would ask a type's metaclass whether it equals
