@@ -164,6 +164,7 @@ def test_two_runs_at_once_dont_disturb_each_other(new: NewJobSet, database: Data
         run.start()
     for run in runs:
         run.join(60)
+    assert [row.status for jobset in (first, second) for row in jobset.jobs()] == ["completed"] * 2
     assert (os.fstat(1).st_dev, os.fstat(1).st_ino) == (target.st_dev, target.st_ino)
     print("here again")
 

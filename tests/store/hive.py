@@ -165,7 +165,8 @@ def until_waiting(action: Callable[[], object], other: Connection, *, what: str,
     thread.start()
     until_blocked(1, other, what=what)
     then.run("COMMIT")
-    thread.join(10)
+    thread.join(30)
+    assert not thread.is_alive(), f"{what}: it never ended"
 
 
 def until_blocked(n: int, other: Connection, *, what: str = "statements that wait for locks") -> None:

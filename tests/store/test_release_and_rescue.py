@@ -385,7 +385,8 @@ def test_nothing_is_done_by_a_snapshot_before_a_copy(hive: Hive, connect: Callab
     eventually(lambda: hive.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
     assert helper.speculate(ANY)
     hive.run("SELECT pg_advisory_unlock(1)")
-    thread.join(10)
+    thread.join(30)
+    assert not thread.is_alive()
     late.connection.run("RESET search_path; DROP SCHEMA standing CASCADE")
     assert (hive.waiting(), {bee for bee, _, _ in hive.held()}) == (
         [],

@@ -67,12 +67,12 @@ FORGERIES: dict[str, Forgery] = forgeries.FORGERIES | {
     "a symlink upwards": links_to("../../../etc/passwd"),
     "a hard link": os.link,
 }
-OF_ARRAYS = {name: forge for name, forge in FORGERIES.items() if forge is not another_pickle_behind_the_array}
 if os.geteuid() == 0:
     FORGERIES |= {
         "another user's": lambda file, _: os.chown(file, 12345, -1),
         "a real device": in_its_place(lambda file, _: os.mknod(file, 0o20600, os.makedev(1, 5))),
     }
+OF_ARRAYS = {name: forge for name, forge in FORGERIES.items() if forge is not another_pickle_behind_the_array}
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
