@@ -66,7 +66,7 @@ def record_loss(store: ClientStore, signer: Signer, end: Stored, error: BaseExce
     """
     if not _is_lent(end) or not isinstance(error, LostValueError):
         return False
-    failure = ends.loss(end, signer, error)
+    failure = ends.failure(end.job, end.run + 1, signer, error)
     try:
         store.lent.lose(failure, cause_of_record(failure.data).digest)
     except Exception as refusal:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.bees import Bee
 from tests.servers import Database
 from workerbee import WorkerbeeExecutor
 from workerbee.client import watcher
-from workerbee.errors import JobLostError
+from workerbee.errors import BrokenWorkerbeeError, JobLostError
 
 DELETIONS = {
     "headers": 'DELETE FROM workerbee."batch$"',
@@ -56,6 +57,35 @@ def test_who_waits_for_jobs_that_are_gone_is_told(
                 future.result(20)
         assert not there.done()
         assert "jobs of gone are in the database no more" in caplog.text
+        with Bee(database.dsn, "gone", "--busywait") as bee:
+            again = [executor.submit(double, n) for n in range(20)]
+            assert [future.result(20) for future in again] == [2 * n for n in range(20)], bee.output
+        progress = executor.progress()
+        assert (progress.completed, progress.open) == (21, 0)
+
+
+def test_a_run_that_stands_in_no_header(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submits the call is told, for it is never done, and everybody sees that; the next time it is done."""
+    monkeypatch.setattr(watcher, "NO_BEES_SECONDS", 0.2)
+    with client(database, "rows", 0) as executor, Bee(database.dsn, "rows", "--busywait"):
+        assert executor.submit(double, 1).result(20) == 2
+        database.execute('INSERT INTO workerbee."run$1" (job, run) VALUES (1, 2)')
+        with pytest.raises(JobLostError):
+            executor.submit(double, 1).result(20)
+        [failure] = executor.results(on_error="return")
+        assert isinstance(failure["error"], JobLostError)
+        assert executor.submit(double, 1).result(20) == 2
+
+
+def test_a_jobset_that_is_marked_as_dropped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is told, though nobody is there to drop it."""
+    monkeypatch.setattr(watcher, "NO_BEES_SECONDS", 0.2)
+    with client(database, "marked", 0) as executor:
+        future = executor.submit(double, 1)
+        executor.flush()
+        database.execute("UPDATE workerbee.\"jobset$\" SET dropped_at = 'infinity'")
+        with pytest.raises(BrokenWorkerbeeError, match="was dropped while it was in use"):
+            future.result(20)
 
 
 def test_a_promoted_standby_that_lacks_the_last_commits(database: Database, caplog: pytest.LogCaptureFixture) -> None:

@@ -782,7 +782,7 @@ MUTANTS = [
         "rescue: not from oneself",
         "bee",
         "rescue",
-        "AND h.bee <> %(bee)s AND EXISTS",
+        "AND h.bee IS DISTINCT FROM %(bee)s AND EXISTS",
         "AND EXISTS",
         f"{BACK}::test_a_live_bee_is_left_in_peace",
     ),

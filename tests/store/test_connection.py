@@ -227,7 +227,7 @@ def steer(hive: Hive, number: int) -> None:
     assert client.refused() == []
     assert client.open_runs()
     assert client.signatures([1])[1].mac is None
-    assert client.lost([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
+    assert client.losses.find([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
     assert set(client.ended([(1, 9, 1)], 99)) == {1, 2, 4, 6, 7, 8}
     client.skip_ids()
     client.small_functions()

@@ -23,7 +23,8 @@ from workerbee.store import parse_hint
 from workerbee.timing import TOUCH_SECONDS
 from workerbee.wake import Wake
 from workerbee.wire import codec
-from workerbee.wire.ends import decode, holds
+from workerbee.wire.causes import cause_of_record
+from workerbee.wire.ends import decode, failure, holds
 from workerbee.wire.job import Stored
 from workerbee.wire.signing import Signer
 
@@ -197,9 +198,16 @@ class Watcher:
         return found
 
     def _give_up_lost(self) -> None:
-        """End futures whose jobs were deleted, which would wait for ever. The newest are the likeliest to be lost."""
+        """End futures whose jobs were deleted, which would wait for ever. The newest are the likeliest to be lost.
+
+        The end is recorded first, so that the same call, submitted again, is run.
+        """
         runs = self._ledger.newest(PAGE_JOBS, before=self._before)
-        futures = self._ledger.of(self._store.lost(runs)) if runs else []
+        lost = self._store.losses.find(runs) if runs else []
+        if lost:
+            ends = [failure(job, run, self._signer, JobLostError(self._jobset.name, job)) for job, run in lost]
+            self._store.losses.record(ends, cause_of_record(ends[0].data).digest)
+        futures = self._ledger.of(lost)
         self._before = runs[-1][0] if len(runs) >= PAGE_JOBS else None
         self._doubts = bool(futures) and self._before is not None
         self._give_up(futures)

@@ -348,7 +348,7 @@ WITH me AS (
     SELECT h.*, h.xmin AS version, COALESCE(b.host, '?') AS host,
            b.incarnation IS NOT NULL AND b.given_up_at IS NULL AS vanished
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
-     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee <> %(bee)s AND EXISTS (SELECT FROM me)
+     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee IS DISTINCT FROM %(bee)s AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
             OR b.seen_at > now() + {lease}  -- before the clock was set back, and not since
             OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
@@ -401,7 +401,7 @@ WITH me AS (
     RETURNING id
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host, alone)
-    SELECT u.job, u.run, 'lost', u.bee, u.host, (u.id, u.job) IN (SELECT id, job FROM suspect)
+    SELECT u.job, u.run, 'lost', COALESCE(u.bee, '00000000-0000-0000-0000-000000000000'), u.host, (u.id, u.job) IN (SELECT id, job FROM suspect)
       FROM unfinished u WHERE u.begun
     RETURNING job
 ), counted AS (
@@ -414,7 +414,7 @@ WITH me AS (
                             WHERE incarnation IN (SELECT bee FROM unfinished WHERE begun)
                             ORDER BY incarnation FOR UPDATE)
 )
-SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT bee::text) FROM lapsed);
+SELECT (SELECT count(*) FROM lapsed), (SELECT array_agg(DISTINCT COALESCE(bee::text, '?')) FROM lapsed);
 
 -- name: take_over
 -- Put back jobs, at their old place, that another bee holds and has not begun. This is done when nothing is left to

@@ -14,6 +14,7 @@ from workerbee.store.answers import Cancelled, Refused, Result, Run, SameCall, S
 from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
 from workerbee.store.lent import LentValues
+from workerbee.store.losses import Losses
 from workerbee.store.queries import Queries, array
 from workerbee.store.ration import Ration
 from workerbee.store.writer import Writer
@@ -47,6 +48,7 @@ class ClientStore:
         self._ends = Ration(*ANSWER)
         self._pages = Ration(*PAGE)
         self.parts, self.lent = parts.Parts(self._queries), LentValues(self._queries, self._writer)
+        self.losses = Losses(self._queries, self._writer)
 
     def _run(self, name: str, /, **params: Any) -> list[Row]:
         return self._queries.run(name, params)
@@ -274,12 +276,6 @@ class ClientStore:
         if codec == parts.PARTS:
             codec, data = self.parts.get(job, run, data)
         return Stored(job, run, status, codec, data, bytes(mac) if mac is not None else None)
-
-    def lost(self, runs: Sequence[Run]) -> list[Run]:
-        """Find those of these (job, run) that have not ended and never will, as somebody has deleted their rows."""
-        jobs = [job for job, _ in runs]
-        params = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
-        return [(job, run) for job, run in self._run("lost", **params)]
 
     def begun(self) -> set[tuple[int, int]]:
         """Read (job, run) of all jobs that may have started, and whose batch isn't closed."""

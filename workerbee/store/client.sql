@@ -31,8 +31,9 @@ SELECT number, digest, identity, name, codec, python FROM {function} WHERE name 
 SELECT digest, name, codec, body, python, mac FROM {function} WHERE number = %(number)s AND {here};
 
 -- name: places
--- Read where the jobset's large values are.
-SELECT digest, name, codec, body, python, mac FROM {function} WHERE codec = 'place' AND {here} ORDER BY number LIMIT 100;
+-- Read where the jobset's large values are. They are removed when it has been marked to be dropped.
+SELECT digest, name, codec, body, python, mac FROM {function}
+ WHERE codec = 'place' AND {here_or_dropped} ORDER BY number LIMIT 100;
 
 -- name: small_functions
 SELECT number FROM {function} WHERE codec !~ ';parts=' AND {here} ORDER BY octet_length(body), number LIMIT 1000;
@@ -266,6 +267,31 @@ SELECT a.job, a.run FROM unnest(%(jobs)s::bigint[], %(runs)s::integer[]) AS a (j
    AND NOT EXISTS (SELECT FROM headers h WHERE h.run = a.run AND a.job = ANY (h.jobs)) AND {here}
    AND NOT pg_is_in_recovery();
 
+-- name: give_up
+-- Let lost runs (see `lost`) end as failed, so that a retry, or the same call, runs the job anew. What isn't its job's
+-- latest run, or has no job, is left: the same call finds the run before, or makes a new job.
+WITH given AS (
+    SELECT job::bigint, run::integer, record::json, decode(mac, 'hex') AS mac
+      FROM unnest(string_to_array(%(jobs)s, E'\n'), string_to_array(%(runs)s, E'\n'),
+                  string_to_array(%(records)s, E'\n'), string_to_array(%(macs)s, E'\n')) AS g (job, run, record, mac)
+), headers AS MATERIALIZED (
+    SELECT n.run, n.jobs FROM {batches: run, jobs} n
+     WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s
+), ended AS (
+    INSERT INTO {outcome} (job, run, status, codec, output, mac, cause)
+    SELECT g.job, g.run, 'failed', 'error', g.record, g.mac, %(cause)s::bytea FROM given g
+     WHERE (SELECT j.id FROM {job} j WHERE j.id = g.job) IS NOT NULL AND {here} AND NOT pg_is_in_recovery()
+       AND COALESCE((SELECT max(r.run) FROM {run} r WHERE r.job = g.job), 1) = g.run
+       AND NOT EXISTS (SELECT FROM headers h WHERE h.run = g.run AND g.job = ANY (h.jobs))
+     ORDER BY g.job, g.run
+    ON CONFLICT DO NOTHING RETURNING job
+), counted AS (
+    INSERT INTO workerbee."counter$" AS c (jobset, writer, failed)
+    SELECT {number}, %(writer)s, count(*) FROM ended HAVING count(*) > 0
+    ON CONFLICT (jobset, writer) DO UPDATE SET failed = c.failed + excluded.failed
+)
+SELECT count(*), {durably} FROM ended;
+
 -- name: begun
 -- List the jobs that may have started, whose futures then say that they are running.
 SELECT u.job, h.run FROM workerbee."batch$" h CROSS JOIN LATERAL unnest(h.jobs[1:h.started]) AS u (job)
@@ -288,8 +314,12 @@ WITH asked AS MATERIALIZED (
      WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s AND {here}
        AND EXISTS (SELECT FROM asked a WHERE n.jobs[1] <= a.last AND n.jobs[cardinality(n.jobs)] >= a.first)
 ), hit AS MATERIALIZED (
-    SELECT h.*, h.xmin AS version FROM workerbee."batch$" h
-     WHERE h.id = ANY (ARRAY(SELECT id FROM near)) AND h.copy_of IS NULL
+    -- Anybody may have written a header: what waits has begun nothing, and is nobody's copy.
+    SELECT h.id, h.run, h.jobs, h.xmin AS version,
+           CASE WHEN h.claim IS NULL THEN 0
+                ELSE LEAST(GREATEST(h.started, 0), cardinality(h.jobs)) END AS started
+      FROM workerbee."batch$" h
+     WHERE h.id = ANY (ARRAY(SELECT id FROM near)) AND (h.copy_of IS NULL OR h.claim IS NULL)
      ORDER BY h.id FOR UPDATE
 ), fresh AS MATERIALIZED (
     SELECT h.* FROM hit h JOIN workerbee."batch$" s ON s.id = h.id AND s.xmin = h.version
@@ -340,13 +370,16 @@ WITH there AS (
 ), waiting AS (
     SELECT DISTINCT function FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND {here}
 ), said AS (
-    SELECT s.bee, s.host, r.key::integer AS function, r.value AS reason
-      FROM workerbee."service$" s CROSS JOIN LATERAL jsonb_each_text(s.refuses) r WHERE s.jobset = {number}
+    -- Anybody may have written it: it need not be an object, nor its keys numbers.
+    SELECT s.bee, s.host, r.key AS function, r.value AS reason
+      FROM workerbee."service$" s
+     CROSS JOIN LATERAL jsonb_each_text(CASE jsonb_typeof(s.refuses) WHEN 'object' THEN s.refuses ELSE '{{}}' END) r
+     WHERE s.jobset = {number}
 ), first AS (
     SELECT f.number, f.name, count(t.incarnation) AS n,
            COALESCE(min(ARRAY[s.host, s.reason]) FILTER (WHERE t.incarnation IS NOT NULL),
                     min(ARRAY[s.host, s.reason])) AS words
-      FROM waiting w JOIN {function} f ON f.number = w.function JOIN said s ON s.function = w.function
+      FROM waiting w JOIN {function} f ON f.number = w.function JOIN said s ON s.function = w.function::text
       LEFT JOIN there t ON t.incarnation = s.bee
      GROUP BY f.number, f.name
 )

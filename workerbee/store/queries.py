@@ -65,9 +65,11 @@ _WAYS: dict[str, dict[str, str]] = {
         "since": "AND due_at >= to_timestamp(%(since)s)",
     },
 }
-_HERE = """(
+# A statement on a jobset that is gone, or marked to be dropped, meets a table that isn't there.
+_KNOWN = """(
 SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || count(*) || '"')::regclass IS NULL
-  FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid})"""
+  FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid}"""
+_HERE = f"{_KNOWN} AND dropped_at IS NULL)"
 
 
 @cache
@@ -149,7 +151,9 @@ def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql
     names |= {index: sql.Identifier(f"{index}${number}") for index in _INDEXES}
     names |= {part: sql.SQL(text) for part, text in _PARTS.items()}
     names["number"] = sql.SQL(str(int(number)))
-    names["here"] = sql.SQL(_HERE).format(number=names["number"], uuid=sql.SQL(literal(str(uuid))))
+    is_it = {"number": names["number"], "uuid": sql.SQL(literal(str(uuid)))}
+    names["here"] = sql.SQL(_HERE).format(**is_it)
+    names["here_or_dropped"] = sql.SQL(f"{_KNOWN})").format(**is_it)
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
     return names
 

@@ -320,5 +320,5 @@ def loaded(text: str | None) -> Any:
     """Parse a JSON text; None if it is none."""
     try:
         return json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

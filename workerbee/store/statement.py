@@ -70,14 +70,19 @@ def literal(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return f" {int(value)}"  # the space keeps a minus from becoming a comment
+        return _number(repr(int(value)))
     if isinstance(value, float):
-        return f" {float(value)!r}" if math.isfinite(value) else f"'{float(value)!r}'::float8"
+        return _number(repr(float(value))) if math.isfinite(value) else f"'{float(value)!r}'::float8"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"E'\\\\x{value.hex()}'::bytea"
     if isinstance(value, (list, tuple)):
         return _text("{" + ",".join(map(_element, value)) + "}")
     raise TypeError(f"no parameter can be a {type(value).__qualname__}")
+
+
+def _number(text: str) -> str:
+    """Keep a minus with its number: a cast binds closer, and -2147483648 without its minus is no integer."""
+    return f"({text})" if text.startswith("-") else text
 
 
 def _text(value: str) -> str:

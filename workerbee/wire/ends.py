@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workerbee.errors import LostValueError, SignatureError
+from workerbee.errors import JobLostError, LostValueError, SignatureError
 from workerbee.wire import codec
 from workerbee.wire.failures import decode_error, encode_error, tamed
 from workerbee.wire.job import EndKind, Outcome, Stored
@@ -35,8 +35,8 @@ def decode(end: Stored, signer: Signer | None) -> tuple[Any, BaseException | Non
         return None, error
 
 
-def loss(end: Stored, signer: Signer, error: LostValueError) -> Outcome:
-    """Make the failure that follows a completed run whose value is lost."""
-    run, record = end.run + 1, encode_error(error)
-    mac = signer.sign_end(end.job, run, "error", record, is_value=False)
-    return Outcome(end.job, run, EndKind.ERROR, "error", record, mac, 0.0)
+def failure(job: int, run: int, signer: Signer, error: LostValueError | JobLostError) -> Outcome:
+    """Make the failure of a run whose loss a client has noticed: of its value, or of what was to run it."""
+    record = encode_error(error)
+    mac = signer.sign_end(job, run, "error", record, is_value=False)
+    return Outcome(job, run, EndKind.ERROR, "error", record, mac, 0.0)
