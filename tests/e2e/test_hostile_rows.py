@@ -16,21 +16,12 @@ from psycopg2.extensions import make_dsn
 
 from tests import jobs
 from tests.bees import Bee
-from tests.servers import Database, Server
+from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
 from workerbee.cli import main
 from workerbee.dashboard.shown import ago
 from workerbee.errors import SignatureError
-
-
-@pytest.fixture
-def lax(server: Server) -> Iterator[Database]:
-    """A database that refuses no row: in production none does."""
-    database = server.new_database()
-    database.execute("DROP EVENT TRIGGER refuse_impossible_rows")
-    yield database
-    database.drop()
 
 
 @pytest.fixture
