@@ -234,7 +234,8 @@ def test_what_a_bee_that_never_was_holds_stops_no_jobset(lax: Database, executor
         lax,
         "INSERT INTO {batch} (jobset, function, run, bee, claim, started, jobs) VALUES"
         " ({number}, 1, 1, gen_random_uuid(), gen_random_uuid(), 1, '{{NULL, NULL}}'),"
-        " ({number}, 1, 1, gen_random_uuid(), gen_random_uuid(), 1, '{{1, 77}}')",
+        " ({number}, 1, 1, gen_random_uuid(), gen_random_uuid(), 1, '{{1, 77}}'),"
+        " ({number}, 1, 1, NULL, gen_random_uuid(), 1, '{{NULL, 1}}')",
     )
     report = click.testing.CliRunner().invoke(main, ["report", "rows", "-o", "-", "--dsn", lax.dsn])
     assert report.exit_code == 0, report.output
@@ -242,6 +243,18 @@ def test_what_a_bee_that_never_was_holds_stops_no_jobset(lax: Database, executor
         eventually(lambda: not lax.execute('SELECT FROM workerbee."batch$" WHERE jobs[1] IS NULL'), 20, "a rescue")
         assert executor.submit(jobs.double, 2).result(20) == 4, bee.output
         assert "left alone" not in bee.output
+
+
+@pytest.mark.parametrize("header", ["started = 5", "started = -2147483648", "copy_of = 7", "bee = gen_random_uuid()"])
+def test_what_waits_is_cancelled_whatever_else_its_header_says(
+    lax: Database, executor: WorkerbeeExecutor, header: str
+) -> None:
+    """So nobody waits for it at the end."""
+    future = executor.submit(jobs.double, 1)
+    executor.flush()
+    change(lax, f"UPDATE {{batch}} SET {header}")
+    assert future.cancel()
+    assert lax.execute('SELECT FROM workerbee."batch$"') == []
 
 
 def test_a_retry_passes_over_runs_that_can_not_be(lax: Database, executor: WorkerbeeExecutor) -> None:

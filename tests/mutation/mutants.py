@@ -38,6 +38,7 @@ FLUSHED = f"{START}::test_what_is_acknowledged_is_flushed_where_the_default_is_n
 SNAPSHOT = "test_old_snapshot.py"
 FAILOVER = "e2e/test_failover.py::test_a_failover_that_loses_commits"
 STANDBY = "e2e/test_failover.py::test_a_standby_is_read_before_it_is_promoted"
+HOSTILE = "../e2e/test_hostile_rows.py::test_what_waits_is_"
 RUNNER, OUTAGE = "unit/test_runner.py", "e2e/test_outage.py"
 
 MUTANTS = [
@@ -431,7 +432,6 @@ MUTANTS = [
             ("cancel", "client", "cancel"),
             ("record a loss", "client", "lose"),
             ("look for large results", "client", "lent_results"),
-            ("look for places", "client", "places"),
             ("look for ends", "client", "finished"),
             ("read results", "client", "results"),
             ("look for failures", "client", "ended_badly"),
@@ -530,7 +530,7 @@ MUTANTS = [
         "jobset",
         "make_tables",
         "bytea,\n    PRIMARY KEY (job, run)\n",
-        "bytea\n",
+        "bytea,\n    PRIMARY KEY (job, run, completed_at)\n",
         "test_checks.py::test_a_second_outcome_of_a_run_is_refused",
     ),
     # Failing
@@ -777,6 +777,14 @@ MUTANTS = [
         "b.lease_until < now()",
         "true",
         f"{BACK}::test_a_live_bee_is_left_in_peace",
+    ),
+    _sql(
+        "rescue: also what is nobody's",
+        "bee",
+        "rescue",
+        "AND h.bee IS DISTINCT FROM %(bee)s AND EXISTS",
+        "AND h.bee <> %(bee)s AND EXISTS",
+        "../e2e/test_hostile_rows.py::test_what_a_bee_that_never_was_holds_stops_no_jobset",
     ),
     _sql(
         "rescue: not from oneself",
@@ -1488,7 +1496,71 @@ MUTANTS = [
         "pass",
         f"{OUTAGE}::test_a_claim_that_commits_after_its_connection_was_cut_is_given_back",
     ),
+    _sql(
+        "cancel: what waits has begun nothing",
+        "client",
+        "cancel",
+        "WHEN h.claim IS NULL THEN 0",
+        "WHEN false THEN 0",
+        HOSTILE + "cancelled_whatever_else_its_header_says[started = 5]",
+    ),
+    _sql(
+        "cancel: what waits is no copy",
+        "client",
+        "cancel",
+        "(h.copy_of IS NULL OR h.claim IS NULL)",
+        "h.copy_of IS NULL",
+        HOSTILE + "cancelled_whatever_else_its_header_says[copy_of = 7]",
+    ),
+    _sql(
+        "give up: only what is in no header",
+        "client",
+        "give_up",
+        "AND NOT EXISTS (SELECT FROM headers h WHERE h.run = g.run AND g.job = ANY (h.jobs))",
+        "",
+        "test_losses.py::test_what_stands_in_a_header_is_not_lost",
+    ),
+    _sql(
+        "give up: only the latest run",
+        "client",
+        "give_up",
+        "AND COALESCE((SELECT max(r.run) FROM {run} r WHERE r.job = g.job), 1) = g.run",
+        "",
+        "test_losses.py::test_only_the_latest_run_of_a_job_that_is_there_ends_so",
+    ),
+    _sql(
+        "give up: only jobs that are there",
+        "client",
+        "give_up",
+        "(SELECT j.id FROM {job} j WHERE j.id = g.job) IS NOT NULL AND",
+        "",
+        "test_losses.py::test_only_the_latest_run_of_a_job_that_is_there_ends_so",
+    ),
+    _sql(
+        "another jobset's number: look for places",
+        "client",
+        "places",
+        "{here_or_dropped}",
+        "true",
+        "test_numbers.py::test_another_jobset_is_not_taken_for_ours[look for places]",
+    ),
+    _python(
+        "here: not what is marked as dropped",
+        "store/queries.py",
+        "def identifiers",
+        "AND dropped_at IS NULL",
+        "",
+        "e2e/test_lost_rows.py::test_a_jobset_that_is_marked_as_dropped",
+    ),
     # Refusals
+    _sql(
+        "refused: only from objects",
+        "client",
+        "refused",
+        "CASE jsonb_typeof(s.refuses) WHEN 'object' THEN s.refuses ELSE '{{}}' END",
+        "s.refuses",
+        "test_refused.py::test_refusals_that_make_no_sense",
+    ),
     _sql(
         "refused: those that are gone don't count beside others",
         "client",

@@ -20,7 +20,7 @@ from psycopg2 import errors, extensions, extras
 from tests import servers
 from tests.poolers import pgbouncer
 from tests.servers import Database, Server
-from tests.store.hive import ANY, Hive
+from tests.store.hive import ANY, Hive, failure
 from tests.waiting import eventually
 from workerbee.errors import DatabaseUnavailableError
 from workerbee.store import Catalogue, ClientStore, Connection, connection, is_passing, reach, schema
@@ -227,7 +227,8 @@ def steer(hive: Hive, number: int) -> None:
     assert client.refused() == []
     assert client.open_runs()
     assert client.signatures([1])[1].mac is None
-    assert client.losses.find([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
+    assert client.losses.lost([(1, 1), (10, 1), (99, 1)]) == [(99, 1)]
+    assert client.losses.give_up([failure(10), failure(99)], b"cause") == 0
     assert set(client.ended([(1, 9, 1)], 99)) == {1, 2, 4, 6, 7, 8}
     client.skip_ids()
     client.small_functions()

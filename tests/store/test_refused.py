@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from tests.store.hive import Hive
 from workerbee.store.answers import Refused
 from workerbee.wire.job import FunctionRow
@@ -30,6 +32,17 @@ def test_what_all_bees_refuse(hive: Hive) -> None:
     assert hive.client.refused() == []
     three.take(2)
     assert hive.client.refused() == []
+
+
+def test_refusals_that_make_no_sense(hive: Hive) -> None:
+    """Neither those that are no object, nor names that are no numbers, hide the others."""
+    function = hive.client.put_function(FunctionRow(0, b"d", "m:f", "import", b"m:f", "3.11", b"mac"), b"i")
+    hive.add(1, function=function)
+    hive.bee().refuse(function, "no key")
+    for refuses in ("[]", "1", "null", '{"x": [], "99999999999": null}'):
+        query = """INSERT INTO workerbee."service$" (jobset, bee, host, refuses) VALUES ({number}, %(b)s, '', %(r)s)"""
+        hive.run(query, b=str(uuid4()), r=refuses)
+    assert hive.client.refused() == [Refused("m:f", 1, "a", "no key")]
 
 
 def test_who_could_do_what_fails_here(hive: Hive) -> None:

@@ -203,10 +203,10 @@ class Watcher:
         The end is recorded first, so that the same call, submitted again, is run.
         """
         runs = self._ledger.newest(PAGE_JOBS, before=self._before)
-        lost = self._store.losses.find(runs) if runs else []
+        lost = self._store.losses.lost(runs) if runs else []
         if lost:
             ends = [failure(job, run, self._signer, JobLostError(self._jobset.name, job)) for job, run in lost]
-            self._store.losses.record(ends, cause_of_record(ends[0].data).digest)
+            self._store.losses.give_up(ends, cause_of_record(ends[0].data).digest)
         futures = self._ledger.of(lost)
         self._before = runs[-1][0] if len(runs) >= PAGE_JOBS else None
         self._doubts = bool(futures) and self._before is not None

@@ -17,13 +17,13 @@ class Losses:
         self._queries = queries
         self._writer = writer
 
-    def find(self, runs: Sequence[Run]) -> list[Run]:
+    def lost(self, runs: Sequence[Run]) -> list[Run]:
         """Find those of these (job, run) that have not ended and never will."""
         jobs = [job for job, _ in runs]
         params = {"jobs": array(jobs), "runs": array(run for _, run in runs), "first": min(jobs), "last": max(jobs)}
         return [(job, run) for job, run in self._queries.run("lost", params)]
 
-    def record(self, failures: Sequence[Outcome], cause: bytes) -> int:
+    def give_up(self, failures: Sequence[Outcome], cause: bytes) -> int:
         """Let these runs, that were found to be lost, end as failed. Returns for how many that was so."""
         jobs = [failure.job for failure in failures]
         params = {

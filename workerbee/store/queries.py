@@ -66,10 +66,9 @@ _WAYS: dict[str, dict[str, str]] = {
     },
 }
 # A statement on a jobset that is gone, or marked to be dropped, meets a table that isn't there.
-_KNOWN = """(
+_HERE = """(
 SELECT count(*) = 1 OR ('workerbee."jobset ' || {number} || ' as it was ' || count(*) || '"')::regclass IS NULL
-  FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid}"""
-_HERE = f"{_KNOWN} AND dropped_at IS NULL)"
+  FROM workerbee."jobset$" WHERE number = {number} AND uuid = {uuid} {marked})"""
 
 
 @cache
@@ -152,8 +151,8 @@ def identifiers(number: int, jobset_id: str | None, uuid: UUID) -> dict[str, sql
     names |= {part: sql.SQL(text) for part, text in _PARTS.items()}
     names["number"] = sql.SQL(str(int(number)))
     is_it = {"number": names["number"], "uuid": sql.SQL(literal(str(uuid)))}
-    names["here"] = sql.SQL(_HERE).format(**is_it)
-    names["here_or_dropped"] = sql.SQL(f"{_KNOWN})").format(**is_it)
+    names["here"] = sql.SQL(_HERE).format(**is_it, marked=sql.SQL("AND dropped_at IS NULL"))
+    names["here_or_dropped"] = sql.SQL(_HERE).format(**is_it, marked=sql.SQL(""))
     names["view"] = sql.Identifier(SCHEMA, jobset_id if jobset_id is not None else f"view${number}")
     return names
 
