@@ -56,8 +56,8 @@ def _quota_of(group: Path) -> float | None:
 
 def free_memory() -> int:
     """Count the bytes that are free or can be freed for this process. Raises OSError if that can't be known."""
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    told = Path("/proc/meminfo").read_text()
+    free = int(told[told.index("MemAvailable:") :].split(maxsplit=2)[1]) * 1024
     return min([free, *(left for group in _memory_groups() if (left := _left_in(group)) is not None)])
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.unit.bomb import Bomb
 from workerbee.errors import EncodingError, PayloadTooLargeError
-from workerbee.wire import codec, inputs, twins
+from workerbee.wire import codec, inputs, twins, values
 from workerbee.wire.functions import Cache
 
 EXACTLY_JSON = st.recursive(
@@ -469,3 +469,37 @@ class Hostile:
 def test_a_twin_runs_nothing_of_the_users() -> None:
     """Whatever the value holds."""
     assert twins.readable((1, Hostile())) is twins.NO_TWIN
+
+
+READ_ONLY: dict[str, Callable[[], Any]] = {
+    "an array": lambda: np.arange(10.0),
+    "a large one": lambda: np.arange(1_000_000.0),
+    "by columns": lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    "every second item": lambda: np.arange(10.0)[::2],
+    "of records": lambda: np.zeros(5, dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True)),
+    "of times": lambda: np.arange(5).astype("M8[ns]"),
+    "of objects": lambda: np.array([None, "x"], dtype=object),
+    "big-endian": lambda: np.arange(5, dtype=">f8"),
+    "of nothing": lambda: np.zeros((0, 3)),
+    "without dimensions": lambda: np.array(3.0),
+}
+
+
+@pytest.mark.parametrize("make", READ_ONLY.values(), ids=READ_ONLY)
+@pytest.mark.parametrize(
+    "wrap", [lambda array: [array], lambda array: {Decimal(1): array}], ids=["alone", "beside code"]
+)
+def test_who_gets_a_read_only_array_can_write_to_it(make: Callable[[], Any], wrap: Callable[[Any], Any]) -> None:
+    """As in a pool: pandas gives such arrays out, and it is a copy. The sender's stays as it is."""
+    array = make()
+    array.flags.writeable = False
+    apart = values.Values()
+    call = codec.encode_call((wrap(array),), {}, apart=apart)
+    (there,), _ = codec.decode_call(call.codec, call.data, [memoryview(bytearray(it.data)) for it in call.taken])
+    for whole in (there, codec.decode(*codec.encode(wrap(array), "it"))):
+        [got] = whole if isinstance(whole, list) else whole.values()
+        assert got.flags.writeable
+        assert not array.flags.writeable
+        assert (got.dtype, got.shape) == (array.dtype, array.shape)
+        assert got.flags.f_contiguous or not array.flags.f_contiguous
+        np.testing.assert_array_equal(got, array)

@@ -48,7 +48,7 @@ class Ticket(NamedTuple):
 Known = TypeVar("Known")
 
 
-class _OfClasses(Generic[Known]):
+class OfClasses(Generic[Known]):
     """Notes on classes, kept as long as these live; none is asked for its hash or what it equals."""
 
     def __init__(self) -> None:
@@ -64,16 +64,21 @@ class _OfClasses(Generic[Known]):
 
 
 #: Classes that are complete here, with what was last brought of their attributes.
-_complete: _OfClasses[dict[str, Any]] = _OfClasses()
-_digests: _OfClasses[tuple[list[CodeType], bytes]] = _OfClasses()
+_complete: OfClasses[dict[str, Any]] = OfClasses()
+_digests: OfClasses[tuple[list[CodeType], bytes]] = OfClasses()
 #: Of those whose metaclass says what they equal, for which cloudpickle's own table is no use.
-_ids: _OfClasses[str] = _OfClasses()
+_ids: OfClasses[str] = OfClasses()
 _BUILT_IN = frozenset(map(id, (*_BUILTIN_TYPE_NAMES, type(None), type(...), type(NotImplemented))))
+
+
+def is_built_in(cls: type) -> bool:
+    """Tell whether a class is in every Python, perhaps without a name."""
+    return id(cls) in _BUILT_IN
 
 
 def is_by_value(cls: type) -> bool:
     """Tell whether a class has to travel with its code."""
-    if id(cls) in _BUILT_IN:
+    if is_built_in(cls):
         return False
     return not _should_pickle_by_reference(cls) or by_value(cls.__module__)
 

@@ -100,7 +100,8 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
         return all(_copies(part, seen, heaviest, depth - 1) for part in both)
     if kind.__module__ != "numpy" or getattr(getattr(value, "dtype", None), "hasobject", True):
         return False
-    return bool(value.nbytes <= heaviest)
+    # A read-only array would stay so (`wire.remaking`); a number always is.
+    return bool(value.nbytes <= heaviest and (value.flags.writeable or kind.__name__ != "ndarray"))
 
 
 def _encoded(

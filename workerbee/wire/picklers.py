@@ -18,6 +18,8 @@ from workerbee.wire.imports import by_value
 from workerbee.wire.standins import Own
 
 Names = Mapping[int, tuple[str, str]]
+#: Whether pickle itself knows what to do with things of a type.
+_ordinary: classes.OfClasses[bool] = classes.OfClasses()
 
 
 class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -32,14 +34,19 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if own := Own.of(obj, self.by_name):
             return own.__reduce__()
+        kind = type(obj)
+        if (is_ordinary := _ordinary.get(kind)) is None:
+            _ordinary.set(kind, is_ordinary := remaking.is_ordinary(kind))
+        if is_ordinary and obj.__class__ is kind:  # a proxy may say that it is a function
+            return NotImplemented
         if (remade := remaking.reduced(obj)) is not None:
             return remade
         if isinstance(obj, CodeType):
             make, parts = self.dispatch_table[CodeType](obj)
             # cloudpickle leaves the file's name out, but tracebacks need it.
             return make, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
-        if isinstance(obj, type) and classes.is_by_value(obj):
-            return self._class_reduced(obj)
+        if isinstance(obj, type) and not classes.is_built_in(obj):
+            return self._class_reduced(obj) if classes.is_by_value(obj) else NotImplemented
         if isinstance(obj, FunctionType) and by_value(obj.__module__ or ""):
             return self._dynamic_function_reduce(obj)
         if isinstance(obj, ModuleType) and by_value(obj.__name__) and obj.__name__ != "__main__":

@@ -8,11 +8,12 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import functools
+import pickle
 import sys
 import typing
 from collections.abc import Callable
 from contextlib import suppress
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NewType, ParamSpec, cast
 
 from workerbee.errors import complete, rebuilt, taken_apart
@@ -21,11 +22,18 @@ from workerbee.wire.imports import Bound, CachedFunction, importable, stands_for
 from workerbee.wire.standins import Stub
 
 
+def is_ordinary(kind: type) -> bool:
+    """Tell whether pickle itself can do all that can be done with things of this type: no function or class is one."""
+    return not issubclass(kind, _SPECIAL) and kind not in _MARKS and not _is_array(kind)
+
+
 def reduced(thing: Any) -> Any:
     """Reduce a thing of these kinds for the pickler; None for all others."""
     kind = type(thing)
     if kind in _MARKS:
         return _MARKS[kind]
+    if _is_array(kind):
+        return None if thing.flags.writeable else _reduced_array(thing)
     if issubclass(kind, Bound):
         return Stub, stands_for(thing)
     if kind is MethodType and isinstance(thing.__self__, Bound):
@@ -95,6 +103,34 @@ _NATIVE = frozenset("cbB?hHiIlLqQnNfd")
 
 #: Descriptors whose subclasses pickle can't make again.
 _DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
+#: Types of the things that are looked at here, or by the picklers: of arrays and marks only the very type.
+_SPECIAL = (
+    *(type, FunctionType, MethodType, CodeType, ModuleType, memoryview, BaseException),
+    *(Bound, CachedFunction, functools.singledispatchmethod, *_DESCRIPTORS, *_HINTS),
+)
+
+
+def _is_array(kind: type) -> bool:
+    return kind.__module__ == "numpy" and kind.__name__ == "ndarray"
+
+
+def _reduced_array(array: Any) -> Any:
+    """Reduce a read-only array: who gets it can write to it, as with a pool, whose older pickles have no such flag."""
+    make, (buffer, *rest), *state = array.__reduce_ex__(5)
+    if not isinstance(buffer, pickle.PickleBuffer):  # it isn't in one piece, and is copied
+        return make, (buffer, *rest), *state
+    import numpy as np  # noqa: PLC0415 (it is there, as an array is)
+
+    return make, (pickle.PickleBuffer(np.asarray(_Bytes(array))), *rest)
+
+
+class _Bytes:
+    """The bytes of a read-only array, to be copied by who may take only what can be written to."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        where = (array.__array_interface__["data"][0], False)
+        self.__array_interface__ = {"data": where, "shape": (array.nbytes,), "typestr": "|u1", "version": 3}
 
 
 def _described_by(thing: Any) -> tuple[Any, ...]:
