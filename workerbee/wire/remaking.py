@@ -121,7 +121,8 @@ def _reduced_array(array: Any) -> Any:
         return make, (buffer, *rest), *state
     import numpy as np  # noqa: PLC0415 (it is there, as an array is)
 
-    return make, (pickle.PickleBuffer(np.asarray(_Bytes(array))), *rest)
+    whole: Any = np.asarray(_Bytes(array))
+    return make, (pickle.PickleBuffer(whole), *rest)
 
 
 class _Bytes:
