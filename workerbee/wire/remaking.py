@@ -104,7 +104,7 @@ _NATIVE = frozenset("cbB?hHiIlLqQnNfd")
 #: Descriptors whose subclasses pickle can't make again.
 _DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
 #: Types of the things that are looked at here, or by the picklers: of arrays and marks only the very type.
-_SPECIAL = (
+_SPECIAL: tuple[type, ...] = (
     *(type, FunctionType, MethodType, CodeType, ModuleType, memoryview, BaseException),
     *(Bound, CachedFunction, functools.singledispatchmethod, *_DESCRIPTORS, *_HINTS),
 )
