@@ -104,10 +104,8 @@ _NATIVE = frozenset("cbB?hHiIlLqQnNfd")
 #: Descriptors whose subclasses pickle can't make again.
 _DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
 #: Types of the things that are looked at here, or by the picklers: of arrays and marks only the very type.
-_SPECIAL: tuple[type, ...] = (
-    *(type, FunctionType, MethodType, CodeType, ModuleType, memoryview, BaseException),
-    *(Bound, CachedFunction, functools.singledispatchmethod, *_DESCRIPTORS, *_HINTS),
-)
+_SPECIAL: tuple[type, ...] = (type, FunctionType, MethodType, CodeType, ModuleType, memoryview, BaseException, Bound)
+_SPECIAL += (CachedFunction, functools.singledispatchmethod, *_DESCRIPTORS, *_HINTS)
 
 
 def _is_array(kind: type) -> bool:
