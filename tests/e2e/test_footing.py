@@ -181,6 +181,19 @@ def test_a_forked_child_that_returns_serves_nobody(executor: WorkerbeeExecutor, 
     assert path.read_text().split() == [str(n) for n in range(20)]
 
 
+def fork_and_leave(leave: Callable[[], Any]) -> int:
+    child = os.fork()
+    if child == 0:
+        return leave()  # type: ignore[no-any-return]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_ends_as_it_would_elsewhere(executor: WorkerbeeExecutor) -> None:
+    """The job that waits for it sees its status."""
+    leaving: list[Callable[[], Any]] = [int, lambda: sys.exit(3), sys.exit, lambda: sys.exit("why"), lambda: 1 / 0]
+    assert [executor.submit(fork_and_leave, leave).result(60) for leave in leaving] == [0, 3, 0, 1, 1]
+
+
 def test_what_is_loaded_later_finds_a_process_that_is_not_spoilt(shared: Database) -> None:
     """Where a job has left nothing to import with, others' functions get a new process; one that is nowhere fails."""
     ghost: Any = types.ModuleType("a_module_of_nowhere")

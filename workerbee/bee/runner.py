@@ -260,7 +260,7 @@ class Runner:
     def _ended(self, call: CallMessage, usable: Usable, signer: Signer | None, end: Performed) -> Finished:
         """Encode and sign how a call has ended."""
         if self._getpid() != self._pid:
-            os._exit(0)  # this is a child that the job has forked, and must not serve as a second runner
+            _end_child(end.error)  # that the job has forked, and that must not serve as a second runner
         if self._footing is not None:
             self._footing.after_job()
         if self._own is not None and end.kind is EndKind.ERROR:
@@ -356,6 +356,21 @@ def main() -> None:
         runner.serve()
     except BaseException:  # noqa: BLE001 (a job has spoilt what the runner needs)
         _end()
+
+
+def _end_child(error: BaseException | None) -> None:
+    """End this process with the status that a program would have which this error ends."""
+    status = 0
+    try:
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 0xFF
+        elif error is not None:
+            status = 1
+            traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def _end() -> None:
