@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.hive import Storm
-from tests.chaos.jobs import LARGEST
+from tests.chaos.jobs import FILES, LARGEST
 from tests.chaos.plan import plan
 from tests.chaos.verdict import Verdict
 from tests.clocks import LIBRARIES, Clock
@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=int, default=RATE, help="jobs in a minute")
     parser.add_argument("--largest", type=int, default=0, help="bytes of the largest arguments and results, from 1000")
+    parser.add_argument("--files", action="store_true", help="have large values in files, not in the database")
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
     for name in [n for n in os.environ if n.startswith(("PG", "WORKERBEE_")) and "TEST" not in n]:
@@ -35,6 +36,9 @@ def main() -> int:
     os.environ[LARGEST] = str(options.largest)
     directory = Path(tempfile.mkdtemp(prefix="workerbee-chaos-"))
     print(f"seed {options.seed}, {options.minutes:g} minutes, records in {directory}", flush=True)
+    if options.files:
+        (directory / "files").mkdir()
+        os.environ[FILES] = str(directory / "files")
     try:
         clock = _clock(directory)
         settings = _settings()

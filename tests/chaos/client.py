@@ -26,7 +26,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from tests.chaos.jobs import CYCLE, KILLED, WITHDRAWN, array_of, execute, execute_tuple, may_be_cancelled, size_of
+from tests.chaos.jobs import (
+    CYCLE,
+    FILES,
+    KILLED,
+    WITHDRAWN,
+    array_of,
+    execute,
+    execute_tuple,
+    may_be_cancelled,
+    size_of,
+)
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import DatabaseUnavailableError, JobLostError
 
@@ -103,9 +113,10 @@ def again(executor: WorkerbeeExecutor, tell: Any, futures: dict[Future[Any], int
 
 def connected(dsn: str, jobset: str, deadline: float) -> WorkerbeeExecutor:
     """An executor; it says at once if the database is away, so that whoever wants to wait tries again."""
+    place = f"file://{os.environ[FILES]}" if FILES in os.environ else None
     while True:
         try:
-            return WorkerbeeExecutor(0, jobset_id=jobset, dsn=dsn)
+            return WorkerbeeExecutor(0, jobset_id=jobset, dsn=dsn, large_values=place, large_values_from=100_000)
         except DatabaseUnavailableError:
             if time.monotonic() > deadline:
                 raise

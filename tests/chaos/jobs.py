@@ -18,6 +18,8 @@ from workerbee import JobFailedError
 RECORD, MARKS = "CHAOS_RECORD", "CHAOS_MARKS"
 #: Bytes of the largest values; without it they are small.
 LARGEST = "CHAOS_LARGEST"
+#: The folder in which large values are files; without it they are in the database.
+FILES = "CHAOS_FILES"
 #: Out of this many keys each has one kind of trouble; the others are plain.
 TROUBLES = {3: "slow", 5: "garbling", 7: "flaky", 11: "error", 13: "big", 17: "deadly", 19: "slow"}
 CYCLE = 20

@@ -41,3 +41,12 @@ def test_chaos_with_large_values(seed: int) -> None:
     """Of 1 KB to 50 MB; arrays of the calls are looked at by their jobs."""
     status, output = verdict(2, seed, "--largest", "50000000", "--rate", "60")
     assert status == 0, output
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_chaos_with_large_values_in_files(seed: int) -> None:
+    """None of them is lost, changed or left over after the jobset was dropped."""
+    status, output = verdict(2, seed, "--largest", "50000000", "--rate", "60", "--files")
+    assert status == 0, output

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
+import workerbee
 from tests.chaos.client import digest
-from tests.chaos.hive import BEES, HOSTILE, Storm
-from tests.chaos.jobs import kind_of, may_be_cancelled, result_of
-from workerbee.wire import codec, values
+from tests.chaos.hive import BEES, HOSTILE, JOBSET, Storm
+from tests.chaos.jobs import FILES, kind_of, may_be_cancelled, result_of
+from workerbee.errors import LostValueError
+from workerbee.wire import codec, lending, values
 
 CRIMES = (
     "lost jobs",
@@ -22,6 +26,8 @@ CRIMES = (
     "jobs blamed for an outage",
     "hung futures",
     "broken clients",
+    "lost or changed files",
+    "files left over",
     "stranded batches",
     "bees that didn't go home",
     "stage failures",
@@ -44,6 +50,8 @@ class Verdict:
         self._judge_rows()
         self._judge_clients()
         self._judge_order()
+        if FILES in os.environ:
+            self._judge_files(Path(os.environ[FILES]))
 
     @property
     def innocent(self) -> bool:
@@ -78,7 +86,11 @@ class Verdict:
             f'SELECT id, codec, input::text, payload FROM workerbee."job${n}" WHERE id < {HOSTILE}'
         ):
             arrays = [memoryview(bytearray(taken.size)) for taken in values.taken(how)]  # of which runners judge
-            args, _ = codec.decode_call(how, text.encode() if text is not None else bytes(payload), arrays)
+            try:
+                args, _ = codec.decode_call(how, text.encode() if text is not None else bytes(payload), arrays)
+            except LostValueError as error:
+                self._accuse("lost or changed files", (job, str(error)))
+                continue
             self.jobs[args[0][0] if isinstance(args[0], tuple) else args[0]].append(job)
         self.outcomes: dict[int, list[tuple[int, str, Any]]] = defaultdict(list)
         rows = execute(
@@ -97,6 +109,12 @@ class Verdict:
 
     def _value(self, job: int, run: int, how: str, text: str | None, payload: Any) -> Any:
         data = text.encode() if text is not None else bytes(payload or b"")
+        if how in lending.CODECS:
+            try:
+                return codec.decode(how, data)
+            except LostValueError as error:
+                self._accuse("lost or changed files", (job, run, str(error)))
+                return None
         if how == "parts":
             token = json.loads(data) if text is not None else None
             chunks = self._hive.database.execute(
@@ -186,3 +204,10 @@ class Verdict:
         self.crimes["bees that didn't go home"] = len(BEES) - self._hive.counts["bees that went home"]
         for crime in ("stage failures", "tracebacks"):
             self.crimes[crime] = self._hive.counts[crime]
+
+    def _judge_files(self, place: Path) -> None:
+        """Drop the jobset: its files go with it, what killed bees have left too."""
+        self.facts["files"] = sum(path.is_file() for path in place.rglob("*"))
+        workerbee.open(JOBSET, dsn=self._hive.database.dsn).drop()
+        for left in place.rglob("*"):
+            self._accuse("files left over", left.name)
