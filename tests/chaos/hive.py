@@ -382,19 +382,25 @@ class Storm:
             self.clock.set(self._ahead)
         return True
 
-    def hostile_row(self, dice: float) -> None:
+    def hostile_row(self, dice: float) -> bool:
         """Insert a job that nobody has signed, with a header that brings it."""
         job = HOSTILE + int(dice * 1e9)
         codec, text, payload = [("pickle", None, "x"), ("json_call", "[1]", None), ("parts", None, "{}")][job % 3]
         number = self.number
+        functions = self.database.execute(f'SELECT function FROM workerbee."job${number}" LIMIT 1')
+        if not functions:  # nobody's job is stored yet
+            return False
+        [(function,)] = functions
         self.database.execute(
             f'INSERT INTO workerbee."job${number}" (id, function, codec, input, payload, mac)'
-            " VALUES (%s, 1, %s, %s, %s, decode(repeat('00', 16), 'hex'))",
-            *(job, codec, text, payload),
+            " VALUES (%s, %s, %s, %s, %s, decode(repeat('00', 16), 'hex'))",
+            *(job, function, codec, text, payload),
         )
         self.database.execute(
-            'INSERT INTO workerbee."batch$" (jobset, function, run, jobs) VALUES (%s, 1, 1, ARRAY[%s])', number, job
+            'INSERT INTO workerbee."batch$" (jobset, function, run, jobs) VALUES (%s, %s, 1, ARRAY[%s])',
+            *(number, function, job),
         )
+        return True
 
     # The witness
 
