@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from workerbee import resources
-from workerbee.store import Catalogue, Connection
+from workerbee.store import Catalogue, Connection, retrying
 from workerbee.store.reader import JobsetReader
 from workerbee.store.seen import TextRow
 from workerbee.wire.job import Jobset
@@ -77,28 +78,26 @@ class Follower:
         self._ask_at = 0.0
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield what the job has printed, and what it prints, until it has ended."""
-        while True:
-            self._ask()
-            [row] = self._reader.jobs_of([self._job])
-            yield from self._look()
-            if row.status in ENDED:
-                return
-            time.sleep(LOOK_SECONDS)
+        """Yield what the job has printed, and what it prints, until it has ended. An outage is said and waited out."""
+        is_over = False
+        while not is_over:
+            is_over, so_far = retrying(self._look, patience=None, log=logging.getLogger("workerbee"))
+            for row in reversed(so_far.ended):
+                if row.claim not in self._known:
+                    yield from self._end(row)
+            if so_far.running is not None:
+                yield from self._next(so_far.running)
+            if not is_over:
+                time.sleep(LOOK_SECONDS)
 
-    def _ask(self) -> None:
+    def _look(self) -> tuple[bool, SoFar]:
+        """Read whether the job has ended, and then what it has printed."""
         now = time.monotonic()
         if now >= self._ask_at:
-            self._ask_at = now + ASK_AGAIN_SECONDS
             ask(self._reader.connection, self._reader.jobset, self._job)
-
-    def _look(self) -> Iterator[Piece]:
-        running, ended = printed(self._reader, self._job)
-        for row in reversed(ended):
-            if row.claim not in self._known:
-                yield from self._end(row)
-        if running is not None:
-            yield from self._next(running)
+            self._ask_at = now + ASK_AGAIN_SECONDS
+        [row] = self._reader.jobs_of([self._job])
+        return row.status in ENDED, printed(self._reader, self._job)
 
     def _end(self, row: TextRow) -> Iterator[Piece]:
         """Yield what hasn't been given of an execution that has ended."""

@@ -15,6 +15,7 @@ import click.testing
 import pytest
 
 import workerbee
+from tests.faultproxy import FaultProxy
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
@@ -147,6 +148,28 @@ def test_a_running_job_is_followed(executor: WorkerbeeExecutor, shared: Database
     assert lines == [*(f"line {n}\n" for n in range(1, len(lines))), "the end\n"]
     row: Any = json.loads(say(shared, "jobs", "logs", "talk", job.job, "-f", "--json").stdout.splitlines()[-1])
     assert row["text"].endswith("the end\n")
+
+
+def test_an_outage_is_said_and_what_follows_is_given(
+    executor: WorkerbeeExecutor, shared: Database, tmp_path: Path
+) -> None:
+    """Nothing twice, and nothing left out."""
+    job = executor.submit(speak_on, str(tmp_path / "enough"))
+    await_running(shared, job)
+    log = tmp_path / "stderr"
+    with FaultProxy("127.0.0.1", shared.server.port) as proxy, log.open("wb") as stderr:
+        command = [*COMMAND, "jobs", "logs", "talk", str(job.job), "-f", "--dsn", proxy.dsn(shared.dsn)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as follower:
+            assert follower.stdout is not None
+            first = follower.stdout.readline()
+            proxy.refuse()
+            proxy.cut()
+            eventually(lambda: "trying again" in log.read_text(), 30)
+            proxy.accept()
+            (tmp_path / "enough").touch()
+            lines = [first, *follower.stdout]
+    assert follower.returncode == 0, log.read_text()
+    assert lines == [*(f"line {n + 1}\n" for n in range(len(lines) - 1)), "the end\n"]
 
 
 def test_whoever_follows_may_go(executor: WorkerbeeExecutor, shared: Database, tmp_path: Path) -> None:
