@@ -19,6 +19,18 @@ def set_back(database: Database, jobset_id: str, to: int) -> None:
     database.execute('UPDATE workerbee."jobset$" SET next_id = %s WHERE id = %s RETURNING number', to, jobset_id)
 
 
+def waiting_flushers(database: Database) -> list[tuple[object, ...]]:
+    return database.execute(
+        "SELECT FROM pg_stat_activity WHERE application_name = 'workerbee flusher' AND wait_event_type = 'Lock'"
+    )
+
+
+def looking_watchers(database: Database) -> list[tuple[object, ...]]:
+    return database.execute(
+        "SELECT pid, query_start FROM pg_stat_activity WHERE application_name = 'workerbee watcher'"
+    )
+
+
 @pytest.fixture
 def executors(database: Database) -> Iterator[tuple[WorkerbeeExecutor, WorkerbeeExecutor]]:
     """Two clients of one jobset; both know some ids that they may give."""
@@ -74,6 +86,45 @@ def test_a_call_that_is_there_under_another_id(
         assert not future.done()
         cursor.execute("COMMIT")
     assert isinstance(future.exception(60), ZeroDivisionError)
+
+
+def test_a_call_that_is_lost_while_others_are_stored_is_one_job(database: Database) -> None:
+    """Until all calls of one go are stored, the next try would store it again: it is not given up before."""
+    executor = WorkerbeeExecutor(0, jobset_id="failed_over", dsn=database.dsn)
+    try:
+        with closing(database.connect()) as one, closing(database.connect()) as two, closing(database.connect()) as we:
+            cancelled = [executor.submit(pow, n, 1) for n in (7, 8)]
+            executor.flush()
+            assert all(future.cancel() for future in cancelled)
+            [(number,)] = database.execute('SELECT number FROM workerbee."jobset$"')
+            job, run = (f'workerbee."{table}${number}"' for table in ("job", "run"))
+            for connection, future in zip((one, two), cancelled, strict=True):  # they can't be opened again
+                connection.cursor().execute(f"BEGIN; INSERT INTO {run} (job, run) VALUES ({future.job}, 2)")
+            again = [executor.submit(pow, 7, 1)]
+            eventually(lambda: waiting_flushers(database))
+            lost = executor.submit(pow, 9, 1)
+            again.append(executor.submit(pow, 8, 1))  # which goes together with the one before
+            one.cursor().execute("ROLLBACK")
+            eventually(lambda: database.execute(f"SELECT FROM {job} HAVING count(*) = 3"))
+            eventually(lambda: waiting_flushers(database))
+            we.cursor().execute(f"BEGIN; LOCK TABLE {job} IN SHARE ROW EXCLUSIVE MODE")  # it can't be stored anew
+            we.cursor().execute(f"DELETE FROM {job} WHERE id = {lost.job}")
+            we.cursor().execute(f'DELETE FROM workerbee."batch$" WHERE jobs[1] = {lost.job}')
+            we.cursor().execute(f"COMMIT; BEGIN; LOCK TABLE {job} IN SHARE MODE")
+            database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name IN ('workerbee watcher', 'workerbee flusher')"
+            )
+            looks: set[tuple[object, ...]] = set()
+            eventually(lambda: looks.update(looking_watchers(database)) or len(looks) >= 8 or lost.done())
+            assert not lost.done()
+            we.cursor().execute("COMMIT")
+            two.cursor().execute("ROLLBACK")
+            with WorkerbeeExecutor(1, jobset_id="failed_over", dsn=database.dsn):
+                assert [future.result(60) for future in (lost, *again)] == [9, 7, 8]
+            assert database.execute("SELECT count(*) FROM workerbee.failed_over") == [(3,)]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def test_cancelling_after_a_failover_leaves_others_jobs_alone(database: Database) -> None:

@@ -130,6 +130,10 @@ class Flusher:
         try:
             while self._take():
                 patiently(partial(self._store_calls, self._batch))
+                # Not earlier: a job that a failover has lost may be given up from now on, but the next try to store the
+                # batch would have stored it again.
+                if seen := self._ledger.confirm(p.future for p in self._batch):
+                    self._watcher.ask(seen)
                 with self._settled:
                     self._batch = []
                     self._n_stored = self._n_taken
@@ -217,8 +221,6 @@ class Flusher:
             self._ledger.disclaim(p.future for p in strangers)
         for pending, _ in new:
             pending.future.inserted = pending.future.inserted or pending.future.job in inserted
-        if seen := self._ledger.confirm(p.future for p, d in new if _is_under_its_id(p, known.get(d) if d else None)):
-            self._watcher.ask(seen)
         if known:
             self._attach(zip(batch, digests, strict=True), known)
         if strangers:
@@ -302,11 +304,6 @@ class Flusher:
         """Find those of these jobs that are completed and whose large results aren't there any more."""
         lent = [same.job for same in known if same.status == "completed" and same.codec == BLOB]
         return set(find_lost(self._store, self._signer, lent, whole=False)) if lent else set()
-
-
-def _is_under_its_id(pending: Pending, same: SameCall | None) -> bool:
-    """Tell whether the job with the call's id is the call. The id of one that was there before may be another's."""
-    return pending.future.job is not None and (same is None or same.job == pending.future.job)
 
 
 def _digest(pending: Pending, function: Registered) -> bytes | None:

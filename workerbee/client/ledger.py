@@ -51,8 +51,9 @@ class Ledger:
         with self._lock:
             jobs = set()
             for future in futures:
-                future.run = future.run or 1
-                jobs.add(future.stored_job)
+                if future.run is None and future.job is not None:
+                    future.run = 1
+                    jobs.add(future.job)
             seen = jobs & self._early
             self._early -= jobs
         return seen
