@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MAPPED = 1_000_000
 #: The share of the free memory that all files of a directory may take, and seconds for which that is remembered.
 SHARE, KNOWN_SECONDS = 0.5, 0.05
+#: Bytes that a place in memory must have, used or free: a client and its bee need some hundred megabytes. Containers
+#: usually have 64 MB.
+LEAST_BYTES = 1_000_000_000
 _now = time.monotonic  # kept here, as a job may replace it
 #: Older Pythons keep a descriptor open for each mapping.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -135,8 +138,13 @@ class SharedDirectory:
 
 
 def _base() -> str:
+    """Choose the place of all directories: in memory, or on a disk where there is little for files in memory."""
     shared = "/dev/shm"  # noqa: S108 (the directory there is private)
-    return shared if os.access(shared, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    with suppress(OSError):
+        place = os.statvfs(shared)
+        if os.access(shared, os.W_OK | os.X_OK) and place.f_blocks * place.f_frsize >= LEAST_BYTES:
+            return shared
+    return tempfile.gettempdir()
 
 
 def _hold(path: str) -> int | None:

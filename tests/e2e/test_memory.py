@@ -507,3 +507,39 @@ def test_many_threads_put_at_once(executor: WorkerbeeExecutor) -> None:
     for thread in threads:
         thread.join()
     assert sorted(sums) == [ramp(20_000).sum() * n for n in range(8)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_arrays_where_there_is_little_memory_for_files(database: Database, tmp_path: Path) -> None:
+    """As in a container: two hundred megabytes go through, and nothing is left."""
+    script = f"""
+        import os, tempfile
+        import numpy as np
+        from workerbee import WorkerbeeExecutor
+
+        def doubled(array):
+            array *= 2
+            return array
+
+        if __name__ == "__main__":
+            with WorkerbeeExecutor(2, dsn={database.dsn!r}) as executor:
+                calls = [executor.submit(doubled, np.full({N}, n)) for n in range(20)]
+                assert [int(call.result()[0]) for call in calls] == [2 * n for n in range(20)]
+                del calls
+            left = os.listdir("/dev/shm") + os.listdir(tempfile.gettempdir())
+            assert not [name for name in left if name.startswith("workerbee-")], left
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    (tmp_path / "temporary").mkdir()
+    mounted = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64m tmpfs /dev/shm || exit 77; exec "$@"', "sh"]
+    ran = subprocess.run(
+        [*mounted, sys.executable, str(tmp_path / "script.py")],
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if ran.returncode == 77:
+        pytest.skip("no mounts here")
+    assert ran.returncode == 0, ran.stderr

@@ -43,6 +43,8 @@ BORROWED = {
     "cloudpickle.cloudpickle._get_or_create_tracker_id": CLASSES,
     "cloudpickle.cloudpickle._lookup_class_or_track": CLASSES,
     "cloudpickle.cloudpickle._should_pickle_by_reference": CLASSES,
+    "copyreg._slotnames": "what a class with slots has comes along with it",
+    "abc._get_dump": "a class that is registered with an abstract one is noticed",
     "psycopg2._psycopg": "libpq's own functions are found in the library that psycopg2 has loaded",
 }
 #: What objects have, by the object and what would break without it.
