@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from psycopg2 import errors
 
 from tests import servers
 from tests.store.hive import ANY, Hive, ids_of
@@ -104,11 +105,13 @@ def test_jobs_of_a_silent_client_are_not_claimed(line: Connection) -> None:
 
 
 def test_jobs_of_a_dropped_jobset_are_not_claimed(hive: Hive) -> None:
-    """Marked for dropping is enough."""
+    """Marked for dropping is enough: it is as if the tables were gone."""
     hive.add(1)
     bee = hive.bee()
     hive.run("UPDATE {jobset} SET dropped_at = now() WHERE number = {number}")
-    assert bee.claim(1, 1, ANY) == []
+    with pytest.raises(errors.UndefinedTable):
+        bee.claim(1, 1, ANY)
+    assert hive.run("SELECT claim FROM {batch} WHERE jobset = {number}") == [(None,)]
 
 
 def test_a_job_with_an_outcome_is_not_begun_again(hive: Hive) -> None:

@@ -348,7 +348,8 @@ WITH me AS (
     SELECT h.*, h.xmin AS version, COALESCE(b.host, '?') AS host,
            b.incarnation IS NOT NULL AND b.given_up_at IS NULL AS vanished
       FROM workerbee."batch$" h LEFT JOIN workerbee."bee$" b ON b.incarnation = h.bee
-     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND h.bee IS DISTINCT FROM %(bee)s AND EXISTS (SELECT FROM me)
+     WHERE h.jobset = {number} AND h.claim IS NOT NULL AND (h.bee <> %(bee)s OR h.bee IS NULL)
+       AND EXISTS (SELECT FROM me)
        AND (b.incarnation IS NULL OR b.lease_until < now()
             OR b.seen_at > now() + {lease}  -- before the clock was set back, and not since
             OR (b.backend IS NOT NULL AND b.seen_at < now() - make_interval(secs => 0.35 * %(lease)s)
@@ -359,7 +360,7 @@ WITH me AS (
      -- No index has it in this order: along the primary key, all headers there are might be read.
      ORDER BY h.id + 0 LIMIT 50 FOR UPDATE OF h SKIP LOCKED
 ), lapsed AS MATERIALIZED (
-    SELECT l.* FROM silent l JOIN workerbee."batch$" s ON s.id = l.id AND s.xmin = l.version
+    SELECT * FROM silent l WHERE (SELECT s.xmin FROM workerbee."batch$" s WHERE s.id = l.id) = l.version
 ), elsewhere AS MATERIALIZED (
     SELECT c.run, u.job FROM workerbee."batch$" c CROSS JOIN LATERAL unnest(c.jobs) AS u (job)
      WHERE c.jobset = {number} AND c.claim IS NOT NULL
@@ -401,7 +402,8 @@ WITH me AS (
     RETURNING id
 ), noted AS (
     INSERT INTO {attempt} (job, run, kind, bee, host, alone)
-    SELECT u.job, u.run, 'lost', COALESCE(u.bee, '00000000-0000-0000-0000-000000000000'), u.host, (u.id, u.job) IN (SELECT id, job FROM suspect)
+    SELECT u.job, u.run, 'lost', COALESCE(u.bee, '00000000-0000-0000-0000-000000000000'), u.host,
+           (u.id, u.job) IN (SELECT id, job FROM suspect)
       FROM unfinished u WHERE u.begun
     RETURNING job
 ), counted AS (

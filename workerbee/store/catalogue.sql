@@ -312,12 +312,12 @@ SELECT o.jobset, j.*
 -- jobset takes one probe of the index, however many bees hold something there.
 WITH RECURSIVE held AS (
     (SELECT jobset FROM workerbee."batch$"
-      WHERE claim IS NOT NULL AND bee IS DISTINCT FROM %(bee)s
+      WHERE claim IS NOT NULL AND (bee <> %(bee)s OR bee IS NULL)
         AND jobset BETWEEN COALESCE(%(jobset)s::integer, 0) AND COALESCE(%(jobset)s::integer, 2147483647)
       ORDER BY jobset LIMIT 1)
     UNION ALL
     SELECT (SELECT jobset FROM workerbee."batch$"
-             WHERE claim IS NOT NULL AND bee IS DISTINCT FROM %(bee)s
+             WHERE claim IS NOT NULL AND (bee <> %(bee)s OR bee IS NULL)
                AND jobset > h.jobset AND jobset <= COALESCE(%(jobset)s::integer, 2147483647)
              ORDER BY jobset LIMIT 1)
       FROM held h WHERE h.jobset IS NOT NULL
