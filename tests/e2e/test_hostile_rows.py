@@ -218,10 +218,10 @@ def test_outcomes_that_make_no_sense_stop_nobody(lax: Database, executor: Worker
     ]
     with Bee(lax.dsn) as holder, Bee(lax.dsn) as bee:
         eventually(held.running)
+        executor.submit(jobs.double, 9).result(20)  # not later, as both runners are soon at the job that is held
         eventually(
             lambda: lax.execute("UPDATE workerbee.\"batch$\" SET claimed_at = now() - interval '1 hour' RETURNING 1")
         )
-        executor.submit(jobs.double, 9).result(20)
         eventually(lambda: lax.execute('SELECT FROM workerbee."batch$" WHERE copy_of IS NOT NULL'), 20, "a copy")
         assert (holder.process.poll(), bee.process.poll()) == (None, None), holder.output + bee.output
 
