@@ -60,14 +60,6 @@ MUTANTS = [
         "test_claim.py::test_jobs_of_a_silent_client_are_not_claimed",
     ),
     _sql(
-        "claim: a dropped jobset",
-        "bee",
-        "claim",
-        "AND dropped_at IS NULL",
-        "",
-        "test_claim.py::test_jobs_of_a_dropped_jobset_are_not_claimed",
-    ),
-    _sql(
         "claim: what is due keeps its place",
         "bee",
         "claim",

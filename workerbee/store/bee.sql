@@ -12,7 +12,7 @@
 -- over all of them. So most claims then begin at a place in the queue, and look only at what came due lately.
 WITH allowed AS (
     SELECT clock_timestamp() AS began FROM workerbee."jobset$"
-     WHERE number = {number} AND dropped_at IS NULL AND paused_at IS NULL
+     WHERE number = {number} AND paused_at IS NULL
        AND (seen_at IS NULL OR seen_at BETWEEN now() - {silence} AND now() + {silence})
        AND {here}
 ), ready AS MATERIALIZED (
