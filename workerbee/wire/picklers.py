@@ -32,7 +32,7 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         super().__init__(file, protocol=5, buffer_callback=aside)
 
     def reducer_override(self, obj: Any) -> Any:
-        if own := Own.of(obj, self.by_name):
+        if self.by_name and (own := Own.of(obj, self.by_name)):
             return own.__reduce__()
         kind = type(obj)
         if (is_ordinary := _ordinary.get(kind)) is None:
