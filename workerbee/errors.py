@@ -114,7 +114,8 @@ class RemoteError(Exception):
     """A job's exception whose type can't be rebuilt in this process.
 
     Attributes: ``type_name`` (as ``module.qualname``), ``message`` (its ``str``) and
-    ``traceback_text``. A job's ``SystemExit`` and ``KeyboardInterrupt`` arrive as this too.
+    ``traceback_text``. A job's ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit`` and
+    ``asyncio.CancelledError`` arrive as this too: they would end or cancel whoever waits for the job.
     """
 
     def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:

@@ -8,7 +8,7 @@ The agreed differences from ProcessPoolExecutor:
 
 - ``max_workers=0`` is no error: the bees are elsewhere (test_construction.py)
 - what can't be pickled is raised by ``submit``, in the caller's stack (test_errors.py)
-- a job's SystemExit and KeyboardInterrupt arrive as RemoteError (test_errors.py)
+- a job's SystemExit, KeyboardInterrupt, GeneratorExit and asyncio.CancelledError arrive as RemoteError (test_submit.py)
 - a runner's death is its job's alone, after three of them; the executor goes on (test_deaths.py)
 - ``running()`` may be late (test_futures.py waits for it), and remains when the job waits once more, given back by
   its bee or for another attempt: a Future has no way back; but ``cancel()`` works then (test_futures.py)

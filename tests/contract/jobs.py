@@ -77,6 +77,14 @@ def note_and_ask_again(path: str, n_times: int) -> int:
         raise JobFailedError(str(error)) from None
 
 
+class GivenUp(BaseException):
+    """What isn't an Exception, so that no `except Exception` of a library stops it."""
+
+
+def throw(error: BaseException) -> None:
+    raise error
+
+
 def leave_by(kind: str) -> None:
     if kind == "exit":
         sys.exit(3)

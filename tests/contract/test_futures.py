@@ -236,6 +236,20 @@ def test_asyncio_runs_in_the_executor(pool: Executor) -> None:
     assert asyncio.run(main()) == 42
 
 
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind_of_error", [CancelledError, asyncio.CancelledError])
+def test_a_job_that_raises_a_cancellation_cancels_nobody(pool: Executor, kind_of_error: type[BaseException]) -> None:
+    """A task group would say nothing of a task that was cancelled. With a process pool it is."""
+
+    async def main() -> bool:
+        waiting = asyncio.wrap_future(pool.submit(jobs.throw, kind_of_error("the job's own")))
+        await asyncio.wait([waiting])
+        assert kind_of_error.__name__ in str(waiting.exception())
+        return waiting.cancelled()
+
+    assert not asyncio.run(main())
+
+
 def test_asyncio_gathers_a_thousand(pool: Executor) -> None:
     """Wrapped futures, all at once."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import os
 import pickle
@@ -146,6 +147,17 @@ def test_a_picky_exception_comes_back(pool: Executor) -> None:
     with pytest.raises(jobs.PickyError, match="7 at home") as caught:
         pool.submit(jobs.fail_picky).result()
     assert caught.value.code == 7
+
+
+def test_what_is_no_exception_but_more_comes_back(pool: Executor) -> None:
+    """A BaseException of the user's, and a group with one, are what they were."""
+    given: list[BaseException] = [jobs.GivenUp("no licence", 3)]
+    if group := getattr(builtins, "BaseExceptionGroup", None):
+        given.append(group("some", [jobs.GivenUp("no licence", 3), ValueError(1)]))
+    for error in given:
+        again = pool.submit(jobs.throw, error).exception()
+        assert type(again) is type(error)
+        assert repr(again) == repr(error)
 
 
 @pytest.mark.parametrize("kind", OURS)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from contextlib import suppress
 from functools import partial
@@ -165,13 +164,11 @@ class JobFuture(Bound, Future[T]):
             self._say_what_goes_on(interrupt)
             raise
 
-    if sys.version_info < (3, 13):
-
-        def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-            """See `concurrent.futures.Future.add_done_callback`."""
-            super().add_done_callback(
-                partial(_tell_asyncio, fn) if getattr(fn, "__module__", "") == "asyncio.futures" else fn
-            )
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """See `concurrent.futures.Future.add_done_callback`."""
+        super().add_done_callback(
+            partial(_tell_asyncio, fn) if getattr(fn, "__module__", "") == "asyncio.futures" else fn
+        )
 
     def output(self) -> Output:
         """Read what the job printed in its last execution that has ended, as far as it is kept: stdout, then stderr.
@@ -309,11 +306,15 @@ def abandon_all(futures: Iterable[JobFuture]) -> None:
 
 
 def _tell_asyncio(callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
-    """Replace a StopIteration, after which asyncio would wait for ever, by the error that later versions raise."""
+    """Replace errors of a job that asyncio doesn't take for these.
+
+    After a StopIteration it would wait for ever, where later versions raise this error too. By a CancelledError it
+    would count who awaits as cancelled, of which a task group says nothing.
+    """
     error = None if future.cancelled() else future.exception()
-    if type(error) is StopIteration:
+    if type(error) is StopIteration or type(error) is CancelledError:
         future = Future()
-        stands_for_it = RuntimeError("StopIteration can't be raised into an asyncio future")
+        stands_for_it = RuntimeError(f"{type(error).__name__} can't be raised into an asyncio future")
         stands_for_it.__cause__ = error
         future.set_exception(stands_for_it)
     callback(future)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -35,7 +36,7 @@ STAND_IN_CHARS = 1000
 def encode_error(error: BaseException, *, notes: list[str] | None = None, text_only: bool = False) -> bytes:
     """Make an error record: JSON with type, message, traceback, notes, and the pickled exception where it has one.
 
-    SystemExit, KeyboardInterrupt and their like have no pickle: they must not end the client too.
+    What would end or cancel whoever waits for the job (`LEAVING`) has no pickle.
     """
     record = {
         "type": _name(type(error)),
@@ -43,7 +44,7 @@ def encode_error(error: BaseException, *, notes: list[str] | None = None, text_o
         "traceback": _clean(_bounded(_trace(error))),
         "notes": [_clean(n) for n in notes or ()],
         "host": _clean(resources.host()),
-        "pickle": None if text_only or not _is_harmless(error) else _pickled(error),
+        "pickle": None if text_only or _leaves(error) else _pickled(error),
     }
     return json.dumps(record).encode()
 
@@ -59,7 +60,7 @@ def noted(record: bytes, notes: list[str]) -> bytes:
 def decode_error(data: bytes, *, trusted: bool) -> BaseException:
     """Give the exception of an error record, with the remote traceback as its cause and the notes added.
 
-    Only with ``trusted`` is its pickle loaded; else, or if the type can't be had here, a RemoteError.
+    Only with ``trusted`` is its pickle loaded; else, if the type can't be had here or leaves, a RemoteError.
     """
     record = _record(data)
     error: BaseException | None = None
@@ -69,7 +70,7 @@ def decode_error(data: bytes, *, trusted: bool) -> BaseException:
         except Exception:  # noqa: BLE001 (its class isn't here, or refuses)
             error = None
     text = with_cells(str(record.get("traceback") or ""))
-    if error is None or not _is_harmless(error):
+    if error is None or not issubclass(type(error), BaseException) or _leaves(error):
         error = RemoteError(str(record.get("type") or "an error without a record"), str(record.get("message")), text)
     notes = [str(n) for n in record["notes"]] if isinstance(record.get("notes"), list) else []
     return _dressed(error, text, notes, record.get("host"))
@@ -153,9 +154,14 @@ def _clean(text: str) -> str:
 # Pickles
 
 
-def _is_harmless(error: object) -> bool:
-    """Tell whether it is really an Exception, even if its ``__class__`` lies."""
-    return issubclass(type(error), Exception)
+#: What ends a program or a generator.
+LEAVING = (SystemExit, KeyboardInterrupt, GeneratorExit)
+
+
+def _leaves(error: object) -> bool:
+    """Tell whether it would end or cancel whoever waits for the job: to asyncio it is what the task itself was told."""
+    cancelled = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", ())  # who made one has imported it
+    return issubclass(type(error), LEAVING) or issubclass(type(error), cancelled)
 
 
 def _pickled(error: BaseException) -> str | None:
