@@ -1,11 +1,11 @@
 """Values to bytes and back, and what makes two calls the same call.
 
 There are two lanes. A value goes as JSON, readable in the database, only if it comes back equal and of the
-same type, and if no list or dict is in it twice; everything else goes as a pickle. A call's codec says how to
-read it: ``json`` is one positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest. Large values
-of both lanes may be put elsewhere, and have a reference in their place (`wire.lending`): to memory that client and
-runner share (``memory``), or to a file that all see (``blob``). Else a call's large arrays are taken out of its pickle
-(`wire.values`).
+same type, and if no list or dict is in it twice; everything else goes as a pickle, and so does what is too large only
+as JSON, in which other letters than ASCII's take six bytes. A call's codec says how to read it: ``json`` is one
+positional dict, ``json_call`` any other arguments in JSON, ``pickle`` the rest. Large values of both lanes may be put
+elsewhere, and have a reference in their place (`wire.lending`): to memory that client and runner share (``memory``),
+or to a file that all see (``blob``). Else a call's large arrays are taken out of its pickle (`wire.values`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from workerbee.wire.plain import (
     is_plain,
     is_plain_text,
     json_of,
+    least_pickled,
     parsed,
     to_json,
     to_sorted_json,
@@ -153,9 +154,13 @@ def encode(value: object, what: str, most: int = MAX_BYTES, lender: Lender | Non
         if len(data) <= most:
             return Encoded(JSON, data)
     seen: set[int] = set()
-    if not is_plain(value, seen=seen):
-        return _encoded(value, what, most, lender, None)[0]
-    return lent(JSON, json_of(value, what, most, seen), lender)
+    if is_plain(value, seen=seen):
+        try:
+            return lent(JSON, json_of(value, what, most, seen), lender)
+        except PayloadTooLargeError:
+            if least_pickled(value) > most:
+                raise
+    return _encoded(value, what, most, lender, None)[0]
 
 
 def lent(codec: str, data: bytes, lender: Lender | None) -> Encoded:
@@ -213,12 +218,20 @@ def encode_call(
     if len(args) == 1 and not kwargs and type(args[0]) is dict:
         value, seen = args[0], set[int]()
         if is_plain(value, seen=seen):
-            return _call(JSON, value, what, most, seen, lender, in_order=len(value) < 2 and len(seen) == 1)
+            try:
+                return _call(JSON, value, what, most, seen, lender, in_order=len(value) < 2 and len(seen) == 1)
+            except PayloadTooLargeError:
+                if least_pickled(value) > most:
+                    raise
     seen = {IS_LONG} if len(args) > LONG else set()
     whole = {"args": args, "kwargs": kwargs}
     if are_plain(args, DEPTH - 2, seen) and (not kwargs or is_plain(kwargs, DEPTH - 1, seen)):
         in_order = not seen or (len(kwargs) == 1 and len(seen) == 1)
-        return _call(JSON_CALL, whole, what, most, seen, lender, in_order=in_order)
+        try:
+            return _call(JSON_CALL, whole, what, most, seen, lender, in_order=in_order)
+        except PayloadTooLargeError:
+            if least_pickled(whole) > most:
+                raise
     encoded, taken = _encoded((args, kwargs), what, most, lender, apart)
     return Call(*encoded, _identity({"args": list(args), "kwargs": kwargs}), taken)
 

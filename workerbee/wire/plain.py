@@ -113,6 +113,17 @@ def _pieces(value: Any) -> Iterator[str]:
         yield to_json(value)
 
 
+def least_pickled(value: Any) -> int:
+    """Give about as many bytes as the pickle of a plain value has at least."""
+    if type(value) is str:
+        return len(value)
+    if type(value) is dict:
+        return sum(map(len, value)) + sum(map(least_pickled, value.values()))
+    if type(value) is list or type(value) is tuple:
+        return 2 * len(value) if _NUMBERS.issuperset(map(type, value)) else sum(map(least_pickled, value))
+    return 2
+
+
 def are_plain(items: Sequence[Any], depth: int, seen: set[int]) -> bool:
     if len(items) > _FEW:
         kinds = set(map(type, items))
@@ -149,7 +160,8 @@ CHECKS: dict[type, Callable[[Any], bool]] = {
     bool: lambda _: True,
     type(None): lambda _: True,
 }
-_PLAIN_KINDS = frozenset({type(None), bool, int, float, str})
+_NUMBERS = frozenset({type(None), bool, int, float})
+_PLAIN_KINDS = _NUMBERS | {str}
 
 
 def parsed(data: bytes) -> Any:
