@@ -62,13 +62,18 @@ class SharedDirectory:
         base = _base()
         with suppress(OSError):
             for name in filter(_NAME.fullmatch, os.listdir(base)):
-                guard.remove_unused(f"{base}/{name}")
-            for _ in range(3):
-                path = f"{base}/workerbee-{os.geteuid()}-{secrets.token_hex(16)}"
-                os.mkdir(path, 0o700)
-                if (held := _hold(path)) is not None:  # another process has just removed it as a dead one's
-                    return cls(path, held)
+                if guard.remove_unused(f"{base}/{name}"):
+                    guard.remove_unused(beyond(name))
+            return cls.make_at(f"{base}/workerbee-{os.geteuid()}-{secrets.token_hex(16)}")
         return None
+
+    @classmethod
+    def make_at(cls, path: str) -> Self:
+        """Make a directory of this name, which nobody else uses. Raises OSError."""
+        while True:
+            os.mkdir(path, 0o700)
+            if (held := _hold(path)) is not None:  # else another process has just removed it as a dead one's
+                return cls(path, held)
 
     @contextmanager
     def opened(self, name: str, flags: int) -> Iterator[int]:
@@ -135,6 +140,11 @@ class SharedDirectory:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+def beyond(path: str) -> str:
+    """Name the directory on a disk in which the one at ``path`` may go on, once memory is full."""
+    return f"{tempfile.gettempdir()}/{os.path.basename(path)}"
 
 
 def _base() -> str:

@@ -529,9 +529,14 @@ def test_arrays_where_there_is_little_memory_for_files(database: Database, tmp_p
             left = os.listdir("/dev/shm") + os.listdir(tempfile.gettempdir())
             assert not [name for name in left if name.startswith("workerbee-")], left
     """
+    run_where_memory_is("size=64m", script, tmp_path)
+
+
+def run_where_memory_is(options: str, script: str, tmp_path: Path) -> None:
+    """Run a script where another tmpfs, with these options, is in the place of /dev/shm."""
     (tmp_path / "script.py").write_text(textwrap.dedent(script))
     (tmp_path / "temporary").mkdir()
-    mounted = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64m tmpfs /dev/shm || exit 77; exec "$@"', "sh"]
+    mounted = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o {options} tmpfs /dev/shm || exit 77; exec "$@"', "sh"]
     ran = subprocess.run(
         [*mounted, sys.executable, str(tmp_path / "script.py")],
         env=os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(PROJECT)},
@@ -543,3 +548,37 @@ def test_arrays_where_there_is_little_memory_for_files(database: Database, tmp_p
     if ran.returncode == 77:
         pytest.skip("no mounts here")
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_memory_that_is_full_has_values_go_through_the_database(database: Database, tmp_path: Path) -> None:
+    """No file can be made there any more: arguments, what calls share and results arrive all the same."""
+    script = f"""
+        import os, tempfile
+        from functools import partial
+        import numpy as np
+        from workerbee import WorkerbeeExecutor
+
+        def times(factor, array):
+            return array * factor
+
+        if __name__ == "__main__":
+            array = np.full({N}, 3.0)
+            with WorkerbeeExecutor(2, dsn={database.dsn!r}) as executor:
+                assert executor.submit(times, 2, array).result()[0] == 6
+                number = 0
+                while True:
+                    try:
+                        open(f"/dev/shm/full-{{number}}", "x").close()
+                    except OSError:
+                        break
+                    number += 1
+                assert number < 1000
+                calls = [executor.submit(times, n, array) for n in range(6)]
+                calls += [executor.submit(partial(times, array=array), n) for n in range(6)]
+                assert [float(call.result(60)[-1]) for call in calls] == [3.0 * n for n in [*range(6), *range(6)]]
+                del calls
+            left = os.listdir("/dev/shm") + os.listdir(tempfile.gettempdir())
+            assert not [name for name in left if name.startswith("workerbee-")], left
+    """
+    run_where_memory_is("size=1100m,nr_inodes=200", script, tmp_path)

@@ -1872,10 +1872,26 @@ MUTANTS = [
     _python(
         "shared arrays: half of one isn't on the shelf",
         "bee/shelf.py",
-        "def stock",
-        "self.remove(_name(taken))",
+        "def _filled",
+        "place.remove(_name(taken))",
         "pass",
         "unit/test_values.py::test_what_could_not_be_fetched_is_not_there",
+    ),
+    _python(
+        "shared arrays: an outage isn't a full memory",
+        "bee/shelf.py",
+        "def _stored",
+        "except DatabaseUnavailableError",
+        "except ZeroDivisionError",
+        "unit/test_values.py::test_what_could_not_be_fetched_is_not_there",
+    ),
+    _python(
+        "shared arrays: where memory is full, a disk takes them",
+        "bee/shelf.py",
+        "def _stored",
+        "pass",
+        "raise",
+        "e2e/test_memory.py::test_memory_that_is_full_has_values_go_through_the_database",
     ),
     _python(
         "shared arrays: what looks the same is compared",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.waiting import eventually
 from workerbee.bee.shelf import Shelf
-from workerbee.errors import ValueGoneError
+from workerbee.errors import DatabaseUnavailableError, ValueGoneError
 from workerbee.wire import codec, values
 from workerbee.wire.values import TakenArray, Values
 
@@ -82,16 +82,20 @@ def test_an_array_is_fetched_once(shelf: Shelf) -> None:
 
 
 def test_what_could_not_be_fetched_is_not_there(shelf: Shelf) -> None:
-    """Nor half of it; it is fetched anew."""
+    """Nor half of it, in memory or elsewhere; it is fetched anew."""
+    fetched = []
 
     def broken(_: TakenArray) -> Iterator[bytes]:
+        fetched.append(1)
         yield b"a" * 1000
-        raise ConnectionError
+        raise DatabaseUnavailableError("gone")
 
     taken = taken_of(ARRAY)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(DatabaseUnavailableError):
         shelf.stock(taken, broken)
+    assert len(fetched) == 1
     assert files(shelf) == []
+    assert not Path(shelf.further).exists()
     shelf.stock(taken, lambda _: [bytes(ARRAY)])
     assert shelf.take(taken) == ARRAY
 

@@ -22,6 +22,7 @@ from workerbee.bee.refusals import Refusals
 from workerbee.bee.service import Service
 from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Record, Records, Task
+from workerbee.errors import DatabaseUnavailableError
 from workerbee.store import UNREAD, Fits
 from workerbee.timing import LEASE_SECONDS
 from workerbee.wire import values
@@ -194,6 +195,8 @@ class Claiming:
             for taken in new:
                 with suppress(ValueError):  # it isn't stored, so that its call's signature won't hold
                     self._shelf.stock(taken, served.store.parts.get_value)
+        except DatabaseUnavailableError:
+            raise
         except OSError as error:
             return f"there is no room here for what its calls share ({error.strerror})"
         return ""

@@ -28,7 +28,7 @@ class Hiring:
         self.n_wanted = orders.workers if caller is None else 1
         self.shelf = Shelf.make() if caller is None else None
         self.broken: str | None = None
-        self._launch = Launch.ordered(orders, bee, "" if self.shelf is None else self.shelf.path)
+        self._launch = Launch.ordered(orders, bee, self.shelf)
         self._caller = caller
         self._guardian = Guardian(*self._launch.directories) if caller is None else None
         self._n_failures = 0

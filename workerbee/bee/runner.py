@@ -327,12 +327,12 @@ def _warn(text: str) -> None:
 
 
 def main() -> None:
-    """Run as ``bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD SHELF MEMORY [MODULE:NAME …]``.
+    """Run as ``bee.runner PARENT SOCKET MARK STDOUT STDERR STACK NUMBER BEE MAX_PAYLOAD … [MODULE:NAME …]``.
 
-    A supervisor starts it. STDOUT and STDERR are the pipes that it reads, STACK is a file for stacks. SHELF and MEMORY
-    are directories, or empty: for what calls share, and for large values between the bee and its client.
+    A supervisor starts it. STDOUT and STDERR are the pipes that it reads, STACK is a file for stacks. Three directories
+    follow, or empty texts: for what calls share, for the same on a disk, for large values between bee and client.
     """
-    parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, shelf, memory = sys.argv[1:12]
+    parent, sock, mark_fd, *pipes, stack_fd, number, bee, max_payload, shelf, further, memory = sys.argv[1:13]
     _die_with(int(parent))
     faulthandler.enable()  # so that a crash in C shows where it was
     reset_signals()
@@ -344,13 +344,13 @@ def main() -> None:
         mark,
         bee=bee,
         max_payload=int(max_payload),
-        named=sys.argv[12:],
+        named=sys.argv[13:],
         number=int(number),
         footing=footing,
         dividers=Dividers(mark, footing.outputs, footing.settle),
         key_file=places.key().absolute(),
         memory=Memory(memory) if memory else None,
-        shelf=Shelf(shelf) if shelf else None,
+        shelf=Shelf(shelf, further=further) if shelf else None,
     )
     try:
         runner.serve()

@@ -18,6 +18,7 @@ from workerbee.bee.ears import Ears
 from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Perform, Quit, Telling, order
 from workerbee.bee.output import STREAMS, RunnerOutput
 from workerbee.bee.pace import FunctionKey
+from workerbee.bee.shelf import Shelf
 from workerbee.bee.stack import Stack
 from workerbee.bee.tasks import Record, Records, Task
 from workerbee.orders import Orders
@@ -47,9 +48,9 @@ class Launch(NamedTuple):
     directories: tuple[str, ...] = ()
 
     @classmethod
-    def ordered(cls, orders: Orders, bee: str, shelf: str) -> Launch:
+    def ordered(cls, orders: Orders, bee: str, shelf: Shelf | None) -> Launch:
         """Give the start of the runners of the bee of this name, whose calls share what is on the ``shelf``."""
-        directories = (shelf, orders.memory)
+        directories = (*(("", "") if shelf is None else (shelf.path, shelf.further)), orders.memory)
         arguments = (bee, str(orders.max_payload), *directories, *orders.functions)
         return cls(
             tuple(orders.flags), orders.hash_seed, arguments, orders.max_payload, tuple(filter(None, directories))

@@ -206,7 +206,8 @@ class Flusher:
         jobs = [self._new_job(p, d, stored_as[id(p.function)]) for p, d in new]
         self._ledger.expect(p.future for p, _ in new)
         self._watcher.expect()
-        inserted = self._add(jobs, {r.number: r.digest for r in (self.registry.register(p.function) for p, _ in new)})
+        used = [stored_as[key] for key in {id(p.function) for p, _ in new}]
+        inserted = self._add(jobs, {function.number: function.digest for function in used})
         if inserted is None:
             self._log.warning("functions of %s are stored anew: the database has lost them", self._jobset.name)
             self.registry.forget()

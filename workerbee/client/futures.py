@@ -98,6 +98,17 @@ class JobFuture(Bound, Future[T]):
     # one looks. Most of many futures have ended by then, and what was never made needs no time of the garbage
     # collector, which with 20,000 futures took half of all that a client does.
 
+    # What a new future has is the class's, as it is made for each submit.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _observed = False
+    job: int | None = None
+    run: int | None = None
+    sign: bytes | None = None  # by what the job is known to be this call: its digest, else its signature
+    queued = True  # not yet taken by the flusher
+    wanted = True  # somebody may still wait for it
+    inserted = False  # this process has added the job, and didn't find it in the jobset
     lent: Any = None  # keeps the file with the job's arguments, later the one with its result
     _condition: Any = _Observed()
     _waiters: Any = _Observed()
@@ -115,20 +126,10 @@ class JobFuture(Bound, Future[T]):
 
         ``say_what_goes_on`` is told of an interrupt of who waits for it.
         """
-        self._state = PENDING
-        self._result = None
-        self._exception = None
-        self._observed = False
         self._cancel_job = cancel_job
         self._call_later = call_later
         self._say_what_goes_on = say_what_goes_on
         self._read_output = read_output
-        self.job: int | None = None
-        self.run: int | None = None
-        self.sign: bytes | None = None  # by what the job is known to be this call: its digest, else its signature
-        self.queued = True  # not yet taken by the flusher
-        self.wanted = True  # somebody may still wait for it
-        self.inserted = False  # this process has added the job, and didn't find it in the jobset
 
     def _stands_for(self) -> tuple[str, str]:
         return "the future of a job", "pass its result(), and submit what needs it when it is there"
@@ -150,7 +151,7 @@ class JobFuture(Bound, Future[T]):
         # The superclass tests the exception's truth value, and some exceptions are false.
         error = self._exception if self._state == FINISHED else self.exception(timeout)
         if error is None:
-            return self._result  # type: ignore[return-value]  # it has ended
+            return self._result  # type: ignore[no-any-return]  # it has ended
         try:
             raise error
         finally:

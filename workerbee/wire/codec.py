@@ -41,6 +41,8 @@ from workerbee.wire.plain import (
 from workerbee.wire.values import Value, Values
 
 JSON, JSON_CALL, PICKLE = "json", "json_call", "pickle"
+#: Of a value in these nothing is elsewhere.
+_WHOLE = frozenset({JSON, JSON_CALL, PICKLE})
 #: Arguments or results of more bytes are warned of; of more than ``MAX_BYTES`` they are refused, by default.
 WARN_BYTES, MAX_BYTES = 10_000_000, 256_000_000
 
@@ -172,6 +174,8 @@ def lent(codec: str, data: bytes, lender: Lender | None) -> Encoded:
 
 def size(encoded: Encoded | Call) -> int:
     """Give the bytes of a value, wherever they are."""
+    if encoded.codec in _WHOLE:
+        return len(encoded.data)
     return lending.length(encoded.codec, encoded.data) + sum(it.size for it in values.taken(encoded.codec))
 
 

@@ -70,6 +70,7 @@ def without(codec: str, values: Iterable[Value]) -> str:
     return f"{codec}{_MARK}{','.join(f'{v.taken.sha256.hex()}:{v.taken.size}' for v in values)}"
 
 
+@lru_cache(10_000)
 def kind(codec: str) -> str:
     """Give the codec itself."""
     return codec.partition(_MARK)[0]
