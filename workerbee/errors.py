@@ -53,6 +53,12 @@ def text_of(thing: object) -> str:
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
+def brief(written: object) -> str:
+    """Give in a few words what anybody may have written where something short is meant to be."""
+    text = str(written)
+    return text if len(text) <= 40 and text.isalnum() else f"{text[:40]!r}{'…' * (len(text) > 40)}"
+
+
 def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     """Make an exception from a pickle without calling its ``__init__``, which may take other arguments."""
     try:
@@ -313,7 +319,7 @@ class KeyMismatchError(WorkerbeeError):
         lost = "copy the key file of the user who made the jobset and name it by WORKERBEE_KEY_FILE; where that key is "
         lost += f"lost, go on by: workerbee key renew {jobset_id}"
         advice = lost if path is None else f"theirs is in {path}, go on with it by WORKERBEE_KEY_FILE={path}"
-        super().__init__(f"the jobset {jobset_id!r} was signed with key {theirs}, and {mine}; {advice}")
+        super().__init__(f"the jobset {jobset_id!r} was signed with key {brief(theirs)}, and {mine}; {advice}")
         self.ours = ours
 
 

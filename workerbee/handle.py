@@ -14,6 +14,7 @@ from workerbee import changing, server
 from workerbee.changing import Changing
 from workerbee.client.spectators import until_dropped
 from workerbee.following import output_of
+from workerbee.outlook import still_open
 from workerbee.reading import (
     COLUMNS,
     CauseRow,
@@ -245,7 +246,7 @@ class MoreVerbs(Verbs):
                 return status
             left = longest if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"{status.jobs.open:,} jobs of {status.jobset} are still open")
+                raise TimeoutError(still_open(status.jobset, status.jobs.open))
             time.sleep(min(pause, left))
             pause = min(longest, pause * 1.5)
 

@@ -8,6 +8,8 @@ from workerbee.reading import Progress
 
 #: A finish is estimated after so many jobs have completed.
 ENOUGH_JOBS = 10
+#: More have ended than there were, as anybody may write who has the rights.
+MISCOUNTED = 'nobody knows what is open: rows of workerbee."counter$" were changed or deleted'
 
 
 class Outlook(NamedTuple):
@@ -37,6 +39,8 @@ def outlook(
     the longest of the running jobs has run, 0.0 if none runs.
     """
     percent, n_jobs = percent_of(progress.added, progress.open), progress.added
+    if progress.open < 0:
+        return Outlook(0, None, f"Of {name} {MISCOUNTED}.", None)
     if not n_jobs:
         return Outlook(0, None, f"{name} has no jobs yet.", None)
     if not progress.open:
@@ -58,6 +62,11 @@ def outlook(
         return Outlook(percent, None, sentence, None)
     sentence = f"Under way: {so_far}; {spelled(left[0])} to {spelled(left[1])} to go with {runners}."
     return Outlook(percent, left, sentence, None)
+
+
+def still_open(name: str, n_open: int) -> str:
+    """Say that jobs are open, and how many, as far as the counters can be believed."""
+    return f"{n_open:,} jobs of {name} are still open" if n_open > 0 else f"of {name} {MISCOUNTED}"
 
 
 def percent_of(n_jobs: int, n_open: int) -> int:

@@ -12,8 +12,8 @@ from psycopg2 import extensions
 
 from tests.servers import Database
 from tests.store.hive import Hive
-from workerbee import JobSet
-from workerbee.errors import JobsetIdError
+from workerbee import JobSet, WorkerbeeExecutor
+from workerbee.errors import JobsetIdError, UnsupportedDatabaseError
 from workerbee.store import Catalogue, Connection, is_passing, schema
 from workerbee.wire.job import Jobset
 
@@ -157,6 +157,41 @@ def test_another_users_leftovers_are_in_nobodys_way(database: Database, *, is_wh
     finally:
         guest.close()
         owner.close()
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("table", ["job", "function", "run", "outcome"])
+def test_a_primary_key_that_somebody_has_dropped_is_missed(database: Database, table: str) -> None:
+    """A run would have two ends, or an id two jobs, without a word; put back, all is well."""
+    WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn).shutdown()
+    name = f'workerbee."{table}$1"'
+    [(name_of_key, key)] = database.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'p' AND conrelid = %s::regclass",
+        name,
+    )
+    database.execute(f'ALTER TABLE {name} DROP CONSTRAINT "{name_of_key}"')
+    with pytest.raises(UnsupportedDatabaseError, match=rf'"{table}\$1" has lost its primary key; have that put right'):
+        WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn)
+    WorkerbeeExecutor(0, jobset_id="other", dsn=database.dsn).shutdown()
+    database.execute(f"ALTER TABLE {name} ADD {key}")
+    WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn).shutdown()
+
+
+def test_row_level_security_on_a_jobsets_tables_is_named(database: Database) -> None:
+    """Where no policy lets a user see anything, its futures would wait for ever."""
+    WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn).shutdown()
+    role = f"guest_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA workerbee TO {role}")
+    database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA workerbee TO {role}")
+    database.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA workerbee TO {role}")
+    database.execute('ALTER TABLE workerbee."outcome$1" ENABLE ROW LEVEL SECURITY')
+    theirs = extensions.make_dsn(database.dsn, user=role)
+    try:
+        with pytest.raises(UnsupportedDatabaseError, match=r'"outcome\$1" has row-level security without a policy'):
+            WorkerbeeExecutor(0, jobset_id="work", dsn=theirs)
+        database.execute(f'CREATE POLICY all_of_it ON workerbee."outcome$1" TO {role} USING (true)')
+        WorkerbeeExecutor(0, jobset_id="work", dsn=theirs).shutdown()
+    finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 

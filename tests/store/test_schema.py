@@ -10,6 +10,7 @@ import pytest
 from psycopg2 import extensions
 
 from tests.servers import Database
+from workerbee import WorkerbeeExecutor
 from workerbee.errors import UnsupportedDatabaseError
 from workerbee.store import Connection, schema
 
@@ -80,6 +81,44 @@ def test_a_newer_schema_is_refused(database: Database) -> None:
     with pytest.raises(UnsupportedDatabaseError, match=r"version 99.*upgrade workerbee"):
         schema.ensure(connection)
     connection.close()
+
+
+def test_a_database_that_is_read_only_by_default_is_named(database: Database) -> None:
+    """At once, with what has set it so; who only reads goes on."""
+    connection = Connection(database.dsn)
+    schema.ensure(connection)
+    connection.close()
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    with pytest.raises(
+        UnsupportedDatabaseError, match=r"default_transaction_read_only is on here \(source: database\)"
+    ):
+        WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn, reconnect_timeout=1)
+    schema.require(connection)
+    connection.close()
+
+
+def test_row_level_security_that_lets_nothing_through_is_named(database: Database) -> None:
+    """As a right that is lacking; with a policy it is the owner's affair, and its owner is not bound by it."""
+    owner = Connection(database.dsn)
+    schema.ensure(owner)
+    role = f"guest_{database.name}"
+    guest = Connection(extensions.make_dsn(database.dsn, user=role))
+    database.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA workerbee TO {role}")
+    database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA workerbee TO {role}")
+    database.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA workerbee TO {role}")
+    database.execute('ALTER TABLE workerbee."bee$" ENABLE ROW LEVEL SECURITY')
+    try:
+        with pytest.raises(
+            UnsupportedDatabaseError, match=r'lacks a policy of row-level security on workerbee."bee\$";'
+        ):
+            schema.ensure(guest)
+        schema.ensure(owner)
+        database.execute(f'CREATE POLICY all_of_it ON workerbee."bee$" TO {role} USING (true)')
+        schema.ensure(guest)
+    finally:
+        guest.close()
+        owner.close()
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_who_may_not_create_it_is_told(database: Database) -> None:

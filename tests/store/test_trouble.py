@@ -202,6 +202,18 @@ def test_what_can_never_work_ends_at_once(server: Server, wrong: str, says: str)
     assert pauses == []
 
 
+def test_a_server_that_lets_nobody_in_is_believed_soon(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constructor waits some seconds only where a library isn't there that its user's sessions are to load."""
+    monkeypatch.setattr(patience, "STRANGER_SECONDS", 0.2)
+    role = f"guest_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET session_preload_libraries = 'not_there'")
+    try:
+        with pytest.raises(DatabaseUnavailableError, match="not_there"):
+            WorkerbeeExecutor(0, dsn=database.dsn.replace("user=postgres", f"user={role}"), reconnect_timeout=20)
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
 def test_where_nobody_answers_is_named() -> None:
     """Host and port, of a constructor too, which doesn't wait long: the address may be wrong."""
     port = free_port()

@@ -85,6 +85,7 @@ FACTS: dict[str, tuple[Exception, str]] = {
     "signature": (errors.SignatureError(7), r"signature of job 7 doesn't hold: .*; find out .*submit the call again"),
     "key file": (errors.KeyFileError("/k", "is odd; do this"), r"the key file /k is odd; do this"),
     "key": (errors.KeyMismatchError("a", "123", "456"), r"key 123, and this process has key 456; copy the key file"),
+    "a key that is none": (errors.KeyMismatchError("a", "x\n" * 99, None), r"key '(x\\n){20}'…, and this process"),
     "no key": (errors.KeyMismatchError("a", "123", None), r"this process has no key; .*WORKERBEE_KEY_FILE"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workerbee.outlook import outlook, percent_of, spelled
+from workerbee.outlook import outlook, percent_of, spelled, still_open
 from workerbee.store.seen import Progress
 
 QUARTILES = (1.0, 2.0, 3.0, 9.0)
@@ -45,6 +45,15 @@ def test_no_finish_is_nearer_than_what_a_job_has_taken_already(
     view = outlook("study", jobs, n_bees=2, n_runners=4, quartiles=QUARTILES, longest=longest)
     assert view.seconds_left == seconds_left
     assert view.sentence.endswith(sentence)
+
+
+def test_counters_that_somebody_has_changed_are_not_believed() -> None:
+    """Where more have ended than there were, nobody says that a negative number of jobs is open."""
+    view = outlook("study", progress(running=-17, completed=60), n_bees=1, n_runners=1, quartiles=None, longest=0.0)
+    for said in (view.sentence, still_open("study", -17)):
+        assert "study nobody knows what is open: rows of" in said
+        assert "17" not in said
+    assert still_open("study", 1700) == "1,700 jobs of study are still open"
 
 
 def test_nobody_guesses_from_a_few_jobs() -> None:

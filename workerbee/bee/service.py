@@ -12,7 +12,7 @@ from workerbee.bee.departure import Departure, Leaving
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.judge import Judge
 from workerbee.bee.presence import Presence
-from workerbee.errors import JobsetNotFoundError
+from workerbee.errors import JobsetNotFoundError, brief
 from workerbee.orders import BeeEvent, Broken, Dropped, ExitStatus, Orders
 from workerbee.store import BeeStore, Catalogue, Scope, jitter
 from workerbee.wire.job import NO_FUNCTION, Jobset
@@ -116,7 +116,7 @@ class Service:
                 self._log.warning(
                     "the jobset %s was signed with key %s, and this bee's is %s: it runs no function of it",
                     jobset.name,
-                    jobset.key,
+                    brief(jobset.key),
                     key.fingerprint,
                 )
             presence = self._presence

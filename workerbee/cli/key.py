@@ -12,6 +12,7 @@ from workerbee.cli.asking import make_sure, yes_option
 from workerbee.cli.commands import Subcommands
 from workerbee.cli.database import dsn_option, found, reading
 from workerbee.cli.terminal import json_option
+from workerbee.errors import brief
 
 if TYPE_CHECKING:
     from workerbee.reading import Connection, JobsetReader
@@ -90,7 +91,7 @@ def _legible(reader: JobsetReader, jobset_id: str, theirs: str) -> str:
     """Describe what is left of a jobset to those who lack its key."""
     n_jobs, n_inputs, n_completed, n_results = reader.legible()
     return (
-        f"{jobset_id} was signed with key {theirs}, which isn't here. Without it\n"
+        f"{jobset_id} was signed with key {brief(theirs)}, which isn't here. Without it\n"
         f"- can be read, in psql and by workerbee jobs: {n_inputs:,} of {n_jobs:,} inputs and {n_results:,} of "
         f"{n_completed:,} results, which are JSON, and when, where and how each job ended;\n"
         f"- can't be read: {n_jobs - n_inputs:,} inputs and {n_completed - n_results:,} results, which are pickles;\n"

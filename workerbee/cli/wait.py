@@ -10,6 +10,7 @@ import click
 from workerbee.cli import terminal
 from workerbee.cli.database import dsn_option, found, reading, same_server
 from workerbee.cli.terminal import json_option
+from workerbee.outlook import still_open
 
 if TYPE_CHECKING:
     from workerbee.reading import Counts
@@ -37,7 +38,7 @@ def wait(jobset_id: str, timeout: float | None, dsn: str | None, *, fail_fast: b
         fields = {"jobset": jobset_id, "completed": counts.completed, "ended_badly": badly, "open": counts.open}
         terminal.document("wait", **fields, time_is_up=not is_over)
     elif not is_over:
-        click.echo(f"{counts.open:,} jobs of {jobset_id} are still open", err=True)
+        click.echo(still_open(jobset_id, counts.open), err=True)
     elif badly > 0:
         advice = f"workerbee failures {jobset_id}{same_server(dsn)}"
         click.echo(f"{badly:,} jobs of {jobset_id} failed or were cancelled: {advice}", err=True)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from workerbee import keeping
 from workerbee.blobs import Depot, Folder
-from workerbee.errors import JobsetNotFoundError, KeyMismatchError
+from workerbee.errors import JobsetNotFoundError, KeyMismatchError, UnsupportedDatabaseError, brief
 from workerbee.store import Catalogue, ClientStore, Connection, retrying, schema
 from workerbee.wire.job import Jobset
 from workerbee.wire.signing import Key, Signer, whereabouts
@@ -47,6 +47,11 @@ def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: lo
         jobset = catalogue.find_jobset(jobset_id)
         jobset = jobset or catalogue.create_jobset(jobset_id, key=key.fingerprint, speculate=True)
         jobset = jobset or catalogue.find_jobset(jobset_id)
+        if jobset is not None and (damage := catalogue.damage(jobset)):
+            raise UnsupportedDatabaseError(
+                f"somebody has changed the tables of the jobset {jobset_id!r} by hand: {damage}; have that put right, "
+                "or choose another jobset_id"
+            )
     if jobset is None:
         raise JobsetNotFoundError(str(jobset_id), dropped=True)
     adopt(catalogue, jobset, key, log)
@@ -75,7 +80,7 @@ def adopt(catalogue: Catalogue, jobset: Jobset, key: Key, log: logging.Logger) -
             "the row of %s named the key %s, but its functions are signed with that of this process, %s: somebody has "
             "changed the row, and it is put right",
             jobset.name,
-            theirs,
+            brief(theirs),
             key.fingerprint,
         )
         catalogue.restore_key(jobset, key.fingerprint)

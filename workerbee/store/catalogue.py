@@ -165,6 +165,11 @@ class Catalogue:
         names = re.findall(r"[\w$]+", str(error)) if is_forbidden(error) else []
         return self._run("lacking", names=names)[0][0] or "" if names else ""
 
+    def damage(self, jobset: Jobset) -> str | None:
+        """Say what somebody has changed by hand of the jobset's tables, so that it can't be used; None: nothing."""
+        [(found,)] = self._run("damage", number=jobset.number)
+        return None if found is None else str(found)
+
     def adopt_key(self, jobset: Jobset, fingerprint: str) -> str | None:
         """Give the fingerprint of the jobset's key, which is this one if it had none; None: the jobset is gone."""
         rows = self._run("adopt_key", number=jobset.number, uuid=str(jobset.uuid), key=fingerprint)

@@ -6,6 +6,8 @@ SELECT current_setting('server_version_num')::integer AS version,
        EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
                 WHERE s.nspname = 'workerbee' AND c.relname = 'version$') AS installed,
        has_database_privilege(current_database(), 'CREATE') AS may_create,
+       (SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only'
+           AND current_setting('transaction_read_only') = 'on' AND NOT pg_is_in_recovery()) AS read_only,
        (SELECT string_agg(privilege, ', ' ORDER BY privilege) FROM (
             SELECT 'USAGE on the schema workerbee' AS privilege FROM pg_namespace
              WHERE nspname = 'workerbee' AND NOT has_schema_privilege(oid, 'USAGE')
@@ -22,6 +24,12 @@ SELECT current_setting('server_version_num')::integer AS version,
             SELECT 'USAGE on workerbee."place$"' FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
              WHERE s.nspname = 'workerbee' AND c.relname = 'place$' AND 'INSERT' = ANY (%(needed)s::text[])
                AND NOT has_sequence_privilege(c.oid, 'USAGE')
+             UNION ALL
+            -- Where no policy lets anything through, nothing is seen and nothing can be stored.
+            SELECT 'a policy of row-level security on workerbee."' || c.relname || '"'
+              FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
+             WHERE s.nspname = 'workerbee' AND c.relkind = 'r' AND c.relname ~ '^[a-z]+[$]$'
+               AND row_security_active(c.oid) AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
        ) m) AS missing;
 
 -- name: lacking
@@ -71,6 +79,19 @@ SELECT number, id, uuid, key, speculate, client
 
 -- name: jobset_ids
 SELECT id FROM workerbee."jobset$" WHERE id IS NOT NULL AND dropped_at IS NULL ORDER BY number DESC LIMIT 100;
+
+-- name: damage
+-- Say what was changed by hand of a jobset's tables, so that they can't keep what is promised.
+SELECT string_agg('workerbee."' || c.relname || '" has ' || wrong, ', ' ORDER BY c.relname)
+  FROM pg_namespace s JOIN pg_class c ON c.relnamespace = s.oid
+ CROSS JOIN LATERAL (
+       SELECT 'lost its primary key' AS wrong
+        WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid)
+        UNION ALL
+       SELECT 'row-level security without a policy for this user'
+        WHERE row_security_active(c.oid) AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)) w
+ WHERE s.nspname = 'workerbee' AND c.relkind = 'r'
+   AND c.relname IN ('job$' || %(number)s, 'function$' || %(number)s, 'run$' || %(number)s, 'outcome$' || %(number)s);
 
 -- name: adopt_key
 -- Give a jobset that was made without a key the first key that signs in it.

@@ -204,7 +204,7 @@ class _Attempt:
         return DatabaseUnavailableError(
             f"can't connect to PostgreSQL{where}: {text}{advice}",
             hopeless=self._is_hopeless(found[2] if found else None, text),
-            stranger=found is None and self._dsn not in _answered,
+            stranger=self._dsn not in _answered and (found is None or _is_strange(found[2])),
         )
 
     def _is_hopeless(self, sqlstate: str | None, text: str) -> bool:
@@ -223,6 +223,11 @@ class _Attempt:
         given = extensions.parse_dsn(self._dsn)
         found = {name: given.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "port")}
         return {name: str(value) for name, value in found.items() if value}
+
+
+def _is_strange(sqlstate: str) -> bool:
+    """Tell whether the server lets nobody in for a reason of its own, such as a library that it doesn't find."""
+    return kind_of(sqlstate) is Trouble.UNKNOWN or sqlstate == "58P01"
 
 
 def _where(address: Address) -> str:

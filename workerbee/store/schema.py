@@ -85,7 +85,7 @@ def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool
     Raises UnsupportedDatabaseError where this program can't go on, or this user lacks a right that is ``needed``.
     """
     found = connection.run(load("catalogue.sql")["server_facts"], {"needed": list(needed)})
-    [(version, installed, may_create, missing)] = found
+    [(version, installed, may_create, read_only, missing)] = found
     if version < OLDEST_SERVER:
         raise UnsupportedDatabaseError(
             f"the server is PostgreSQL {version // 10000}, and Workerbee needs 12 or newer; upgrade the server, "
@@ -95,6 +95,11 @@ def _present(connection: Connection, needed: tuple[str, ...]) -> tuple[int, bool
         raise UnsupportedDatabaseError(
             f"this user may not use the schema 'workerbee' in this database: it lacks {missing}; connect as its owner, "
             "or have the owner GRANT that"
+        )
+    if read_only is not None and needed == WRITING:
+        raise UnsupportedDatabaseError(
+            f"default_transaction_read_only is on here (source: {read_only}), so that nothing can be stored; have it "
+            "turned off, for this user alone by: ALTER ROLE … SET default_transaction_read_only = off"
         )
     newest = max(migrations())
     present = connection.run(load("catalogue.sql")["schema_version"])[0][0] if installed else 0
