@@ -24,9 +24,9 @@ from workerbee import script
 from workerbee.wire import classes
 from workerbee.wire.bounded import Bounded, Segment, taken_out
 from workerbee.wire.bytecode import BY_REPR, MISSING, content, mentioned
-from workerbee.wire.imports import importable, own_things
+from workerbee.wire.imports import found_in, importable, own_things
 from workerbee.wire.namespaces import Namespace, Origin, kin
-from workerbee.wire.picklers import PlainPickler, digest, goes_along
+from workerbee.wire.picklers import PlainPickler, digest, digest_if_pickled, goes_along
 from workerbee.wire.remaking import _cached, _dispatcher, _fill_dispatcher, _viewed  # noqa: F401 (older pickles name them)
 from workerbee.wire.sources import Excerpt, excerpt, keep
 from workerbee.wire.standins import Absent, Own, Stub
@@ -115,6 +115,7 @@ class _Pickler(PlainPickler):
         self.excerpts: dict[int, Excerpt | None] = {}  # by the ids of code objects, which the memo keeps alive
         self.mentions = False
         self.found: dict[int, dict[str, Any]] = {}  # the globals of functions, by their ids
+        self.imported: dict[int, Own] = {}  # stand for globals, by the ids of these
         self.kin: dict[int, tuple[int, tuple[tuple[str, ...], ...]]] = {}
         self._names: dict[int, dict[int, str]] = {}  # of the globals of functions: their names by the ids of values
 
@@ -124,6 +125,7 @@ class _Pickler(PlainPickler):
         self.memo: Any = stem.pickler.memo
         self.excerpts |= stem.pickler.excerpts
         self.found |= stem.pickler.found
+        self.imported |= stem.pickler.imported
         self.kin = stem.pickler.kin
         for key, (space, origin) in stem.pickler.origins.items():
             self.origins[key] = space, Origin(origin.module, dict(origin.brought))
@@ -148,9 +150,7 @@ class _Pickler(PlainPickler):
         self.found[id(func.__globals__)] = func.__globals__
         self._bring_mentioned(func, state[1]["__globals__"])
         for name, value in (found := state[1]["__globals__"]).items():
-            found[name] = value = Own.of(value, self._own) or value  # noqa: PLW2901 (the same)
-            if name not in origin.brought:
-                origin.brought[name] = digest(value, func.__globals__, self._bound, self.by_name)
+            found[name] = self._brought(name, value, origin, func.__globals__)
         self._share_held(func, state[1])
         # The first function brings them for all.
         if not self.excerpts and (own := {k: r for k, r in classes.own_reducers() if goes_along((k, r), self._bound)}):
@@ -158,6 +158,16 @@ class _Pickler(PlainPickler):
         if id(func.__code__) not in self.excerpts:
             self.excerpts[id(func.__code__)] = excerpt(func)
         return make, (code, space, *rest), state, None, None, _set_state
+
+    def _brought(self, name: str, value: Any, origin: Origin, found: dict[str, Any]) -> Any:
+        """Note a global; what can't be pickled, but is imported from a module, is found there by its name."""
+        value = Own.of(value, self._own) or self.imported.get(id(value), value)
+        if name not in origin.brought:
+            what = digest_if_pickled(value, found, self._bound, self.by_name)
+            if what is None and (named := found_in(value)) is not None:
+                value = self.imported[id(value)] = Own(named[0], named[1:])
+            origin.brought[name] = what or digest(value, found, self._bound, self.by_name)
+        return value
 
     def _share_held(self, func: FunctionType, slots: dict[str, Any]) -> None:
         """Have globals that a function's defaults and closure hold too be the very objects that its globals are."""

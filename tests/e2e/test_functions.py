@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,6 +130,48 @@ class Guarded:
     def __init__(self, n: int) -> None:
         self.n = n
         self.lock = threading.Lock()
+
+
+LOCK, CURRENT = threading.Lock(), ContextVar("current", default="none")
+HERE = f"from {__name__} import LOCK, CURRENT; import {__name__} as here"
+#: Globals that pickle refuses, and a use of each.
+REFUSED = {
+    "a lock of a module": (HERE, "LOCK is here.LOCK and not LOCK.locked()", True),
+    "a context variable of a module": (HERE, "[here.CURRENT.set(1), CURRENT.get()][1]", 1),
+    "a format": ("import struct; k = struct.Struct('<H')", "k.unpack(b'ab')", (25185,)),
+    "a format's method": ("import struct; k = struct.Struct('<H').unpack", "k(b'ab')", (25185,)),
+    "the system's randomness": ("from secrets import choice", "choice('a')", "a"),
+    "a cache of weak references": ("import weakref; k = weakref.WeakValueDictionary()", "len(k)", 0),
+    "a library in C": ("import ctypes; k = ctypes.CDLL(None)", "k.abs(-3)", 3),
+    "a function in C, whose types are set": (
+        """import ctypes; lib = ctypes.CDLL('libm.so.6'); k = lib.cos
+k.restype = ctypes.c_double; k.argtypes = [ctypes.c_double]""",
+        "lib.cos(0), k(0)",
+        (1.0, 1.0),
+    ),
+    "what is checked of a function in C": (
+        "import ctypes; k = ctypes.CDLL(None).abs; k.errcheck = lambda got, *_: -got",
+        "k(-3)",
+        -3,
+    ),
+    "a pointer of C": (
+        "import ctypes; k = ctypes.POINTER(ctypes.c_double)",
+        "k is ctypes.POINTER(ctypes.c_double) and k(ctypes.c_double(2)).contents.value",
+        2.0,
+    ),
+    "an array of C": ("import ctypes; k = ctypes.c_int * 3", "list(k(1, 2, 3))", [1, 2, 3]),
+    "a callback of C": ("import ctypes; k = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)", "k(abs)(-3)", 3),
+}
+
+
+@pytest.mark.parametrize(("source", "use", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_pickle_refuses_but_each_process_has(
+    executor: WorkerbeeExecutor, source: str, use: str, expected: object
+) -> None:
+    """The runner makes its own, or finds it in the module that it is imported from, as a pool's worker does."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(f"{source}\ndef f(): return {use}", space)
+    assert executor.submit(space["f"]).result() == expected
 
 
 def test_pickling_as_the_program_has_told_it(executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

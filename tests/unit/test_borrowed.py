@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import importlib
 import inspect
 import json
@@ -23,6 +24,7 @@ PACKAGE = Path(workerbee.__file__).parent
 STATES = "a future goes through the superclass's states, so that wait and as_completed know them"
 CLASSES = "classes by value travel as cloudpickle has them, and come back as what they were"
 RUNNERS = "a runner looks to multiprocessing as a child of its program does, and has children of its own"
+LIBRARIES = "what ctypes has opened or made is opened or made anew in a runner"
 #: What modules have, by what would break without it.
 BORROWED = {
     **{f"concurrent.futures._base.{state}": STATES for state in ("CANCELLED", "FINISHED", "PENDING", "RUNNING")},
@@ -54,10 +56,15 @@ MEMBERS: dict[str, tuple[object, str]] = {
     "_member_type_": (IntEnum, CLASSES),
     "scan_once": (json.JSONDecoder(), "JSON that PostgreSQL has checked is parsed without a second check"),
 }
+_LIBRARY, _ARRAY, _CALLBACK = ctypes.CDLL(None), ctypes.c_int * 1, ctypes.CFUNCTYPE(ctypes.c_int)
+MEMBERS |= dict.fromkeys(("_FuncPtr", "_name"), (_LIBRARY, LIBRARIES)) | {"_objects": (_LIBRARY.abs, LIBRARIES)}
+MEMBERS |= dict.fromkeys(("_type_", "_length_"), (_ARRAY, LIBRARIES))
+MEMBERS |= dict.fromkeys(("_flags_", "_restype_", "_argtypes_"), (_CALLBACK, LIBRARIES))
 #: Of all these, what isn't seen in the code: it has no underscore, though no documentation speaks of it, is reached
 #: through a variable that holds the module or the process, or something of ours has the same name.
 UNSEEN = {"multiprocessing.process.ORIGINAL_DIR", "json.encoder.c_make_encoder", "scan_once", "_identity"}
 UNSEEN |= {f"multiprocessing.process.{name}" for name in ("_inheriting", "_ParentProcess", "_parent_process")}
+UNSEEN |= {"_name", "_type_", "_length_", "_restype_", "_argtypes_"}
 #: What isn't there before something else is done: here while a child starts.
 LATER = {"multiprocessing.process._inheriting"}
 #: What the platform promises, or the package itself.

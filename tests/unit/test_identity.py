@@ -89,6 +89,32 @@ GLOBALS = {
             "  def __call__(s, x): return s.__wrapped__(x)\n@D\ndef k(x): return 2"
         ),
     ),
+    "a function that only its wrapper's attribute holds": (
+        (
+            "import functools\ndef d(g):\n  @functools.wraps(g)\n  def w(x): return w.__wrapped__(x)\n  return w\n"
+            "@d\ndef k(x): return 1"
+        ),
+        (
+            "import functools\ndef d(g):\n  @functools.wraps(g)\n  def w(x): return w.__wrapped__(x)\n  return w\n"
+            "@d\ndef k(x): return 2"
+        ),
+    ),
+    "a format of bytes": ("import struct; k = struct.Struct('<I')", "import struct; k = struct.Struct('<H')"),
+    "a method of such a format": (
+        "import struct; k = struct.Struct('<I').unpack",
+        "import struct; k = struct.Struct('<H').unpack",
+    ),
+    "what a cache of weak references holds": (
+        "import weakref\nclass C: pass\nc = C(); c.a = 1; k = weakref.WeakValueDictionary(x=c)",
+        "import weakref\nclass C: pass\nc = C(); c.a = 2; k = weakref.WeakValueDictionary(x=c)",
+    ),
+    "a library in C": ("import ctypes; k = ctypes.CDLL(None)", "import ctypes; k = ctypes.CDLL('libm.so.6')"),
+    "the type of a C function": (
+        "import ctypes; l = ctypes.CDLL(None); k = l.abs; k.restype = ctypes.c_int",
+        "import ctypes; l = ctypes.CDLL(None); k = l.abs; k.restype = ctypes.c_long",
+    ),
+    "an array of C": ("import ctypes; k = ctypes.c_int * 3", "import ctypes; k = ctypes.c_int * 4"),
+    "a lock of a module": ("from logging import _lock as k", "from threading import _active_limbo_lock as k"),
     "a decorator that is a class": (
         "class D:\n  def __init__(s, f): s.f = f\n  def __call__(s, x): return s.f(x)\n@D\ndef k(x): return 1",
         "class D:\n  def __init__(s, f): s.f = f\n  def __call__(s, x): return s.f(x) + 1\n@D\ndef k(x): return 1",

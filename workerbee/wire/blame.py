@@ -9,8 +9,7 @@ from typing import Any
 
 from workerbee import pickling
 from workerbee.wire.bytecode import MISSING, content, functions_of, global_names
-from workerbee.wire.identity import name_of
-from workerbee.wire.imports import importable
+from workerbee.wire.imports import importable, name_of
 
 
 def culprit(thing: Any, seen: set[int] | None = None) -> str | None:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import Enum
 from math import isfinite
 from types import (
@@ -266,6 +266,14 @@ def without_noise(state: Any) -> Any:
     if type(state) is dict and isinstance(state.get("__wrapped__"), FunctionType):
         return {name: value for name, value in state.items() if name not in CLASS_NOISE}
     return state
+
+
+def without_known(attributes: dict[str, Any], seen: Container[int]) -> dict[str, Any]:
+    """Give the attributes of a function, without the one that it wraps if that counts already: if it was ``seen``."""
+    wrapped = attributes.get("__wrapped__")
+    if isinstance(wrapped, FunctionType) and id(wrapped) not in seen and not importable(wrapped):
+        return attributes
+    return {name: value for name, value in attributes.items() if name != "__wrapped__"}
 
 
 def is_member(value: Any) -> bool:

@@ -28,8 +28,8 @@ from workerbee.pickling import Namespaces
 from workerbee.wire import blame, codec, function_records, values
 from workerbee.wire.bounded import Bounded, Scattered, loads
 from workerbee.wire.bytecode import code_digest, is_compiled
-from workerbee.wire.identity import Identity, Noted, name_of
-from workerbee.wire.imports import CachedFunction, importable
+from workerbee.wire.identity import Identity, Noted
+from workerbee.wire.imports import CachedFunction, importable, name_of
 from workerbee.wire.stems import Stems, unchanged
 from workerbee.wire.values import Value, Values
 

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
-from typing import Any, NewType, TypeVar
+from typing import Any
 
-from cloudpickle import CloudPickler
-
+from workerbee.wire import refused
 from workerbee.wire.bytecode import (
     BY_REPR,
     CLASS_NOISE,
@@ -43,20 +42,21 @@ from workerbee.wire.bytecode import (
     same_names,
     same_registered,
     same_registry,
+    without_known,
     without_noise,
     wrapped_by,
 )
-from workerbee.wire.imports import Bound, CachedFunction, by_value, importable, is_shared, own_things
+from workerbee.wire.imports import (
+    Bound,
+    CachedFunction,
+    by_value,
+    found_in,
+    importable,
+    is_shared,
+    name_of,
+    own_things,
+)
 from workerbee.wire.standins import Own
-
-
-def name_of(fn: Any) -> str:
-    """Give ``module:qualname`` of a callable; of a partial's function, and of an object's class."""
-    if isinstance(fn, partial):
-        return name_of(fn.func)
-    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
-    return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
-
 
 #: Something that an identity was made from: how to read it, from which object, under which name, and its value.
 Noted = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
@@ -65,10 +65,9 @@ Noted = tuple[Callable[[Any, Any, Any], Any], Any, Any, Any]
 class Identity:
     """Collects what makes a function what it is, in ``parts``.
 
-    ``culprit`` says what can't be compared, or is None. ``watched`` are the code, defaults, cells, globals and
-    attributes that were looked at: while they are the same objects, so is the identity. ``imported`` are the
-    callables by their names whose code counts although they travel by name: whoever runs them is to have that code.
-    ``data`` is what may change in place and is plain data; ``steady`` says that nothing else may but what is watched.
+    ``culprit`` says what can't be compared, or is None. ``watched`` was looked at: while these are the same objects, so
+    is the identity. ``imported`` are callables that travel by name although their code counts: who runs them is to have
+    it. ``data`` is plain and may change in place; if ``steady``, nothing else may but what is watched.
     """
 
     def __init__(self, *functions: Any, named: Identity | None = None) -> None:
@@ -102,12 +101,16 @@ class Identity:
 
     @contextmanager
     def _at(self, name: str, thing: Any) -> Iterator[None]:
-        """Have a failure in the block name this as the culprit."""
+        """Have a failure in the block name this as the culprit, unless every process finds it in a module."""
         self._path.append(name)
+        n_parts = len(self.parts)
         try:
             yield
         except Exception as error:  # noqa: BLE001 (it may be the user's)
-            self._blame(thing, error)
+            if named := found_in(thing):
+                self.parts[n_parts:] = [note("own", *named)]
+            else:
+                self._blame(thing, error)
         finally:
             self._path.pop()
 
@@ -241,8 +244,7 @@ class Identity:
             self._add("an empty cell" if value is MISSING else value)
 
     def _add_attributes(self, fn: FunctionType) -> None:
-        attributes = {name: value for name, value in self._watch_attributes(fn).items() if name != "__wrapped__"}
-        if attributes:
+        if attributes := without_known(self._watch_attributes(fn), self.seen):
             self._note("attributes")
         for name in sorted(attributes):
             self._add_named(name, attributes[name])
@@ -327,8 +329,7 @@ class Identity:
 
     def _add_instance(self, thing: Any) -> None:
         """Add the parts that an object's pickle would be made from."""
-        reduce = _HINTS.get(type(thing)) or CloudPickler.dispatch_table.get(type(thing))
-        made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
+        made = refused.taken_apart(thing)
         if isinstance(made, str):
             self._note("name", name_of(type(thing)), made)
             return
@@ -387,10 +388,5 @@ _SEQUENCES = frozenset({list, tuple, dict})  # no tuple: `in` would ask a type's
 _CODE = (FunctionType, CachedFunction, type, ModuleType)
 _BYTES = frozenset({bytes, bytearray})
 _DESCRIPTORS = frozenset({staticmethod, classmethod, property, functools.cached_property})
-#: Things that cloudpickle gives a random number, or takes for found by name, and what they are.
-_HINTS: dict[type, Callable[[Any], Any]] = {
-    TypeVar: lambda hint: (TypeVar, (hint.__name__, hint.__bound__, *hint.__constraints__)),
-    NewType: lambda hint: (NewType, (hint.__qualname__, hint.__supertype__)),
-}
 _CLASS_NOISE = CLASS_NOISE - {"__annotations__"}
 _MODULE_NOISE = frozenset(vars(ModuleType("")).keys() | {"__builtins__", "__cached__", "__file__", "__path__"})

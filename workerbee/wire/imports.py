@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,14 @@ def stands_for(thing: Bound) -> tuple[str, str]:
     return thing._stands_for()  # noqa: SLF001 (public, it would be a method of every executor and future)
 
 
+def name_of(fn: Any) -> str:
+    """Give ``module:qualname`` of a callable; of a partial's function, and of an object's class."""
+    if isinstance(fn, partial):
+        return name_of(fn.func)
+    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
+    return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
+
+
 #: Things of which each process has its own, as its jobs change it: their modules and names.
 _EACH_HAS = (
     *(("sys", name) for name in ("path", "modules", "stdin", "stdout", "stderr")),
@@ -48,6 +57,17 @@ def own_things() -> dict[int, tuple[str, str]]:
     distributions do: a copy would be what `random.seed` in a job doesn't reach, and another one in each process.
     """
     return {id(thing): names for names in _EACH_HAS if (thing := named(*names)) is not None}
+
+
+def found_in(thing: Any) -> tuple[str, str] | None:
+    """Find a module that other processes import too, and its name for this very thing; None if there is none."""
+    for module in list(sys.modules.values()):
+        if not issubclass(type(module), ModuleType) or module.__name__ == "builtins":  # in which a prompt has its `_`
+            continue
+        for name, value in list(vars(module).items()):
+            if value is thing and is_shared(module):
+                return module.__name__, name
+    return None
 
 
 #: Where libraries are installed, as it was when this process began.

@@ -76,13 +76,18 @@ def digest(
     value: object, known: dict[str, Any], bound: Bounded | None = None, by_name: Names = PlainPickler.by_name
 ) -> bytes:
     """Digest a value of the globals ``known``; one that can't be pickled gets a random digest."""
+    return digest_if_pickled(value, known, bound, by_name) or os.urandom(16)
+
+
+def digest_if_pickled(value: object, known: dict[str, Any], bound: Bounded | None, by_name: Names) -> bytes | None:
+    """Digest a value of the globals ``known``; None if it can't be pickled."""
     file = Hashing(bound)
     try:
         _DigestPickler(file, known, by_name).dump(value)
     except PayloadTooLargeError:
         raise
     except Exception:  # noqa: BLE001 (pickling runs user code)
-        return os.urandom(16)
+        return None
     return file.digest()
 
 

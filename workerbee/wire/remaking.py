@@ -17,6 +17,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NewType, ParamSpec, cast
 
 from workerbee.errors import complete, rebuilt, taken_apart
+from workerbee.wire import refused
 from workerbee.wire.bytecode import is_dispatcher
 from workerbee.wire.imports import Bound, CachedFunction, importable, stands_for
 from workerbee.wire.standins import Stub
@@ -24,12 +25,15 @@ from workerbee.wire.standins import Stub
 
 def is_ordinary(kind: type) -> bool:
     """Tell whether pickle itself can do all that can be done with things of this type: no function or class is one."""
-    return not issubclass(kind, _SPECIAL) and kind not in _MARKS and not _is_array(kind)
+    is_special = issubclass(kind, _SPECIAL) or kind in _MARKS or _is_array(kind)
+    return not is_special and refused.reduction(kind) is None
 
 
 def reduced(thing: Any) -> Any:
     """Reduce a thing of these kinds for the pickler; None for all others."""
     kind = type(thing)
+    if (reduce := refused.reduction(kind)) is not None and (made := reduce(thing)) is not None:
+        return made
     if kind in _MARKS:
         return _MARKS[kind]
     if _is_array(kind):
