@@ -15,7 +15,9 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import PurePath
@@ -112,6 +114,7 @@ class Program(NamedTuple):
     environment: dict[str, str]
     process: Process
     script: Script
+    settings: Settings
 
     @classmethod
     def here(cls) -> Program:
@@ -123,6 +126,7 @@ class Program(NamedTuple):
             dict(os.environ),
             Process.here(),
             Script.here(),
+            Settings.here(),
         )
 
     @classmethod
@@ -148,6 +152,7 @@ class Program(NamedTuple):
         sys.argv[:] = self.argv
         self.process.adopt(number, first=before is None)
         script.adopt(self.script)
+        self.settings.adopt(None if before is None else before.settings)
 
     def _adopt_environment(self, before: dict[str, str]) -> None:
         old = before or dict(os.environ)
@@ -203,6 +208,90 @@ class Process(NamedTuple):
         module._parent_process = module._ParentProcess(self.name, self.pid, alive)
         if self.start_method is not None:
             multiprocessing.set_start_method(self.start_method, force=True)
+
+
+class Settings(NamedTuple):
+    """The things that a program says at its top of how it computes, and that a pool's workers have too.
+
+    ``decimal`` and ``numpy`` are None where nothing was said: their modules needn't be imported then.
+    """
+
+    depth: int
+    digits: int | None
+    warnings: list[tuple[Any, ...]]
+    decimal: tuple[Any, ...] | None
+    numpy: dict[str, Any] | None
+
+    @classmethod
+    def here(cls) -> Settings:
+        """Give the main thread's, as they were when it was last looked at: others begin with the defaults."""
+        global _settings  # noqa: PLW0603 (a process has one main thread)
+        if _settings is None or threading.current_thread() is threading.main_thread():
+            digits = getattr(sys, "get_int_max_str_digits", lambda: None)()
+            _settings = cls(sys.getrecursionlimit(), digits, _filters(), _exactness(), _numpy_errors())
+        return _settings
+
+    def adopt(self, before: Settings | None) -> None:
+        """Set here what differs from ``before``, or from what this process has begun with."""
+        was = before or Settings.here()
+        if self.depth != was.depth:
+            sys.setrecursionlimit(self.depth)
+        if self.digits is not None and self.digits != was.digits:
+            sys.set_int_max_str_digits(self.digits)
+        if self.warnings != was.warnings:
+            warnings.resetwarnings()
+            warnings.filters.extend(self.warnings)  # type: ignore[attr-defined]
+        if self.decimal != was.decimal:
+            _be_exact(self.decimal)
+        if self.numpy != was.numpy:
+            with suppress(ImportError):
+                import numpy as np  # noqa: PLC0415 (jobs of such a program use it)
+
+                np.seterr(**(self.numpy or _NUMPY_ERRORS))
+
+
+_settings: Settings | None = None
+_NUMPY_ERRORS: dict[str, Any] = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
+def _filters() -> list[tuple[Any, ...]]:
+    """List the warning filters; those of a library's own warnings stay away, or each process would import it."""
+    return [it for it in warnings.filters if isinstance(it[2], type) and it[2].__module__ == "builtins"]
+
+
+def _numpy_errors() -> dict[str, Any] | None:
+    ask = getattr(sys.modules.get("numpy"), "geterr", None)  # it may be half imported
+    errors: dict[str, Any] | None = None if ask is None else ask()
+    return None if errors == _NUMPY_ERRORS else errors
+
+
+def _exactness() -> tuple[Any, ...] | None:
+    decimal = sys.modules.get("decimal")
+    if decimal is None or not hasattr(decimal, "getcontext"):
+        return None
+    here, default = (
+        (
+            *(getattr(context, name) for name in _DECIMAL),
+            tuple(it.__name__ for it, is_on in context.traps.items() if is_on),
+        )
+        for context in (decimal.getcontext(), decimal.DefaultContext)
+    )
+    return None if here == default else here
+
+
+def _be_exact(exactness: tuple[Any, ...] | None) -> None:
+    import decimal  # noqa: PLC0415 (seldom needed)
+
+    context = decimal.DefaultContext.copy()
+    if exactness is not None:
+        *values, traps = exactness
+        for name, value in zip(_DECIMAL, values, strict=True):
+            setattr(context, name, value)
+        context.traps = {signal: signal.__name__ in traps for signal in context.traps}
+    decimal.setcontext(context)
+
+
+_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 
 
 def is_importing() -> bool:

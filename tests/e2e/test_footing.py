@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import colorsys
+import decimal
 import multiprocessing
 import os
 import pickle
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -286,6 +288,45 @@ def test_what_changes_later_reaches_new_functions(
     assert executor.submit(where, "later", "SET_LATER").result(60) == ["later", "yes", str(tmp_path)]
     monkeypatch.delenv("SET_LATER")
     assert executor.submit(lambda: where("later", "SET_LATER")).result(60)[1] is None
+
+
+def exact() -> str:
+    return str(decimal.Decimal(1) / 3)
+
+
+def divide() -> Any:
+    return np.divide(1.0, 0.0)
+
+
+def go_deep(n: int) -> int:
+    return n and go_deep(n - 1)
+
+
+def complain() -> None:
+    warnings.warn("see", stacklevel=1)
+
+
+def test_what_a_program_says_of_computing_holds_in_jobs(shared: Database) -> None:
+    """The depth of recursion, decimal digits, NumPy's errors and filters of warnings: as with a pool, and later too."""
+    depth = sys.getrecursionlimit()
+    with WorkerbeeExecutor(1, dsn=shared.dsn) as executor, warnings.catch_warnings():
+        assert executor.submit(exact).result(60) == f"0.{'3' * 28}"
+        try:
+            sys.setrecursionlimit(4 * depth)
+            decimal.getcontext().prec = 50
+            np.seterr(divide="raise")
+            warnings.simplefilter("error")
+            assert executor.submit(go_deep, 2 * depth).result(60) == 0
+            assert executor.submit(lambda: f"{exact()}").result(60) == f"0.{'3' * 50}"
+            with pytest.raises(FloatingPointError):
+                executor.submit(divide).result(60)
+            with pytest.raises(UserWarning, match="see"):
+                executor.submit(complain).result(60)
+        finally:
+            sys.setrecursionlimit(depth)
+            decimal.setcontext(decimal.DefaultContext.copy())
+            np.seterr(divide="warn")
+        assert executor.submit(lambda: (exact(), np.geterr()["divide"])).result(60) == (f"0.{'3' * 28}", "warn")
 
 
 def who(seconds: float) -> tuple[Any, ...]:

@@ -423,7 +423,9 @@ def test_a_runner_is_a_process_that_ends_with_its_channel(bee: SupervisorEnd) ->
     """The command as a supervisor starts it: it runs what it is given, and ends when the other end does."""
     pipes = [os.pipe() for _ in range(3)]
     ends = (bee.theirs.fileno(), bee.mark.fd, *(reader for reader, _ in pipes))
-    command = program.command("workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, "", "", "operator:neg", flags=())
+    command = program.command(
+        "workerbee.bee.runner", os.getpid(), *ends, 1, "b", 100, *[""] * 3, "operator:neg", flags=()
+    )
     process = subprocess.Popen(command, pass_fds=ends)
     bee.theirs.close()
     for fd in (fd for pipe in pipes for fd in pipe):
