@@ -5,11 +5,12 @@ from __future__ import annotations
 import copyreg
 import functools
 import importlib.util
+import numbers
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -172,6 +173,22 @@ def test_what_pickle_refuses_but_each_process_has(
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(f"{source}\ndef f(): return {use}", space)
     assert executor.submit(space["f"]).result() == expected
+
+
+def test_an_abstract_class_of_a_module_is_told_of_a_script_s_class(executor: WorkerbeeExecutor) -> None:
+    """In a job it counts as a subclass, by itself and in arguments, and what is told later counts too."""
+
+    class Told:
+        pass
+
+    def counts(kind: type, thing: object = None) -> bool:
+        return isinstance(Told() if thing is None else thing, kind)
+
+    assert not executor.submit(counts, numbers.Number).result()
+    numbers.Number.register(Told)
+    assert executor.submit(counts, numbers.Number).result()
+    Sized.register(Told)
+    assert executor.submit(isinstance, Told(), Sized).result()
 
 
 def test_pickling_as_the_program_has_told_it(executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,10 @@ GLOBALS = {
         "import functools\nclass P(functools.partial): pass\nk = P(int); k.a = 1",
         "import functools\nclass P(functools.partial): pass\nk = P(int); k.a = 2",
     ),
+    "an abstract class of a module that was told of it": (
+        "import numbers\nclass k: pass\nnumbers.Number.register(k)",
+        "class k: pass",
+    ),
     "the class of bytes": (
         "class B(bytes):\n  def m(s): return 1\nk = B(b'')",
         "class B(bytes):\n  def m(s): return 2\nk = B(b'')",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import functools
 import hashlib
 import json
@@ -317,16 +316,6 @@ def same_attributes(thing: Any, was: tuple[tuple[str, Any], ...], missing: Any) 
         if attributes.get(name, missing) is not value:
             return missing
     return was if len(attributes) == len(was) else missing
-
-
-def registered(cls: type) -> tuple[type, ...]:
-    """List the classes that an abstract one was told of by ``register``, by their names."""
-    known = (reference() for reference in abc._get_dump(cls)[0])  # type: ignore[attr-defined]  # noqa: SLF001
-    return tuple(sorted(filter(None, known), key=lambda one: (one.__module__, one.__qualname__)))
-
-
-def same_registered(cls: type, was: tuple[type, ...], missing: Any) -> Any:
-    return was if registered(cls) == was else missing
 
 
 def same_names(fn: FunctionType, was: list[str], missing: Any) -> Any:

@@ -30,7 +30,7 @@ from cloudpickle.cloudpickle import (
 )
 
 from workerbee.wire.bytecode import ENUM_BOOKS, canonical, class_digest, functions_of, is_member
-from workerbee.wire.imports import by_value, named
+from workerbee.wire.imports import by_value, named, telling
 
 #: Whether what is loaded comes from a client, to be run here, rather than back from a runner.
 arriving: ContextVar[bool] = ContextVar("arriving", default=False)
@@ -63,6 +63,8 @@ class OfClasses(Generic[Known]):
         self._known[number] = weakref.ref(cls, lambda _: self._known.pop(number, None)), known
 
 
+#: Where a class's state has the abstract classes, of modules, that were told of it.
+_TELLING = "_workerbee_abstract"
 #: Classes that are complete here, with what was last brought of their attributes.
 _complete: OfClasses[dict[str, Any]] = OfClasses()
 _digests: OfClasses[tuple[list[CodeType], bytes]] = OfClasses()
@@ -112,7 +114,7 @@ def reduced(cls: type) -> tuple[Any, ...]:
     _is_complete(cls)
     if issubclass(cls, enum.Enum):
         return _reduced_enum(cls, ticket)
-    attributes, _ = _class_getstate(cls)
+    attributes = _state(cls)
     for name in [name for name, value in attributes.items() if is_member(value)]:
         del attributes[name]
     bases, namespace = _bases(cls), _namespace(cls)
@@ -123,6 +125,13 @@ def reduced(cls: type) -> tuple[Any, ...]:
     kind = type if type(cls).__module__ == "_ctypes" else type(cls)
     arguments = (tuple(ticket), kind, cls.__name__, bases, namespace)
     return make_class, arguments, (attributes, {}), None, None, complete
+
+
+def _state(cls: type) -> dict[str, Any]:
+    attributes: dict[str, Any] = _class_getstate(cls)[0]
+    if told := telling(cls):
+        attributes[_TELLING] = told
+    return attributes
 
 
 def _bases(cls: type) -> tuple[Any, ...]:
@@ -146,7 +155,7 @@ def _is_complete(cls: type) -> None:
 
 
 def _reduced_enum(cls: type[enum.Enum], ticket: Ticket) -> tuple[Any, ...]:
-    attributes, _ = _class_getstate(cls)
+    attributes = _state(cls)
     members = cls.__members__
     for name in (*members, *_MADE_ANEW):
         attributes.pop(name, None)
@@ -308,6 +317,7 @@ def _here(ticket: Ticket) -> type | None:
 def complete(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> type:
     """Give a new class its attributes; one that is here already is changed in a runner only."""
     attributes, members = state
+    told, attributes = attributes.get(_TELLING, ()), {name: v for name, v in attributes.items() if name != _TELLING}
     now = {name: _comparable(value) for name, value in attributes.items()}
     before = _complete.get(cls)
     if before is None:
@@ -327,6 +337,8 @@ def complete(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]])
                 type.__delattr__(cls, name)
     if before is None or arriving.get():
         _complete.set(cls, now)
+        for abstract in told:
+            abstract.register(cls)
     return cls
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -37,10 +36,8 @@ from workerbee.wire.bytecode import (
     looked_up,
     no_attributes,
     note,
-    registered,
     same_attributes,
     same_names,
-    same_registered,
     same_registry,
     without_known,
     without_noise,
@@ -55,6 +52,8 @@ from workerbee.wire.imports import (
     is_shared,
     name_of,
     own_things,
+    registered,
+    same_registered,
 )
 from workerbee.wire.standins import Own
 
@@ -360,10 +359,9 @@ class Identity:
         for base in (*cls.__bases__, type(cls)):
             if base is not type(cls) or not importable(base):
                 self._add_class(base, anywhere=anywhere)
-        if issubclass(type(cls), ABCMeta):
-            self.watched.append((same_registered, cls, known := registered(cls), known))
-            if known:
-                self._add(known)
+        self.watched.append((same_registered, cls, known := registered(cls), known))
+        if known:
+            self._add(known)
         members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
         for name, member in members.items():
             self._note("member", name)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import sys
+import weakref
+from contextlib import suppress
 from functools import partial
+from itertools import filterfalse
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -156,3 +160,51 @@ def _same_file(one: str | None, other: str | None) -> bool:
         return one is not None and other is not None and Path(one).samefile(other)
     except OSError:
         return False
+
+
+# What abstract classes were told of
+
+
+def registered(cls: type) -> tuple[type, ...]:
+    """List the classes that an abstract one was told of by ``register``, by their names, and those told of this one."""
+    known = _told_of(cls) if issubclass(type(cls), abc.ABCMeta) else ()
+    return *sorted(known, key=lambda one: (one.__module__, one.__qualname__)), *telling(cls)
+
+
+def _told_of(cls: type) -> list[type]:
+    found = (reference() for reference in abc._get_dump(cls)[0])  # type: ignore[attr-defined]  # noqa: SLF001
+    return [subclass for subclass in found if subclass is not None]
+
+
+def same_registered(cls: type, was: tuple[type, ...], missing: Any) -> Any:
+    return was if registered(cls) == was else missing
+
+
+def telling(cls: type) -> tuple[type, ...]:
+    """List the abstract classes, of modules that every process imports, that were told of a class that isn't there."""
+    global _tellings  # noqa: PLW0603 (a process has one record of what abstract classes were told)
+    now = abc.get_cache_token()
+    if _tellings[0] != now:
+        _tellings = now, _find_tellings()
+    reference, found = _tellings[1].get(id(cls), (None, ()))
+    return found if reference is not None and reference() is cls else ()
+
+
+_Telling = tuple["weakref.ref[type] | None", tuple[type, ...]]
+_tellings: tuple[object, dict[int, _Telling]] = None, {}
+
+
+def _find_tellings() -> dict[int, _Telling]:
+    found: dict[int, _Telling] = {}
+    todo: list[type] = [object]
+    for cls in todo:
+        if cls is type:
+            continue
+        under: list[type] = type.__subclasses__(cls)
+        todo += [subclass for subclass in under if type.__getattribute__(subclass, "__bases__")[0] is cls]
+        if issubclass(type(cls), abc.ABCMeta):
+            with suppress(Exception):  # its metaclass may be anybody's
+                for subclass in filterfalse(importable, _told_of(cls) if importable(cls) else ()):
+                    _, before = found.get(id(subclass), (None, ()))
+                    found[id(subclass)] = weakref.ref(subclass), (*before, cls)
+    return found
