@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +20,8 @@ from workerbee.wire.job import EndKind, Outcome
 
 #: At most so many claims, of which the quicker ones count; seconds of a job, and at most so many beside failing ones.
 CLAIMS, SECONDS, JOBS = 300, 0.02, 200
+#: At most so many of these that are cancelled one after the other.
+ONE_BY_ONE = 1000
 
 _QUEUE = """
 INSERT INTO workerbee."job${0}" (id, codec, input) SELECT n, 'json', '{{}}' FROM generate_series(1, {1}) n;
@@ -31,6 +35,11 @@ SELECT {0}, 0, 1, -n, CASE WHEN n % 2 = 0 THEN now() - interval '1 minute' END, 
 UPDATE workerbee."batch$" SET bee = '{2}', claim = '{2}', claimed_at = now(), due_at = NULL WHERE jobs[1] < 0;
 DELETE FROM workerbee."batch$" WHERE jobs[1] < 0;
 """
+_ALONE = """
+WITH given AS (DELETE FROM workerbee."batch$" RETURNING *)
+INSERT INTO workerbee."batch$" (jobset, function, run, jobs)
+SELECT jobset, function, run, ARRAY[job] FROM given CROSS JOIN unnest(jobs) AS job ORDER BY job;
+"""
 
 
 def measure(running: Server, jobs: int, say: Callable[[str], None]) -> list[Bar]:
@@ -41,6 +50,10 @@ def measure(running: Server, jobs: int, say: Callable[[str], None]) -> list[Bar]
     say(f"cancelling {jobs:,}")
     with _place(running) as database:
         cancelled = _cancelled(database, jobs)
+    n_alone = max(100, jobs // 10)
+    say(f"cancelling one by one of {n_alone:,}")
+    with _place(running) as database:
+        one = _cancelled_one_by_one(database, n_alone)
     say("functions by the thousand")
     with _place(running) as database:
         submitted, done = _functions(database, max(50, jobs // 100))
@@ -52,6 +65,7 @@ def measure(running: Server, jobs: int, say: Callable[[str], None]) -> list[Bar]
             f"a job claimed and completed, {max(1000, jobs // 10):,} claims into an old snapshot", slower, 1.3, " x"
         ),
         at_most("cancelling 1,000,000 that wait", cancelled * 1e6 / jobs, 5, " s"),
+        at_most(f"cancelling one of {n_alone:,} that wait, each in a header of its own", one * 1e3, 1, " ms"),
         at_least("partials that are all different, stored", submitted, 2000, "/s"),
         at_least("the same by two runners, to the last result", done, 500, "/s"),
         at_most("jobs beside as many of a function that always fails", beside, 1.3, " x"),
@@ -106,6 +120,21 @@ def _cancelled(database: Database, n: int) -> float:
     assert all(future.cancelled() for future in futures)
     executor.shutdown()
     return took
+
+
+def _cancelled_one_by_one(database: Database, n: int) -> float:
+    """The median of the seconds that it takes to cancel one, in any order."""
+    with WorkerbeeExecutor(0, jobset_id="crowds", dsn=database.dsn) as executor:
+        futures = [executor.submit(noop, {"i": i}) for i in range(n)]
+        executor.flush()
+        database.execute(_ALONE)
+        took = []
+        for future in random.Random(1).sample(futures, min(ONE_BY_ONE, n)):
+            began = time.monotonic()
+            assert future.cancel()
+            took.append(time.monotonic() - began)
+        executor.shutdown(wait=False, cancel_futures=True)
+    return median(took)
 
 
 def _functions(database: Database, n: int) -> tuple[float, float]:

@@ -78,6 +78,6 @@ def test_costs_are_measured(tmp_path: Path) -> None:
     assert said.count("bar ") == len(bars)
     signs = "".join(bar["sign"] for bar in bars)
     n_growth = 3 + (poolers.program() is not None)
-    assert signs.startswith("≥≤≤≤≤≥≥≤" + n_growth * "≤"), "what much takes"
+    assert signs.startswith("≥≤≤≤≤≤≥≥≤" + n_growth * "≤"), "what much takes"
     assert signs[8 + n_growth :] == 2 * 17 * "≤", "what the commands ask of two and of ten millions of jobs"
     assert all(0 < abs(bar["value"]) < 1e6 for bar in bars)

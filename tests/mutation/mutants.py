@@ -1180,6 +1180,14 @@ MUTANTS = [
         "",
         f"{CANCEL}::test_a_job_cancelled_among_running_ones_never_begins",
     ),
+    _python(
+        "cancel: where a job stood need not be true any more",
+        "store/headers.py",
+        "def cancel(",
+        "if not rows[0][1]:",
+        "if True:",
+        f"store/{CANCEL}::test_what_stands_elsewhere_by_now_is_cancelled",
+    ),
     _sql(
         "cancel: flush where the default is not to",
         "client",

@@ -10,9 +10,11 @@ from uuid import uuid4
 import pytest
 
 from tests.servers import Database
-from tests.store.hive import ANY, ONCE, Hive, failure, ids_of, success, until_blocked, until_waiting
+from tests.store.explaining import Explaining, nodes
+from tests.store.hive import ANY, ONCE, Hive, failure, ids_of, new_job, success, until_blocked, until_waiting
 from workerbee.store import ClientStore, Connection
 from workerbee.store.connection import Query, Row
+from workerbee.store.headers import LOOKS
 from workerbee.wire.job import Options
 
 
@@ -179,6 +181,45 @@ def test_neighbours_and_strangers_are_cancelled_together(hive: Hive) -> None:
     asked = [(i, 2 if 100 < i <= 110 else 1) for i in ids if i % 7 and not 300 < i < 305]
     assert hive.client.cancel_waiting([*asked, *asked[:9]]) == {i for i, _ in asked}
     assert sorted(j for jobs in hive.waiting() for j in jobs) == sorted(set(ids) - {i for i, _ in asked})
+
+
+def test_cancelling_one_after_the_other_seldom_looks_at_all_headers(hive: Hive, shared: Database) -> None:
+    """However many there are; what lies between each other's jobs is found too."""
+    for _ in range(LOOKS + 50):
+        hive.add(1)
+    hive.client.add([new_job(n, function=n % 3) for n in range(1000, 1300)])
+    connection = Explaining(shared.dsn)
+    client = ClientStore(connection, hive.jobset, uuid4())
+    assert client.cancel_waiting([(job, 1) for job in range(1, LOOKS + 1)]) == set(range(1, LOOKS + 1))
+    for _ in range(LOOKS + 1):
+        assert client.cancel_waiting([(1, 1)]) == set()
+    connection.plans.clear()
+    for job in (LOOKS + 9, LOOKS + 40, 1100, 1200, 1201, 1299):
+        assert client.cancel_waiting([(job, 1)]) == {job}
+    connection.close()
+    assert len(connection.plans) == 6
+    for plan in connection.plans:
+        seen = [node for node in nodes(plan) if node.get("Relation Name") == "batch$"]
+        assert seen
+        assert all(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 4 for node in seen)
+
+
+def test_what_stands_elsewhere_by_now_is_cancelled(hive: Hive) -> None:
+    """Whoever remembers where a job stood looks everywhere if it isn't there, and if its header has run out before."""
+    hive.add(LOOKS)
+    hive.add(4)
+    for job in range(1, LOOKS + 2):
+        assert hive.client.cancel_waiting([(job, 1)]) == {job}
+    moved, later = range(LOOKS + 2, LOOKS + 5), LOOKS + 5
+    hive.run("UPDATE {batch} SET id = DEFAULT WHERE jobset = {number}")
+    hive.add(2)
+    for job in [*moved, later, later + 1]:
+        assert hive.client.cancel_waiting([(job, 1)]) == {job}
+    again = hive.add(2)
+    hive.run("INSERT INTO {outcome} (job, run, status) VALUES (%(job)s, 1, 'cancelled')", job=again[0])
+    for _ in range(LOOKS + 2):
+        assert hive.client.cancel_waiting([(again[0], 1)]) == set()
+    assert hive.client.cancel_waiting([(again[1], 1)]) == {again[1]}
 
 
 def test_only_the_run_that_was_asked_for_is_cancelled(hive: Hive) -> None:

@@ -66,6 +66,7 @@ STEPS = {
     "put_parts": "_put_all",
     "schema_version": "_present",
     "server_facts": "_present",
+    "headers": "_read",
 }
 #: The names under which SQL reaches the database.
 SINKS = {"SQL", "execute", "executemany", "copy_expert", "mogrify", "run"}

@@ -13,6 +13,7 @@ from workerbee.store import parts
 from workerbee.store.answers import Cancelled, Refused, Result, Run, SameCall, Signs
 from workerbee.store.catalogue import Catalogue
 from workerbee.store.connection import Connection, Row
+from workerbee.store.headers import Headers
 from workerbee.store.lent import LentValues
 from workerbee.store.losses import Losses
 from workerbee.store.queries import Queries, array
@@ -47,6 +48,7 @@ class ClientStore:
         self._queries = Queries(connection, jobset, "client.sql")
         self._ends = Ration(*ANSWER)
         self._pages = Ration(*PAGE)
+        self._headers = Headers(self._queries)
         self.parts, self.lent = parts.Parts(self._queries), LentValues(self._queries, self._writer)
         self.losses = Losses(self._queries, self._writer)
 
@@ -315,9 +317,10 @@ class ClientStore:
             "n": n,
             "running": running,
         }
-        [(done, jobs, numbers, *_)] = self._queries.insert("cancel", params | {"writer": self._writer.name()})
-        undecided = sorted(zip(jobs, numbers, strict=True))
-        return Cancelled(n if done is None else len(done), done, undecided)
+        params["writer"] = self._writer.name()
+        [row] = self._headers.cancel(ranges[0][0], params) if n == 1 else self._queries.insert("cancel", params)
+        done, jobs, numbers, *_ = row
+        return Cancelled(n if done is None else len(done), done, sorted(zip(jobs, numbers, strict=True)))
 
     def results(self, after: int, functions: Iterable[int] | None = None, *, n: int = PAGE[0]) -> list[Result]:
         """Read a page of these functions' jobs (None: of all) after the id ``after``, in the order of their ids."""

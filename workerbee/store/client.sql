@@ -311,7 +311,7 @@ WITH asked AS MATERIALIZED (
 ), near AS MATERIALIZED (
     SELECT n.id FROM {batches: id, jobs} n
      -- The jobs of a header are in the order of their ids.
-     WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s AND {here}
+     WHERE n.jobs[1] <= %(last)s AND n.jobs[cardinality(n.jobs)] >= %(first)s
        AND EXISTS (SELECT FROM asked a WHERE n.jobs[1] <= a.last AND n.jobs[cardinality(n.jobs)] >= a.first)
 ), hit AS MATERIALIZED (
     -- Anybody may have written a header: what waits has begun nothing, and is nobody's copy.
@@ -319,7 +319,7 @@ WITH asked AS MATERIALIZED (
            CASE WHEN h.claim IS NULL THEN 0
                 ELSE LEAST(GREATEST(h.started, 0), cardinality(h.jobs)) END AS started
       FROM workerbee."batch$" h
-     WHERE h.id = ANY (ARRAY(SELECT id FROM near)) AND (h.copy_of IS NULL OR h.claim IS NULL)
+     WHERE h.id = ANY ({headers}) AND h.jobset = {number} AND (h.copy_of IS NULL OR h.claim IS NULL) AND {here}
      ORDER BY h.id FOR UPDATE
 ), fresh AS MATERIALIZED (
     SELECT h.* FROM hit h JOIN workerbee."batch$" s ON s.id = h.id AND s.xmin = h.version
@@ -360,6 +360,11 @@ WITH asked AS MATERIALIZED (
 -- If all jobs were cancelled, their ids aren't listed.
 SELECT CASE WHEN (SELECT count(*) FROM outcomes) < %(n)s THEN ARRAY(SELECT job FROM outcomes) END,
        ARRAY(SELECT job FROM undecided), ARRAY(SELECT run FROM undecided), (SELECT count(*) FROM hinted), {durably};
+
+-- name: headers
+-- List the first and the last job of each header; anybody may have written one that has none.
+SELECT jobs[1], jobs[cardinality(jobs)], id FROM {batches: id, jobs} n
+ WHERE jobs[1] <= jobs[cardinality(jobs)] AND {here} ORDER BY jobs[1] LIMIT %(n)s;
 
 -- name: refused
 -- Find functions whose jobs wait because bees refuse them: all bees that are there do, or some do and no bee holds jobs

@@ -56,10 +56,16 @@ SELECT \1 FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NULL AND 
  UNION ALL
 SELECT \1 FROM workerbee."batch$" WHERE jobset = {number} AND claim IS NOT NULL)"""
 #: Queries are run as they are (with these parts), or in another way.
-_PARTS = {"or_nothing": "ON CONFLICT DO NOTHING", "from_place": "", "since": ""}
+_PARTS = {
+    "or_nothing": "ON CONFLICT DO NOTHING",
+    "from_place": "",
+    "since": "",
+    "headers": "ARRAY(SELECT id FROM near)",
+}
 _WAYS: dict[str, dict[str, str]] = {
     "": {},
     "hopeful": {"or_nothing": ""},
+    "in known headers": {"or_nothing": "", "headers": "%(headers)s::bigint[]"},
     "from the front": {
         "from_place": "AND priority = %(priority)s::integer AND place >= %(place)s::bigint",
         "since": "AND due_at >= to_timestamp(%(since)s)",
