@@ -79,5 +79,5 @@ def test_costs_are_measured(tmp_path: Path) -> None:
     signs = "".join(bar["sign"] for bar in bars)
     n_growth = 3 + (poolers.program() is not None)
     assert signs.startswith("≥≤≤≤≤≤≥≥≤" + n_growth * "≤"), "what much takes"
-    assert signs[8 + n_growth :] == 2 * 17 * "≤", "what the commands ask of two and of ten millions of jobs"
+    assert signs[9 + n_growth :] == 2 * 17 * "≤", "what the commands ask of two and of ten millions of jobs"
     assert all(0 < abs(bar["value"]) < 1e6 for bar in bars)
