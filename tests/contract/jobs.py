@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import threading
 import time
+from multiprocessing import get_context, util
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -191,3 +194,21 @@ def measure(facts: dict[str, Any]) -> dict[str, Any]:
 def note_slowly(path: str, line: Any) -> None:
     note(path, line)
     time.sleep(0.1)
+
+
+_held: list[Any] = []
+
+
+def leave_for_the_exit(folder: str) -> None:
+    """Leave things to be done at the worker's end, and a pool with semaphores that have names."""
+    atexit.register(Path(folder, "interpreter").touch)
+    util.Finalize(None, Path(folder, "multiprocessing").touch, exitpriority=1)
+    lock = get_context("spawn").Lock()
+    _held.append(lock)
+    Path(folder, "pool").write_text(lock._semlock.name.lstrip("/"))
+
+
+def leave_a_thread(gate: str) -> int:
+    """Leave a thread that the interpreter waits for at its exit."""
+    threading.Thread(target=hold, args=[gate, 0]).start()
+    return os.getpid()

@@ -44,6 +44,25 @@ def test_after_shutdown_nothing_is_taken(make: Make) -> None:
         executor.map(abs, [1])
 
 
+@pytest.mark.parametrize("kind", ["processes", *OURS])
+def test_workers_do_at_their_end_what_jobs_have_left_to_it(make: Make, tmp_path: Path) -> None:
+    """What multiprocessing and the interpreter are to do at the exit, and semaphores that have a name on this host."""
+    executor = make(1)
+    executor.submit(jobs.leave_for_the_exit, str(tmp_path)).result()
+    executor.shutdown()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["interpreter", "multiprocessing", "pool"]
+    assert not Path("/dev/shm", f"sem.{(tmp_path / 'pool').read_text()}").exists()
+
+
+@pytest.mark.parametrize("kind", OURS)  # a pool waits for ever
+def test_a_thread_that_a_job_has_left_does_not_keep_shutdown(make: Make, gate: Gate) -> None:
+    """Nor does what is to be done at the exit, if it takes too long."""
+    executor = make(1)
+    pid = executor.submit(jobs.leave_a_thread, gate.path).result()
+    executor.shutdown()
+    assert not psutil.pid_exists(pid)
+
+
 @pytest.mark.parametrize("kind", ["threads", *OURS])  # only the first call of a process pool's waits
 def test_shutdown_can_be_called_again(make: Make) -> None:
     """From any thread, any number of times, in any mixture; who waits comes back when all is done."""

@@ -220,6 +220,14 @@ MUTANTS = [
         FAILOVER,
     ),
     _python(
+        "runner: one that is idle ends in order",
+        "bee/runner_process.py",
+        "def dismiss",
+        "if self.in_hand:",
+        "if True:",
+        "contract/test_shutdown.py::test_workers_do_at_their_end_what_jobs_have_left_to_it",
+    ),
+    _python(
         "runner: one that stays is seen off",
         "bee/runner_process.py",
         "def see_off",

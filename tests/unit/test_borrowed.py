@@ -30,6 +30,7 @@ BORROWED = {
     **{f"concurrent.futures._base.{state}": STATES for state in ("CANCELLED", "FINISHED", "PENDING", "RUNNING")},
     "concurrent.futures._base.CANCELLED_AND_NOTIFIED": STATES,
     "concurrent.futures.process._RemoteTraceback": "an error's cause is what a process pool's error has",
+    **dict.fromkeys(("threading._shutdown", "atexit._run_exitfuncs"), "what jobs leave to the exit is done in runners"),
     "threading._register_atexit": "executors end before the interpreter joins its threads",
     "subprocess._args_from_interpreter_flags": "runners are started with the flags of the program",
     "sys._xoptions": "runners are started with the -X options of the program",

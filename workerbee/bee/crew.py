@@ -23,7 +23,7 @@ from workerbee.bee.hiring import Hiring
 from workerbee.bee.messages import Finished, Outdated, Recorded, Unusable, parse
 from workerbee.bee.output import prefixed
 from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
-from workerbee.bee.runner_process import IDLE_SECONDS, STUCK_SECONDS, RunnerProcess
+from workerbee.bee.runner_process import IDLE_SECONDS, LEAVE_SECONDS, STUCK_SECONDS, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task, lot_of
 from workerbee.orders import Orders
 from workerbee.wire.job import EndKind, Job, Jobset
@@ -31,18 +31,19 @@ from workerbee.wire.printed import NOTHING
 
 #: A job fails for good when its runner has died so many times, or so many bees with it.
 DEATHS = 3
+#: Gets a stream, what was printed there, and by which runner.
+PrintSink = Callable[[int, bytes, object], None]
+
+
+def _nowhere(_stream: int, _text: bytes, _runner: object) -> None:
+    """PrintSink nothing."""
 
 
 class Crew:
-    """The runners of a bee, or the ``caller`` of JobSet.run alone. ``forward``: gets stream, text, runner of prints."""
+    """The runners of a bee, or the ``caller`` of JobSet.run alone; ``forward`` gets what they print."""
 
     def __init__(
-        self,
-        orders: Orders,
-        *,
-        caller: Caller | None = None,
-        program: bytes = b"",
-        forward: Callable[[int, bytes, object], None] = lambda _, __, ___: None,
+        self, orders: Orders, *, caller: Caller | None = None, program: bytes = b"", forward: PrintSink = _nowhere
     ) -> None:
         self.bee = uuid4()  # the identity of their bee, another with each start
         self._program = program
@@ -148,7 +149,12 @@ class Crew:
         return self._ears.wait(timeout, fd, self._look_after, writing=writing, only=only)
 
     def dismiss(self) -> None:
-        """End all runners."""
+        """End all runners: in order, as a pool's workers end, and after a while, or if they are in a job, at once."""
+        for runner in self._runners:
+            runner.dismiss(self._ears)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while (left := deadline - time.monotonic()) > 0 and any(runner.process for runner in self._runners):
+            self._ears.wait(left, -1, lambda: IDLE_SECONDS, writing=False, only=False)
         for runner in list(self._runners):
             runner.kill(EndKind.STOPPED)
             self._part_with(runner)

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from uuid import UUID
 from workerbee import places, resources, script
 from workerbee.bee import stack
 from workerbee.bee.channel import Channel, Position
+from workerbee.bee.exits import end_at_once, end_child, end_in_order
 from workerbee.bee.footing import Footing, out_of_the_way
 from workerbee.bee.messages import (
     Become,
@@ -260,7 +260,7 @@ class Runner:
     def _ended(self, call: CallMessage, usable: Usable, signer: Signer | None, end: Performed) -> Finished:
         """Encode and sign how a call has ended."""
         if self._getpid() != self._pid:
-            _end_child(end.error)  # that the job has forked, and that must not serve as a second runner
+            end_child(end.error)  # that the job has forked, and that must not serve as a second runner
         if self._footing is not None:
             self._footing.after_job()
         if self._own is not None and end.kind is EndKind.ERROR:
@@ -354,32 +354,9 @@ def main() -> None:
     )
     try:
         runner.serve()
+        end_in_order()
     except BaseException:  # noqa: BLE001 (a job has spoilt what the runner needs)
-        _end()
-
-
-def _end_child(error: BaseException | None) -> None:
-    """End this process with the status that a program would have which this error ends."""
-    status = 0
-    try:
-        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-            status = (error.code or 0) & 0xFF
-        elif error is not None:
-            status = 1
-            traceback.print_exception(type(error), error, error.__traceback__)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def _end() -> None:
-    """Print the error that is being handled, and end this process without waiting for threads that jobs have left."""
-    try:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(1)
+        end_at_once()
 
 
 def _die_with(parent: int) -> None:

@@ -239,6 +239,14 @@ class RunnerProcess:
             if now > self._gone_by:
                 self.kill(EndKind.STOPPED)
 
+    def dismiss(self, ears: Ears) -> None:
+        """Have it end: in order if it has nothing in hand, so that it does what its jobs have left to the exit."""
+        if self.in_hand:
+            self.kill(EndKind.STOPPED)
+        elif self.process is not None:
+            self.quit()
+            self.transmit(ears)
+
     def kill(self, because: EndKind, job: int = 0) -> None:
         """Kill the runner because of its job number ``job``, and all processes that its jobs have started."""
         if self.process is not None and self.killed is None:
