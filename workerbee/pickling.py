@@ -15,17 +15,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CellType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
-from cloudpickle.cloudpickle import _function_setstate
+from cloudpickle.cloudpickle import _function_setstate, _make_function
 
 from workerbee import script
 from workerbee.wire import classes
 from workerbee.wire.bounded import Bounded, Segment, taken_out
 from workerbee.wire.bytecode import BY_REPR, MISSING, content, mentioned
 from workerbee.wire.imports import found_in, importable, own_things
-from workerbee.wire.namespaces import Namespace, Origin, kin
+from workerbee.wire.namespaces import Named, Namespace, Origin, came, kin
 from workerbee.wire.picklers import PlainPickler, digest, digest_if_pickled, goes_along
 from workerbee.wire.remaking import _cached, _dispatcher, _fill_dispatcher, _viewed  # noqa: F401 (older pickles name them)
 from workerbee.wire.sources import Excerpt, excerpt, keep
@@ -157,6 +158,8 @@ class _Pickler(PlainPickler):
             state[1][_REDUCERS] = own
         if id(func.__code__) not in self.excerpts:
             self.excerpts[id(func.__code__)] = excerpt(func)
+        if (named := Named.of(func)) is not None:
+            return _named_here, (space.n, tuple(named), code, space, *rest), state, None, None, _set_state
         return make, (code, space, *rest), state, None, None, _set_state
 
     def _brought(self, name: str, value: Any, origin: Origin, found: dict[str, Any]) -> Any:
@@ -280,24 +283,26 @@ class Namespaces:
             _used.reset(token)
             classes.arriving.reset(arriving)
 
-    def find(self, origin: Origin) -> dict[str, Any]:
-        """Give the globals for functions of this origin."""
+    def find(self, origin: Origin) -> Namespace:
+        """Give the namespace for functions of this origin."""
         module = origin.module.get("__name__", "")
         spaces = self._spaces.setdefault(module, deque(maxlen=MOST_NAMESPACES))
-        space = next((space for space in reversed(spaces) if space.agrees(origin)), None)
+        # Arguments belong to the function that is called, whose ``__main__`` is there.
+        called = [space for space in spaces if space.main is sys.modules.get("__main__")]
+        space = next((space for space in reversed([*spaces, *called]) if space.agrees(origin)), None)
         if space is None:
             found = {**origin.module, **self._prepared.get(module, {})}
             main = script.main(found) if module == "__main__" else None
-            space = Namespace(found if main is None else vars(main), {}, {}, main)
+            space = Namespace(found if main is None else vars(main), {}, {}, main, {})
             spaces.append(space)
         if space.main is not None:
             script.use(space.main)
         space.take(origin)
-        return space.globals
+        return space
 
 
 _used: ContextVar[Namespaces | None] = ContextVar("_used", default=None)
-_opened: ContextVar[list[dict[str, Any]]] = ContextVar("_opened")
+_opened: ContextVar[list[Namespace]] = ContextVar("_opened")
 
 
 def _is_as_before(before: tuple[Any, bytes] | None, value: object, known: dict[str, Any]) -> bool:
@@ -333,18 +338,39 @@ def _found(origins: list[Origin], excerpts: Iterable[Excerpt]) -> Iterator[None]
 
 
 def _opened_here(n: int) -> dict[str, Any]:
-    return _opened.get()[n]
+    return _opened.get()[n].globals
 
 
 def _shared_here(n: int, name: str, value: object) -> object:
     """Give the global of that name, unless a job has made it something else; if there is none, the value becomes it."""
-    found = _opened.get()[n].setdefault(name, value)
+    found = _opened.get()[n].globals.setdefault(name, value)
     return found if type(found) is type(value) else value
 
 
+def _named_here(n: int, name: tuple[str, bytes], code: CodeType, *rest: Any) -> FunctionType:
+    """Give the function of that name: this process's own, or the one that came before; else a new one."""
+    space, named = _opened.get()[n], Named(*name)
+    own = None if classes.arriving.get() else named.here(space.globals.get("__name__", ""), code)
+    if own is not None:
+        _whole.add(own)
+        return own
+    if (named, code) not in space.functions:
+        made = space.functions[named, code] = _make_function(code, *rest)
+        came[made] = named
+    return space.functions[named, code]
+
+
+#: Functions that have all that belongs to them.
+_whole: WeakSet[FunctionType] = WeakSet()
+
+
 def _set_state(fn: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Complete a function, without changing what its globals have already."""
+    """Complete a function, without changing what its globals have already; of one that is here, only these."""
     attributes, slots = state
     classes.take_reducers(slots.pop(_REDUCERS, {}))
     new = {name: value for name, value in slots["__globals__"].items() if name not in fn.__globals__}
-    _function_setstate(fn, (attributes, slots | {"__globals__": new}))
+    if fn not in _whole:
+        _function_setstate(fn, (attributes, slots | {"__globals__": new}))
+        _whole.add(fn)
+    elif classes.arriving.get():
+        fn.__globals__.update(new)

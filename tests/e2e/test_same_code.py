@@ -89,6 +89,48 @@ def test_results_are_of_the_script_s_own_classes(one_database: Database, tmp_pat
     assert ran.read_text() == "x"
 
 
+FUNCTIONS = """
+import sys
+from workerbee import WorkerbeeExecutor
+
+class Kind:
+    def rate(self): return 1
+def greedy(n=1): return n
+def thorough(n=1): return n
+NAMES = {greedy: "greedy", Kind.rate: "rate"}
+def name(fn):
+    import __main__
+    return fn is greedy, fn is __main__.greedy, NAMES.get(fn)
+def choose(n): return greedy, {"fn": thorough}, Kind.rate, Kind().rate
+def count(fn):
+    fn.calls = getattr(fn, "calls", 0) + 1
+    return greedy.calls
+versions = []
+for n in (1, 2):
+    def version(x=n): return x
+    versions.append(version)
+
+if __name__ == "__main__":
+    with WorkerbeeExecutor(1, jobset_id=sys.argv[2], dsn=sys.argv[1]) as executor:
+        names = [(True, True, "greedy"), (False, False, None), (False, False, "rate")]
+        assert executor.submit(name, greedy).result() == names[0]
+        assert list(executor.map(name, (greedy, thorough, Kind.rate), chunksize=3)) == names
+        one, other, method, bound = executor.submit(choose, 3).result()
+        assert one is greedy and other["fn"] is thorough and method is Kind.rate and bound.__func__ is method
+        assert [executor.submit(count, greedy).result() for _ in range(2)] == [1, 2] and not vars(greedy)
+        assert list(executor.map(lambda fn: fn(), versions)) == [1, 2]
+        thorough.__defaults__ = (5,)
+        assert executor.submit(lambda fn: fn(), thorough).result() == 5
+"""
+
+
+@pytest.mark.parametrize("jobset_id", ["own_functions", None])
+def test_functions_of_a_script_are_its_own(one_database: Database, tmp_path: Path, jobset_id: str | None) -> None:
+    """In a job an argument is the function that others name, and what comes back is the client's own."""
+    (script := tmp_path / "script.py").write_text(FUNCTIONS.replace("sys.argv[2]", repr(jobset_id)))
+    subprocess.run([sys.executable, str(script), one_database.dsn], check=True, timeout=60)
+
+
 def edit(module: ModuleType, source: str) -> None:
     Path(str(module.__file__)).write_text(source)
     importlib.reload(module)

@@ -40,6 +40,7 @@ BORROWED = {
     "multiprocessing.process.ORIGINAL_DIR": RUNNERS,
     "json.encoder.c_make_encoder": "small values are encoded without an encoder being made for each",
     "cloudpickle.cloudpickle._function_setstate": "a function by value gets its globals in a runner",
+    "cloudpickle.cloudpickle._make_function": "a function by value is made in a runner",
     "cloudpickle.cloudpickle._BUILTIN_TYPE_NAMES": CLASSES,
     "cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID": CLASSES,
     "cloudpickle.cloudpickle._class_getstate": CLASSES,

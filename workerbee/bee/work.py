@@ -53,11 +53,16 @@ class Usable(NamedTuple):
             arrays = _from(shelf, call.codec)
         except ValueGoneError:
             raise SignatureError(call.job) from None
+        self._be_main()
         with self.namespaces.used():
             arguments = codec.decode_call(call.codec, call.data, arrays)
-        if self.main is not None:
-            script.use(self.main)  # another version's ``__main__`` may be in its place
+        self._be_main()
         return arguments
+
+    def _be_main(self) -> None:
+        """Put the function's ``__main__`` in the place where another version's may be."""
+        if self.main is not None:
+            script.use(self.main)
 
 
 class Work:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from workerbee import script
+from workerbee.wire.bytecode import canonical
 from workerbee.wire.imports import Bound, own_things
 
 #: So many objects are looked at to find out what a value holds.
@@ -37,6 +40,7 @@ class Namespace(NamedTuple):
     brought: dict[str, bytes]
     arrivals: dict[str, object]
     main: script.Main | None  # the module that has them, if it stands as ``__main__``
+    functions: dict[Any, FunctionType]  # those of the module, by `Named` and code
 
     def agrees(self, origin: Origin) -> bool:
         """Tell whether functions of this origin would find their globals here, changed by jobs at the most."""
@@ -51,6 +55,44 @@ class Namespace(NamedTuple):
         for name in origin.brought:
             self.arrivals.setdefault(name, arrival)
         self.brought.update(origin.brought)
+
+
+class Named(NamedTuple):
+    """A function by value that its module has under its name, and that its code and plain defaults make what it is.
+
+    A pool's worker has one such function, which a job may compare, or look up in a dict.
+    """
+
+    qualname: str
+    defaults: bytes
+
+    @classmethod
+    def of(cls, fn: FunctionType) -> Named | None:
+        """Name a function of this process; None if it has no such name, or is more than that."""
+        if (known := came.get(fn)) is not None:
+            return known
+        if fn.__closure__ or fn.__dict__ or _found(fn.__module__, fn.__qualname__) is not fn:
+            return None
+        defaults = canonical([list(fn.__defaults__ or ()), fn.__kwdefaults__])
+        return None if defaults is None else cls(fn.__qualname__, defaults)
+
+    def here(self, module: str, code: CodeType) -> FunctionType | None:
+        """Find this process's own function of that name, if it is the same."""
+        fn = _found(module, self.qualname)
+        return fn if isinstance(fn, FunctionType) and fn.__code__ == code and Named.of(fn) == self else None
+
+
+#: The names of functions that have come to this process.
+came: WeakKeyDictionary[FunctionType, Named] = WeakKeyDictionary()
+
+
+def _found(module: str | None, qualname: str) -> Any:
+    """Find what a module has under a name, without having it look elsewhere."""
+    first, *others = qualname.split(".")
+    found: Any = getattr(sys.modules.get(module or ""), "__dict__", {}).get(first)
+    for name in others:
+        found = getattr(found, name, None)
+    return found
 
 
 def kin(values: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
