@@ -10,7 +10,7 @@ import pytest
 
 from tests.store.hive import ANY, Hive, ids_of, new_job, until_waiting
 from tests.waiting import eventually
-from workerbee.store import ClientStore, Connection
+from workerbee.store import ClientStore, Connection, client
 from workerbee.wire.job import EndKind, FunctionRow, NewJob, Options, Outcome
 
 
@@ -52,6 +52,29 @@ def test_whole_is_all_or_none(hive: Hive) -> None:
     assert hive.waiting() == [[1]]
     assert hive.client.taken_inputs([b"one", b"two"], [b"k"]) == ({b"one": 1}, {b"k": 1})
     assert hive.client.add([new_job(2, digest=b"two")], whole=True) == {2}
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [("statement_timeout", "150ms"), ("transaction_timeout", "300ms"), ("idle_in_transaction_session_timeout", "1ms")],
+)
+def test_what_is_added_as_a_whole_may_take_its_time(
+    hive: Hive, connect: Callable[[], Connection], monkeypatch: pytest.MonkeyPatch, limit: str, most: str
+) -> None:
+    """Whatever the server's limits are by default: each try would meet them again. Afterwards they are as they were."""
+    line = connect()
+    if limit == "transaction_timeout" and line.run("SHOW server_version_num") < [("170000",)]:
+        pytest.skip("this server knows no such limit")
+    monkeypatch.setattr(client, "PORTION", (2000, 4_000_000))
+    hive.run(
+        "CREATE OR REPLACE FUNCTION public.pause() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_catalog.pg_sleep(0.2); RETURN NULL; END $$"
+    )
+    hive.run("CREATE TRIGGER pause AFTER INSERT ON {job} FOR EACH STATEMENT EXECUTE FUNCTION public.pause()")
+    line.run(f"SET {limit} = '{most}'")
+    jobs = [new_job(n) for n in range(1, 6001)]
+    assert ClientStore(line, hive.jobset, uuid4()).add(jobs, whole=True) == set(range(1, 6001))
+    assert line.run(f"SHOW {limit}") == [(most,)]
 
 
 def test_options_and_functions_get_batches_of_their_own(hive: Hive) -> None:

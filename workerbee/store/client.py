@@ -157,7 +157,7 @@ class ClientStore:
     def _add_together(self, portions: Iterable[Sequence[NewJob]], *, hint: bool) -> set[int]:
         """Insert all jobs or none, by several statements. Raises DivisionByZero if any of the jobs exists."""
         inserted: set[int] = set()
-        with self.connection.transaction():
+        with self.connection.transaction(unlimited=True):
             for portion in portions:
                 # Not by `insert`, which tries without ON CONFLICT first: a refusal would end the transaction.
                 inserted |= self._insert(portion, self._queries.run, hint=False, whole=True, functions={}) or set()

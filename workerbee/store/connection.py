@@ -147,9 +147,12 @@ class Connection:
         return self._pg is not None and _in_transaction(self._pg)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run the queries of the block as one transaction, which is rolled back if the block raises."""
-        self.run("BEGIN")
+    def transaction(self, *, unlimited: bool = False) -> Iterator[None]:
+        """Run the queries of the block as one transaction, which is rolled back if the block raises.
+
+        ``unlimited``: it may take its time, whatever the server's limits are by default; each try would meet them.
+        """
+        self.run(session.BEGIN_UNLIMITED if unlimited else "BEGIN")
         try:
             yield
             self.run("COMMIT")

@@ -17,6 +17,11 @@ TRANSACTION = (
     "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL array_nulls = on;"
     " SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 )
+# A transaction that begins with this is ended neither for what it takes nor for the pauses in it.
+BEGIN_UNLIMITED = (
+    "BEGIN; SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name IN"
+    " ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+)
 # A prepared plan stays while the tables grow: it must never be one that was good for few rows, whenever somebody's
 # ANALYZE saw them. What we ask for is found by an index and comes in its order: nothing is read as a whole, or sorted
 # to have its front.
