@@ -1144,7 +1144,7 @@ MUTANTS = [
         "add together: in one transaction",
         "store/client.py",
         "def _add_together",
-        "with self.connection.transaction():",
+        "with self.connection.transaction(unlimited=True):",
         "if True:",
         "store/test_large.py::test_what_is_added_together_is_there_as_a_whole_or_not_at_all[large-8]",
     ),
