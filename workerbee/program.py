@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import secrets
 import signal
 import subprocess
@@ -256,7 +257,15 @@ _NUMPY_ERRORS: dict[str, Any] = {"divide": "warn", "over": "warn", "under": "ign
 
 def _filters() -> list[tuple[Any, ...]]:
     """List the warning filters; those of a library's own warnings stay away, or each process would import it."""
-    return [it for it in warnings.filters if isinstance(it[2], type) and it[2].__module__ == "builtins"]
+    return [it for it in warnings.filters if _is_builtin(*it)]
+
+
+def _is_builtin(action: Any, message: Any, category: Any, module: Any, line: Any, *_: Any) -> bool:
+    plain = all(type(part) in _PLAIN for part in (action, message, module, line))
+    return plain and isinstance(category, type) and category.__module__ == "builtins"
+
+
+_PLAIN = (str, int, type(None), re.Pattern)
 
 
 def _numpy_errors() -> dict[str, Any] | None:
