@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from cloudpickle.cloudpickle import _function_setstate, _make_function
 
@@ -293,7 +293,7 @@ class Namespaces:
         if space is None:
             found = {**origin.module, **self._prepared.get(module, {})}
             main = script.main(found) if module == "__main__" else None
-            space = Namespace(found if main is None else vars(main), {}, {}, main, {})
+            space = Namespace(found if main is None else vars(main), {}, {}, main, WeakValueDictionary())
             spaces.append(space)
         if space.main is not None:
             script.use(space.main)
@@ -354,10 +354,11 @@ def _named_here(n: int, name: tuple[str, bytes], code: CodeType, *rest: Any) -> 
     if own is not None:
         _whole.add(own)
         return own
-    if (named, code) not in space.functions:
-        made = space.functions[named, code] = _make_function(code, *rest)
-        came[made] = named
-    return space.functions[named, code]
+    fn = space.functions.get((named, code))
+    if fn is None:
+        fn = space.functions[named, code] = _make_function(code, *rest)
+        came[fn] = named
+    return fn
 
 
 #: Functions that have all that belongs to them.

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from workerbee import script
 from workerbee.wire.bytecode import canonical
@@ -40,7 +40,7 @@ class Namespace(NamedTuple):
     brought: dict[str, bytes]
     arrivals: dict[str, object]
     main: script.Main | None  # the module that has them, if it stands as ``__main__``
-    functions: dict[Any, FunctionType]  # those of the module, by `Named` and code
+    functions: WeakValueDictionary[Any, FunctionType]  # those of the module that are in use, by `Named` and code
 
     def agrees(self, origin: Origin) -> bool:
         """Tell whether functions of this origin would find their globals here, changed by jobs at the most."""
@@ -73,6 +73,8 @@ class Named(NamedTuple):
             return known
         if fn.__closure__ or fn.__dict__ or _found(fn.__module__, fn.__qualname__) is not fn:
             return None
+        if fn.__defaults__ is fn.__kwdefaults__ is None:
+            return cls(fn.__qualname__, b"")
         defaults = canonical([list(fn.__defaults__ or ()), fn.__kwdefaults__])
         return None if defaults is None else cls(fn.__qualname__, defaults)
 
