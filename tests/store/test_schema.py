@@ -10,9 +10,13 @@ import pytest
 from psycopg2 import extensions
 
 from tests.servers import Database
+from tests.store.explaining import Explaining, nodes
+from tests.store.hive import Hive
 from workerbee import WorkerbeeExecutor
 from workerbee.errors import UnsupportedDatabaseError
 from workerbee.store import Connection, schema
+from workerbee.store.queries import load
+from workerbee.store.statement import Statement
 
 VERSIONS = 'SELECT number FROM workerbee."version$" ORDER BY number'
 INSTALL = """
@@ -94,6 +98,21 @@ def test_a_database_that_is_read_only_by_default_is_named(database: Database) ->
     ):
         WorkerbeeExecutor(0, jobset_id="work", dsn=database.dsn, reconnect_timeout=1)
     schema.require(connection)
+    connection.close()
+
+
+def test_jobsets_cost_an_arrival_nothing(database: Database) -> None:
+    """Whoever looks whether the schema is there, and usable, looks at its shared tables only."""
+    connection = Explaining(database.dsn)
+    schema.ensure(connection)
+    for _ in range(5):
+        Hive(connection)
+    connection.plans.clear()
+    connection.run(Statement(load("catalogue.sql")["server_facts"]), {"needed": list(schema.WRITING)})
+    [plan] = connection.plans
+    for node in nodes(plan):
+        touched = node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        assert touched <= 40, f"{node['Node Type']} touches {touched} rows"
     connection.close()
 
 
