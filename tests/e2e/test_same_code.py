@@ -98,6 +98,7 @@ class Kind:
 def greedy(n=1): return n
 def thorough(n=1): return n
 NAMES = {greedy: "greedy", Kind.rate: "rate"}
+greedy.unit = "m"
 def name(fn):
     import __main__
     return fn is greedy, fn is __main__.greedy, NAMES.get(fn)
@@ -117,7 +118,8 @@ if __name__ == "__main__":
         assert list(executor.map(name, (greedy, thorough, Kind.rate), chunksize=3)) == names
         one, other, method, bound = executor.submit(choose, 3).result()
         assert one is greedy and other["fn"] is thorough and method is Kind.rate and bound.__func__ is method
-        assert [executor.submit(count, greedy).result() for _ in range(2)] == [1, 2] and not vars(greedy)
+        assert [executor.submit(count, greedy).result() for _ in range(2)] == [1, 2]
+        assert vars(greedy) == {"unit": "m"}
         assert list(executor.map(lambda fn: fn(), versions)) == [1, 2]
         thorough.__defaults__ = (5,)
         assert executor.submit(lambda fn: fn(), thorough).result() == 5

@@ -58,25 +58,25 @@ class Namespace(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A function by value that its module has under its name, and that its code and plain defaults make what it is.
+    """A function by value that its module has under its name; ``facts`` are its defaults and attributes, plain data.
 
     A pool's worker has one such function, which a job may compare, or look up in a dict.
     """
 
     qualname: str
-    defaults: bytes
+    facts: bytes
 
     @classmethod
     def of(cls, fn: FunctionType) -> Named | None:
         """Name a function of this process; None if it has no such name, or is more than that."""
         if (known := came.get(fn)) is not None:
             return known
-        if fn.__closure__ or fn.__dict__ or _found(fn.__module__, fn.__qualname__) is not fn:
+        if fn.__closure__ or _found(fn.__module__, fn.__qualname__) is not fn:
             return None
-        if fn.__defaults__ is fn.__kwdefaults__ is None:
+        if fn.__defaults__ is fn.__kwdefaults__ is None and not fn.__dict__:
             return cls(fn.__qualname__, b"")
-        defaults = canonical([list(fn.__defaults__ or ()), fn.__kwdefaults__])
-        return None if defaults is None else cls(fn.__qualname__, defaults)
+        facts = canonical([list(fn.__defaults__ or ()), fn.__kwdefaults__, fn.__dict__])
+        return None if facts is None else cls(fn.__qualname__, facts)
 
     def here(self, module: str, code: CodeType) -> FunctionType | None:
         """Find this process's own function of that name, if it is the same."""
