@@ -45,13 +45,13 @@ def _find_or_make(catalogue: Catalogue, jobset_id: str | None, key: Key, log: lo
         jobset = catalogue.create_jobset(None, key=key.fingerprint, speculate=False, client=uuid4())
     else:
         jobset = catalogue.find_jobset(jobset_id)
-        jobset = jobset or catalogue.create_jobset(jobset_id, key=key.fingerprint, speculate=True)
-        jobset = jobset or catalogue.find_jobset(jobset_id)
         if jobset is not None and (damage := catalogue.damage(jobset)):
             raise UnsupportedDatabaseError(
                 f"somebody has changed the tables of the jobset {jobset_id!r} by hand: {damage}; have that put right, "
                 "or choose another jobset_id"
             )
+        jobset = jobset or catalogue.create_jobset(jobset_id, key=key.fingerprint, speculate=True)
+        jobset = jobset or catalogue.find_jobset(jobset_id)
     if jobset is None:
         raise JobsetNotFoundError(str(jobset_id), dropped=True)
     adopt(catalogue, jobset, key, log)
