@@ -53,10 +53,10 @@ def text_of(thing: object) -> str:
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
-def brief(written: object) -> str:
-    """Give in a few words what anybody may have written where something short is meant to be."""
+def brief(written: object, most: int = 40) -> str:
+    """Give in one short line what anybody may have written where something short is meant to be."""
     text = str(written)
-    return text if len(text) <= 40 and text.isalnum() else f"{text[:40]!r}{'…' * (len(text) > 40)}"
+    return text if len(text) <= most and text.isprintable() else f"{text[:most]!r}{'…' * (len(text) > most)}"
 
 
 def rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

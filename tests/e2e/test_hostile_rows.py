@@ -46,7 +46,8 @@ def executor(client: Callable[..., WorkerbeeExecutor]) -> WorkerbeeExecutor:
 def change(database: Database, update: str, number: int = 1) -> None:
     """Write into this jobset's tables, as anybody may who has the right to."""
     tables = {name: sql.Identifier("workerbee", f"{name}${number}") for name in ("job", "outcome", "function", "part")}
-    named = {**tables, "batch": sql.SQL('workerbee."batch$"'), "number": sql.Literal(number)}
+    shared = {name: sql.Identifier("workerbee", f"{name}$") for name in ("batch", "jobset")}
+    named = {**tables, **shared, "number": sql.Literal(number)}
     database.execute(sql.SQL(update).format(**named))
 
 
@@ -243,6 +244,24 @@ def test_what_a_bee_that_never_was_holds_stops_no_jobset(lax: Database, executor
         eventually(lambda: not lax.execute('SELECT FROM workerbee."batch$" WHERE jobs[1] IS NULL'), 20, "a rescue")
         assert executor.submit(jobs.double, 2).result(20) == 4, bee.output
         assert "left alone" not in bee.output
+
+
+def test_long_words_are_said_in_short(lax: Database, executor: WorkerbeeExecutor) -> None:
+    """Who paused a jobset, and why; and what can't steer a terminal, neither from there nor from a function's name."""
+    executor.submit(jobs.double, 1)
+    executor.flush()
+    long = "repeat(E'\\x1b[31m\\n0123456789', 20000)"
+    change(lax, f"UPDATE {{jobset}} SET paused_at = now(), paused_by = {long}, paused_why = {long}")
+    said = click.testing.CliRunner().invoke(main, ["status", "rows", "--dsn", lax.dsn]).output
+    assert "0123456789" in said
+    assert len(said) < 2000
+    with Bee(lax.dsn, "rows") as bee:
+        bee.says("waiting until it is resumed")
+        change(lax, f"UPDATE {{function}} SET name = {long}; UPDATE {{jobset}} SET paused_at = NULL")
+        bee.wait()
+        bee.says("what remains in rows is not for this bee: the jobs of .*0123456789")
+        assert len(bee.output) < 4000
+        assert "\x1b" not in bee.output
 
 
 @pytest.mark.parametrize("header", ["started = 5", "started = -2147483648", "copy_of = 7", "bee = gen_random_uuid()"])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from workerbee.bee.holdings import Holdings, Served
 from workerbee.bee.presence import Presence
 from workerbee.bee.recorder import Tally
+from workerbee.errors import brief
 from workerbee.orders import BeeEvent, Empty, ExitStatus, Orders
 from workerbee.store import Catalogue
 from workerbee.wire.job import FunctionRow
@@ -59,7 +60,9 @@ class Exhaustion:
     def _say_if_paused(self, paused: str | None) -> None:
         """Log, once for each pause, that the jobset is paused, by whom and why."""
         if paused is not None and not self._is_paused:
-            self._log.warning("%s is paused by %s; waiting until it is resumed", self._orders.jobset_id, paused)
+            self._log.warning(
+                "%s is paused by %s; waiting until it is resumed", self._orders.jobset_id, brief(paused, 500)
+            )
         self._is_paused = paused is not None
 
     def _without_batches(self, number: int, now: float, *, was_ever_added: bool) -> ExitStatus | None:
@@ -108,4 +111,8 @@ class Exhaustion:
 
 
 def _name_of(function: FunctionRow | None) -> str:
-    return "no function (JobSet.run and --function MODULE:NAME run them)" if function is None else function.name
+    return (
+        "no function (JobSet.run and --function MODULE:NAME run them)"
+        if function is None
+        else brief(function.name, 200)
+    )

@@ -407,7 +407,7 @@ SELECT EXISTS (SELECT FROM workerbee."batch$" WHERE jobset = %(number)s) AS any_
        (SELECT array_agg(DISTINCT function) FROM workerbee."batch$"
          WHERE jobset = %(number)s AND claim IS NULL) AS functions,
        EXISTS (SELECT FROM workerbee."counter$" WHERE jobset = %(number)s AND added > 0) AS ever_added,
-       (SELECT concat_ws(': ', paused_by, paused_why)
+       (SELECT left(concat_ws(': ', paused_by, paused_why), 500)
           FROM workerbee."jobset$" WHERE number = %(number)s AND paused_at IS NOT NULL) AS paused;
 
 -- name: hint_work

@@ -9,7 +9,7 @@ SELECT j.number, j.id, j.uuid, j.key, j.speculate, j.client, extract(epoch FROM 
        extract(epoch FROM GREATEST(j.created_at, j.added_at, (
            SELECT h.minute FROM workerbee."history$" h WHERE h.jobset = j.number ORDER BY h.minute DESC LIMIT 1
        )))::double precision,
-       extract(epoch FROM j.paused_at)::double precision, j.paused_by, j.paused_why
+       extract(epoch FROM j.paused_at)::double precision, left(j.paused_by, 100), left(j.paused_why, 500)
   FROM (SELECT * FROM workerbee."jobset$" WHERE dropped_at IS NULL AND id = %(id)s::text
          UNION ALL
         SELECT * FROM workerbee."jobset$" WHERE dropped_at IS NULL AND number = ANY (%(numbers)s::integer[])
