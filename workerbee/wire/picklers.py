@@ -14,7 +14,7 @@ import cloudpickle
 from workerbee.errors import PayloadTooLargeError
 from workerbee.wire import classes, remaking
 from workerbee.wire.bounded import Bounded, Hashing
-from workerbee.wire.imports import by_value
+from workerbee.wire.imports import by_value, importable
 from workerbee.wire.standins import Own
 
 Names = Mapping[int, tuple[str, str]]
@@ -35,6 +35,8 @@ class PlainPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         if self.by_name and (own := Own.of(obj, self.by_name)):
             return own.__reduce__()
         kind = type(obj)
+        if (kind is type or kind is FunctionType) and importable(obj):  # as most are
+            return NotImplemented
         if (is_ordinary := _ordinary.get(kind)) is None:
             _ordinary.set(kind, is_ordinary := remaking.is_ordinary(kind))
         if is_ordinary and obj.__class__ is kind:  # a proxy may say that it is a function
