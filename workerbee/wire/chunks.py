@@ -13,6 +13,8 @@ from workerbee.wire.failures import decode_error, encode_error, tamed
 
 #: How a call has ended: its value, or the pickle of that, or an error record.
 CallOutcome = tuple[Literal["value", "pickle", "error"], Any]
+#: A text or an array of more bytes may have a better way than in a pickle of a pickle.
+LIGHT_BYTES = 8_192
 
 
 class Chunk:
@@ -35,8 +37,11 @@ class Chunk:
 
 
 def _packed(outcomes: list[CallOutcome]) -> list[CallOutcome] | bytes:
-    """Give outcomes as they are if they are JSON; else as one pickle if that can be loaded, or each in its own."""
-    if codec.is_simple(outcomes):
+    """Give outcomes as one pickle if that can be loaded, else each value in its own; with large arrays as they are."""
+    values = [value for _, value in outcomes]
+    if codec.is_simple(values, LIGHT_BYTES):
+        return codec.dumps(outcomes, protocol=5)  # nothing looks through it once more
+    if codec.is_simple(values):
         return outcomes
     try:
         data = pickling.dumps(outcomes)

@@ -96,6 +96,8 @@ def _copies(value: Any, seen: set[int], heaviest: int, depth: int = 8) -> bool:
         return False
     if kind in _GATHERINGS:
         seen.add(id(value))
+        if _SCALARS.issuperset(map(type, value)):
+            return True
         return len(value) <= 10_000 and all(_copies(v, seen, heaviest, depth - 1) for v in value)
     if kind is dict:
         seen.add(id(value))
@@ -129,14 +131,15 @@ def _encoded(
     return Encoded(values.without(PICKLE, taken) if taken else PICKLE, b"".join(stream)), taken
 
 
-_dumps = pickle.dumps  # kept here, as a job may replace it
+#: Kept here, as a job may replace it.
+dumps = pickle.dumps
 
 
 def _pickle(value: object, what: str, file: Bounded) -> list[Segment]:
     try:
         if not is_simple(value, _HEAVY):
             return pickling.dumped(value, file)
-        data = _dumps(value, protocol=5, buffer_callback=file.aside)
+        data = dumps(value, protocol=5, buffer_callback=file.aside)
     except (PayloadTooLargeError, KeyboardInterrupt):
         raise
     except RecursionError as error:
