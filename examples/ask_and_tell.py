@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 
 from workerbee import WorkerbeeExecutor
 
-N_MEASUREMENTS = 120
+N_MEASUREMENTS = 200
 AT_ONCE = 8
 
 
