@@ -36,7 +36,7 @@ PrintSink = Callable[[int, bytes, object], None]
 
 
 def _nowhere(_stream: int, _text: bytes, _runner: object) -> None:
-    """PrintSink nothing."""
+    """Forward nothing."""
 
 
 class Crew:

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 from workerbee import pickling
 from workerbee.errors import EncodingError, JobFailedError
+from workerbee.memory import LEAST
 from workerbee.wire import codec
 from workerbee.wire.failures import decode_error, encode_error, tamed
 
 #: How a call has ended: its value, or the pickle of that, or an error record.
 CallOutcome = tuple[Literal["value", "pickle", "error"], Any]
-#: A text or an array of more bytes may have a better way than in a pickle of a pickle.
-LIGHT_BYTES = 8_192
 
 
 class Chunk:
@@ -39,7 +38,7 @@ class Chunk:
 def _packed(outcomes: list[CallOutcome]) -> list[CallOutcome] | bytes:
     """Give outcomes as one pickle if that can be loaded, else each value in its own; with large arrays as they are."""
     values = [value for _, value in outcomes]
-    if codec.is_simple(values, LIGHT_BYTES):
+    if codec.is_simple(values, LEAST):  # none of which would be put into a file
         return codec.dumps(outcomes, protocol=5)  # nothing looks through it once more
     if codec.is_simple(values):
         return outcomes

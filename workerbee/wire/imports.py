@@ -113,9 +113,10 @@ def by_value(module: str) -> bool:
     """
     if module == "__main__":
         return True
-    registered = cloudpickle.list_registry_pickle_by_value()
-    is_chosen = registered and any(module == name or module.startswith(name + ".") for name in registered)
-    return bool(is_chosen) or not _found_again(module)
+    chosen = cloudpickle.list_registry_pickle_by_value()
+    if chosen and any(module == name or module.startswith(name + ".") for name in chosen):
+        return True
+    return not _found_again(module)
 
 
 def _found_again(name: str) -> bool:
