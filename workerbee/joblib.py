@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -25,6 +26,7 @@ from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
 from workerbee import WorkerbeeExecutor, resources
 from workerbee.errors import RemoteError, text_of
+from workerbee.wire.values import Steady
 
 
 class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -61,6 +63,7 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._wait_for_bees = wait_for_bees
         self._open: set[Future[Any]] = set()
         self._max_threads: int | None = None
+        self._steady = Steady()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Say how many batches may be under way. Raises ValueError for 0."""
@@ -91,9 +94,14 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self._max_threads = max(1, resources.cores() // n)
         return n
 
+    def start_call(self) -> None:
+        """Take arrays to stay as they are until this call of Parallel ends, as joblib's own backends do."""
+        self._steady = Steady()
+
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], Any] | None = None) -> Future[Any]:
         """Make a job of a batch of calls."""
-        future = _submitted(self._executor, func, self._max_threads)
+        with self._steady.used():
+            future = _submitted(self._executor, func, self._max_threads)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         if callback is not None:
@@ -160,3 +168,5 @@ def _libraries(_: int) -> Any:
 
 
 register_parallel_backend("workerbee", WorkerbeeBackend)
+# Who fits a model to large data has no other way to pass it.
+warnings.filterwarnings("ignore", f"a call of {__name__}:perform takes", UserWarning)

@@ -32,7 +32,7 @@ from weakref import WeakValueDictionary
 from workerbee import resources
 from workerbee.directory import MAPPED, SharedDirectory
 from workerbee.errors import ValueGoneError
-from workerbee.wire.values import glance
+from workerbee.wire.values import glance, known_equal, note_equal
 
 #: The codec of a reference.
 MEMORY = "memory"
@@ -158,12 +158,14 @@ class Memory(SharedDirectory):
         """Find the file of an equal array of a call, or make one; None if there is no room."""
         seen = glance(array)
         found = self._shared.get(seen)
-        if found is None or not self._is_like(found, array):
+        if found is None or not (known_equal(array, found) or self._is_like(found, array)):
             file = secrets.token_bytes(16)
             total = self._write(_name_of(file), [array], [slice(0, len(array))])
             found = None if total is None else Shared(self, file, total)
             if found is not None:
                 self._shared[seen] = found
+        if found is not None:
+            note_equal(array, found)
         return found
 
     def _is_like(self, shared: Shared, array: memoryview) -> bool:

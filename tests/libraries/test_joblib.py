@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -167,6 +170,47 @@ def test_an_executor_of_its_own_ends_with_it(database: Database) -> None:
     with parallel_config("workerbee", max_workers=1, dsn=database.dsn):
         (pid,) = set(Parallel()(delayed(os.getpid)() for _ in range(4)))
     eventually(lambda: not psutil.pid_exists(pid), what="the end of the backend's runner")
+
+
+def test_an_array_is_taken_to_stay_as_it_is_until_its_call_ends(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """As with joblib's own backend, which stores it once a call; in the next call it is looked at anew."""
+
+    def at(array: np.ndarray[Any, Any]) -> float:
+        return float(array[10_000])
+
+    def changing() -> Iterator[Any]:
+        for n in range(4):
+            array[10_000] = n  # where no glance falls
+            yield delayed(at)(array)
+
+    array, flag = np.zeros(200_000), tmp_path / "flag"
+    first = executor.submit(until, flag, array)  # keeps what is stored
+    with parallel_config("workerbee", executor=executor), Parallel(2, batch_size=1, pre_dispatch=1) as parallel:
+        assert parallel(changing()) == [0, 0, 0, 0]
+        assert parallel(delayed(at)(array) for _ in range(2)) == [3, 3]
+    flag.touch()
+    assert first.result() == 0
+
+
+def test_large_data_is_no_reason_to_warn(database: Database) -> None:
+    """There is no other way to fit a model to it."""
+    script = f"""
+import joblib, numpy
+import workerbee.joblib
+
+if __name__ == "__main__":
+    array = numpy.ones(1_500_000)
+    with joblib.parallel_config("workerbee", dsn={database.dsn!r}, max_workers=1):
+        print(joblib.Parallel()(joblib.delayed(numpy.sum)(array) for _ in range(2)))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.count("1500000.0") == 2
+    assert ended.stderr == ""
+
+
+def until(flag: Path, array: np.ndarray[Any, Any]) -> float:
+    eventually(flag.exists)
+    return float(array[10_000])
 
 
 def test_options_beside_an_executor_are_refused(executor: WorkerbeeExecutor) -> None:

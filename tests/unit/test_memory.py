@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit import forgeries
@@ -19,6 +20,7 @@ from workerbee import directory, memory
 from workerbee.errors import ValueGoneError
 from workerbee.memory import Memory, Reference
 from workerbee.wire import codec
+from workerbee.wire.values import Steady
 
 TEXT = b"t" * 70_000
 ARRAY = bytearray(b"a" * 2_000_000)
@@ -222,6 +224,19 @@ def test_an_equal_array_is_stored_once_while_any_call_needs_it(shared: Memory) -
     assert arrays(shared) == [file]
     kept.clear()
     assert arrays(shared) == []
+
+
+def test_an_array_that_stays_as_it_is_is_not_compared(shared: Memory) -> None:
+    """Its file is found by its owner's word alone; without that, a file that has changed isn't taken for it."""
+    array, steady = np.arange(500_000), Steady()
+    with steady.used():
+        kept = [shared.lent(bytes(lent(shared, array)))]
+        [file] = arrays(shared)
+        file.write_bytes(bytes(array.nbytes))
+        kept.append(shared.lent(bytes(lent(shared, array))))
+    assert arrays(shared) == [file]
+    kept.append(shared.lent(bytes(lent(shared, array))))
+    assert len(arrays(shared)) == 2
 
 
 def test_a_process_maps_no_more_than_half_of_the_files_that_it_may_open(shared: Memory) -> None:

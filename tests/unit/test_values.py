@@ -6,14 +6,16 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.waiting import eventually
 from workerbee.bee.shelf import Shelf
 from workerbee.errors import DatabaseUnavailableError, ValueGoneError
 from workerbee.wire import codec, values
-from workerbee.wire.values import TakenArray, Values
+from workerbee.wire.values import Steady, TakenArray, Value, Values
 
 ARRAY = bytearray(b"a" * 1_200_000)
 
@@ -25,6 +27,11 @@ def shelf() -> Iterator[Shelf]:
     yield made
     made.close()
     assert not Path(made.path).exists()
+
+
+@pytest.fixture
+def apart() -> Values:
+    return Values()
 
 
 def taken_of(array: bytearray) -> TakenArray:
@@ -61,6 +68,27 @@ def test_equal_arrays_are_one_value_and_changed_ones_another() -> None:
     [changed] = call(apart, pickle.PickleBuffer(array)).taken
     assert changed.taken != first.taken
     assert first.data == ARRAY
+
+
+def test_an_array_that_stays_as_it_is_is_not_compared(apart: Values) -> None:
+    """As long as somebody says so, and it is the same memory of the same owner."""
+    raw = bytearray(ARRAY)
+    owner, steady = np.frombuffer(raw, np.uint8), Steady()
+
+    def value(array: np.ndarray[Any, Any]) -> Value:
+        with steady.used():
+            [made] = call(apart, array).taken
+        return made
+
+    first = value(owner)
+    raw[10_000] ^= 1
+    assert value(owner) is value(owner[:]) is first
+    assert value(owner[: values.LEAST]).data == raw[: values.LEAST]
+    assert call(apart, owner).taken[0].data == raw  # nobody says so here
+    first = value(owner)
+    raw[10_000] ^= 1
+    del owner
+    assert value(np.frombuffer(raw, np.uint8)).data == raw
 
 
 @pytest.mark.parametrize("name", ["pickle;values=", "pickle;values=zz", "pickle;values=aa:1,bb", "json", ""])

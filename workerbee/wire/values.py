@@ -7,12 +7,15 @@ pickle, in their order. The codec is signed, and so is by their digests what is 
 from __future__ import annotations
 
 import hashlib
+import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 _MARK = ";values="
 #: An array of so many bytes or more is taken out.
@@ -52,9 +55,72 @@ class Values:
         """Copy an array, unless there is an equal copy already; it may have changed since it was given last."""
         seen = glance(array)
         value = self._known.get(seen)
-        if value is None or value.data != array:
+        if value is None or not (known_equal(array, value) or value.data == array):
             value = self._known[seen] = Value(array)
+        note_equal(array, value)
         return value
+
+
+class Steady:
+    """NumPy's arrays that somebody says stay as they are, each with the copy that it was found to be equal to.
+
+    An array is known by the one that owns its memory, and by its place there.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[tuple[int, int, int], tuple[ref[Any], ref[Any]]] = {}
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Have no array compared in the block that was compared, or copied, in such a block before."""
+        token = _steady.set(self)
+        try:
+            yield
+        finally:
+            _steady.reset(token)
+
+    def note(self, array: memoryview, copy: object) -> None:
+        """Remember that an array and a copy are equal."""
+        if (owner := _owner(array)) is not None:
+            self._copies[_place(array, owner)] = ref(owner), ref(copy)
+
+    def knows(self, array: memoryview, copy: object) -> bool:
+        """Tell whether an array was equal to this copy; not if its memory has become another array's."""
+        if (owner := _owner(array)) is None:
+            return False
+        whose, which = self._copies.get(_place(array, owner), (None, None))
+        return whose is not None and which is not None and whose() is owner and which() is copy
+
+
+_steady: ContextVar[Steady | None] = ContextVar("_steady", default=None)
+
+
+def known_equal(array: memoryview, copy: object) -> bool:
+    """Tell whether an array needn't be compared with a copy of it, as it stays as it is."""
+    steady = _steady.get()
+    return steady is not None and steady.knows(array, copy)
+
+
+def note_equal(array: memoryview, copy: object) -> None:
+    """Have an array that stays as it is known as equal to a copy."""
+    if (steady := _steady.get()) is not None:
+        steady.note(array, copy)
+
+
+def _owner(array: memoryview) -> Any:
+    """Find NumPy's array that owns the memory of this one; None for what isn't NumPy's."""
+    numpy = sys.modules.get("numpy")
+    found = array.obj
+    if numpy is None or not isinstance(found, numpy.ndarray):
+        return None
+    while isinstance(found.base, numpy.ndarray):
+        found = found.base
+    return found
+
+
+def _place(array: memoryview, owner: Any) -> tuple[int, int, int]:
+    found: Any = array.obj
+    return id(owner), found.__array_interface__["data"][0], len(array)
 
 
 def glance(array: memoryview) -> tuple[int, int]:
