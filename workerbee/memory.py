@@ -12,106 +12,39 @@ Pages of memory that nobody has used yet cost more than what is written to them.
 nobody has open or mapped any more, as a lease tells, are written again while others are under way.
 
 A large array of a call has a file of its own, which other calls with an equal array share as long as any of them is
-under way. What looks the same at a glance is compared byte by byte: whoever has the array may have changed it.
+under way. What looks the same at a glance is compared byte by byte: whoever has the array may have changed it. An array
+that came in a result, and to which nobody has written since, isn't stored anew: the call says in which result it is.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import re
 import secrets
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from workerbee import resources
-from workerbee.directory import MAPPED, SharedDirectory
+from workerbee.directory import MAPPED, SharedDirectory, address_of, is_untouched
 from workerbee.errors import ValueGoneError
+from workerbee.reference import CODECS, Apart, Part, Reference, array_name
 from workerbee.wire.values import glance, known_equal, note_equal
 
 #: The codec of a reference.
 MEMORY = "memory"
-#: The codecs that a value in a file may have, as `wire.codec` names them.
-CODECS = ("pickle", "json", "json_call")
 #: A value, or an array, from so many bytes on is put into a file.
 LEAST = 8_192
 #: Bytes of freed arguments that are kept at most, while others are under way, to be written again.
 SPARE_BYTES = 64_000_000
-_CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
-_ALIGNED = 64  # as NumPy aligns its arrays
-_HEAD = struct.Struct("!16s16sQBI32sII")
-_SIZE = struct.Struct("!?Q")
-_APART = struct.Struct("!I16sI")
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
-
-
-class Reference(NamedTuple):
-    """A value in a file: its directory and file by their tokens, and what it consists of.
-
-    ``job`` is 0 if it is no result; the codec of what is behind the arrays is one of ``CODECS``. ``sum`` is of the
-    parts that are data, ``digest`` of the others. Parts ``apart`` are in files of their own.
-    """
-
-    directory: bytes
-    file: bytes
-    job: int
-    codec: int
-    sum: int
-    digest: bytes
-    parts: tuple[tuple[bool, int], ...]  # whether it is data, and its size: of arrays, and of what is behind them
-    apart: tuple[Apart, ...] = ()
-
-    def __bytes__(self) -> bytes:
-        *facts, parts, apart = self
-        sizes = [_SIZE.pack(*part) for part in parts]
-        return b"".join((_HEAD.pack(*facts, len(parts), len(apart)), *sizes, *[_APART.pack(*it) for it in apart]))
-
-    @classmethod
-    def parse(cls, data: bytes) -> Reference:
-        """Read what a row has. Raises ValueGoneError for what is none."""
-        try:
-            directory, file, job, codec, total, digest, n, n_apart = _HEAD.unpack_from(data)
-            end = _HEAD.size + n * _SIZE.size
-            if n > n_apart and codec < len(CODECS) and len(data) == end + n_apart * _APART.size:
-                parts = tuple(_SIZE.iter_unpack(data[_HEAD.size : end]))
-                apart = tuple(map(Apart._make, _APART.iter_unpack(data[end:])))
-                if all(it.part < n and parts[it.part][0] for it in apart):
-                    return cls(directory, file, job, codec, total, digest, parts, apart)
-        except struct.error:
-            pass
-        raise ValueGoneError("its row has no reference")
-
-    @property
-    def name(self) -> str:
-        """The file's."""
-        return f"r{self.job}-{self.file.hex()}" if self.job else f"a{self.file.hex()}"
-
-    @property
-    def n_bytes(self) -> int:
-        """Of the value."""
-        return sum(size for _, size in self.parts)
-
-    def places(self) -> list[slice]:
-        """List the place in the file of each of the parts; an empty one of those that are apart."""
-        places, at, apart = [], 0, {it.part for it in self.apart}
-        for n, (_, size) in enumerate(self.parts):
-            here = 0 if n in apart else size
-            places.append(slice(at, at + here))
-            at += -(-here // _ALIGNED) * _ALIGNED
-        return places
-
-
-class Apart(NamedTuple):
-    """A part of a value that has a file of its own, by the file's token, and the sum of its bytes."""
-
-    part: int
-    file: bytes
-    sum: int
+_CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
 
 
 class Memory(SharedDirectory):
@@ -122,10 +55,16 @@ class Memory(SharedDirectory):
         self._token = bytes.fromhex(path[-32:])
         self._client = os.getpid() if held is not None else None
         self._used: set[str] = set()  # names of the results that somebody here has, or is about to get
+        #: What keeps files, by their names; results as they are mapped here, whose files stay as long as nobody has
+        #: written to them; and the names of these by the addresses of their arrays.
+        self._lent: WeakValueDictionary[str, Lent] = WeakValueDictionary()
+        self._mapped: dict[str, Mapped] = {}
+        self._kept: dict[str, Lent] = {}
+        self._homes: dict[int, str] = {}
         self._spare: dict[str, int] = {}  # files that may be written again, and their sizes
         #: Arrays in files of their own, by what a glance shows of them; and those that were put for which call.
         self._shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
-        self._put_for: dict[str, list[Shared]] = {}
+        self._put_for: dict[str, list[Lent]] = {}
         self._seen: resources.Few[tuple[Any, ...]] = resources.Few()  # shared files whose sums were found to be right
         _directories[self._token] = self
 
@@ -140,19 +79,44 @@ class Memory(SharedDirectory):
 
         Parts that are data are memory views, those that will be executed are bytes.
         """
-        kinds = tuple((isinstance(part, memoryview), len(part)) for part in parts)
-        large = [n for n, (is_data, size) in enumerate(kinds) if is_data and size >= MAPPED and not job]
-        shared = {n: found for n in large if (found := self._share(memoryview(parts[n]))) is not None}
-        apart = tuple(Apart(n, found.file, found.sum) for n, found in shared.items())
-        file, digest = secrets.token_bytes(16), _digest_of(parts)
-        draft = Reference(self._token, file, job, CODECS.index(codec), 0, digest, kinds, apart)
-        here = [part[:0] if n in shared else part for n, part in enumerate(parts)]
-        total = self._write(draft.name, here, draft.places())
-        if total is None:
+        apart = {} if job else {n: found for n, part in enumerate(parts) if (found := self._apart(part)) is not None}
+        draft = Reference(
+            directory=self._token,
+            file=secrets.token_bytes(16),
+            job=job,
+            codec=CODECS.index(codec),
+            digest=_digest_of(parts),
+            parts=tuple(Part(isinstance(part, memoryview), len(part), 0) for part in parts),
+            apart=tuple(found.where._replace(part=n) for n, found in apart.items()),
+        )
+        here = [part[:0] if n in apart else part for n, part in enumerate(parts)]
+        sums = self._write(draft.name, here, draft.places())
+        if sums is None:
             return None
-        if shared:
-            self._put_for[draft.name] = list(shared.values())
-        return bytes(draft._replace(sum=total))
+        if apart:
+            self._put_for[draft.name] = [found.lent for found in apart.values()]
+        sums = [apart[n].sum if n in apart else total for n, total in enumerate(sums)]
+        summed = tuple(part._replace(sum=total) for part, total in zip(draft.parts, sums, strict=True))
+        return bytes(draft._replace(parts=summed))
+
+    def _apart(self, part: memoryview | bytes) -> Elsewhere | None:
+        """Find or make another file for a part of a call; None if it isn't large, or there is no room."""
+        if not isinstance(part, memoryview) or len(part) < MAPPED:
+            return None
+        if (again := self._lent_again(part)) is not None:
+            return again
+        shared = self._share(part)
+        return None if shared is None else Elsewhere(shared, Apart(0, 0, shared.file, len(part), 0), shared.sum)
+
+    def _lent_again(self, array: memoryview) -> Elsewhere | None:
+        """Find an array in the file of a result; None unless it is mapped from there, and nobody has written to it."""
+        address = address_of(array)
+        name = self._homes.get(address, "")
+        lent, mapped = self._lent.get(name), self._mapped.get(name)
+        if lent is None or mapped is None or address not in mapped.arrays or not mapped.is_untouched(address):
+            return None
+        where, part = mapped.arrays[address]
+        return Elsewhere(lent, where, part.sum) if len(array) == part.size else None
 
     def _share(self, array: memoryview) -> Shared | None:
         """Find the file of an equal array of a call, or make one; None if there is no room."""
@@ -160,8 +124,8 @@ class Memory(SharedDirectory):
         found = self._shared.get(seen)
         if found is None or not (known_equal(array, found) or self._is_like(found, array)):
             file = secrets.token_bytes(16)
-            total = self._write(_name_of(file), [array], [slice(0, len(array))])
-            found = None if total is None else Shared(self, file, total)
+            sums = self._write(array_name(file), [array], [slice(0, len(array))])
+            found = None if sums is None else Shared(self, file, sums[0])
             if found is not None:
                 self._shared[seen] = found
         if found is not None:
@@ -171,7 +135,7 @@ class Memory(SharedDirectory):
     def _is_like(self, shared: Shared, array: memoryview) -> bool:
         there = bytearray(_CHUNK)
         try:
-            with self.opened(_name_of(shared.file), os.O_RDONLY) as fd:
+            with self.opened(array_name(shared.file), os.O_RDONLY) as fd:
                 for start in range(0, len(array), _CHUNK):
                     piece = array[start : start + _CHUNK]
                     del there[len(piece) :]
@@ -181,20 +145,20 @@ class Memory(SharedDirectory):
             return False
         return True
 
-    def _write(self, name: str, parts: Sequence[memoryview | bytes], places: Sequence[slice]) -> int | None:
-        """Write a file; the sum of what is data in it. None if there is no room, or the directory is gone."""
+    def _write(self, name: str, parts: Sequence[memoryview | bytes], places: Sequence[slice]) -> list[int] | None:
+        """Write a file; the sums of its parts. None if there is no room, or the directory is gone."""
         size = places[-1].stop
-        if not self.has_room(size):
+        if not self.has_room(size) and not (self._make_room() and self.has_room(size)):
             return None
         made = 0 if self._has_used_again(name, size) else os.O_CREAT | os.O_EXCL
         try:
             with self.opened(name, os.O_WRONLY | made) as fd:
-                total = _write(fd, zip(parts, places, strict=True))
+                sums = [_write(fd, part, place.start) for part, place in zip(parts, places, strict=True)]
                 os.ftruncate(fd, size)
         except OSError:
             self.remove(name)
             return None
-        return total
+        return sums
 
     def _has_used_again(self, name: str, size: int) -> bool:
         """Give a file that was freed the name of a new one, if there is one that isn't much too large."""
@@ -214,18 +178,59 @@ class Memory(SharedDirectory):
         """
         places = reference.places()
         whole, _ = self.read(reference.name, places[-1].stop)
-        kinds = (is_data for is_data, _ in reference.parts)
         # What is executed is copied, and then looked at: whatever the file becomes meanwhile.
-        parts = [whole[place] if is_data else bytes(whole[place]) for is_data, place in zip(kinds, places, strict=True)]
-        if _sum_of(parts) != reference.sum or _digest_of(parts) != reference.digest:
+        both = list(zip(reference.parts, places, strict=True))
+        parts = [whole[place] if part.is_data else bytes(whole[place]) for part, place in both]
+        if _digest_of(parts) != reference.digest:
             raise ValueGoneError("its file has changed")
-        for part, file, total in reference.apart:
-            data, stamp = self.read(_name_of(file), reference.parts[part][1])
-            if (file, total, stamp) not in self._seen and zlib.crc32(data) != total:
+        apart = {it.part: it for it in reference.apart}
+        for n, (part, place) in enumerate(both):
+            if n in apart:
+                parts[n] = self._take_apart(apart[n], part)
+            elif part.is_data and zlib.crc32(whole[place]) != part.sum:
                 raise ValueGoneError("its file has changed")
-            self._seen.add((file, total, stamp))
-            parts[part] = data
+        self._note(reference, whole, places)
         return parts
+
+    def _take_apart(self, it: Apart, part: Part) -> memoryview:
+        whole, stamp = self.read(it.name, it.file_size)
+        data = whole[it.at : it.at + part.size]
+        if (it.file, it.at, part, stamp) not in self._seen and zlib.crc32(data) != part.sum:
+            raise ValueGoneError("its file has changed")
+        self._seen.add((it.file, it.at, part, stamp))
+        return data
+
+    def _note(self, reference: Reference, whole: memoryview, places: Iterable[slice]) -> None:
+        """Remember where a result's large arrays are mapped, as long as they are, for calls that get them."""
+        name, mapping = reference.name, whole.obj
+        if name not in self._lent or not isinstance(mapping, mmap.mmap):
+            return
+        self._forget(name)  # as another future's value has come before
+        arrays = {
+            address_of(whole[place]): (Apart(0, reference.job, reference.file, len(whole), place.start), part)
+            for part, place in zip(reference.parts, places, strict=True)
+            if part.is_data and part.size >= MAPPED
+        }
+        self._mapped[name] = Mapped(ref(mapping, partial(self._forget, name)), arrays)
+        self._homes |= dict.fromkeys(arrays, name)
+
+    def _forget(self, name: str, gone: ref[mmap.mmap] | None = None) -> None:
+        """Look no more for the arrays of a result, as its mapping is ``gone``, if that is still its last one."""
+        mapped = self._mapped.get(name)
+        if mapped is not None and (gone is None or gone is mapped.mapping):
+            del self._mapped[name]
+            for address in mapped.arrays:
+                if self._homes.get(address) == name:  # else another one has been mapped there meanwhile
+                    del self._homes[address]
+            self._kept.pop(name, None)
+
+    def _make_room(self) -> bool:
+        """Remove the files of results that are kept only for calls to come. False if there is none."""
+        kept = list(self._kept)
+        for name in kept:
+            self._forget(name)
+        self.look_again()
+        return bool(kept)
 
     # What a client does
 
@@ -233,11 +238,15 @@ class Memory(SharedDirectory):
         """Make an object that keeps a value's file until the object is collected."""
         name = Reference.parse(reference).name
         self._used.add(name)
-        return Lent(self, name, self._put_for.pop(name, ()))
+        lent = self._lent[name] = Lent(self, name, self._put_for.pop(name, ()))
+        return lent
 
     def free(self, name: str) -> None:
         """Remove a file that nobody needs any more."""
         if os.getpid() == self._client:  # a forked child has copies of our objects, but the files stay ours
+            if (mapped := self._mapped.get(name)) is not None and any(map(mapped.is_untouched, mapped.arrays)):
+                self._kept[name] = self._lent[name] = Lent(self, name)
+                return
             self._used.discard(name)
             if name.startswith("r") or not self._spared(name):
                 self.remove(name)
@@ -296,7 +305,7 @@ class Lent:
 
     __slots__ = ("__weakref__", "_memory", "_name", "_shared")
 
-    def __init__(self, memory: Memory, name: str, shared: Iterable[Shared] = ()) -> None:
+    def __init__(self, memory: Memory, name: str, shared: Iterable[Lent] = ()) -> None:
         self._memory = memory
         self._name = name
         self._shared = shared
@@ -311,9 +320,28 @@ class Shared(Lent):
     __slots__ = ("file", "sum")
 
     def __init__(self, memory: Memory, file: bytes, total: int) -> None:
-        super().__init__(memory, _name_of(file))
+        super().__init__(memory, array_name(file))
         self.file = file
         self.sum = total
+
+
+class Elsewhere(NamedTuple):
+    """An array in another file: what keeps it, where it is, and its sum."""
+
+    lent: Lent
+    where: Apart
+    sum: int
+
+
+class Mapped(NamedTuple):
+    """A result as it is mapped here: where each of its large arrays is in its file, by the array's address."""
+
+    mapping: ref[mmap.mmap]
+    arrays: dict[int, tuple[Apart, Part]]
+
+    def is_untouched(self, address: int) -> bool:
+        """Tell whether the array at this address is still there, and nobody has written to it."""
+        return self.mapping() is not None and is_untouched(address, self.arrays[address][1].size)
 
 
 _directories: dict[bytes, Memory] = {}
@@ -331,29 +359,15 @@ def recall(data: bytes) -> tuple[str, list[memoryview | bytes]]:
     return CODECS[reference.codec], memory.take(reference)
 
 
-def _write(fd: int, parts: Iterable[tuple[memoryview | bytes, slice]]) -> int:
-    """Write the parts of a value where they belong; the sum of what is data. Raises OSError."""
-    total = 0
-    for part, place in parts:
-        is_data, view = isinstance(part, memoryview), memoryview(part)
-        for start in range(0, len(view), _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            written = 0
-            while written < len(chunk):
-                written += os.pwrite(fd, chunk[written:], place.start + start + written)
-            total = zlib.crc32(chunk, total) if is_data else total
-    return total
-
-
-def _name_of(file: bytes) -> str:
-    """Give the name of an array's own file."""
-    return f"b{file.hex()}"
-
-
-def _sum_of(parts: Iterable[memoryview | bytes]) -> int:
-    total = 0
-    for part in parts:
-        total = zlib.crc32(part, total) if isinstance(part, memoryview) else total
+def _write(fd: int, part: memoryview | bytes, at: int) -> int:
+    """Write a part of a value where it belongs; the sum of data, of anything else 0. Raises OSError."""
+    total, is_data, view = 0, isinstance(part, memoryview), memoryview(part)
+    for start in range(0, len(view), _CHUNK):
+        chunk = view[start : start + _CHUNK]
+        written = 0
+        while written < len(chunk):
+            written += os.pwrite(fd, chunk[written:], at + start + written)
+        total = zlib.crc32(chunk, total) if is_data else total
     return total
 
 

@@ -18,7 +18,8 @@ from tests.unit.forgeries import Forgery, code, flipped, in_its_place, links_to
 from tests.waiting import eventually
 from workerbee import directory, memory
 from workerbee.errors import ValueGoneError
-from workerbee.memory import Memory, Reference
+from workerbee.memory import Memory
+from workerbee.reference import Reference
 from workerbee.wire import codec
 from workerbee.wire.values import Steady
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from workerbee import blobs, memory
 from workerbee.blobs import BLOB
 from workerbee.memory import MEMORY
+from workerbee.reference import Reference
 
 #: The codecs of references.
 CODECS = frozenset({MEMORY, BLOB})
@@ -47,5 +48,5 @@ def recall(codec: str, reference: bytes) -> tuple[str, list[memoryview | bytes]]
 def length(codec: str, data: bytes) -> int:
     """Give the bytes of a value, wherever they are."""
     if codec == MEMORY:
-        return memory.Reference.parse(data).n_bytes
+        return Reference.parse(data).n_bytes
     return blobs.Whereabouts.parse(data).size if codec == BLOB else len(data)
