@@ -11,14 +11,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
-from functools import lru_cache
 from typing import Any
 
 from joblib import Parallel, register_parallel_backend
@@ -26,6 +23,7 @@ from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
 from workerbee import WorkerbeeExecutor, resources
 from workerbee.errors import RemoteError, text_of
+from workerbee.threads import limited
 from workerbee.wire.values import Steady
 
 
@@ -148,23 +146,8 @@ def _submitted(executor: Executor, batch: Callable[[], Any], max_threads: int | 
 
 def perform(batch: Callable[[], Any], max_threads: int | None) -> Any:
     """Run a batch of calls; in a runner."""
-    with _limited(max_threads):
+    with limited(max_threads):
         return batch()
-
-
-def _limited(max_threads: int | None) -> Any:
-    found = None if max_threads is None else _libraries(len(sys.modules))
-    return nullcontext() if found is None else found.limit(limits=max_threads)
-
-
-@lru_cache(1)
-def _libraries(_: int) -> Any:
-    """Find the libraries with threads that are loaded, anew when modules have been imported: it takes milliseconds."""
-    try:
-        from threadpoolctl import ThreadpoolController  # noqa: PLC0415 (comes with scikit-learn)
-    except ImportError:
-        return None
-    return ThreadpoolController()
 
 
 register_parallel_backend("workerbee", WorkerbeeBackend)

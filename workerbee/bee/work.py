@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from workerbee import places, script
+from workerbee import places, script, threads
 from workerbee.bee.messages import CallMessage
 from workerbee.bee.shelf import Shelf
 from workerbee.blobs import Folder
@@ -121,7 +121,7 @@ class Work:
             if self.signers[number] is None:
                 raise self.unsigned()
             try:
-                loaded = self._loader.load(
+                function, namespaces = self._loader.load(
                     function_records.kind(record.codec),
                     record.body,
                     record.python,
@@ -137,7 +137,7 @@ class Work:
             main = sys.modules.get("__main__")
             if main is None and is_used:
                 raise FunctionOutdated(record.name)  # a job has taken it away
-            self._loaded[number] = (*loaded, main)
+            self._loaded[number] = threads.single(function), namespaces, main
         return self._loaded[number]
 
 
