@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary, ref
 
 from workerbee import resources
-from workerbee.directory import MAPPED, SharedDirectory, address_of, is_untouched
+from workerbee.directory import MAPPED, Content, SharedDirectory, address_of, is_untouched
 from workerbee.errors import ValueGoneError
 from workerbee.reference import CODECS, Apart, Part, Reference, array_name
 from workerbee.wire.values import glance, known_equal, note_equal
@@ -106,7 +106,7 @@ class Memory(SharedDirectory):
         if (again := self._lent_again(part)) is not None:
             return again
         shared = self._share(part)
-        return None if shared is None else Elsewhere(shared, Apart(0, 0, shared.file, len(part), 0), shared.sum)
+        return None if shared is None else Elsewhere(shared, Apart(0, 0, shared.file, len(part)), shared.sum)
 
     def _lent_again(self, array: memoryview) -> Elsewhere | None:
         """Find an array in the file of a result; None unless it is mapped from there, and nobody has written to it."""
@@ -177,7 +177,8 @@ class Memory(SharedDirectory):
         Raises ValueGoneError if a file isn't there, or isn't what it was.
         """
         places = reference.places()
-        whole, _ = self.read(reference.name, places[-1].stop)
+        content = self.read(reference.name, places[-1].stop)
+        whole = content.data
         # What is executed is copied, and then looked at: whatever the file becomes meanwhile.
         both = list(zip(reference.parts, places, strict=True))
         parts = [whole[place] if part.is_data else bytes(whole[place]) for part, place in both]
@@ -189,25 +190,27 @@ class Memory(SharedDirectory):
                 parts[n] = self._take_apart(apart[n], part)
             elif part.is_data and zlib.crc32(whole[place]) != part.sum:
                 raise ValueGoneError("its file has changed")
-        self._note(reference, whole, places)
+        self._note(reference, content, places)
         return parts
 
     def _take_apart(self, it: Apart, part: Part) -> memoryview:
         whole, stamp = self.read(it.name, it.file_size)
         data = whole[it.at : it.at + part.size]
-        if (it.file, it.at, part, stamp) not in self._seen and zlib.crc32(data) != part.sum:
-            raise ValueGoneError("its file has changed")
-        self._seen.add((it.file, it.at, part, stamp))
+        if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:
+            if zlib.crc32(data) != part.sum:
+                raise ValueGoneError("its file has changed")
+            self._seen.add((it.file, it.at, part.sum, stamp))
         return data
 
-    def _note(self, reference: Reference, whole: memoryview, places: Iterable[slice]) -> None:
+    def _note(self, reference: Reference, content: Content, places: Iterable[slice]) -> None:
         """Remember where a result's large arrays are mapped, as long as they are, for calls that get them."""
+        whole, stamp = content
         name, mapping = reference.name, whole.obj
         if name not in self._lent or not isinstance(mapping, mmap.mmap):
             return
         self._forget(name)  # as another future's value has come before
         arrays = {
-            address_of(whole[place]): (Apart(0, reference.job, reference.file, len(whole), place.start), part)
+            address_of(whole[place]): (Apart(0, reference.job, reference.file, len(whole), place.start, *stamp), part)
             for part, place in zip(reference.parts, places, strict=True)
             if part.is_data and part.size >= MAPPED
         }

@@ -12,7 +12,7 @@ CODECS = ("pickle", "json", "json_call")
 _ALIGNED = 64  # as NumPy aligns its arrays
 _HEAD = struct.Struct("!16s16sQBI32sI")
 _PART = struct.Struct("!?QI")
-_APART = struct.Struct("!IQ16sQQ")
+_APART = struct.Struct("!IQ16sQQQQ")
 
 
 class Reference(NamedTuple):
@@ -79,13 +79,18 @@ class Part(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Where another file has a part of a value: that of an array, or if ``job`` isn't 0 that of this job's result."""
+    """Where another file has a part of a value: that of an array, or if ``job`` isn't 0 that of this job's result.
+
+    If the file has this number still, and was changed last at that time, its content was found to be right.
+    """
 
     part: int
     job: int
     file: bytes
     file_size: int
-    at: int
+    at: int = 0
+    number: int = 0
+    changed_at: int = 0  # in nanoseconds
 
     @property
     def name(self) -> str:
