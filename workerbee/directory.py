@@ -118,17 +118,22 @@ class SharedDirectory:
 
     def _room(self) -> float:
         """Count the bytes that may be put here now."""
-        used = 0
         try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    with suppress(FileNotFoundError):  # the file has just been removed
-                        used += entry.stat(follow_symlinks=False).st_size
+            used = sum(self._sizes().values())
             place = os.statvfs(self.path)
             free = min(place.f_bavail * place.f_frsize, resources.free_memory())
         except OSError:
             return 0.0
         return SHARE * (free + used) - used
+
+    def _sizes(self) -> dict[str, int]:
+        """List the files, and their sizes. Raises OSError if the directory is gone."""
+        sizes = {}
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # the file has just been removed
+                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+        return sizes
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

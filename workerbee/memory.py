@@ -8,8 +8,9 @@ Who may write here is the user himself. So what would be *executed*, a pickle wi
 compared with a SHA-256 that the signature covers; arrays and texts, which are only data, with a CRC-32, against
 accidents: it costs half of the time.
 
-Pages of memory that nobody has used yet cost more than what is written to them. So arguments that are freed, and that
-nobody has open or mapped any more, as a lease tells, are written again while others are under way.
+Pages of memory that nobody has used yet cost more than what is written to them. So files that are freed, and that
+nobody has open or mapped any more, as a lease tells, are written again, by the client or a runner, while jobs are under
+way.
 
 A large array of a call has a file of its own, which other calls with an equal array share as long as any of them is
 under way. What looks the same at a glance is compared byte by byte: whoever has the array may have changed it. An array
@@ -41,7 +42,9 @@ from workerbee.wire.values import glance, known_equal, note_equal
 MEMORY = "memory"
 #: A value, or an array, from so many bytes on is put into a file.
 LEAST = 8_192
-#: Bytes of freed arguments that are kept at most, while others are under way, to be written again.
+#: From so many bytes on an array of a result isn't stored anew for a call, and a file that was freed is written again.
+USED_AGAIN = 100_000
+#: Bytes of freed files that are kept at most, while jobs are under way, to be written again.
 SPARE_BYTES = 64_000_000
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
 _CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
@@ -101,11 +104,11 @@ class Memory(SharedDirectory):
 
     def _apart(self, part: memoryview | bytes) -> Elsewhere | None:
         """Find or make another file for a part of a call; None if it isn't large, or there is no room."""
-        if not isinstance(part, memoryview) or len(part) < MAPPED:
+        if not isinstance(part, memoryview) or len(part) < USED_AGAIN:
             return None
         if (again := self._lent_again(part)) is not None:
             return again
-        shared = self._share(part)
+        shared = self._share(part) if len(part) >= MAPPED else None
         return None if shared is None else Elsewhere(shared, Apart(0, 0, shared.file, len(part)), shared.sum)
 
     def _lent_again(self, array: memoryview) -> Elsewhere | None:
@@ -212,7 +215,7 @@ class Memory(SharedDirectory):
         arrays = {
             address_of(whole[place]): (Apart(0, reference.job, reference.file, len(whole), place.start, *stamp), part)
             for part, place in zip(reference.parts, places, strict=True)
-            if part.is_data and part.size >= MAPPED
+            if part.is_data and part.size >= USED_AGAIN
         }
         self._mapped[name] = Mapped(ref(mapping, partial(self._forget, name)), arrays)
         self._homes |= dict.fromkeys(arrays, name)
@@ -251,24 +254,36 @@ class Memory(SharedDirectory):
                 self._kept[name] = self._lent[name] = Lent(self, name)
                 return
             self._used.discard(name)
-            if name.startswith("r") or not self._spared(name):
+            if not self._spared(name):
                 self.remove(name)
 
     def _spared(self, name: str) -> bool:
-        """Keep a file's pages for other arguments, unless somebody here or elsewhere may still look at them."""
-        spare = f"s{secrets.token_hex(16)}"
+        """Keep a file's pages for other values, unless somebody here or elsewhere may still look at them."""
+        token = secrets.token_hex(16)
+        hidden, spare = f"h{token}", f"s{token}"
         try:
             size = os.stat(f"{self.path}/{name}", follow_symlinks=False).st_size
-            if size < MAPPED or sum(self._spare.values()) + size > SPARE_BYTES:
+            if size < USED_AGAIN or not self._has_room_for_spare(size):
                 return False
-            os.rename(f"{self.path}/{name}", f"{self.path}/{spare}")  # so that nobody opens it any more
-            with self.opened(spare, os.O_RDWR) as fd:
+            os.rename(f"{self.path}/{name}", f"{self.path}/{hidden}")  # so that nobody opens it any more
+            with self.opened(hidden, os.O_RDWR) as fd:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # refused if it is open or mapped anywhere else
+            os.rename(f"{self.path}/{hidden}", f"{self.path}/{spare}")
         except OSError:
-            self.remove(spare)
+            self.remove(hidden)
             return False
         self._spare[spare] = size
         return True
+
+    def _has_room_for_spare(self, size: int) -> bool:
+        if sum(self._spare.values()) + size > SPARE_BYTES:
+            self.has_room(0)  # looks which ones runners have used
+        return sum(self._spare.values()) + size <= SPARE_BYTES
+
+    def _sizes(self) -> dict[str, int]:
+        sizes = super()._sizes()
+        self._spare = {name: size for name, size in sizes.items() if name.startswith("s")}
+        return sizes
 
     def tidy(self, is_awaited: Callable[[int], bool]) -> None:
         """Remove results of jobs that nobody awaits: they came too late, or a killed runner has left them."""
