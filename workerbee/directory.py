@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workerbee import guard, resources
@@ -166,6 +167,19 @@ def is_untouched(address: int, size: int) -> bool:
     The kernel gives a page that is written to a copy of its own, and tells which ones have none:
     https://docs.kernel.org/admin-guide/mm/pagemap.html
     """
+    return _kernel_tells() and not _has_copies(address, size)
+
+
+@lru_cache(1)
+def _kernel_tells() -> bool:
+    """Tell whether the kernel says that memory that was written to belongs to no file: some sandboxes say nothing."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page[0] = 1
+    return _has_copies(address_of(memoryview(page)), mmap.PAGESIZE)
+
+
+def _has_copies(address: int, size: int) -> bool:
+    """Tell whether any page of some memory is a copy, or may be one."""
     first, last = address // mmap.PAGESIZE, (address + size - 1) // mmap.PAGESIZE
     length = _PAGE_BYTES * (last - first + 1)
     try:
@@ -175,9 +189,9 @@ def is_untouched(address: int, size: int) -> bool:
         finally:
             os.close(fd)
     except OSError:
-        return False
+        return True
     flags = set(pages[_PAGE_BYTES - 1 :: _PAGE_BYTES])
-    return len(pages) == length and not any(it & _SWAPPED or it & (_PRESENT | _OF_A_FILE) == _PRESENT for it in flags)
+    return len(pages) < length or any(it & _SWAPPED or it & (_PRESENT | _OF_A_FILE) == _PRESENT for it in flags)
 
 
 def beyond(path: str) -> str:

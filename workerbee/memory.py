@@ -165,7 +165,7 @@ class Memory(SharedDirectory):
 
     def _has_used_again(self, name: str, size: int) -> bool:
         """Give a file that was freed the name of a new one, if there is one that isn't much too large."""
-        for spare, spared in list(self._spare.items()):
+        for spare, spared in list(self._spare.items()) if size > USED_AGAIN // 2 else ():
             if spared < 2 * size and self._spare.pop(spare, 0):
                 with suppress(OSError):
                     os.rename(f"{self.path}/{spare}", f"{self.path}/{name}")

@@ -184,6 +184,30 @@ def look_again(_: np.ndarray[Any, Any]) -> list[float]:
     return [float(array[0]) for array in vars(np).get("kept by a job", [])]
 
 
+def test_a_result_goes_on_into_calls_as_it_is(executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """Calls under way have what it was when they were submitted; what has changed since is stored."""
+    result = executor.submit(add_one, ramp()).result()
+    eventually(lambda: len(files(executor)) == 1)  # it stays for calls although nobody has the future
+    gate = tmp_path / "gate"
+    first = [executor.submit(change_after, gate, result) for _ in range(3)]
+    assert [file.name[0] for file in files(executor) if file.stat().st_size > N] == ["r"]
+    result[N // 2] = -1.0
+    second = executor.submit(change_after, gate, result)
+    assert [file.name[0] for file in files(executor) if file.stat().st_size > N] == ["b", "r"]
+    gate.touch()
+    was = (ramp() + 1).sum()
+    assert [future.result() for future in first] == [was, was, was]
+    assert second.result() == was - 1.0 - (N // 2 + 1)
+    del result, first, second
+    eventually(lambda: is_empty(executor))
+
+
+def change_after(gate: Path, array: np.ndarray[Any, Any]) -> float:
+    eventually(gate.exists)
+    array += 1.0
+    return float((array - 1.0).sum())
+
+
 def test_memory_is_written_again_when_nobody_looks_at_it(
     executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

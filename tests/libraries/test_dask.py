@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from threadpoolctl import threadpool_info
 
 from tests.servers import Database
 from tests.waiting import eventually
@@ -207,3 +208,23 @@ def test_a_killed_runner_costs_nothing(database: Database, tmp_path: Path) -> No
     with WorkerbeeExecutor(2, dsn=database.dsn) as executor:
         mark = tmp_path / "died"
         assert dask.delayed(sum)([die_once(mark), 1]).compute(scheduler=executor) == 6
+
+
+def threads() -> set[int]:
+    """How many threads BLAS may have."""
+    np.ones(1)
+    return {library["num_threads"] for library in threadpool_info()}
+
+
+def test_tasks_compute_in_one_thread_each(executor: WorkerbeeExecutor) -> None:
+    """As in Dask's own workers; other calls have as many as their libraries like."""
+    alone = executor.submit(threads).result()
+    assert dask.compute(dask.delayed(threads)(), scheduler=executor) == ({1},)
+    assert executor.submit(threads).result() == alone
+
+
+def test_whoever_says_how_many_threads_there_are_has_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variables of the libraries."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with WorkerbeeExecutor(1, dsn=database.dsn) as executor:
+        assert dask.compute(dask.delayed(threads)(), scheduler=executor) == ({2},)

@@ -8,7 +8,9 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from tests.unit import forgeries
 from tests.unit.forgeries import Forgery, code, flipped, in_its_place, links_to
 from tests.waiting import eventually
-from workerbee import directory, memory
+from workerbee import directory, memory, resources
 from workerbee.errors import ValueGoneError
 from workerbee.memory import Memory
 from workerbee.reference import Reference
@@ -238,6 +240,154 @@ def test_an_array_that_stays_as_it_is_is_not_compared(shared: Memory) -> None:
     assert arrays(shared) == [file]
     kept.append(shared.lent(bytes(lent(shared, array))))
     assert len(arrays(shared)) == 2
+
+
+@pytest.fixture
+def result(shared: Memory) -> Iterator[Result]:
+    made = Result(shared)
+    yield made
+    made.value.clear()
+    made.future = None
+
+
+class Result:
+    """Two arrays that a job has returned, as its client has them, and the future that keeps their file."""
+
+    def __init__(self, shared: Memory, fill: int = 7) -> None:
+        reference = lent(shared, [np.full(250_000, fill), np.full(40_000, fill + 1)], job=7)
+        self.future: object = shared.lent(bytes(reference))
+        self.file = file_of(shared, reference)
+        self.value: list[np.ndarray[Any, Any]] = value_of(reference)  # type: ignore[assignment]
+
+
+def of_results(call: Reference) -> list[int]:
+    """Which parts of a call are in files of results."""
+    return [it.part for it in call.apart if it.job]
+
+
+def test_arrays_of_a_result_go_into_a_call_as_they_are(shared: Memory, result: Result) -> None:
+    """Whatever it does with them; nothing of them is stored anew."""
+    call = lent(shared, [result.value, 1])
+    assert of_results(call) == [0, 1]
+    assert arrays(shared) == []
+    assert file_of(shared, call).stat().st_size < 1000
+    given: Any = value_of(call)
+    given[0][0][:] = 0
+    assert [int(array[0]) for array in result.value] == [7, 8]
+    assert [int(array[0]) for array in value_of(lent(shared, result.value))] == [7, 8]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("at", [0, 100_000, -1])
+def test_an_array_that_was_written_to_is_stored_anew(shared: Memory, result: Result, at: int) -> None:
+    """Wherever it was; what is beside it isn't."""
+    result.value[0][at] = 1
+    call = lent(shared, result.value)
+    assert of_results(call) in ([1], [])  # the last page of the one has the first items of the other
+    assert np.array_equal(value_of(call)[0], result.value[0])  # type: ignore[index]
+    assert shared.lent(bytes(call)) is not None
+
+
+def test_a_part_of_an_array_of_a_result_is_stored_anew(shared: Memory, result: Result) -> None:
+    """Only the whole of it is known."""
+    call = lent(shared, result.value[0][:200_000])
+    assert of_results(call) == []
+    assert np.array_equal(value_of(call), np.full(200_000, 7))  # type: ignore[arg-type]
+
+
+def test_another_array_at_the_same_place_is_stored_anew(shared: Memory, result: Result) -> None:
+    """Memory that is given back is soon another array's."""
+    homes, mapped = dict(shared._homes), dict(shared._mapped)
+    result.value.clear()
+    assert shared._homes == shared._mapped == {}
+    other: Any = value_of(lent(shared, [np.full(250_000, 20), np.full(40_000, 21)], job=8))
+    assert directory.address_of(memoryview(other[0]).cast("B")) in homes
+    shared._homes |= homes  # as if nobody had noticed
+    shared._mapped |= mapped
+    given: Any = value_of(lent(shared, other))
+    assert [int(array[0]) for array in given] == [20, 21]
+    shared._mapped.clear()
+
+
+def test_the_file_of_a_result_stays_while_a_call_may_have_it(shared: Memory, result: Result) -> None:
+    """The future is dropped, then the array, then the call is done."""
+    result.future = None
+    assert result.file.exists()
+    call = lent(shared, result.value)
+    kept = shared.lent(bytes(call))
+    shared.tidy(lambda _: False)
+    result.value.clear()
+    assert result.file.exists()
+    assert value_of(call)[1][0] == 8  # type: ignore[index]
+    del kept
+    assert not result.file.exists()
+    shared.remove_spare()
+
+
+def test_the_file_of_a_result_that_was_written_to_goes_with_its_future(shared: Memory, result: Result) -> None:
+    """No call will have it."""
+    for array in result.value:
+        array[:] = 1
+    result.future = None
+    assert not result.file.exists()
+
+
+def test_results_are_kept_for_calls_only_while_there_is_room(
+    shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else has a use for their files."""
+    result.future = None
+    monkeypatch.setattr(resources, "free_memory", lambda: 4_000_000)
+    shared.look_again()
+    call = lent(shared, bytearray(1_500_000))
+    assert not result.file.exists()
+    assert value_of(call) == bytearray(1_500_000)
+    assert result.value[0][0] == 7
+
+
+OF_FIRST_ARRAYS = {name: forge for name, forge in OF_ARRAYS.items() if name != "the last byte"}
+
+
+@pytest.mark.parametrize("forge", OF_FIRST_ARRAYS.values(), ids=OF_FIRST_ARRAYS)
+def test_a_forged_file_of_a_result_is_refused_in_a_call(shared: Memory, result: Result, forge: Forgery) -> None:
+    """Although the client has looked at it."""
+    reference = lent(shared, [result.value[0], ARRAY, TEXT])
+    kept = shared.lent(bytes(reference))
+    assert of_results(reference) == [0]
+    value_of(reference)
+    mark, later = Path(shared.path, "mark"), Path(shared.path, "later")
+    eventually(lambda: later.write_bytes(b"") or later.stat().st_mtime_ns > result.file.stat().st_mtime_ns)
+    forge(result.file, mark)
+    with pytest.raises(ValueGoneError):
+        value_of(reference)
+    for left in Path(shared.path).iterdir():
+        left.rmdir() if left.is_dir() else left.unlink()
+    del kept
+
+
+def test_where_the_kernel_tells_nothing_arrays_are_stored_anew(
+    shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some sandboxes have an empty account of a process's pages, or none."""
+    monkeypatch.setattr(directory, "_kernel_tells", lru_cache(directory._kernel_tells.__wrapped__))
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: bytes(size))
+    assert of_results(lent(shared, result.value)) == []
+
+
+def test_a_runner_writes_to_freed_files_too(shared: Memory) -> None:
+    """Their pages are there already."""
+    first = lent(shared, pickle.PickleBuffer(ARRAY), job=1)
+    number = file_of(shared, first).stat().st_ino
+    free(shared, first)
+    runner = Memory(shared.path)
+    runner.has_room(0)
+    second = lent(runner, pickle.PickleBuffer(ARRAY), job=2)
+    assert file_of(shared, second).stat().st_ino == number
+    kept = shared.lent(bytes(second))
+    assert value_of(second) == ARRAY
+    eventually(lambda: shared._has_room_for_spare(memory.SPARE_BYTES))
+    del kept
+    shared.remove_spare()
+    memory._directories[shared._token] = shared
 
 
 def test_a_process_maps_no_more_than_half_of_the_files_that_it_may_open(shared: Memory) -> None:
