@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workerbee import guard, resources
@@ -34,8 +33,6 @@ SHARE, KNOWN_SECONDS = 0.5, 0.05
 #: Bytes that a place in memory must have, used or free: a client and its bee need some hundred megabytes. Containers
 #: usually have 64 MB.
 LEAST_BYTES = 1_000_000_000
-#: What the kernel says of a page: so many bytes, and these are flags in the last of them.
-_PAGE_BYTES, _PRESENT, _SWAPPED, _OF_A_FILE = 8, 0x80, 0x40, 0x20
 _now = time.monotonic  # kept here, as a job may replace it
 #: Older Pythons keep a descriptor open for each mapping.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -152,46 +149,6 @@ class SharedDirectory:
         if self._held is not None:
             os.close(self._held)
             self._held = None
-
-
-def address_of(data: memoryview) -> int:
-    """Say where in this process's memory some data is; 0 of what is empty or can't be written to."""
-    import ctypes  # noqa: PLC0415 (whoever has large arrays has loaded it)
-
-    return 0 if data.readonly or not data else ctypes.addressof(ctypes.c_char.from_buffer(data))
-
-
-def is_untouched(address: int, size: int) -> bool:
-    """Tell whether nobody has written to a part of a `Content`, so that it is what the file has.
-
-    The kernel gives a page that is written to a copy of its own, and tells which ones have none:
-    https://docs.kernel.org/admin-guide/mm/pagemap.html
-    """
-    return _kernel_tells() and not _has_copies(address, size)
-
-
-@lru_cache(1)
-def _kernel_tells() -> bool:
-    """Tell whether the kernel says that memory that was written to belongs to no file: some sandboxes say nothing."""
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    page[0] = 1
-    return _has_copies(address_of(memoryview(page)), mmap.PAGESIZE)
-
-
-def _has_copies(address: int, size: int) -> bool:
-    """Tell whether any page of some memory is a copy, or may be one."""
-    first, last = address // mmap.PAGESIZE, (address + size - 1) // mmap.PAGESIZE
-    length = _PAGE_BYTES * (last - first + 1)
-    try:
-        fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            pages = os.pread(fd, length, _PAGE_BYTES * first)
-        finally:
-            os.close(fd)
-    except OSError:
-        return True
-    flags = set(pages[_PAGE_BYTES - 1 :: _PAGE_BYTES])
-    return len(pages) < length or any(it & _SWAPPED or it & (_PRESENT | _OF_A_FILE) == _PRESENT for it in flags)
 
 
 def beyond(path: str) -> str:

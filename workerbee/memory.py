@@ -21,29 +21,28 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import mmap
 import os
 import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary, ref
+from weakref import WeakValueDictionary
 
 from workerbee import resources
-from workerbee.directory import MAPPED, Content, SharedDirectory, address_of, is_untouched
+from workerbee.directory import MAPPED, SharedDirectory
 from workerbee.errors import ValueGoneError
-from workerbee.reference import CODECS, Apart, Part, Reference, array_name
+from workerbee.mapped import Mapped
+from workerbee.reference import CODECS, Apart, Piece, Reference, array_name
 from workerbee.wire.values import glance, known_equal, note_equal
 
 #: The codec of a reference.
 MEMORY = "memory"
 #: A value, or an array, from so many bytes on is put into a file.
 LEAST = 8_192
-#: From so many bytes on an array of a result isn't stored anew for a call, and a file that was freed is written again.
-USED_AGAIN = 100_000
+#: A file that was freed is written again if it has so many bytes.
+WORTH = 100_000
 #: Bytes of freed files that are kept at most, while jobs are under way, to be written again.
 SPARE_BYTES = 64_000_000
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
@@ -58,12 +57,9 @@ class Memory(SharedDirectory):
         self._token = bytes.fromhex(path[-32:])
         self._client = os.getpid() if held is not None else None
         self._used: set[str] = set()  # names of the results that somebody here has, or is about to get
-        #: What keeps files, by their names; results as they are mapped here, whose files stay as long as nobody has
-        #: written to them; and the names of these by the addresses of their arrays.
-        self._lent: WeakValueDictionary[str, Lent] = WeakValueDictionary()
-        self._mapped: dict[str, Mapped] = {}
-        self._kept: dict[str, Lent] = {}
-        self._homes: dict[int, str] = {}
+        self._lent: WeakValueDictionary[str, Lent] = WeakValueDictionary()  # what keeps files, by their names
+        self._mapped = Mapped(self._let_go)  # arrays of results, for calls to come
+        self._kept: dict[str, Lent] = {}  # results whose files stay for these alone
         self._spare: dict[str, int] = {}  # files that may be written again, and their sizes
         #: Arrays in files of their own, by what a glance shows of them; and those that were put for which call.
         self._shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
@@ -89,7 +85,7 @@ class Memory(SharedDirectory):
             job=job,
             codec=CODECS.index(codec),
             digest=_digest_of(parts),
-            parts=tuple(Part(isinstance(part, memoryview), len(part), 0) for part in parts),
+            parts=tuple(Piece(isinstance(part, memoryview), len(part), 0) for part in parts),
             apart=tuple(found.where._replace(part=n) for n, found in apart.items()),
         )
         here = [part[:0] if n in apart else part for n, part in enumerate(parts)]
@@ -104,22 +100,13 @@ class Memory(SharedDirectory):
 
     def _apart(self, part: memoryview | bytes) -> Elsewhere | None:
         """Find or make another file for a part of a call; None if it isn't large, or there is no room."""
-        if not isinstance(part, memoryview) or len(part) < USED_AGAIN:
+        if not isinstance(part, memoryview):
             return None
-        if (again := self._lent_again(part)) is not None:
-            return again
+        found = self._mapped.find(part)
+        if found is not None and (lent := self._lent.get(found.name)) is not None:
+            return Elsewhere(lent, found.where, found.sum)
         shared = self._share(part) if len(part) >= MAPPED else None
         return None if shared is None else Elsewhere(shared, Apart(0, 0, shared.file, len(part)), shared.sum)
-
-    def _lent_again(self, array: memoryview) -> Elsewhere | None:
-        """Find an array in the file of a result; None unless it is mapped from there, and nobody has written to it."""
-        address = address_of(array)
-        name = self._homes.get(address, "")
-        lent, mapped = self._lent.get(name), self._mapped.get(name)
-        if lent is None or mapped is None or address not in mapped.arrays or not mapped.is_untouched(address):
-            return None
-        where, part = mapped.arrays[address]
-        return Elsewhere(lent, where, part.sum) if len(array) == part.size else None
 
     def _share(self, array: memoryview) -> Shared | None:
         """Find the file of an equal array of a call, or make one; None if there is no room."""
@@ -165,7 +152,7 @@ class Memory(SharedDirectory):
 
     def _has_used_again(self, name: str, size: int) -> bool:
         """Give a file that was freed the name of a new one, if there is one that isn't much too large."""
-        for spare, spared in list(self._spare.items()) if size > USED_AGAIN // 2 else ():
+        for spare, spared in list(self._spare.items()) if size > WORTH // 2 else ():
             if spared < 2 * size and self._spare.pop(spare, 0):
                 with suppress(OSError):
                     os.rename(f"{self.path}/{spare}", f"{self.path}/{name}")
@@ -193,10 +180,11 @@ class Memory(SharedDirectory):
                 parts[n] = self._take_apart(apart[n], part)
             elif part.is_data and zlib.crc32(whole[place]) != part.sum:
                 raise ValueGoneError("its file has changed")
-        self._note(reference, content, places)
+        if reference.name in self._lent:
+            self._mapped.note(reference, content)
         return parts
 
-    def _take_apart(self, it: Apart, part: Part) -> memoryview:
+    def _take_apart(self, it: Apart, part: Piece) -> memoryview:
         whole, stamp = self.read(it.name, it.file_size)
         data = whole[it.at : it.at + part.size]
         if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:
@@ -204,39 +192,6 @@ class Memory(SharedDirectory):
                 raise ValueGoneError("its file has changed")
             self._seen.add((it.file, it.at, part.sum, stamp))
         return data
-
-    def _note(self, reference: Reference, content: Content, places: Iterable[slice]) -> None:
-        """Remember where a result's large arrays are mapped, as long as they are, for calls that get them."""
-        whole, stamp = content
-        name, mapping = reference.name, whole.obj
-        if name not in self._lent or not isinstance(mapping, mmap.mmap):
-            return
-        self._forget(name)  # as another future's value has come before
-        arrays = {
-            address_of(whole[place]): (Apart(0, reference.job, reference.file, len(whole), place.start, *stamp), part)
-            for part, place in zip(reference.parts, places, strict=True)
-            if part.is_data and part.size >= USED_AGAIN
-        }
-        self._mapped[name] = Mapped(ref(mapping, partial(self._forget, name)), arrays)
-        self._homes |= dict.fromkeys(arrays, name)
-
-    def _forget(self, name: str, gone: ref[mmap.mmap] | None = None) -> None:
-        """Look no more for the arrays of a result, as its mapping is ``gone``, if that is still its last one."""
-        mapped = self._mapped.get(name)
-        if mapped is not None and (gone is None or gone is mapped.mapping):
-            del self._mapped[name]
-            for address in mapped.arrays:
-                if self._homes.get(address) == name:  # else another one has been mapped there meanwhile
-                    del self._homes[address]
-            self._kept.pop(name, None)
-
-    def _make_room(self) -> bool:
-        """Remove the files of results that are kept only for calls to come. False if there is none."""
-        kept = list(self._kept)
-        for name in kept:
-            self._forget(name)
-        self.look_again()
-        return bool(kept)
 
     # What a client does
 
@@ -250,12 +205,24 @@ class Memory(SharedDirectory):
     def free(self, name: str) -> None:
         """Remove a file that nobody needs any more."""
         if os.getpid() == self._client:  # a forked child has copies of our objects, but the files stay ours
-            if (mapped := self._mapped.get(name)) is not None and any(map(mapped.is_untouched, mapped.arrays)):
+            if self._mapped.has_some_of(name):
                 self._kept[name] = self._lent[name] = Lent(self, name)
                 return
             self._used.discard(name)
             if not self._spared(name):
                 self.remove(name)
+
+    def _let_go(self, name: str) -> None:
+        """Keep the file of a result no longer, as far as calls to come are concerned."""
+        self._kept.pop(name, None)
+
+    def _make_room(self) -> bool:
+        """Remove the files that are kept for calls to come. False if there is none."""
+        kept = list(self._kept)
+        for name in kept:
+            self._mapped.forget(name)
+        self.look_again()
+        return bool(kept)
 
     def _spared(self, name: str) -> bool:
         """Keep a file's pages for other values, unless somebody here or elsewhere may still look at them."""
@@ -263,7 +230,7 @@ class Memory(SharedDirectory):
         hidden, spare = f"h{token}", f"s{token}"
         try:
             size = os.stat(f"{self.path}/{name}", follow_symlinks=False).st_size
-            if size < USED_AGAIN or not self._has_room_for_spare(size):
+            if size < WORTH or not self._has_room_for_spare(size):
                 return False
             os.rename(f"{self.path}/{name}", f"{self.path}/{hidden}")  # so that nobody opens it any more
             with self.opened(hidden, os.O_RDWR) as fd:
@@ -349,17 +316,6 @@ class Elsewhere(NamedTuple):
     lent: Lent
     where: Apart
     sum: int
-
-
-class Mapped(NamedTuple):
-    """A result as it is mapped here: where each of its large arrays is in its file, by the array's address."""
-
-    mapping: ref[mmap.mmap]
-    arrays: dict[int, tuple[Apart, Part]]
-
-    def is_untouched(self, address: int) -> bool:
-        """Tell whether the array at this address is still there, and nobody has written to it."""
-        return self.mapping() is not None and is_untouched(address, self.arrays[address][1].size)
 
 
 _directories: dict[bytes, Memory] = {}

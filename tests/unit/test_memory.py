@@ -18,7 +18,7 @@ import pytest
 from tests.unit import forgeries
 from tests.unit.forgeries import Forgery, code, flipped, in_its_place, links_to
 from tests.waiting import eventually
-from workerbee import directory, memory, resources
+from workerbee import directory, mapped, memory, resources
 from workerbee.errors import ValueGoneError
 from workerbee.memory import Memory
 from workerbee.reference import Reference
@@ -296,16 +296,17 @@ def test_a_part_of_an_array_of_a_result_is_stored_anew(shared: Memory, result: R
 
 def test_another_array_at_the_same_place_is_stored_anew(shared: Memory, result: Result) -> None:
     """Memory that is given back is soon another array's."""
-    homes, mapped = dict(shared._homes), dict(shared._mapped)
+    known = shared._mapped
+    names, results = dict(known._names), dict(known._results)
     result.value.clear()
-    assert shared._homes == shared._mapped == {}
+    assert known._names == known._results == {}
     other: Any = value_of(lent(shared, [np.full(250_000, 20), np.full(40_000, 21)], job=8))
-    assert directory.address_of(memoryview(other[0]).cast("B")) in homes
-    shared._homes |= homes  # as if nobody had noticed
-    shared._mapped |= mapped
+    assert mapped._address(memoryview(other[0]).cast("B")) in names
+    known._names |= names  # as if nobody had noticed
+    known._results |= results
     given: Any = value_of(lent(shared, other))
     assert [int(array[0]) for array in given] == [20, 21]
-    shared._mapped.clear()
+    known._results.clear()
 
 
 def test_the_file_of_a_result_stays_while_a_call_may_have_it(shared: Memory, result: Result) -> None:
@@ -368,7 +369,7 @@ def test_where_the_kernel_tells_nothing_arrays_are_stored_anew(
     shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some sandboxes have an empty account of a process's pages, or none."""
-    monkeypatch.setattr(directory, "_kernel_tells", lru_cache(directory._kernel_tells.__wrapped__))
+    monkeypatch.setattr(mapped, "_kernel_tells", lru_cache(mapped._kernel_tells.__wrapped__))
     monkeypatch.setattr(os, "pread", lambda fd, size, at: bytes(size))
     assert of_results(lent(shared, result.value)) == []
 
