@@ -14,7 +14,7 @@ from typing import NamedTuple
 from weakref import ref
 
 from workerbee.directory import Content
-from workerbee.reference import Apart, Piece, Reference
+from workerbee.reference import Apart, Portion, Reference
 
 #: An array is noted if it has so many bytes: writing it anew takes longer than looking at its pages.
 LEAST = 100_000
@@ -34,7 +34,7 @@ class _Result(NamedTuple):
     """A result's mapping, and its arrays by their addresses."""
 
     mapping: ref[mmap.mmap]
-    arrays: dict[int, tuple[Apart, Piece]]
+    arrays: dict[int, tuple[Apart, Portion]]
 
     def has(self, address: int) -> bool:
         """Tell whether the array at this address is there, and nobody has written to it."""

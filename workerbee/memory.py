@@ -34,7 +34,7 @@ from workerbee import resources
 from workerbee.directory import MAPPED, SharedDirectory
 from workerbee.errors import ValueGoneError
 from workerbee.mapped import Mapped
-from workerbee.reference import CODECS, Apart, Piece, Reference, array_name
+from workerbee.reference import CODECS, Apart, Portion, Reference, array_name
 from workerbee.wire.values import glance, known_equal, note_equal
 
 #: The codec of a reference.
@@ -85,7 +85,7 @@ class Memory(SharedDirectory):
             job=job,
             codec=CODECS.index(codec),
             digest=_digest_of(parts),
-            parts=tuple(Piece(isinstance(part, memoryview), len(part), 0) for part in parts),
+            parts=tuple(Portion(isinstance(part, memoryview), len(part), 0) for part in parts),
             apart=tuple(found.where._replace(part=n) for n, found in apart.items()),
         )
         here = [part[:0] if n in apart else part for n, part in enumerate(parts)]
@@ -184,7 +184,7 @@ class Memory(SharedDirectory):
             self._mapped.note(reference, content)
         return parts
 
-    def _take_apart(self, it: Apart, part: Piece) -> memoryview:
+    def _take_apart(self, it: Apart, part: Portion) -> memoryview:
         whole, stamp = self.read(it.name, it.file_size)
         data = whole[it.at : it.at + part.size]
         if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:

@@ -27,7 +27,7 @@ class Reference(NamedTuple):
     job: int
     codec: int
     digest: bytes
-    parts: tuple[Piece, ...]  # arrays, and what is behind them
+    parts: tuple[Portion, ...]  # arrays, and what is behind them
     apart: tuple[Apart, ...] = ()
 
     def __bytes__(self) -> bytes:
@@ -42,7 +42,7 @@ class Reference(NamedTuple):
             directory, file, job, codec, n, digest, n_apart = _HEAD.unpack_from(data)
             end = _HEAD.size + n * _PART.size
             if n > n_apart and codec < len(CODECS) and len(data) == end + n_apart * _APART.size:
-                parts = tuple(map(Piece._make, _PART.iter_unpack(data[_HEAD.size : end])))
+                parts = tuple(map(Portion._make, _PART.iter_unpack(data[_HEAD.size : end])))
                 apart = tuple(map(Apart._make, _APART.iter_unpack(data[end:])))
                 if all(it.part < n and parts[it.part].is_data for it in apart):
                     return cls(directory, file, job, codec, digest, parts, apart)
@@ -70,7 +70,7 @@ class Reference(NamedTuple):
         return places
 
 
-class Piece(NamedTuple):
+class Portion(NamedTuple):
     """A part of a value; ``sum`` is that of data, of anything else 0."""
 
     is_data: bool
