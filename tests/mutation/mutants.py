@@ -1982,6 +1982,14 @@ MUTANTS = [
         "libraries/test_dask.py::test_whoever_says_how_many_threads_there_are_has_them",
     ),
     _python(
+        "crew: an idle runner gets what waits",
+        "bee/crew.py",
+        "def _even_out",
+        "self._backlog.put_back(fullest.take_back())",
+        "pass",
+        "unit/test_crew.py::test_an_idle_runner_gets_what_waits_elsewhere",
+    ),
+    _python(
         "memory: a reference leads to its own directory",
         "memory.py",
         "def recall",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from workerbee.bee.pace import HAND_SECONDS, MOST_HELD, MOST_IN_HAND, SATED, Appetite, FunctionKey, Pace, portion
+from workerbee.bee.pace import (
+    HAND_SECONDS,
+    MOST_HELD,
+    MOST_IN_HAND,
+    MOVED_SECONDS,
+    SATED,
+    Appetite,
+    FunctionKey,
+    Pace,
+    portion,
+)
 from workerbee.bee.tasks import Lot, Task
 from workerbee.resources import Few
 from workerbee.wire.job import Job
@@ -84,6 +94,10 @@ class Backlog:
             return False
         pace = self.pace.seconds(task.lot.function)
         return pace is not None and n_in_hand * pace < HAND_SECONDS / 2
+
+    def is_worth_moving(self, task: Task) -> bool:
+        """Tell whether jobs like this one take so long that one that waits had better be another runner's."""
+        return (self.pace.seconds(task.lot.function) or 0.0) > MOVED_SECONDS
 
     def run_alone(self, tasks: Iterable[Task]) -> None:
         """Have each of these sent alone: one of them damages its runner's messages, and it isn't known which."""

@@ -16,6 +16,8 @@ HOLD_SECONDS, HAND_SECONDS, MOST_IN_HAND = 0.15, 0.025, 250
 MOST_HELD = 2 * MOST_IN_HAND
 #: Less work than so many seconds isn't divided among runners: each message wakes a process, which costs CPU.
 CRUMB_SECONDS = 0.0005
+#: A job that takes longer than this is taken back from a busy runner for an idle one.
+MOVED_SECONDS = 0.002
 #: So many functions are remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64
 #: A new function's jobs are expected to take as long as the longest of the first jobs of so many new functions before
