@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: A file from so many bytes on is mapped.
 MAPPED = 1_000_000
 #: The share of the free memory that all files of a directory may take, and seconds for which that is remembered.
-SHARE, KNOWN_SECONDS = 0.5, 0.05
+SHARE, KNOWN_SECONDS = 0.5, 0.15
 #: Bytes that a place in memory must have, used or free: a client and its bee need some hundred megabytes. Containers
 #: usually have 64 MB.
 LEAST_BYTES = 1_000_000_000
