@@ -33,6 +33,7 @@ SHARE, KNOWN_SECONDS = 0.5, 0.15
 #: Bytes that a place in memory must have, used or free: a client and its bee need some hundred megabytes. Containers
 #: usually have 64 MB.
 LEAST_BYTES = 1_000_000_000
+_MEMORY = "/dev/shm"  # noqa: S108 (the directories there are private)
 _now = time.monotonic  # kept here, as a job may replace it
 #: Older Pythons keep a descriptor open for each mapping.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -52,6 +53,8 @@ class SharedDirectory:
     def __init__(self, path: str, held: int | None = None) -> None:
         """Take over ``held``, a descriptor with the maker's lock."""
         self.path = path
+        # Elsewhere a lease may be granted although a file is mapped, unless the mapping has a descriptor (overlayfs).
+        self._mapping = _UNTRACKED if path.startswith(f"{_MEMORY}/") else {}
         self._held = held
         self._left = 0.0
         self._known_until = 0.0
@@ -98,7 +101,7 @@ class SharedDirectory:
                     raise ValueGoneError("its file is none of ours")
                 if found.st_size != size:
                     raise ValueGoneError("its file has changed")
-                return Content(memoryview(_contents(fd, size)), (found.st_ino, found.st_mtime_ns))
+                return Content(memoryview(_contents(fd, size, self._mapping)), (found.st_ino, found.st_mtime_ns))
         except OSError as error:
             raise ValueGoneError(f"its file can't be read ({error.strerror})") from None
 
@@ -158,11 +161,10 @@ def beyond(path: str) -> str:
 
 def _base() -> str:
     """Choose the place of all directories: in memory, or on a disk where there is little for files in memory."""
-    shared = "/dev/shm"  # noqa: S108 (the directory there is private)
     with suppress(OSError):
-        place = os.statvfs(shared)
-        if os.access(shared, os.W_OK | os.X_OK) and place.f_blocks * place.f_frsize >= LEAST_BYTES:
-            return shared
+        place = os.statvfs(_MEMORY)
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and place.f_blocks * place.f_frsize >= LEAST_BYTES:
+            return _MEMORY
     return tempfile.gettempdir()
 
 
@@ -179,11 +181,11 @@ def _hold(path: str) -> int | None:
     return None
 
 
-def _contents(fd: int, size: int) -> mmap.mmap | bytearray:
+def _contents(fd: int, size: int, options: dict[str, Any]) -> mmap.mmap | bytearray:
     # Numbers of descriptors are given out from below: half of what may be open is left to others.
-    if size >= MAPPED and (_UNTRACKED or fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+    if size >= MAPPED and (options or fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
         with suppress(OSError):  # a process can have only so many mappings
-            return mmap.mmap(fd, size, access=mmap.ACCESS_COPY, **_UNTRACKED)
+            return mmap.mmap(fd, size, access=mmap.ACCESS_COPY, **options)
     whole = bytearray(size)
     at = 0
     while at < size and (n := os.preadv(fd, [memoryview(whole)[at:]], at)):

@@ -40,7 +40,7 @@ class _Result(NamedTuple):
         """Tell whether the array at this address is there, and nobody has written to it."""
         if self.mapping() is None or address not in self.arrays:
             return False
-        return _is_untouched(address, self.arrays[address][1].size)
+        return not _has_copies(address, self.arrays[address][1].size)
 
 
 class Mapped:
@@ -55,7 +55,7 @@ class Mapped:
         """Remember the large arrays of a result, in the place of those that another future's value had."""
         whole, stamp = content
         name, mapping = reference.name, whole.obj
-        if not isinstance(mapping, mmap.mmap):
+        if not isinstance(mapping, mmap.mmap) or not _kernel_tells():
             return
         self.forget(name)
         arrays = {
@@ -65,6 +65,9 @@ class Mapped:
         }
         self._results[name] = _Result(ref(mapping, partial(self.forget, name)), arrays)
         self._names |= dict.fromkeys(arrays, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._results
 
     def find(self, array: memoryview) -> Unchanged | None:
         """Find an array of a result, if nobody has written to it."""
@@ -98,11 +101,6 @@ def _address(data: memoryview) -> int:
     import ctypes  # noqa: PLC0415 (whoever has large arrays has loaded it)
 
     return 0 if data.readonly or not data else ctypes.addressof(ctypes.c_char.from_buffer(data))
-
-
-def _is_untouched(address: int, size: int) -> bool:
-    """Tell whether nobody has written to a part of a private mapping."""
-    return _kernel_tells() and not _has_copies(address, size)
 
 
 @lru_cache(1)

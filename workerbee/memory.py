@@ -199,18 +199,24 @@ class Memory(SharedDirectory):
         """Make an object that keeps a value's file until the object is collected."""
         name = Reference.parse(reference).name
         self._used.add(name)
-        lent = self._lent[name] = Lent(self, name, self._put_for.pop(name, ()))
+        lent = self._lent.get(name)  # of another future of the same job
+        if lent is None:
+            lent = self._lent[name] = Lent(self, name, self._put_for.pop(name, ()))
         return lent
 
     def free(self, name: str) -> None:
         """Remove a file that nobody needs any more."""
-        if os.getpid() == self._client:  # a forked child has copies of our objects, but the files stay ours
-            if self._mapped.has_some_of(name):
-                self._kept[name] = self._lent[name] = Lent(self, name)
+        # A forked child has copies of our objects, but the files stay ours.
+        if os.getpid() != self._client or self._held is None:
+            return
+        if self._mapped.has_some_of(name):
+            self._kept[name] = self._lent[name] = Lent(self, name)
+            if name in self._mapped:
                 return
-            self._used.discard(name)
-            if not self._spared(name):
-                self.remove(name)
+            self._kept.pop(name, None)  # another thread has unmapped it meanwhile
+        self._used.discard(name)
+        if not self._spared(name):
+            self.remove(name)
 
     def _let_go(self, name: str) -> None:
         """Keep the file of a result no longer, as far as calls to come are concerned."""
@@ -221,6 +227,7 @@ class Memory(SharedDirectory):
         kept = list(self._kept)
         for name in kept:
             self._mapped.forget(name)
+            self._kept.pop(name, None)
         self.look_again()
         return bool(kept)
 
@@ -248,8 +255,12 @@ class Memory(SharedDirectory):
         return sum(self._spare.values()) + size <= SPARE_BYTES
 
     def _sizes(self) -> dict[str, int]:
+        before = list(self._spare)
         sizes = super()._sizes()
-        self._spare = {name: size for name, size in sizes.items() if name.startswith("s")}
+        for name in before:
+            if name not in sizes:
+                self._spare.pop(name, None)
+        self._spare |= {name: size for name, size in sizes.items() if name.startswith("s")}
         return sizes
 
     def tidy(self, is_awaited: Callable[[int], bool]) -> None:
@@ -262,8 +273,9 @@ class Memory(SharedDirectory):
 
     def remove_spare(self) -> None:
         """Remove the files that are kept only to be written again. Call it when nothing is under way."""
-        while self._spare:
-            self.remove(self._spare.popitem()[0])
+        for name in list(self._spare):
+            self._spare.pop(name, None)
+            self.remove(name)
 
     def close(self) -> None:
         super().close()

@@ -202,6 +202,26 @@ def test_a_result_goes_on_into_calls_as_it_is(executor: WorkerbeeExecutor, tmp_p
     eventually(lambda: is_empty(executor))
 
 
+def test_a_program_that_ends_with_results_says_nothing(one_database: Database, tmp_path: Path) -> None:
+    """Whatever it has kept, without a shutdown."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import numpy
+            from workerbee import WorkerbeeExecutor
+
+            if __name__ == "__main__":
+                executor = WorkerbeeExecutor(1, dsn={one_database.dsn!r})
+                future = executor.submit(numpy.ones, 1_000_000)
+                array = future.result()
+            """
+        )
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+
+
 def change_after(gate: Path, array: np.ndarray[Any, Any]) -> float:
     eventually(gate.exists)
     array += 1.0

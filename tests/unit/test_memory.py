@@ -256,7 +256,7 @@ class Result:
     def __init__(self, shared: Memory, fill: int = 7) -> None:
         reference = lent(shared, [np.full(250_000, fill), np.full(40_000, fill + 1)], job=7)
         self.future: object = shared.lent(bytes(reference))
-        self.file = file_of(shared, reference)
+        self.reference, self.file = reference, file_of(shared, reference)
         self.value: list[np.ndarray[Any, Any]] = value_of(reference)  # type: ignore[assignment]
 
 
@@ -365,13 +365,75 @@ def test_a_forged_file_of_a_result_is_refused_in_a_call(shared: Memory, result: 
     del kept
 
 
-def test_where_the_kernel_tells_nothing_arrays_are_stored_anew(
-    shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_kernel_tells_nothing_arrays_are_stored_anew(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some sandboxes have an empty account of a process's pages, or none."""
     monkeypatch.setattr(mapped, "_kernel_tells", lru_cache(mapped._kernel_tells.__wrapped__))
     monkeypatch.setattr(os, "pread", lambda fd, size, at: bytes(size))
-    assert of_results(lent(shared, result.value)) == []
+    assert of_results(lent(shared, Result(shared).value)) == []
+
+
+def test_futures_of_one_job_share_its_file(shared: Memory) -> None:
+    """It goes with the last of them, and of the calls that have what they gave."""
+    reference = lent(shared, [np.ones(250_000)], job=7)
+    first, second = shared.lent(bytes(reference)), shared.lent(bytes(reference))
+    value: Any = value_of(reference)
+    kept = shared.lent(bytes(call := lent(shared, value)))
+    value[0][:] = 2
+    del first
+    assert value_of(call)[0][0] == 1.0  # type: ignore[index]
+    value = None
+    del second
+    assert value_of(call)[0][0] == 1.0  # type: ignore[index]
+    del kept
+    assert not file_of(shared, reference).exists()
+    shared.remove_spare()
+
+
+def test_a_result_that_is_asked_for_again_is_there(shared: Memory, result: Result) -> None:
+    """By another future, when only its first value keeps it."""
+    [name] = [file.name for file in Path(shared.path).iterdir()]
+    result.future = None
+    again = shared.lent(bytes(result.reference))
+    value: Any = value_of(result.reference)
+    assert Path(shared.path, name).exists()
+    call = lent(shared, value)
+    kept = shared.lent(bytes(call))
+    assert of_results(call) == [0, 1]
+    assert value_of(call)[1][0] == 8  # type: ignore[index]
+    value = None
+    result.value.clear()
+    del again, kept
+    assert not Path(shared.path, name).exists()
+
+
+def test_a_result_that_is_unmapped_while_its_future_goes_leaves_no_file(
+    shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread may drop the array at any moment."""
+    has_some = shared._mapped.has_some_of
+
+    def slowly(name: str) -> bool:
+        found = has_some(name)
+        result.value.clear()
+        return found
+
+    monkeypatch.setattr(shared._mapped, "has_some_of", slowly)
+    result.future = None
+    monkeypatch.undo()
+    assert shared._kept == {}
+    assert not result.file.exists()
+    shared.remove_spare()
+
+
+def test_only_mappings_of_memory_have_no_descriptor(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other file systems a lease may be granted although a file is mapped, unless somebody has it open."""
+    monkeypatch.setattr(directory, "_UNTRACKED", {"trackfd": "as only some Pythons know"})
+    assert Memory(shared.path)._mapping == directory._UNTRACKED
+    place = Memory.make_at(f"/tmp/workerbee-0-{os.urandom(16).hex()}")
+    reference = lent(place, pickle.PickleBuffer(ARRAY), job=1)
+    assert value_of(reference) == ARRAY
+    place.close()
+    memory._directories[shared._token] = shared
 
 
 def test_a_runner_writes_to_freed_files_too(shared: Memory) -> None:
