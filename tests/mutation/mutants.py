@@ -1984,7 +1984,7 @@ MUTANTS = [
     _python(
         "crew: an idle runner gets what waits",
         "bee/crew.py",
-        "def _even_out",
+        "def _hand_out",
         "self._backlog.put_back(fullest.take_back())",
         "pass",
         "unit/test_crew.py::test_an_idle_runner_gets_what_waits_elsewhere",

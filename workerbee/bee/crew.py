@@ -223,8 +223,8 @@ class Crew:
     # Handing out
 
     def _hand_out(self) -> None:
-        if not self._backlog.n_ready:
-            self._even_out()
+        if not self._backlog.n_ready and (fullest := too_full(self._runners, self._backlog)) is not None:
+            self._backlog.put_back(fullest.take_back())
         if self._backlog.n_ready:
             for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
                 while self._backlog.n_ready and not runner.is_leaving and self._wants_more(runner):
@@ -232,13 +232,6 @@ class Crew:
         for runner in self._runners:
             if runner.channel.has_unsent:
                 runner.transmit(self._ears)
-
-    def _even_out(self) -> None:
-        """Where a runner has nothing to do, take back what another one has not begun, if that is worth a message."""
-        if any(not runner.in_hand and not runner.is_leaving for runner in self._runners):
-            fullest = max(self._runners, key=lambda r: len(r.in_hand))
-            if len(fullest.in_hand) > 1 and self._backlog.is_worth_moving(next(iter(fullest.in_hand.values()))):
-                self._backlog.put_back(fullest.take_back())
 
     def _wants_more(self, runner: RunnerProcess) -> bool:
         if not runner.in_hand:
@@ -367,3 +360,12 @@ class Crew:
         for fd in (runner.channel.fileno(), runner.exit_fd, *runner.output.pipes.values()):
             self._ears.unwatch(fd)
         return how
+
+
+def too_full(runners: list[RunnerProcess], backlog: Backlog) -> RunnerProcess | None:
+    """Find the runner with the most jobs, if one that waits there had better be another's, who has none."""
+    if all(runner.in_hand or runner.is_leaving for runner in runners):
+        return None
+    fullest = max(runners, key=lambda runner: len(runner.in_hand))
+    several = len(fullest.in_hand) > 1
+    return fullest if several and backlog.is_worth_moving(next(iter(fullest.in_hand.values()))) else None
