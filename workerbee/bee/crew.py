@@ -253,8 +253,7 @@ class Crew:
     def _hear(self, runner: RunnerProcess) -> None:
         if runner not in self._runners:
             return
-        arrived = runner.channel.arrived()
-        if arrived is not None:
+        if (arrived := runner.channel.arrived()) is not None:
             self._take_all(runner, arrived)
         elif runner.process is None:
             self._bury(runner)
