@@ -51,19 +51,38 @@ def rate_of(run: Callable[[list[dict[str, Any]]], object], n: int, n_warm: int =
 
 def results(submit: Submit, n: int) -> Figures:
     """MB/s of arrays that jobs return, on an executor warmed with a few."""
-    return _moved(lambda few: [submit(filled, float(i)) for i in range(few)], n)
+    return results_of(_by(submit), n)
+
+
+def results_of(run: Callable[[Callable[..., object], list[Any]], object], n: int) -> Figures:
+    """The same of whatever ``run`` does to have a function called with each of some items, and to give the results."""
+    return _moved(lambda few: run(filled, [float(i) for i in range(few)]), n)
 
 
 def arguments(submit: Submit, n: int) -> Figures:
     """MB/s of arrays that jobs get, which are made before."""
+    return arguments_of(_by(submit), n)
+
+
+def arguments_of(run: Callable[[Callable[..., object], list[Any]], object], n: int) -> Figures:
+    """The same of whatever ``run`` does."""
     arrays = [filled(float(i)) for i in range(n)]
-    return _moved(lambda few: [submit(last, array) for array in arrays[:few]], n)
+    return _moved(lambda few: run(last, arrays[:few]), n)
 
 
-def _moved(submit: Callable[[int], list[Any]], n: int) -> Figures:
-    _wait(submit(min(n, 4)))
+def _by(submit: Submit) -> Callable[[Callable[..., object], list[Any]], object]:
+    def run(fn: Callable[..., object], items: list[Any]) -> object:
+        futures = [submit(fn, item) for item in items]
+        _wait(futures)
+        return futures
+
+    return run
+
+
+def _moved(run: Callable[[int], object], n: int) -> Figures:
+    run(min(n, 4))
     began = time.perf_counter()
-    _wait(submit(n))
+    run(n)
     return {"mb_per_s": n * ITEMS * 8 / 1e6 / (time.perf_counter() - began)}
 
 

@@ -5,19 +5,19 @@ function for each row that it takes part in.
 """
 
 _RATES = frozenset({"submit", "latency"})
-_POOL = frozenset({"submit", "map", "latency", "sleeps", "results", "arguments"})
-
+_ARRAYS = frozenset({"results", "arguments"})
 _DASK = frozenset({"dask_array", "dask_frame", "dask_delayed"})
+_POOL = _RATES | _ARRAYS | {"map", "sleeps"}
 
 #: The rows that each peer takes part in.
 PEERS = {
     "processes": _POOL | _DASK,
     "loky": _POOL | _DASK,
-    "joblib": frozenset({"submit", "map", "search", "forest"}),
-    "dask": _RATES | {"sleeps"} | _DASK,
+    "joblib": _ARRAYS | {"submit", "map", "search", "forest"},
+    "dask": _RATES | _ARRAYS | _DASK | {"sleeps"},
     "executorlib": _RATES | {"sleeps"},
     "parsl": _RATES | {"sleeps"},
-    "ray": _RATES | {"sleeps"},
+    "ray": _RATES | _ARRAYS | {"sleeps"},
     "procrastinate": _RATES,
     "pgqueuer": _RATES,
     "oban": _RATES,

@@ -45,6 +45,16 @@ def sleeps(place: Place) -> Figures:
         return timing.share_of_ideal(lambda *call: client.submit(*call, pure=False), place.n, place.workers)
 
 
+def results(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.results(lambda *call: client.submit(*call, pure=False), place.n)
+
+
+def arguments(place: Place) -> Figures:
+    with _client(place) as client:
+        return timing.arguments(lambda *call: client.submit(*call, pure=False), place.n)
+
+
 def dask_array(place: Place) -> Figures:
     with _client(place) as client:
         return timing.dask(client, "array", place.n)

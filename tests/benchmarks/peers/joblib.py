@@ -21,6 +21,16 @@ def map(place: Place) -> Figures:  # noqa: A001 (the row's name)
         return timing.mapped(lambda items: parallel(delayed(identity)(item) for item in items), place.n)
 
 
+def results(place: Place) -> Figures:
+    with Parallel(n_jobs=place.workers) as parallel:
+        return timing.results_of(lambda fn, items: parallel(delayed(fn)(item) for item in items), place.n)
+
+
+def arguments(place: Place) -> Figures:
+    with Parallel(n_jobs=place.workers) as parallel:
+        return timing.arguments_of(lambda fn, items: parallel(delayed(fn)(item) for item in items), place.n)
+
+
 def search(place: Place) -> Figures:
     with parallel_config("loky", n_jobs=place.workers):
         return timing.scikit("search", place.n)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -39,3 +40,18 @@ def sleeps(place: Place) -> Figures:
         sleep = ray.remote(jobs.sleep)
         rate = timing.rate_of(lambda ds: ray.get([sleep.remote(d | {"seconds": SLEEP}) for d in ds]), place.n)
         return {"share_of_ideal": rate["jobs_per_s"] * SLEEP / place.workers}
+
+
+def results(place: Place) -> Figures:
+    with _cluster(place):
+        return timing.results_of(_all, place.n)
+
+
+def arguments(place: Place) -> Figures:
+    with _cluster(place):
+        return timing.arguments_of(_all, place.n)
+
+
+def _all(fn: Callable[..., object], items: list[Any]) -> object:
+    remote = ray.remote(fn)
+    return ray.get([remote.remote(item) for item in items])
