@@ -91,6 +91,16 @@ def test_an_array_that_stays_as_it_is_is_not_compared(apart: Values) -> None:
     assert value(np.frombuffer(raw, np.uint8)).data == raw
 
 
+def test_few_steady_arrays_are_known(apart: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many a generator makes."""
+    monkeypatch.setattr(values, "_STEADY", 2)
+    steady, arrays = Steady(), [np.full(values.LEAST, n, np.uint8) for n in range(4)]
+    with steady.used():
+        copies = [value for array in arrays for value in call(apart, array).taken]
+    known = [steady.knows(memoryview(array), copy) for array, copy in zip(arrays, copies, strict=True)]
+    assert known == [False, False, True, True]
+
+
 @pytest.mark.parametrize("name", ["pickle;values=", "pickle;values=zz", "pickle;values=aa:1,bb", "json", ""])
 def test_what_names_no_arrays_has_none(name: str) -> None:
     """A row may say anything."""

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary, ref
 _MARK = ";values="
 #: An array of so many bytes or more is taken out.
 LEAST = 1_000_000
+_STEADY = 1_000  # arrays that are known to stay as they are, the latest
 _GLANCES, _GLANCE = 16, 4096  # pieces of an array, and bytes of each, that tell it from most others
 
 
@@ -83,6 +84,8 @@ class Steady:
         """Remember that an array and a copy are equal."""
         if (owner := _owner(array)) is not None:
             self._copies[_place(array, owner)] = ref(owner), ref(copy)
+            if len(self._copies) > _STEADY:
+                del self._copies[next(iter(self._copies))]
 
     def knows(self, array: memoryview, copy: object) -> bool:
         """Tell whether an array was equal to this copy; not if its memory has become another array's."""
