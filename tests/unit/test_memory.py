@@ -425,11 +425,13 @@ def test_a_result_that_is_unmapped_while_its_future_goes_leaves_no_file(
     shared.remove_spare()
 
 
-def test_only_mappings_of_memory_have_no_descriptor(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_mappings_of_memory_have_no_descriptor(
+    shared: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On other file systems a lease may be granted although a file is mapped, unless somebody has it open."""
     monkeypatch.setattr(directory, "_UNTRACKED", {"trackfd": "as only some Pythons know"})
     assert Memory(shared.path)._mapping == directory._UNTRACKED
-    place = Memory.make_at(f"/tmp/workerbee-0-{os.urandom(16).hex()}")
+    place = Memory.make_at(f"{tmp_path}/workerbee-0-{os.urandom(16).hex()}")
     reference = lent(place, pickle.PickleBuffer(ARRAY), job=1)
     assert value_of(reference) == ARRAY
     place.close()
