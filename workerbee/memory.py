@@ -5,8 +5,8 @@ the value's arrays as they are, to be mapped, and behind them its pickle or JSON
 directory is one that this process knows, by its token, and the file's name is made here from numbers.
 
 Who may write here is the user himself. So what would be *executed*, a pickle without the large texts in it, is
-compared with a SHA-256 that the signature covers; arrays and texts, which are only data, with a CRC-32, against
-accidents: it costs half of the time.
+compared with a SHA-256 that the signature covers; arrays and texts, which are only data, with a sum by XXH3, which
+finds accidents, and takes a thirtieth of the time.
 
 Pages of memory that nobody has used yet cost more than what is written to them. So files that are freed, and that
 nobody has open or mapped any more, as a lease tells, are written again, by the client or a runner, while jobs are under
@@ -24,11 +24,12 @@ import hashlib
 import os
 import re
 import secrets
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
+
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from workerbee import resources
 from workerbee.directory import MAPPED, SharedDirectory
@@ -178,7 +179,7 @@ class Memory(SharedDirectory):
         for n, (part, place) in enumerate(both):
             if n in apart:
                 parts[n] = self._take_apart(apart[n], part)
-            elif part.is_data and zlib.crc32(whole[place]) != part.sum:
+            elif part.is_data and xxh3_64_intdigest(whole[place]) != part.sum:
                 raise ValueGoneError("its file has changed")
         if reference.name in self._lent:
             self._mapped.note(reference, content)
@@ -188,7 +189,7 @@ class Memory(SharedDirectory):
         whole, stamp = self.read(it.name, it.file_size)
         data = whole[it.at : it.at + part.size]
         if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:
-            if zlib.crc32(data) != part.sum:
+            if xxh3_64_intdigest(data) != part.sum:
                 raise ValueGoneError("its file has changed")
             self._seen.add((it.file, it.at, part.sum, stamp))
         return data
@@ -347,14 +348,15 @@ def recall(data: bytes) -> tuple[str, list[memoryview | bytes]]:
 
 def _write(fd: int, part: memoryview | bytes, at: int) -> int:
     """Write a part of a value where it belongs; the sum of data, of anything else 0. Raises OSError."""
-    total, is_data, view = 0, isinstance(part, memoryview), memoryview(part)
+    total, is_data, view = xxh3_64(), isinstance(part, memoryview), memoryview(part)
     for start in range(0, len(view), _CHUNK):
         chunk = view[start : start + _CHUNK]
         written = 0
         while written < len(chunk):
             written += os.pwrite(fd, chunk[written:], at + start + written)
-        total = zlib.crc32(chunk, total) if is_data else total
-    return total
+        if is_data:
+            total.update(chunk)
+    return total.intdigest() if is_data else 0
 
 
 def _digest_of(parts: Iterable[memoryview | bytes]) -> bytes:

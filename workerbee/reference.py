@@ -11,7 +11,7 @@ from workerbee.errors import ValueGoneError
 CODECS = ("pickle", "json", "json_call")
 _ALIGNED = 64  # as NumPy aligns its arrays
 _HEAD = struct.Struct("!16s16sQBI32sI")
-_PART = struct.Struct("!?QI")
+_PART = struct.Struct("!?QQ")
 _APART = struct.Struct("!IQ16sQQQQ")
 
 

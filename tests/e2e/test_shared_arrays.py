@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import psycopg2
 import pytest
 from psycopg2 import sql
 
@@ -16,6 +18,7 @@ from tests.bees import Bee
 from tests.servers import Database
 from tests.waiting import eventually
 from workerbee import WorkerbeeExecutor
+from workerbee.client.flusher import FLUSH_BYTES
 from workerbee.errors import SignatureError
 from workerbee.store.parts import PART_BYTES
 
@@ -64,6 +67,26 @@ def test_an_array_of_many_calls_is_stored_once(executor: WorkerbeeExecutor, data
     assert [future.result() for future in futures] == list(range(25))
     assert parts(database, executor) == 2 * PARTS
     assert len(list(shelf_of(executor._client._bee.process.pid).iterdir())) == 2  # type: ignore[union-attr]
+
+
+def test_a_job_does_not_wait_until_the_arrays_of_others_are_stored(database: Database) -> None:
+    """Each of them comes with its call; calls with an array that is stored already come together."""
+    with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="sharing") as executor:
+        executor.submit(first_plus, ramp(), 0)
+        executor.flush()
+        jobs = sql.Identifier("workerbee", f"job${executor._client.jobset.number}")
+        with closing(psycopg2.connect(database.dsn)) as other, other.cursor() as held:
+            held.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(jobs))
+            for n in range(30):
+                executor.submit(first_plus, ramp(), n)
+            for n in range(4):
+                executor.submit(first_plus, np.full(FLUSH_BYTES // 8, float(n)), n)
+            other.rollback()
+        executor.flush()
+        executor.shutdown(cancel_futures=True)
+        stored = database.execute(sql.SQL("SELECT count(*) FROM {} GROUP BY xmin::text ORDER BY 1").format(jobs))
+    assert [n for (n,) in stored[:5]] == [1] * 5
+    assert len(stored) <= 7
 
 
 def test_another_client_of_the_jobset_stores_nothing_anew(executor: WorkerbeeExecutor, database: Database) -> None:

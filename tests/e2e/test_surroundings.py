@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import pwd
 import re
 import resource
@@ -282,3 +283,25 @@ def test_a_name_that_the_database_cannot_hold_fails_its_own_call(server: Server)
         assert [futures[n].result(60) for n in (0, 2)] == ["é", "é"]
         assert executor.submit(len, "大きさ").result(60) == 3
     Database(server, name).drop()
+
+
+def pages() -> int:
+    """Count the pages that the kernel has given for arrays of 24 MB that are made and dropped, ten times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for n in range(10):
+        _ = [bytes([n]) * 8_000_000 for _ in range(3)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="GNU's C library is told how to allocate")
+@pytest.mark.parametrize("said", [None, "131072"])
+def test_freed_memory_is_used_again_unless_the_environment_says_otherwise(
+    database: Database, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    """Fresh pages take a runner longer than what it writes to them."""
+    if said is not None:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", said)
+    with WorkerbeeExecutor(1, dsn=database.dsn) as executor:
+        n = executor.submit(pages).result()
+    once = 24_000_000 // resource.getpagesize()
+    assert (n < 3 * once) is (said is None), n

@@ -11,9 +11,12 @@ from workerbee.store.ration import LEAST_BYTES, MOST_BYTES, STEP_FACTOR, Ration
 class Link:
     """What a ration is used on, with a clock that only its statements move."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, bytes_per_s: float, delay: float = 0.03, enough: int = MOST_BYTES
+    ) -> None:
         self.bytes_per_s = bytes_per_s
-        self.ration = Ration(1000, 0.5)
+        self.delay = delay
+        self.ration = Ration(1000, 0.5, enough)
         self._now = 0.0
         monkeypatch.setattr(ration.time, "monotonic", lambda: self._now)
 
@@ -21,7 +24,7 @@ class Link:
         """A statement of so many rows of ``weight`` bytes; the bytes and rows that are right for the next one."""
         with self.ration.use() as moved:
             moved.rows, moved.bytes = rows, rows * weight
-            self._now += 0.03 + moved.bytes / self.bytes_per_s
+            self._now += self.delay + moved.bytes / self.bytes_per_s
         return self.ration.bytes, self.ration.rows
 
 
@@ -63,3 +66,25 @@ def test_nothing_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     link.move(0, 0)
     assert link.ration._weight == 100_000
     assert link.ration.rows <= before
+
+
+@pytest.mark.parametrize(("delay", "then"), [(0.001, 500_000), (0.03, MOST_BYTES)])
+def test_enough_is_as_good_as_more_if_nothing_delays_it(
+    monkeypatch: pytest.MonkeyPatch, delay: float, then: int
+) -> None:
+    """After larger ones, as the server then keeps its memory; what is far away gets the most."""
+    link = Link(monkeypatch, 1e9, delay, enough=500_000)
+    sizes = [LEAST_BYTES]
+    for _ in range(5):
+        sizes.append(link.move(sizes[-1] // 1000, 1000)[0])
+    assert sizes == [LEAST_BYTES, 4 * LEAST_BYTES, MOST_BYTES, then, then, then]
+
+
+def test_a_link_that_has_become_slow_gets_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link(monkeypatch, 1e9, 0.001, enough=500_000)
+    assert link.move(4000, 1000)[0] == 500_000
+    link.delay = 0.03
+    assert link.move(500, 1000)[0] == 4 * 500_000
+    assert link.move(2000, 1000)[0] == MOST_BYTES
+    link.delay = 0.001
+    assert [link.move(n, 1000)[0] for n in (4000, 400)] == [MOST_BYTES, 500_000]

@@ -97,6 +97,7 @@ def main(**options: Any) -> None:
     """
     program.occupy_standard_descriptors(inheritable=True)
     program.reset_signals()
+    program.keep_freed_memory()
     printer = Printer()
     sys.stdout = printer.stream(1)
     try:

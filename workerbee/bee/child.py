@@ -26,6 +26,7 @@ def main() -> None:
     """Run as ``workerbee.bee.child SOCKET [CHANNEL MARK STDOUT STDERR]``; the last four are a `Caller`'s."""
     program.occupy_standard_descriptors(inheritable=True)
     program.reset_signals()
+    program.keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the client too, which decides what to do
     printer = Printer()
     client, *caller = map(int, sys.argv[1:])

@@ -51,7 +51,7 @@ from workerbee.blobs import BLOB
 from workerbee.errors import FunctionOutdated, FunctionUnavailable, SignatureError, text_of
 from workerbee.memory import MEMORY, Memory
 from workerbee.perform import Jobs, Performed, perform
-from workerbee.program import Program, reset_signals
+from workerbee.program import Program, keep_freed_memory, reset_signals
 from workerbee.wire import codec, function_records, functions, inputs, lending, values
 from workerbee.wire.failures import encode_error
 from workerbee.wire.job import LARGE_BYTES, NO_FUNCTION, EndKind, FunctionRow
@@ -336,6 +336,7 @@ def main() -> None:
     _die_with(int(parent))
     faulthandler.enable()  # so that a crash in C shows where it was
     reset_signals()
+    keep_freed_memory()
     stack.stand_by(out_of_the_way(int(stack_fd)))
     channel, mark = Channel(socket.socket(fileno=out_of_the_way(int(sock)))), Position(int(mark_fd))
     footing = Footing(out_of_the_way(int(fd)) for fd in pipes)

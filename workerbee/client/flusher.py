@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakSet
 
 from workerbee.blobs import BLOB
 from workerbee.client.desk import Desk
@@ -27,6 +28,7 @@ from workerbee.store import HintThrottle, SameCall, is_unstorable
 from workerbee.wake import Wake
 from workerbee.wire import codec, functions
 from workerbee.wire.job import NewJob, Options
+from workerbee.wire.values import Value
 
 #: Jobs, and bytes, in one flush.
 FLUSH_JOBS, FLUSH_BYTES = 1000, 4_000_000
@@ -56,6 +58,7 @@ class Flusher:
         self._n_taken = self._n_stored = 0  # calls that were taken from the queue, and of these the stored ones
         self._settled = threading.Condition()
         self._withdrawn: set[JobFuture] = set()
+        self._met: WeakSet[Value] = WeakSet()  # arrays of calls that were taken from the queue
         self._wake = Wake()
         self._is_asleep = False
         self._closing = False
@@ -171,11 +174,17 @@ class Flusher:
             if self._withdrawn and pending.future in self._withdrawn:
                 self._withdrawn.discard(pending.future)
             else:
-                size += len(pending.call.data)
+                size += len(pending.call.data) + self._new_bytes(pending.call.taken)
                 self._batch.append(pending)
         if not self._batch:  # all calls were withdrawn
             self._n_stored = self._n_taken
         self._settled.notify_all()
+
+    def _new_bytes(self, arrays: Iterable[Value]) -> int:
+        """Count the bytes of arrays that weren't among those of earlier calls."""
+        new = set(arrays).difference(self._met)
+        self._met.update(new)
+        return sum(value.taken.size for value in new)
 
     def _store_calls(self, batch: list[Pending]) -> None:
         """Store a batch of calls; one that PostgreSQL refuses fails its own future, and no other."""

@@ -25,8 +25,9 @@ from workerbee.wire.values import TakenArray, Value
 
 #: Bytes of one part: what a link of 125 kB/s carries within a lease.
 PART_BYTES = 250_000
-#: Parts in one statement, as far as it takes no longer than this (seconds): a part of the lease.
-AT_ONCE, HASTE_SECONDS = 16, 0.5
+#: Parts in one statement, as far as it takes no longer than this (seconds), a part of the lease; and bytes that are
+#: enough for one that nothing delays.
+AT_ONCE, HASTE_SECONDS, ENOUGH_BYTES = 16, 0.5, 2 * PART_BYTES
 PARTS = "parts"
 #: The parts of functions, and of what calls share, belong to no job.
 NO_JOB = 0
@@ -39,7 +40,7 @@ class Parts:
     def __init__(self, queries: Queries, alive: Callable[[], None] = lambda: None) -> None:
         self._queries = queries
         self._alive = alive
-        self._stored, self._read = Ration(AT_ONCE, HASTE_SECONDS), Ration(AT_ONCE, HASTE_SECONDS)
+        self._stored, self._read = (Ration(AT_ONCE, HASTE_SECONDS, ENOUGH_BYTES) for _ in range(2))
 
     # Storing
 
@@ -85,8 +86,8 @@ class Parts:
         view = memoryview(data)
         n = 0
         while n * PART_BYTES < len(data):
+            some = view[n * PART_BYTES :][: self._stored.bytes // PART_BYTES * PART_BYTES]
             with self._stored.use() as moved:
-                some = view[n * PART_BYTES :][: self._stored.bytes // PART_BYTES * PART_BYTES]
                 self._carry("put_parts", job=job, run=run, token=str(token), first=n + 1, size=PART_BYTES, data=some)
                 moved.rows, moved.bytes = -(-len(some) // PART_BYTES), len(some)
             n += moved.rows
@@ -134,8 +135,8 @@ class Parts:
     def _get_each(self, job: int, run: int, token: UUID, n: int) -> Iterator[bytes]:
         last = 0
         while last < n:
+            first, last = last + 1, min(n, last + self._read.bytes // PART_BYTES)
             with self._read.use() as moved:
-                first, last = last + 1, min(n, last + self._read.bytes // PART_BYTES)
                 rows = self._carry("get_parts", job=job, run=run, token=str(token), first=first, last=last)
                 moved.rows, moved.bytes = len(rows), sum(len(data) for (data,) in rows)
             if len(rows) < last - first + 1:
