@@ -8,9 +8,7 @@ Who may write here is the user himself. So what would be *executed*, a pickle wi
 compared with a SHA-256 that the signature covers; arrays and texts, which are only data, with a sum by XXH3, which
 finds accidents, and takes a thirtieth of the time.
 
-Pages of memory that nobody has used yet cost more than what is written to them. So files that are freed, and that
-nobody has open or mapped any more, as a lease tells, are written again, by the client or a runner, while jobs are under
-way.
+Files that are freed are written again (`spares`).
 
 A large array of a call has a file of its own, which other calls with an equal array share as long as any of them is
 under way. What looks the same at a glance is compared byte by byte: whoever has the array may have changed it. An array
@@ -19,7 +17,6 @@ that came in a result, and to which nobody has written since, isn't stored anew:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -36,16 +33,13 @@ from workerbee.directory import MAPPED, SharedDirectory
 from workerbee.errors import ValueGoneError
 from workerbee.mapped import Mapped
 from workerbee.reference import CODECS, Apart, Portion, Reference, array_name
+from workerbee.spares import Spares
 from workerbee.wire.values import glance, known_equal, note_equal
 
 #: The codec of a reference.
 MEMORY = "memory"
 #: A value, or an array, from so many bytes on is put into a file.
 LEAST = 8_192
-#: A file that was freed is written again if it has so many bytes.
-WORTH = 100_000
-#: Bytes of freed files that are kept at most, while jobs are under way, to be written again.
-SPARE_BYTES = 64_000_000
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
 _CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
 
@@ -61,7 +55,7 @@ class Memory(SharedDirectory):
         self._lent: WeakValueDictionary[str, Lent] = WeakValueDictionary()  # what keeps files, by their names
         self._mapped = Mapped(self._let_go)  # arrays of results, for calls to come
         self._kept: dict[str, Lent] = {}  # results whose files stay for these alone
-        self._spare: dict[str, int] = {}  # files that may be written again, and their sizes
+        self.spares = Spares(self, keeps=held is not None)
         #: Arrays in files of their own, by what a glance shows of them; and those that were put for which call.
         self._shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
         self._put_for: dict[str, list[Lent]] = {}
@@ -141,7 +135,7 @@ class Memory(SharedDirectory):
         size = places[-1].stop
         if not self.has_room(size) and not (self._make_room() and self.has_room(size)):
             return None
-        made = 0 if self._has_used_again(name, size) else os.O_CREAT | os.O_EXCL
+        made = 0 if self.spares.become(name, size) else os.O_CREAT | os.O_EXCL
         try:
             with self.opened(name, os.O_WRONLY | made) as fd:
                 sums = [_write(fd, part, place.start) for part, place in zip(parts, places, strict=True)]
@@ -150,15 +144,6 @@ class Memory(SharedDirectory):
             self.remove(name)
             return None
         return sums
-
-    def _has_used_again(self, name: str, size: int) -> bool:
-        """Give a file that was freed the name of a new one, if there is one that isn't much too large."""
-        for spare, spared in list(self._spare.items()) if size > WORTH // 2 else ():
-            if spared < 2 * size and self._spare.pop(spare, 0):
-                with suppress(OSError):
-                    os.rename(f"{self.path}/{spare}", f"{self.path}/{name}")
-                    return True
-        return False
 
     # Taking
 
@@ -216,7 +201,7 @@ class Memory(SharedDirectory):
                 return
             self._kept.pop(name, None)  # another thread has unmapped it meanwhile
         self._used.discard(name)
-        if not self._spared(name):
+        if not self.spares.keep(name):
             self.remove(name)
 
     def _let_go(self, name: str) -> None:
@@ -224,45 +209,14 @@ class Memory(SharedDirectory):
         self._kept.pop(name, None)
 
     def _make_room(self) -> bool:
-        """Remove the files that are kept for calls to come. False if there is none."""
+        """Remove the files that are kept for what is to come. False if there is none."""
         kept = list(self._kept)
         for name in kept:
             self._mapped.forget(name)
             self._kept.pop(name, None)
+        has_spares = self.spares.remove()
         self.look_again()
-        return bool(kept)
-
-    def _spared(self, name: str) -> bool:
-        """Keep a file's pages for other values, unless somebody here or elsewhere may still look at them."""
-        token = secrets.token_hex(16)
-        hidden, spare = f"h{token}", f"s{token}"
-        try:
-            size = os.stat(f"{self.path}/{name}", follow_symlinks=False).st_size
-            if size < WORTH or not self._has_room_for_spare(size):
-                return False
-            os.rename(f"{self.path}/{name}", f"{self.path}/{hidden}")  # so that nobody opens it any more
-            with self.opened(hidden, os.O_RDWR) as fd:
-                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # refused if it is open or mapped anywhere else
-            os.rename(f"{self.path}/{hidden}", f"{self.path}/{spare}")
-        except OSError:
-            self.remove(hidden)
-            return False
-        self._spare[spare] = size
-        return True
-
-    def _has_room_for_spare(self, size: int) -> bool:
-        if sum(self._spare.values()) + size > SPARE_BYTES:
-            self.has_room(0)  # looks which ones runners have used
-        return sum(self._spare.values()) + size <= SPARE_BYTES
-
-    def _sizes(self) -> dict[str, int]:
-        before = list(self._spare)
-        sizes = super()._sizes()
-        for name in before:
-            if name not in sizes:
-                self._spare.pop(name, None)
-        self._spare |= {name: size for name, size in sizes.items() if name.startswith("s")}
-        return sizes
+        return bool(kept) or has_spares
 
     def tidy(self, is_awaited: Callable[[int], bool]) -> None:
         """Remove results of jobs that nobody awaits: they came too late, or a killed runner has left them."""
@@ -271,12 +225,6 @@ class Memory(SharedDirectory):
                 found = _OURS.fullmatch(name)
                 if found and name not in self._used and not is_awaited(int(found[1])):
                     self.remove(name)
-
-    def remove_spare(self) -> None:
-        """Remove the files that are kept only to be written again. Call it when nothing is under way."""
-        for name in list(self._spare):
-            self._spare.pop(name, None)
-            self.remove(name)
 
     def close(self) -> None:
         super().close()

@@ -24,7 +24,7 @@ from psycopg2 import sql
 from tests.bees import PROJECT, Bee
 from tests.servers import Database
 from tests.waiting import eventually
-from workerbee import JobFailedError, WorkerbeeExecutor, memory, resources
+from workerbee import JobFailedError, WorkerbeeExecutor, memory, resources, spares
 from workerbee.errors import SignatureError, ValueGoneError
 
 N = 1_250_000  # items: 10 MB
@@ -232,7 +232,7 @@ def test_memory_is_written_again_when_nobody_looks_at_it(
     executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a job keeps of its arguments stays as it is; what none keeps is soon gone, or is the next call's."""
-    monkeypatch.setattr(memory.Memory, "remove_spare", lambda _: None)
+    monkeypatch.setattr(spares.Spares, "rest", lambda _: None)
     numbers = range(10)
     assert [executor.submit(keep, ramp(200_000) + n).result() for n in numbers] == [*numbers]
     assert [executor.submit(np.sum, ramp(200_000) + 100 + n).result() for n in numbers] == [
@@ -244,9 +244,9 @@ def test_memory_is_written_again_when_nobody_looks_at_it(
     assert kept <= {*numbers}
     place = executor._client._memory
     assert place is not None
-    assert 1 <= len(place._spare) <= 10
+    assert 1 <= len(place.spares._sizes) <= 10
     monkeypatch.undo()
-    eventually(lambda: not place._spare)
+    eventually(lambda: not place.spares._sizes)
 
 
 def test_it_is_freed_with_a_cancelled_call(one_database: Database, tmp_path: Path) -> None:

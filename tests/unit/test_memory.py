@@ -18,7 +18,7 @@ import pytest
 from tests.unit import forgeries
 from tests.unit.forgeries import Forgery, code, flipped, in_its_place, links_to
 from tests.waiting import eventually
-from workerbee import directory, mapped, memory, resources
+from workerbee import directory, mapped, memory, resources, spares
 from workerbee.errors import ValueGoneError
 from workerbee.memory import Memory
 from workerbee.reference import Reference
@@ -188,7 +188,7 @@ def test_freed_memory_is_written_again_unless_somebody_has_it(shared: Memory) ->
     assert value_of(again) == bytearray(1_500_000)
     assert value == ARRAY
     free(shared, again)
-    shared.remove_spare()
+    shared.spares.remove()
     assert list(Path(shared.path).iterdir()) == []
 
 
@@ -200,12 +200,53 @@ def free(shared: Memory, *references: Reference) -> None:
 
 def test_no_more_is_spared_than_the_bound(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is freed beyond it is gone at once, as small values and results are."""
-    monkeypatch.setattr(memory, "SPARE_BYTES", 3_000_000)
+    monkeypatch.setattr(spares, "MOST_BYTES", 3_000_000)
     lots = [bytearray(ARRAY[:-1]) + bytes([n]) for n in range(3)]
     references = [lent(shared, pickle.PickleBuffer(array)) for array in lots]
     references.append(lent(shared, bytes(20_000)))
     references.append(lent(shared, bytes(2_000_000), job=5))
     free(shared, *references)
+    assert len(list(Path(shared.path).iterdir())) == 1
+
+
+def test_so_many_files_are_spared(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more, however small they are."""
+    monkeypatch.setattr(spares, "MOST_FILES", 2)
+    free(shared, *(lent(shared, np.full(20_000, n), job=n) for n in range(1, 4)))
+    assert len(list(Path(shared.path).iterdir())) == 2
+
+
+@pytest.mark.parametrize(("n_bytes", "written"), [(150_000, 200_000), (250_000, 400_000), (450_000, 400_000)])
+def test_the_file_that_fits_best_is_written_again(shared: Memory, n_bytes: int, written: int) -> None:
+    """The smallest that is large enough, else the largest."""
+    sizes = [400_000, 200_000, 1_000_000]
+    references = [lent(shared, bytes(size - 100), job=n) for n, size in enumerate(sizes, 1)]
+    numbers = {file_of(shared, it).stat().st_ino: size for it, size in zip(references, sizes, strict=True)}
+    free(shared, *references)
+    again = lent(Memory(shared.path), bytes(n_bytes), job=9)
+    assert numbers[file_of(shared, again).stat().st_ino] == written
+    memory._directories[shared._token] = shared
+
+
+def test_spare_files_go_when_all_rests(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, as the next computation may come at once."""
+    now = 100.0
+    monkeypatch.setattr(spares.time, "monotonic", lambda: now)
+    free(shared, lent(shared, pickle.PickleBuffer(ARRAY)))
+    now += spares.MOST_SECONDS / 2
+    shared.spares.rest()
+    assert len(list(Path(shared.path).iterdir())) == 1
+    now += spares.MOST_SECONDS
+    shared.spares.rest()
+    assert list(Path(shared.path).iterdir()) == []
+
+
+def test_spare_files_make_room(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what doesn't fit into any of them."""
+    free(shared, lent(shared, pickle.PickleBuffer(ARRAY)))
+    monkeypatch.setattr(shared, "_room", lambda: 3_000_000 - sum(shared._sizes().values()))
+    shared.look_again()
+    assert lent(shared, bytes(2_500_000), job=1)
     assert len(list(Path(shared.path).iterdir())) == 1
 
 
@@ -321,7 +362,7 @@ def test_the_file_of_a_result_stays_while_a_call_may_have_it(shared: Memory, res
     assert value_of(call)[1][0] == 8  # type: ignore[index]
     del kept
     assert not result.file.exists()
-    shared.remove_spare()
+    shared.spares.remove()
 
 
 def test_the_file_of_a_result_that_was_written_to_goes_with_its_future(shared: Memory, result: Result) -> None:
@@ -379,7 +420,7 @@ def test_futures_of_one_job_share_its_file(shared: Memory) -> None:
     assert value_of(call)[0][0] == 1.0  # type: ignore[index]
     del kept
     assert not file_of(shared, reference).exists()
-    shared.remove_spare()
+    shared.spares.remove()
 
 
 def test_a_result_that_is_asked_for_again_is_there(shared: Memory, result: Result) -> None:
@@ -415,7 +456,7 @@ def test_a_result_that_is_unmapped_while_its_future_goes_leaves_no_file(
     monkeypatch.undo()
     assert shared._kept == {}
     assert not result.file.exists()
-    shared.remove_spare()
+    shared.spares.remove()
 
 
 def test_only_mappings_of_memory_have_no_descriptor(
@@ -437,14 +478,13 @@ def test_a_runner_writes_to_freed_files_too(shared: Memory) -> None:
     number = file_of(shared, first).stat().st_ino
     free(shared, first)
     runner = Memory(shared.path)
-    runner.has_room(0)
     second = lent(runner, pickle.PickleBuffer(ARRAY), job=2)
     assert file_of(shared, second).stat().st_ino == number
     kept = shared.lent(bytes(second))
     assert value_of(second) == ARRAY
-    eventually(lambda: shared._has_room_for_spare(memory.SPARE_BYTES))
+    assert shared.spares._has_place_for(spares.MOST_BYTES)
     del kept
-    shared.remove_spare()
+    shared.spares.remove()
     memory._directories[shared._token] = shared
 
 

@@ -137,7 +137,7 @@ class Watcher:
         if not self._ledger:
             self._waiting_since = None
             if self.memory is not None:
-                self.memory.remove_spare()
+                self.memory.spares.rest()
 
     def _wanted(self, hints: list[str]) -> list[int]:
         """List the jobs to ask for: those hinted at whose result didn't come along, and those asked for."""

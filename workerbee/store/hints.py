@@ -1,8 +1,8 @@
 """Hints: notifications that say which jobs have ended, and carry small results too.
 
-The first line has ids and ranges of ids, ``1-200 207``; each further line is one end: job, run, codec,
-signature and JSON text. A hint may be forged or lost. So it only says where to look, and a result in it counts only if
-its signature holds.
+The first line has ids and ranges of ids, ``1-200 207``; each further line is one end: job, run, codec, signature, and
+JSON text or other bytes in hexadecimal. A hint may be forged or lost. So it only says where to look, and a result in it
+counts only if its signature holds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from workerbee.wire.job import Outcome, Stored
 
@@ -21,7 +22,8 @@ MOST_JOBS = 20_000
 ANYTHING = "?"
 # No more digits than an id has, as Python is slow at converting thousands of digits, or refuses to.
 _RANGE = re.compile("([0-9]{1,19})(?:-([0-9]{1,19}))?")
-_END = re.compile("([0-9]{1,19}) ([0-9]{1,10}) json ((?:[0-9a-f]{2})+) (.*)", re.DOTALL)
+_END = re.compile("([0-9]{1,19}) ([0-9]{1,10}) ([a-z]{1,20}) ((?:[0-9a-f]{2})+) (.*)", re.DOTALL)
+_JSON = "json"
 #: A hint is sent in the jobs' own transaction if it names at most ``SMALL_JOBS`` jobs and none was sent for
 #: ``SHARE_SECONDS``.
 SMALL_JOBS, SHARE_SECONDS = 8, 0.001
@@ -53,12 +55,13 @@ class HintThrottle:
 
 
 def results_hint(outcomes: Sequence[Outcome]) -> str:
-    """Write a hint of these jobs, with their results if those are small, signed JSON."""
+    """Write a hint of these jobs, with their results if those are small and signed."""
     lines = [_ranges(o.job for o in outcomes)]
     size = len(lines[0])
     for o in outcomes if len(outcomes) <= SMALL_JOBS else ():
-        if o.codec == "json" and o.mac is not None and size + len(o.data) < MOST_BYTES // 2:
-            lines.append(f"{o.job} {o.run} json {o.mac.hex()} {o.data.decode()}")
+        if o.mac is not None and size + 2 * len(o.data) < MOST_BYTES:
+            data = o.data.decode() if o.codec == _JSON else o.data.hex()
+            lines.append(f"{o.job} {o.run} {o.codec} {o.mac.hex()} {data}")
             size += len(lines[-1].encode()) + 1
     return "\n".join(lines) if size < MOST_BYTES else lines[0]
 
@@ -72,11 +75,11 @@ def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:
             first, last = int(found[1]), int(found[2] or found[1])
             jobs.extend(range(first, min(last + 1, first + MOST_JOBS - len(jobs))))
     ends = []
-    for line in lines:
-        if found := _END.fullmatch(line):
-            job, run, mac, text = found.groups()
-            data = text.encode("utf-8", "surrogatepass")
-            ends.append(Stored(int(job), int(run), "completed", "json", data, bytes.fromhex(mac)))
+    for found in filter(None, map(_END.fullmatch, lines)):
+        job, run, codec, mac, text = found.groups()
+        with suppress(ValueError):  # it isn't in hexadecimal
+            data = text.encode("utf-8", "surrogatepass") if codec == _JSON else bytes.fromhex(text)
+            ends.append(Stored(int(job), int(run), "completed", codec, data, bytes.fromhex(mac)))
     return jobs, ends
 
 
