@@ -2030,6 +2030,22 @@ MUTANTS = [
         "unit/test_crew.py::test_an_idle_runner_gets_what_waits_elsewhere",
     ),
     _python(
+        "crew: nobody looks only when somebody reports",
+        "bee/crew.py",
+        "def seconds_to_next",
+        "if waited_for(runners):",
+        "if False:",
+        "unit/test_crew.py::test_an_idle_runner_gets_what_waits_elsewhere",
+    ),
+    _python(
+        "crew: a runner needn't wait for the next job",
+        "bee/backlog.py",
+        "def may_follow",
+        "FOLLOWED_SECONDS if n_in_hand == 1 else HAND_SECONDS / 2",
+        "HAND_SECONDS / 2",
+        "unit/test_backlog.py",
+    ),
+    _python(
         "memory: futures of one job share its file",
         "memory.py",
         "def lent",

@@ -61,6 +61,18 @@ def test_one_message_brings_jobs_of_one_function() -> None:
     assert len(backlog.next_portion(1, 7)) == 7
 
 
+@pytest.mark.parametrize(
+    ("seconds", "n_in_hand", "may"),
+    [(0.001, 12, True), (0.001, 13, False), (0.04, 1, True), (0.04, 2, False), (0.06, 1, False), (None, 1, False)],
+)
+def test_what_may_follow_in_a_runners_hands(seconds: float | None, n_in_hand: int, may: bool) -> None:
+    """Some milliseconds of work, or one job behind another that isn't long."""
+    backlog = Backlog() if seconds is None else known(seconds, F)
+    give(backlog, F, 2)
+    [task, *_] = backlog.next_portion(2, 1)
+    assert backlog.may_follow(task, n_in_hand) == may
+
+
 def test_what_spoils_its_runner_runs_alone() -> None:
     """And what is put back comes first, in its order."""
     backlog = known(1e-5, F)

@@ -107,22 +107,26 @@ def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> N
     assert Counter(key for key, _ in jobs.noted(record)) == {str(n): 1 for n in range(21)}
 
 
-def test_an_idle_runner_gets_what_waits_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, and not only when that turns out to be long."""
-    monkeypatch.setattr("workerbee.bee.crew.STUCK_SECONDS", 1000.0)
+@pytest.mark.parametrize("pace", [0.0001, 0.01])
+def test_an_idle_runner_gets_what_waits_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float
+) -> None:
+    """At once, and not only when that turns out to be long; however long such jobs have taken so far."""
+    for module in ("crew", "runner_process"):
+        monkeypatch.setattr(f"workerbee.bee.{module}.STUCK_SECONDS", 1000.0)
     record, gate, closed = tmp_path / "record", tmp_path / "gate", tmp_path / "closed"
     gate.touch()
     crew = Crew(Orders("", workers=2, max_payload=1000), program=Program.here().dumps())
     try:
         give = teach(crew, jobs.gated)
         for _ in range(100):
-            crew.pace.learn(FUNCTION, 0.01)
+            crew.pace.learn(FUNCTION, pace)
         give([(str(record), n, str(gate if n else closed)) for n in range(4)])
         ended: list[int] = []
         deadline = time.monotonic() + 30
         while len(ended) < 3:
             assert time.monotonic() < deadline
-            crew.serve(1, -1)
+            crew.serve(60, -1)
             ended += [end.task.job.id for end in crew.collect() if isinstance(end, End)]
         assert sorted(ended) == [2, 3, 4]
         closed.touch()

@@ -6,10 +6,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from workerbee.bee.pace import (
+    FOLLOWED_SECONDS,
     HAND_SECONDS,
     MOST_HELD,
     MOST_IN_HAND,
-    MOVED_SECONDS,
     SATED,
     Appetite,
     FunctionKey,
@@ -93,11 +93,8 @@ class Backlog:
         if self._is_alone(task) or self._is_alone(self._ready[0]):
             return False
         pace = self.pace.seconds(task.lot.function)
-        return pace is not None and n_in_hand * pace < HAND_SECONDS / 2
-
-    def is_worth_moving(self, task: Task) -> bool:
-        """Tell whether jobs like this one take so long that one that waits had better be another runner's."""
-        return (self.pace.seconds(task.lot.function) or 0.0) > MOVED_SECONDS
+        most = FOLLOWED_SECONDS if n_in_hand == 1 else HAND_SECONDS / 2
+        return pace is not None and n_in_hand * pace < most
 
     def run_alone(self, tasks: Iterable[Task]) -> None:
         """Have each of these sent alone: one of them damages its runner's messages, and it isn't known which."""

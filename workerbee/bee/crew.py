@@ -22,7 +22,7 @@ from workerbee.bee.ears import Ears
 from workerbee.bee.hiring import Hiring
 from workerbee.bee.messages import Finished, Outdated, Recorded, Unusable, parse
 from workerbee.bee.output import prefixed
-from workerbee.bee.pace import MOST_IN_HAND, SATED, Appetite, FunctionKey
+from workerbee.bee.pace import MOST_IN_HAND, MOVED_SECONDS, SATED, Appetite, FunctionKey
 from workerbee.bee.runner_process import IDLE_SECONDS, LEAVE_SECONDS, STUCK_SECONDS, RunnerProcess
 from workerbee.bee.tasks import End, Lot, Task, lot_of
 from workerbee.orders import Orders
@@ -176,9 +176,8 @@ class Crew:
         for runner in self._runners:
             self._enforce(runner)
         self._hand_out()
-        if (seconds := self._hiring.seconds_to_next(self._runners)) is not None:
-            return seconds
-        return min((runner.seconds_to_next() for runner in self._runners), default=IDLE_SECONDS)
+        seconds = self._hiring.seconds_to_next(self._runners)
+        return seconds_to_next(self._runners) if seconds is None else seconds
 
     def _welcome(self, runner: RunnerProcess) -> None:
         runner.tell_program(self._program)
@@ -223,7 +222,7 @@ class Crew:
     # Handing out
 
     def _hand_out(self) -> None:
-        if not self._backlog.n_ready and (fullest := too_full(self._runners, self._backlog)) is not None:
+        if not self._backlog.n_ready and (fullest := too_full(self._runners)) is not None:
             self._backlog.put_back(fullest.take_back())
         if self._backlog.n_ready:
             for runner in sorted(self._runners, key=lambda r: len(r.in_hand)):
@@ -361,10 +360,21 @@ class Crew:
         return how
 
 
-def too_full(runners: list[RunnerProcess], backlog: Backlog) -> RunnerProcess | None:
+def too_full(runners: list[RunnerProcess]) -> RunnerProcess | None:
     """Find the runner with the most jobs, if one that waits there had better be another's, who has none."""
+    full = [runner for runner in waited_for(runners) if runner.is_slow()]
+    return max(full, key=lambda runner: len(runner.in_hand), default=None)
+
+
+def waited_for(runners: list[RunnerProcess]) -> list[RunnerProcess]:
+    """List the runners that have jobs they haven't begun, if another one has nothing to do."""
     if all(runner.in_hand or runner.is_leaving for runner in runners):
-        return None
-    fullest = max(runners, key=lambda runner: len(runner.in_hand))
-    several = len(fullest.in_hand) > 1
-    return fullest if several and backlog.is_worth_moving(next(iter(fullest.in_hand.values()))) else None
+        return []
+    return [runner for runner in runners if runner.has_waiting]
+
+
+def seconds_to_next(runners: list[RunnerProcess]) -> float:
+    """Give the seconds until any of these has to be looked at again, even if none reports anything."""
+    if waited_for(runners):
+        return MOVED_SECONDS
+    return min((runner.seconds_to_next() for runner in runners), default=IDLE_SECONDS)

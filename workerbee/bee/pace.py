@@ -14,9 +14,12 @@ from typing import NamedTuple
 #: Seconds of work that a bee holds for each runner, seconds of work in one message to a runner, and jobs in it.
 HOLD_SECONDS, HAND_SECONDS, MOST_IN_HAND = 0.15, 0.025, 250
 MOST_HELD = 2 * MOST_IN_HAND
+#: Behind a job that takes no longer than this, another one waits in the same runner's hands. It begins at once, without
+#: the milliseconds in which a busy machine's bee hears of the first one's end and answers.
+FOLLOWED_SECONDS = 0.05
 #: Less work than so many seconds isn't divided among runners: each message wakes a process, which costs CPU.
 CRUMB_SECONDS = 0.0005
-#: A job that takes longer than this is taken back from a busy runner for an idle one.
+#: What waits behind a job that has taken so long is an idle runner's.
 MOVED_SECONDS = 0.002
 #: So many functions are remembered: those whose jobs have ended last.
 MOST_FUNCTIONS = 64

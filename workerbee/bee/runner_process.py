@@ -17,7 +17,7 @@ from workerbee.bee.channel import Caller, Channel, Position
 from workerbee.bee.ears import Ears
 from workerbee.bee.messages import BESIDE_BYTES, Become, Forget, Learn, Perform, Quit, Telling, order
 from workerbee.bee.output import STREAMS, RunnerOutput
-from workerbee.bee.pace import FunctionKey
+from workerbee.bee.pace import MOVED_SECONDS, FunctionKey
 from workerbee.bee.shelf import Shelf
 from workerbee.bee.stack import Stack
 from workerbee.bee.tasks import Record, Records, Task
@@ -219,6 +219,16 @@ class RunnerProcess:
     def begun(self) -> list[int]:
         """List the numbers of the jobs that it has begun, and whose end hasn't come."""
         return [n for n in self.in_hand if n <= self.mark.last()]
+
+    @property
+    def has_waiting(self) -> bool:
+        """Tell whether it has a job that it hasn't begun."""
+        return bool(self.in_hand) and next(reversed(self.in_hand)) > self.mark.last()
+
+    def is_slow(self) -> bool:
+        """Tell whether it is in a job that has taken so long that those behind had better be another's."""
+        now = self.current()
+        return now is not None and now[2] > MOVED_SECONDS
 
     def take_back(self) -> list[Task]:
         """Take back the jobs that it has not begun, in order."""
