@@ -21,8 +21,10 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -160,24 +162,30 @@ class Memory(SharedDirectory):
         parts = [whole[place] if part.is_data else bytes(whole[place]) for part, place in both]
         if _digest_of(parts) != reference.digest:
             raise ValueGoneError("its file has changed")
-        apart = {it.part: it for it in reference.apart}
+        apart = dict(self._take_apart(reference))
         for n, (part, place) in enumerate(both):
             if n in apart:
-                parts[n] = self._take_apart(apart[n], part)
+                parts[n] = apart[n]
             elif part.is_data and xxh3_64_intdigest(whole[place]) != part.sum:
                 raise ValueGoneError("its file has changed")
         if reference.name in self._lent:
             self._mapped.note(reference, content)
         return parts
 
-    def _take_apart(self, it: Apart, part: Portion) -> memoryview:
-        whole, stamp = self.read(it.name, it.file_size)
-        data = whole[it.at : it.at + part.size]
-        if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:
-            if xxh3_64_intdigest(data) != part.sum:
-                raise ValueGoneError("its file has changed")
-            self._seen.add((it.file, it.at, part.sum, stamp))
-        return data
+    def _take_apart(self, reference: Reference) -> Iterator[tuple[int, memoryview]]:
+        """Map the parts that are in other files, by their numbers. Each has its own memory, also if one comes twice."""
+        read = cache(lambda name, size, _: self.read(name, size))  # once for all arrays of a result
+        times = Counter[tuple[str, int]]()
+        for it in reference.apart:
+            part = reference.parts[it.part]
+            whole, stamp = read(it.name, it.file_size, times[it.name, it.at])
+            times[it.name, it.at] += 1
+            data = whole[it.at : it.at + part.size]
+            if stamp != (it.number, it.changed_at) and (it.file, it.at, part.sum, stamp) not in self._seen:
+                if xxh3_64_intdigest(data) != part.sum:
+                    raise ValueGoneError("its file has changed")
+                self._seen.add((it.file, it.at, part.sum, stamp))
+            yield it.part, data
 
     # What a client does
 

@@ -350,6 +350,22 @@ def test_another_array_at_the_same_place_is_stored_anew(shared: Memory, result: 
     known._results.clear()
 
 
+def test_a_result_is_mapped_once_for_all_its_arrays(
+    shared: Memory, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But one that a call has twice is there twice, as two views of it are in a pool's worker."""
+    first, second = result.value
+    call = lent(shared, [first, second, first[:]])
+    assert of_results(call) == [0, 1, 2]
+    read: list[str] = []
+    own = shared.read
+    monkeypatch.setattr(shared, "read", lambda name, size: read.append(name) or own(name, size))  # type: ignore[func-returns-value]
+    given: Any = value_of(call)
+    assert read == [call.name, result.file.name, result.file.name]
+    given[0][:] = 0
+    assert [int(array[0]) for array in given] == [0, 8, 7]
+
+
 def test_the_file_of_a_result_stays_while_a_call_may_have_it(shared: Memory, result: Result) -> None:
     """The future is dropped, then the array, then the call is done."""
     result.future = None
