@@ -29,12 +29,11 @@ from uuid import UUID
 
 from workerbee.errors import LargeValuesError, LostValueError
 from workerbee.files import MARK, Files, files_of
+from workerbee.reference import CODECS
 from workerbee.resources import Few
 
 #: The codec of a reference.
 BLOB = "blob"
-#: The codecs that a value in a file may have, as `wire.codec` names them.
-CODECS = ("pickle", "json", "json_call")
 #: A value of so many bytes or more is a file, by default.
 LEAST_BYTES = 1_000_000
 #: Seconds after which a file that no row names, or half of one, is taken to be a killed process's. An outage may last.
