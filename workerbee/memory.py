@@ -139,7 +139,7 @@ class Memory(SharedDirectory):
             return None
         made = 0 if self.spares.become(name, size) else os.O_CREAT | os.O_EXCL
         try:
-            with self.opened(name, os.O_WRONLY | made) as fd:
+            with self.opened(name, os.O_WRONLY | os.O_NONBLOCK | made) as fd:
                 sums = [_write(fd, part, place.start) for part, place in zip(parts, places, strict=True)]
                 os.ftruncate(fd, size)
         except OSError:

@@ -34,7 +34,7 @@ _OURS = ("workerbee", "cloudpickle", "psycopg2", "platformdirs", "xxhash")
 _SEARCH_FLAGS = frozenset({"-I", "-E", "-s", "-S", "-P"})
 #: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of GNU's C library: of freed memory it keeps so many bytes, and what is larger
 #: it asks the kernel for and gives back. https://man7.org/linux/man-pages/man3/mallopt.3.html
-_ALLOCATION = ((-1, 64 << 20), (-3, 32 << 20))
+_ALLOCATION = ((-1, 32 << 20), (-3, 16 << 20))
 
 _START = """
 import sys
@@ -108,10 +108,10 @@ def reset_signals() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have arrays up to 32 MB made in memory that was freed, unless the environment says how that is to be done.
+    """Have arrays up to 16 MB made in memory that was freed, unless the environment says how that is to be done.
 
     The kernel's fresh pages take ten times as long as what is written to them. The C library does the same by itself
-    once an array of 32 MB has been freed; another than GNU's has no such setting.
+    once an array of 16 MB has been freed; another than GNU's has no such setting.
     """
     if not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         library = ctypes.CDLL(None)

@@ -13,8 +13,12 @@ from workerbee.directory import SharedDirectory
 
 #: A file is kept if it has so many bytes.
 WORTH = 100_000
-#: So many files, with so many bytes, are kept at most; and for so many seconds once nothing is under way.
-MOST_FILES, MOST_BYTES, MOST_SECONDS = 128, 256_000_000, 0.5
+#: So many files, with so many bytes, are kept at most.
+MOST_FILES, MOST_BYTES = 128, 256_000_000
+#: Seconds after the last one was kept in which they go: while jobs are under way, and while none is.
+BUSY_SECONDS, IDLE_SECONDS = 5.0, 0.5
+#: The pause between looks into the directory is so many times as long as a look.
+REST_FACTOR = 10
 _NAME = re.compile(r"s([0-9]+)-[0-9a-f]{32}")
 
 
@@ -29,7 +33,7 @@ class Spares:
         self._directory = directory
         self._keeps = keeps
         self._sizes: dict[str, int] = {}  # of the files that are there, as far as is known, by their names
-        self._kept_at = 0.0
+        self._kept_at = self._next_look = 0.0
 
     def keep(self, name: str) -> bool:
         """Keep a file, unless somebody here or elsewhere may still look at it, or there are enough. Returns whether."""
@@ -52,7 +56,7 @@ class Spares:
 
     def _has_place_for(self, size: int) -> bool:
         if not self._fits(size):
-            self._look()  # runners have used some
+            self._look_again()  # runners have used some
         return self._fits(size)
 
     def _fits(self, size: int) -> bool:
@@ -63,9 +67,10 @@ class Spares:
         if size <= WORTH // 2:
             return False
         if not self._keeps and not any(size <= spare < 2 * size for spare in self._sizes.values()):
-            self._look()  # the client has freed some
+            self._look_again()  # the client has freed some
         path = self._directory.path
-        fitting = [(n < size, abs(n - size), spare) for spare, n in list(self._sizes.items()) if n < 2 * size]
+        # A copy, as the garbage collector may come in between, and with it a call of `keep`.
+        fitting = [(n < size, abs(n - size), spare) for spare, n in self._sizes.copy().items() if n < 2 * size]
         for *_, spare in sorted(fitting):
             if self._sizes.pop(spare, 0):
                 with suppress(OSError):  # another process has been faster
@@ -81,10 +86,18 @@ class Spares:
             self._directory.remove(name)
         return bool(spares)
 
-    def rest(self) -> None:
-        """Remove them unless one was kept just now. Call this while nothing is under way."""
-        if self._sizes and time.monotonic() > self._kept_at + MOST_SECONDS:
+    def rest(self, *, is_idle: bool) -> None:
+        """Remove them when none was kept for a while, which is shorter while no job is under way: ``is_idle``."""
+        if self._sizes and time.monotonic() > self._kept_at + (IDLE_SECONDS if is_idle else BUSY_SECONDS):
             self.remove()
+
+    def _look_again(self) -> None:
+        """Look, unless that was done just now: among thousands of files a look takes milliseconds."""
+        began = time.monotonic()
+        if began >= self._next_look:
+            self._look()
+            after = time.monotonic()
+            self._next_look = after + REST_FACTOR * (after - began)
 
     def _look(self) -> None:
         with suppress(OSError):

@@ -232,7 +232,7 @@ def test_memory_is_written_again_when_nobody_looks_at_it(
     executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a job keeps of its arguments stays as it is; what none keeps is soon gone, or is the next call's."""
-    monkeypatch.setattr(spares.Spares, "rest", lambda _: None)
+    monkeypatch.setattr(spares.Spares, "rest", lambda *_, **__: None)
     numbers = range(10)
     assert [executor.submit(keep, ramp(200_000) + n).result() for n in numbers] == [*numbers]
     assert [executor.submit(np.sum, ramp(200_000) + 100 + n).result() for n in numbers] == [

@@ -55,8 +55,8 @@ def test_the_first_success_counts_and_a_later_one_is_late(hive: Hive) -> None:
     zombie.lapse()
     bee.save()
     second = bee.take()
-    zombie.complete([success(1, duration=7.0)], [first], hint=None)
-    bee.succeed(second)
+    assert zombie.complete([success(1, duration=7.0)], [first], hint=None)
+    assert not bee.complete([success(1)], [second], hint=None)
     assert hive.run("SELECT bee::text, duration FROM {outcome}") == [(str(zombie.incarnation), 7.0)]
     counts = hive.catalogue.counts(hive.jobset.number)
     assert (counts.completed, counts.late, counts.open) == (1, 1, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,8 +14,8 @@ from uuid import UUID
 import pytest
 
 from tests import jobs, poison
-from workerbee.bee.crew import Crew
-from workerbee.bee.pace import SATED
+from workerbee.bee.crew import Crew, seconds_to_next
+from workerbee.bee.pace import MOVED_SECONDS, SATED
 from workerbee.bee.tasks import End, Lot, Record
 from workerbee.orders import Orders
 from workerbee.program import Program
@@ -133,6 +135,37 @@ def test_an_idle_runner_gets_what_waits_elsewhere(
         while not crew.is_empty:
             crew.serve(60, -1)
             crew.collect()
+    finally:
+        crew.dismiss()
+
+
+def test_what_was_not_begun_is_no_reason_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a moment: a bee doesn't look again and again at a runner that is late with all that it has got."""
+    crew = Crew(Orders("", workers=2, max_payload=1000), program=Program.here().dumps())
+
+    def work() -> None:
+        while not crew.is_empty:
+            crew.serve(60, -1)
+            crew.collect()
+
+    try:
+        give = teach(crew, jobs.double)
+        give([(1,), (2,)])
+        work()
+        late = crew._runners[0]
+        assert late.process is not None
+        for n, first_look in ((1, False), (2, True)):
+            os.kill(late.process.pid, signal.SIGSTOP)
+            for _ in range(100):
+                crew.pace.learn(FUNCTION, 1e-5)
+            give([(3,)] * n)
+            assert len(late.in_hand) == n
+            assert (seconds_to_next(crew._runners) == MOVED_SECONDS) is first_look
+            with monkeypatch.context() as later:
+                later.setattr("workerbee.bee.runner_process.STUCK_SECONDS", 0.0)
+                assert not any(runner.has_waiting for runner in crew._runners)
+            os.kill(late.process.pid, signal.SIGCONT)
+            work()
     finally:
         crew.dismiss()
 

@@ -228,17 +228,47 @@ def test_the_file_that_fits_best_is_written_again(shared: Memory, n_bytes: int, 
     memory._directories[shared._token] = shared
 
 
-def test_spare_files_go_when_all_rests(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, as the next computation may come at once."""
+@pytest.mark.parametrize(("is_idle", "seconds"), [(True, spares.IDLE_SECONDS), (False, spares.BUSY_SECONDS)])
+def test_spare_files_go_when_all_rests(
+    shared: Memory, monkeypatch: pytest.MonkeyPatch, is_idle: bool, seconds: float
+) -> None:
+    """After a while, as the next computation may come at once; beside a long job they go later."""
     now = 100.0
     monkeypatch.setattr(spares.time, "monotonic", lambda: now)
     free(shared, lent(shared, pickle.PickleBuffer(ARRAY)))
-    now += spares.MOST_SECONDS / 2
-    shared.spares.rest()
+    now += seconds / 2
+    shared.spares.rest(is_idle=is_idle)
     assert len(list(Path(shared.path).iterdir())) == 1
-    now += spares.MOST_SECONDS
-    shared.spares.rest()
+    now += seconds
+    shared.spares.rest(is_idle=is_idle)
     assert list(Path(shared.path).iterdir()) == []
+
+
+def test_looks_among_many_files_are_seldom(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the time at most, however long one takes."""
+    now, looks = 100.0, 0
+    own = os.listdir
+
+    def slowly(path: str) -> list[str]:
+        nonlocal now, looks
+        now, looks = now + 0.003, looks + 1
+        return own(path)
+
+    monkeypatch.setattr(spares.time, "monotonic", lambda: now)
+    monkeypatch.setattr(spares.os, "listdir", slowly)
+    runner = Memory(shared.path)
+    for _ in range(100):
+        now += 0.001
+        assert not runner.spares.become("b", 200_000)
+    assert 2 <= looks <= 5
+    memory._directories[shared._token] = shared
+
+
+def test_a_spare_file_that_is_a_pipe_is_not_waited_for(shared: Memory) -> None:
+    """Whoever has put it there."""
+    os.mkfifo(f"{shared.path}/s2000000-{os.urandom(16).hex()}")
+    assert Memory(shared.path).put("pickle", [memoryview(bytearray(1_900_000)), b"."], job=1) is None
+    memory._directories[shared._token] = shared
 
 
 def test_spare_files_make_room(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

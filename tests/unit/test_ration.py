@@ -68,23 +68,27 @@ def test_nothing_weighs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert link.ration.rows <= before
 
 
-@pytest.mark.parametrize(("delay", "then"), [(0.001, 500_000), (0.03, MOST_BYTES)])
+@pytest.mark.parametrize(
+    ("delay", "then"), [(0.0001, [500_000, 500_000, 500_000]), (0.005, [500_000, 2_000_000, MOST_BYTES])]
+)
 def test_enough_is_as_good_as_more_if_nothing_delays_it(
-    monkeypatch: pytest.MonkeyPatch, delay: float, then: int
+    monkeypatch: pytest.MonkeyPatch, delay: float, then: list[int]
 ) -> None:
     """After larger ones, as the server then keeps its memory; what is far away gets the most."""
-    link = Link(monkeypatch, 1e9, delay, enough=500_000)
+    link = Link(monkeypatch, 2e8, delay, enough=500_000)
     sizes = [LEAST_BYTES]
     for _ in range(5):
         sizes.append(link.move(sizes[-1] // 1000, 1000)[0])
-    assert sizes == [LEAST_BYTES, 4 * LEAST_BYTES, MOST_BYTES, then, then, then]
+    assert sizes == [LEAST_BYTES, 4 * LEAST_BYTES, MOST_BYTES, *then]
 
 
 def test_a_link_that_has_become_slow_gets_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    link = Link(monkeypatch, 1e9, 0.001, enough=500_000)
+    """And less again when it is as before, which the end of a value shows; what is tiny says nothing."""
+    link = Link(monkeypatch, 2e8, 0.0001, enough=500_000)
     assert link.move(4000, 1000)[0] == 500_000
+    assert link.move(10, 1000)[0] == 500_000
     link.delay = 0.03
     assert link.move(500, 1000)[0] == 4 * 500_000
     assert link.move(2000, 1000)[0] == MOST_BYTES
-    link.delay = 0.001
+    link.delay = 0.0001
     assert [link.move(n, 1000)[0] for n in (4000, 400)] == [MOST_BYTES, 500_000]

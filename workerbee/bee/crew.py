@@ -177,7 +177,7 @@ class Crew:
             self._enforce(runner)
         self._hand_out()
         seconds = self._hiring.seconds_to_next(self._runners)
-        return seconds_to_next(self._runners) if seconds is None else seconds
+        return min(seconds_to_next(self._runners), IDLE_SECONDS if seconds is None else seconds)
 
     def _welcome(self, runner: RunnerProcess) -> None:
         runner.tell_program(self._program)
@@ -367,7 +367,7 @@ def too_full(runners: list[RunnerProcess]) -> RunnerProcess | None:
 
 
 def waited_for(runners: list[RunnerProcess]) -> list[RunnerProcess]:
-    """List the runners that have jobs they haven't begun, if another one has nothing to do."""
+    """List the runners in whose hands jobs wait behind another, if there is a runner with nothing to do."""
     if all(runner.in_hand or runner.is_leaving for runner in runners):
         return []
     return [runner for runner in runners if runner.has_waiting]

@@ -152,7 +152,8 @@ class Recorder:
         ]
         shared = number not in self._unhinted and self._pace.shares(len(outcomes), writers=self._n_bees)
         hint = results_hint(outcomes) if outcomes and shared else None
-        served.store.complete(outcomes, [held.batch for held in emptied], hint=hint)
+        if not served.store.complete(outcomes, [held.batch for held in emptied], hint=hint):
+            outcomes = [outcome._replace(mac=None) for outcome in outcomes]  # no hint has results that don't count
         if outcomes and not shared:
             self._unhinted.setdefault(number, []).extend(outcomes)
         self.tally.note(n_done=len(ends), seconds=sum(end.duration for end in ends))

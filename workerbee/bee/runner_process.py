@@ -81,6 +81,7 @@ class RunnerProcess:
         self.process = process
         self.number = number
         self.in_hand: dict[int, Task] = {}
+        self._handed_at = 0.0
         self.functions = Records()
         self.started_at = time.monotonic()
         self.program = b""
@@ -177,6 +178,7 @@ class RunnerProcess:
             calls.append((n, job, run, n_attempts + 1, codec, data, mac))
         self.make_known(lot.function, lot.record, program)
         self.tell(Perform(*lot.function, calls))
+        self._handed_at = time.monotonic()
 
     def quit(self) -> None:
         """Tell it to end after the jobs that it has in hand."""
@@ -222,8 +224,10 @@ class RunnerProcess:
 
     @property
     def has_waiting(self) -> bool:
-        """Tell whether it has a job that it hasn't begun."""
-        return bool(self.in_hand) and next(reversed(self.in_hand)) > self.mark.last()
+        """Tell whether a job waits in its hands behind another one, which it is in or has got just now."""
+        if len(self.in_hand) < 2 or next(reversed(self.in_hand)) <= self.mark.last():
+            return False
+        return self.current() is not None or time.monotonic() < self._handed_at + STUCK_SECONDS
 
     def is_slow(self) -> bool:
         """Tell whether it is in a job that has taken so long that those behind had better be another's."""

@@ -182,7 +182,7 @@ class Flusher:
 
     def _new_bytes(self, arrays: Iterable[Value]) -> int:
         """Count the bytes of arrays that weren't among those of earlier calls."""
-        new = set(arrays).difference(self._met)
+        new = {value for value in arrays if value not in self._met}
         self._met.update(new)
         return sum(value.taken.size for value in new)
 

@@ -136,8 +136,8 @@ class Watcher:
             self._mark_begun()
         if not self._ledger:
             self._waiting_since = None
-            if self.memory is not None:
-                self.memory.spares.rest()
+        if self.memory is not None:
+            self.memory.spares.rest(is_idle=not self._ledger)
 
     def _wanted(self, hints: list[str]) -> list[int]:
         """List the jobs to ask for: those hinted at whose result didn't come along, and those asked for."""

@@ -237,20 +237,20 @@ class BeeStore:
 
     # Ending it
 
-    def complete(self, outcomes: Sequence[Outcome], closed: Sequence[Batch], *, hint: str | None) -> None:
-        """Record successes, and delete batches with nothing open."""
-        params = self._new_rows(outcomes)
-        more = {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed), "hint": hint}
+    def complete(self, outcomes: Sequence[Outcome], closed: Sequence[Batch], *, hint: str | None) -> bool:
+        """Record successes, and delete batches with nothing open. False if another end was first in any of the runs."""
+        params = self._new_rows(outcomes) | {"bee": self._bee, "writer": self._writer.name(), "hint": hint}
+        params |= {"closed": array(b.id for b in closed), "claims": array(b.claim for b in closed)}
         self._alive()
-        by = {"bee": self._bee, "writer": self._writer.name()}
         with self._results.use() as moved:
-            [(stored, _, _)] = self._queries.insert("complete", params | more | by)
+            [(stored, _, _)] = self._queries.insert("complete", params)
             moved.rows, moved.bytes = len(outcomes), sum(len(o.data) for o in outcomes)
         if not self._is_noted and not self.jobset.is_temporary:
             self.note_host()
         if stored < len(outcomes):
             runs = {"jobs": array(o.job for o in outcomes), "runs": array(o.run for o in outcomes)}
             self._count("late", host=self._host, **runs)
+        return bool(stored == len(outcomes))
 
     def _new_rows(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """Give the parameters of an insert: a column is one text."""

@@ -59,11 +59,14 @@ def results_hint(outcomes: Sequence[Outcome]) -> str:
     lines = [_ranges(o.job for o in outcomes)]
     size = len(lines[0])
     for o in outcomes if len(outcomes) <= SMALL_JOBS else ():
-        if o.mac is not None and size + 2 * len(o.data) < MOST_BYTES:
+        if o.mac is not None and len(o.data) < MOST_BYTES:
             data = o.data.decode() if o.codec == _JSON else o.data.hex()
-            lines.append(f"{o.job} {o.run} {o.codec} {o.mac.hex()} {data}")
-            size += len(lines[-1].encode()) + 1
-    return "\n".join(lines) if size < MOST_BYTES else lines[0]
+            line = f"{o.job} {o.run} {o.codec} {o.mac.hex()} {data}"
+            n = len(line.encode()) + 1
+            if size + n < MOST_BYTES:
+                lines.append(line)
+                size += n
+    return "\n".join(lines)
 
 
 def parse_hint(hint: str) -> tuple[list[int], list[Stored]]:

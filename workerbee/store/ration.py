@@ -13,8 +13,8 @@ LEAST_BYTES, MOST_BYTES = 250_000, 4_000_000
 STEP_FACTOR = 4
 #: Rows in one statement, at first.
 FIRST_ROWS = 100
-#: A link that carries a statement in less has no delay that a larger one would make up for (seconds).
-QUICK_SECONDS = 0.02
+#: A statement isn't delayed if its rate is this share of a larger one's.
+SHARE_OF_RATE = 0.7
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Ration:
         self._most_rows = most_rows
         self._seconds = seconds
         self._enough = enough
-        self._largest = 0  # statement so far, in bytes
+        self._is_met = False  # whether the server has met a large statement
+        self._rate_of_more = 0.0  # bytes a second in the last statement that had more than enough
         self._is_far = False
         self._weight = LEAST_BYTES / FIRST_ROWS  # bytes a row
         self.bytes = LEAST_BYTES
@@ -66,8 +67,9 @@ class Ration:
 
     def _best(self, n_bytes: int, took: float) -> int:
         """Say how many bytes would be best for the next statement, as this one took so many seconds for so many."""
-        self._largest = max(self._largest, n_bytes)
-        if n_bytes <= self._enough:
-            self._is_far = took > QUICK_SECONDS
-        is_met = self._largest >= STEP_FACTOR * self._enough
-        return self._enough if is_met and not self._is_far else MOST_BYTES
+        if n_bytes > self._enough:
+            self._is_met = self._is_met or n_bytes >= STEP_FACTOR * self._enough
+            self._rate_of_more = n_bytes / took
+        elif self._is_met and n_bytes >= LEAST_BYTES:
+            self._is_far = n_bytes / took < SHARE_OF_RATE * self._rate_of_more
+        return self._enough if self._is_met and not self._is_far else MOST_BYTES
