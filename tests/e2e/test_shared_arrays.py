@@ -85,8 +85,8 @@ def test_a_job_does_not_wait_until_the_arrays_of_others_are_stored(database: Dat
         executor.flush()
         executor.shutdown(cancel_futures=True)
         stored = database.execute(sql.SQL("SELECT count(*) FROM {} GROUP BY xmin::text ORDER BY 1").format(jobs))
-    assert [n for (n,) in stored[:5]] == [1] * 5
-    assert len(stored) <= 7
+    # The first call; those that came until it was stored; the others with the first of the arrays; three arrays.
+    assert 5 <= len(stored) <= 6, stored
 
 
 def test_another_client_of_the_jobset_stores_nothing_anew(executor: WorkerbeeExecutor, database: Database) -> None:
