@@ -2126,6 +2126,14 @@ MUTANTS = [
         "unit/test_memory.py::test_looks_among_many_files_are_seldom",
     ),
     _python(
+        "hints: no results that don't count",
+        "bee/recorder.py",
+        "def _complete",
+        "outcome._replace(mac=None)",
+        "outcome",
+        "store/test_holdings.py::test_a_hint_has_no_results_that_do_not_count",
+    ),
+    _python(
         "crew: what a runner hasn't begun isn't taken back for another",
         "bee/runner_process.py",
         "def has_waiting",

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.store.hive import ANY, Hive, new_job
+from tests.store.hive import ANY, Hive, new_job, success
 from workerbee.bee.claiming import Claiming
 from workerbee.bee.crew import Crew
 from workerbee.bee.holdings import Held, Holdings, Served
@@ -23,9 +23,9 @@ from workerbee.bee.service import Service
 from workerbee.bee.shelf import Shelf
 from workerbee.bee.tasks import End, Task
 from workerbee.orders import Orders
-from workerbee.store import BeeStore, Connection, Limits
+from workerbee.store import BeeStore, Connection, Limits, parse_hint
 from workerbee.wire import values
-from workerbee.wire.job import NO_FUNCTION, Batch, Jobset
+from workerbee.wire.job import NO_FUNCTION, Batch, EndKind, Jobset
 from workerbee.wire.values import Values
 
 LOG = logging.getLogger("workerbee.tests")
@@ -121,6 +121,29 @@ def test_what_ends_in_a_jobset_that_is_gone_counts_for_no_other(hive: Hive, bee:
         recorder.record(n_bees=1)
     assert hive.outcome(job) is None
     assert not recorder.has_ends
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_hint_has_no_results_that_do_not_count(
+    hive: Hive, bee: BeeWithoutRunners, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """Where another end was first in a run, a future asks the table."""
+    [job] = hive.add(1)
+    store = hive.bee()
+    [held] = bee.hold(bee.serve(store), 1, start=1)
+    if is_late:
+        store.complete([success(job)], [], hint=None)
+    judge = Judge(bee="b", host="h", limits=Limits(1))
+    recorder = Recorder(bee.holdings, hive.catalogue, bee.crew, judge, LOG, logging.INFO)
+    hints: list[str] = []
+    monkeypatch.setattr(recorder._pace, "shares", lambda *_, **__: False)
+    monkeypatch.setattr(hive.catalogue, "hint_done", lambda _, hint: hints.append(hint))
+    recorder.keep(End(Task(held, held.batch.jobs[0]), EndKind.COMPLETED, "json", b"7", bytes(16), 0.1))
+    recorder.record(n_bees=1)
+    [hint] = hints
+    jobs, ends = parse_hint(hint)
+    assert jobs == [job]
+    assert [end.data for end in ends] == ([] if is_late else [b"7"])
 
 
 def test_jobsets_that_were_served_long_ago_are_let_go(
