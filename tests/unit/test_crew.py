@@ -110,9 +110,7 @@ def test_what_waits_behind_a_long_job_runs_once(crew: Crew, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("pace", [0.0001, 0.01])
-def test_an_idle_runner_gets_what_waits_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float
-) -> None:
+def test_an_idle_runner_gets_what_waits_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: float) -> None:
     """At once, and not only when that turns out to be long; however long such jobs have taken so far."""
     for module in ("crew", "runner_process"):
         monkeypatch.setattr(f"workerbee.bee.{module}.STUCK_SECONDS", 1000.0)
