@@ -20,6 +20,7 @@ BUSY_SECONDS, IDLE_SECONDS = 5.0, 0.5
 #: The pause between looks into the directory is so many times as long as a look.
 REST_FACTOR = 10
 _NAME = re.compile(r"s([0-9]+)-[0-9a-f]{32}")
+_now = time.monotonic  # kept here, as a job may replace it
 
 
 class Spares:
@@ -51,7 +52,7 @@ class Spares:
             self._directory.remove(hidden)
             return False
         self._sizes[f"s{size}-{token}"] = size
-        self._kept_at = time.monotonic()
+        self._kept_at = _now()
         return True
 
     def _has_place_for(self, size: int) -> bool:
@@ -88,15 +89,15 @@ class Spares:
 
     def rest(self, *, is_idle: bool) -> None:
         """Remove them when none was kept for a while, which is shorter while no job is under way: ``is_idle``."""
-        if self._sizes and time.monotonic() > self._kept_at + (IDLE_SECONDS if is_idle else BUSY_SECONDS):
+        if self._sizes and _now() > self._kept_at + (IDLE_SECONDS if is_idle else BUSY_SECONDS):
             self.remove()
 
     def _look_again(self) -> None:
         """Look, unless that was done just now: among thousands of files a look takes milliseconds."""
-        began = time.monotonic()
+        began = _now()
         if began >= self._next_look:
             self._look()
-            after = time.monotonic()
+            after = _now()
             self._next_look = after + REST_FACTOR * (after - began)
 
     def _look(self) -> None:

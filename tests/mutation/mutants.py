@@ -2113,7 +2113,7 @@ MUTANTS = [
         "memory: nothing is kept for long while all rests",
         "spares.py",
         "def rest",
-        "self._sizes and time.monotonic() > self._kept_at + (IDLE_SECONDS if is_idle else BUSY_SECONDS)",
+        "self._sizes and _now() > self._kept_at + (IDLE_SECONDS if is_idle else BUSY_SECONDS)",
         "False",
         "unit/test_memory.py::test_spare_files_go_when_all_rests",
     ),

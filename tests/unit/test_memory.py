@@ -234,7 +234,7 @@ def test_spare_files_go_when_all_rests(
 ) -> None:
     """After a while, as the next computation may come at once; beside a long job they go later."""
     now = 100.0
-    monkeypatch.setattr(spares.time, "monotonic", lambda: now)
+    monkeypatch.setattr(spares, "_now", lambda: now)
     free(shared, lent(shared, pickle.PickleBuffer(ARRAY)))
     now += seconds / 2
     shared.spares.rest(is_idle=is_idle)
@@ -254,7 +254,7 @@ def test_looks_among_many_files_are_seldom(shared: Memory, monkeypatch: pytest.M
         now, looks = now + 0.003, looks + 1
         return own(path)
 
-    monkeypatch.setattr(spares.time, "monotonic", lambda: now)
+    monkeypatch.setattr(spares, "_now", lambda: now)
     monkeypatch.setattr(spares.os, "listdir", slowly)
     runner = Memory(shared.path)
     for _ in range(100):
