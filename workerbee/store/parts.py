@@ -28,6 +28,8 @@ PART_BYTES = 250_000
 #: Parts in one statement, as far as it takes no longer than this (seconds), a part of the lease; and bytes that are
 #: enough for one that nothing delays.
 AT_ONCE, HASTE_SECONDS, ENOUGH_BYTES = 16, 0.5, 2 * PART_BYTES
+#: Parts in one answer: who reads has it as a whole, and more than once.
+READ_AT_ONCE = 4
 PARTS = "parts"
 #: The parts of functions, and of what calls share, belong to no job.
 NO_JOB = 0
@@ -40,7 +42,8 @@ class Parts:
     def __init__(self, queries: Queries, alive: Callable[[], None] = lambda: None) -> None:
         self._queries = queries
         self._alive = alive
-        self._stored, self._read = (Ration(AT_ONCE, HASTE_SECONDS, ENOUGH_BYTES) for _ in range(2))
+        self._stored = Ration(AT_ONCE, HASTE_SECONDS, ENOUGH_BYTES)
+        self._read = Ration(READ_AT_ONCE, HASTE_SECONDS)
 
     # Storing
 
@@ -135,7 +138,7 @@ class Parts:
     def _get_each(self, job: int, run: int, token: UUID, n: int) -> Iterator[bytes]:
         last = 0
         while last < n:
-            first, last = last + 1, min(n, last + self._read.bytes // PART_BYTES)
+            first, last = last + 1, min(n, last + min(READ_AT_ONCE, self._read.bytes // PART_BYTES))
             with self._read.use() as moved:
                 rows = self._carry("get_parts", job=job, run=run, token=str(token), first=first, last=last)
                 moved.rows, moved.bytes = len(rows), sum(len(data) for (data,) in rows)
