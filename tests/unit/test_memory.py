@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -262,6 +263,31 @@ def test_looks_among_many_files_are_seldom(shared: Memory, monkeypatch: pytest.M
         assert not runner.spares.become("b", 200_000)
     assert 2 <= looks <= 5
     memory._directories[shared._token] = shared
+
+
+class Cycle:
+    """Only the garbage collector frees what this has."""
+
+    def __init__(self, what: object) -> None:
+        self.what, self.me = what, self
+
+
+def test_a_file_may_be_freed_while_another_is_chosen(shared: Memory) -> None:
+    """By the garbage collector, at any moment: up to Python 3.11 also while a dict's items are listed."""
+    thresholds, crowd = gc.get_threshold(), []
+    free(shared, *[lent(shared, np.full(30_000 + n, n)) for n in range(30)])
+    try:
+        for n in range(100):
+            gc.disable()
+            Cycle(shared.lent(bytes(lent(shared, np.full(40_000 + n, n)))))
+            crowd.append([(n, m) for m in range(2000)])  # so that no used tuples are left
+            gc.set_threshold(gc.get_count()[0] + 2 * n, 1000, 1000)
+            gc.enable()
+            kept = shared.lent(bytes(lent(shared, np.full(18_000, n))))
+            del kept
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
 
 
 def test_a_spare_file_that_is_a_pipe_is_not_waited_for(shared: Memory) -> None:
