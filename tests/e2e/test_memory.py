@@ -273,9 +273,7 @@ def test_where_there_is_no_room_the_database_takes_it(
     executor: WorkerbeeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is put beyond the bound."""
-    monkeypatch.setattr(
-        resources, "free_memory", lambda: 15_000_000 - sum(map(size_of, directory(executor).iterdir()))
-    )
+    monkeypatch.setattr(resources, "free_memory", lambda: 15_000_000 - sum(map(size_of, directory(executor).iterdir())))
     shared = memory.Memory(str(directory(executor)))
     lender = memory.MemoryLender(shared)
     assert [lender.lend("pickle", [bytes(3_000_000)]) is None for _ in range(4)] == [False, False, True, True]
