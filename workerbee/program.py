@@ -7,7 +7,6 @@ path, as there may be a ``select.py`` in it.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -32,9 +31,6 @@ from workerbee.script import Script
 _OURS = ("workerbee", "cloudpickle", "psycopg2", "platformdirs", "xxhash")
 #: Flags that change where modules are found.
 _SEARCH_FLAGS = frozenset({"-I", "-E", "-s", "-S", "-P"})
-#: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of GNU's C library: of freed memory it keeps so many bytes, and what is larger
-#: it asks the kernel for and gives back. https://man7.org/linux/man-pages/man3/mallopt.3.html
-_ALLOCATION = ((-1, 32 << 20), (-3, 16 << 20))
 
 _START = """
 import sys
@@ -108,15 +104,13 @@ def reset_signals() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have arrays up to 16 MB made in memory that was freed, unless the environment says how that is to be done.
+    """Have arrays made in memory that was freed: the kernel's fresh pages take ten times as long as what is written there.
 
-    The kernel's fresh pages take ten times as long as what is written to them. The C library does the same by itself
-    once an array of 16 MB has been freed; another than GNU's has no such setting.
+    GNU's C library keeps twice the size of the largest array, up to 32 MB, that has been freed, unless the environment
+    says otherwise (https://man7.org/linux/man-pages/man3/mallopt.3.html). So one of 16 MB is freed before any job frees
+    its own. Thresholds that were set would hold for larger arrays too.
     """
-    if not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        library = ctypes.CDLL(None)
-        for number, size in _ALLOCATION if hasattr(library, "mallopt") else ():
-            library.mallopt(number, size)
+    bytes(16 << 20)
 
 
 # Being a worker of a program

@@ -1788,14 +1788,6 @@ MUTANTS = [
         "    pass",
         "e2e/test_surroundings.py::test_freed_memory_is_used_again_unless_the_environment_says_otherwise",
     ),
-    _python(
-        "memory: how is left to who says so by the environment",
-        "program.py",
-        "def keep_freed_memory",
-        'if not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):',
-        "if True:",
-        "e2e/test_surroundings.py::test_freed_memory_is_used_again_unless_the_environment_says_otherwise",
-    ),
     # What others leave
     _python(
         "others' functions: not over a direct connection",
