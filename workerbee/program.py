@@ -104,7 +104,7 @@ def reset_signals() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have arrays made in memory that was freed: the kernel's fresh pages take ten times as long as what is written there.
+    """Have arrays made in memory that was freed: fresh pages of the kernel take ten times as long as writing to them.
 
     GNU's C library keeps twice the size of the largest array, up to 32 MB, that has been freed, unless the environment
     says otherwise (https://man7.org/linux/man-pages/man3/mallopt.3.html). So one of 16 MB is freed before any job frees
