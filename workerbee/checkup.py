@@ -23,7 +23,7 @@ PORT_SECONDS, CLOCK_SECONDS = 5.0, 2.0
 LOOKS, JOBSETS, LATEST = 5, 1000, 50
 #: Less free bytes on the embedded server's disk, or a larger share of used connections, is remarked on.
 FREE_BYTES, CROWDED = 1e9, 0.8
-NEEDED = ("cloudpickle", "click", "rich", "platformdirs")
+NEEDED = ("cloudpickle", "click", "rich", "platformdirs", "xxhash")
 BAD, OK, REMARK = "bad", "ok", "remark"
 
 

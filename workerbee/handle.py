@@ -102,12 +102,31 @@ class Verbs:
         """List jobs by id, each with its latest run: all, those with these ``ids``, or those that the rest asks for.
 
         A ``status`` is waiting, retrying, running, completed, failed or cancelled, or several of these; a ``function``
-        is named "module:name"; a ``group`` is one of `failures`, or its name in ``workerbee failures``.
+        is named "module:name"; a ``group`` is one of `failures`, or as ``workerbee failures`` calls it.
 
         Raises ValueError for a status or group that there can't be.
         """
-        wanted = _wanted(status, function, group, host)
-        return self._jobs(ids, wanted)
+        return self._jobs(ids, self._wanted(status, function, group, host))
+
+    def _wanted(
+        self,
+        status: Statuses,
+        function: str | None,
+        group: Group,
+        host: str | None,
+        *,
+        among: tuple[str, ...] | None = None,
+    ) -> Wanted:
+        """Choose the jobs that a caller means. Raises ValueError for a status or a group that there can't be."""
+        statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
+        if among is not None:
+            statuses = among if statuses is None else statuses
+            if wrong := set(statuses) - set(among):
+                raise ValueError(f"a status here is {', '.join(among)}, not {', '.join(sorted(wrong))}")
+        if not isinstance(group, str):
+            return Wanted(statuses, function, group and group.digest, host)
+        with self._at() as place:
+            return Wanted(statuses, function, JobsetReader(*place).cause_called(group), host)
 
     def _jobs(self, ids: Sequence[int] | None, wanted: Wanted) -> Iterator[JobRow]:
         with self._at() as place:
@@ -204,12 +223,13 @@ class MoreVerbs(Verbs):
 
         Raises ValueError for a status or group that there can't be.
         """
+        wanted = self._wanted(status, function, group, host, among=ENDED_BADLY)
         with self._at() as place:
             Changing(*place).find_lost(ids)
             if ids is not None:
                 rows = JobsetReader(*place).jobs_of(list(ids))
                 return Changing(*place).retry_runs([(row.id, row.run) for row in rows if row.status in ENDED_BADLY])
-            return Changing(*place).retry_wanted(_wanted(status, function, group, host, among=ENDED_BADLY))
+            return Changing(*place).retry_wanted(wanted)
 
     def cancel(
         self,
@@ -227,11 +247,12 @@ class MoreVerbs(Verbs):
 
         Raises ValueError for a status or group that there can't be.
         """
+        wanted = self._wanted(status, function, group, host, among=OPEN)
         with self._at() as place:
             if ids is not None:
                 rows = JobsetReader(*place).jobs_of(list(ids))
                 return Changing(*place).cancel_runs([(row.id, row.run) for row in rows if row.status in OPEN])
-            return Changing(*place).cancel_wanted(_wanted(status, function, group, host, among=OPEN))
+            return Changing(*place).cancel_wanted(wanted)
 
     def wait(self, timeout: float | None = None, *, fail_fast: bool = False) -> Status:
         """Wait until nothing is open, and say how it went.
@@ -328,18 +349,6 @@ def spectating(connection: Connection) -> Iterator[Connection]:
         another.close()
 
 
-def _wanted(
-    status: Statuses, function: str | None, group: Group, host: str | None, *, among: tuple[str, ...] | None = None
-) -> Wanted:
-    """Choose the jobs that a caller means. Raises ValueError for a status or a group that there can't be."""
-    statuses = (status,) if isinstance(status, str) else None if status is None else tuple(status)
-    if among is not None:
-        statuses = among if statuses is None else statuses
-        if wrong := set(statuses) - set(among):
-            raise ValueError(f"a status here is {', '.join(among)}, not {', '.join(sorted(wrong))}")
-    return Wanted(statuses, function, _digest(group), host)
-
-
 def checked_columns(on_error: str, columns: Collection[str]) -> tuple[str, ...]:
     """Check what `results` is asked for. Raises ValueError for another ``on_error``, or a column that there isn't."""
     if on_error not in ("skip", "return"):
@@ -348,12 +357,3 @@ def checked_columns(on_error: str, columns: Collection[str]) -> tuple[str, ...]:
     if unknown := set(columns) - set(COLUMNS):
         raise ValueError(f"columns has {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(COLUMNS)}")
     return columns
-
-
-def _digest(group: Group) -> bytes | None:
-    if isinstance(group, CauseRow):
-        return group.digest
-    try:
-        return None if group is None else bytes.fromhex(group)
-    except ValueError:
-        raise ValueError(f"a group is one of failures(), or the whole name of one, not {group!r}") from None

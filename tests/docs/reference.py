@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,14 @@ import workerbee
 import workerbee.joblib
 from tests.benchmarks.readme import fill
 from tests.docs.pages import ROOT
-from workerbee import cli
+from workerbee import cli, errors
 from workerbee.bee.__main__ import main as bee
 from workerbee.client.futures import JobFuture
 from workerbee.handle import Handle
+from workerbee.reading import CauseRow, JobRow
+from workerbee.standing import Status
+from workerbee.store.catalogue import Counts
+from workerbee.store.seen import Progress
 
 PAGE = ROOT / "docs" / "reference.md"
 #: The callables whose parameters have a table, by its heading.
@@ -40,6 +45,8 @@ FACES = {
     "open": Handle,
     "JobSet": workerbee.JobSet,
 }
+#: The rows and counts that methods give.
+ROWS = (Status, Progress, Counts, JobRow, CauseRow)
 
 
 def written() -> str:
@@ -109,6 +116,15 @@ def docstrings() -> Iterator[str]:
         for name, method in sorted(inspect.getmembers(cls, inspect.isfunction)):
             if not name.startswith("_") and not is_plain(name, method):
                 yield f"**`{name}{shortened(method)}`** {markdown(inspect.getdoc(method) or '')}\n"
+    yield "### Rows and counts\n"
+    for row in ROWS:
+        derived = [name for name, value in vars(row).items() if isinstance(value, property)]
+        also = f" Also {', '.join(f'`{name}`' for name in derived)}." if derived else ""
+        yield f"**`{row.__name__}({', '.join(row._fields)})`** {markdown(inspect.getdoc(row) or '')}{also}\n"
+    yield "### Errors\n"
+    yield "All are imported from `workerbee.errors`, and some are also an instance of what is in parentheses.\n"
+    _, _, tree = (errors.__doc__ or "").partition("::")
+    yield f"```text\n{textwrap.dedent(tree.partition('Constructors')[0]).strip()}\n```\n"
 
 
 def is_plain(name: str, method: Any) -> bool:

@@ -84,7 +84,7 @@ def test_it_lists_jobs(handle: Handle) -> None:
     [group, other] = handle.failures()
     assert (group.n, group.cause.message, other.n) == (2, "unlucky #", 1)
     assert group.digest is not None
-    for called in (group, group.digest.hex()):
+    for called in (group, group.digest.hex(), group.digest.hex()[:8], "1"):
         assert [row.id for row in handle.jobs(group=called)] == [1, 2]
     assert [a.id for a, _ in zip(handle.jobs(), handle.jobs(), strict=True)] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -159,7 +159,8 @@ def test_it_drops(handle: Handle, shared: Database) -> None:
         (lambda h: h.jobs(status="done"), "no job has the status done; there are waiting"),
         (lambda h: h.retry(status="running"), "a status here is failed, cancelled, not running"),
         (lambda h: h.cancel(status="failed"), "a status here is waiting, retrying, running, not failed"),
-        (lambda h: h.jobs(group="first"), "a group is one of failures"),
+        (lambda h: h.jobs(group="first"), "there are 2 groups of failures now, and none of them is 'first'"),
+        (lambda h: h.retry(group="9"), "there are 2 groups of failures now, and none of them is '9'"),
         (lambda h: h.results(columns=["hosts"]), "columns has 'hosts'; there are"),
         (lambda h: h.results(on_error="raise"), "on_error must be"),
     ],

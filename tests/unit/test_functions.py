@@ -67,10 +67,6 @@ SAME = {
     "annotations": ("def f(x): return x", "def f(x: int) -> int: return x"),
     "a global that it doesn't name": ("k = 1\ndef f(x): return x", "k = 2\ndef f(x): return x"),
     "a global with the name of an attribute": ("k = 1\ndef f(x): return x.k", "k = 2\ndef f(x): return x.k"),
-    "the order of a dict": (
-        "k = {'a': 1, 'b': 2}\ndef f(x): return k",
-        "k = {'b': 2, 'a': 1}\ndef f(x): return k",
-    ),
     "a helper's docstring": (
         "def g(x): return x\ndef f(x): return g(x)",
         "def g(x): 'Doc.'; return x\ndef f(x): return g(x)",
@@ -86,6 +82,33 @@ DIFFERENT = {
     "a default": ("def f(x, y=1): return y", "def f(x, y=2): return y"),
     "a default of bytes": ("def f(x, y=b'1'): return y", "def f(x, y=b'2'): return y"),
     "a keyword's default": ("def f(x, *, y=1): return y", "def f(x, *, y=2): return y"),
+    "a comparison's sense": ("def f(x): return x in (1, 2)", "def f(x): return x not in (1, 2)"),
+    "which is one's own": ("def f(x): return x is None", "def f(x): return x is not None"),
+    "the shape of arguments": ("def f(x): return x(1, (2,))", "def f(x): return x((1, 2))"),
+    "where the others go": ("def f(x):\n  a, *b, c = x\n  return a", "def f(x):\n  *a, b, c = x\n  return a"),
+    "a keyword's name": ("def f(x): return dict(a=x, b=x)", "def f(x): return dict(a=x, c=x)"),
+    "one keyword's name": ("def f(x): return x(k=1)", "def f(x): return x(n=1)"),
+    "a small number": ("def f(x): return x * 2", "def f(x): return x * 3"),
+    "what is raised again": (
+        "def f(x):\n  try: x()\n  except KeyError as e: raise ValueError from e",
+        "def f(x):\n  try: x()\n  except KeyError as e: raise ValueError",
+    ),
+    "what is unpacked": ("def f(x): return x(*[1], **{})", "def f(x): return x(*[1])"),
+    "how many a pattern takes": (
+        "def f(x):\n  match x:\n    case slice(1, 2): return 1",
+        "def f(x):\n  match x:\n    case slice(1): return 1",
+    ),
+    "an f-string": ("def f(x): return f'{x!r}'", "def f(x): return f'{x!s}'"),
+    "a global's order": ("k = {'a': 1, 'b': 2}\ndef f(x): return k", "k = {'b': 2, 'a': 1}\ndef f(x): return k"),
+    "the order of a dict within": (
+        "k = [{'a': 1, 'b': 2}]\ndef f(x): return k",
+        "k = [{'b': 2, 'a': 1}]\ndef f(x): return k",
+    ),
+    "a default's order": ("def f(x, y={'a': 1, 'b': 2}): return y", "def f(x, y={'b': 2, 'a': 1}): return y"),
+    "an attribute's order": (
+        "class A:\n  y = {'a': 1, 'b': 2}\ndef f(x): return A.y",
+        "class A:\n  y = {'b': 2, 'a': 1}\ndef f(x): return A.y",
+    ),
     "how it is called": ("def f(x, y): return y", "def f(x, /, y): return y"),
     "what a try covers": (
         "def f(x):\n  try:\n    a(x)\n    b(x)\n  except KeyError:\n    pass",

@@ -87,7 +87,7 @@ def _names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tup
     help="Seconds of outage after which to exit with status 69.",
 )
 def main(**options: Any) -> None:
-    """Claim and run the jobs of JOBSET_ID, or of every jobset, until all are done.
+    """Claim and run the jobs of JOBSET_ID until all are done, or those of every jobset until told to end.
 
     SIGTERM or SIGINT: claim nothing more, finish what runs within the grace period; a second one gives
     it all back at once. SIGHUP (but under nohup), SIGUSR1, SIGUSR2 and SIGXCPU, by which batch systems warn: the same,

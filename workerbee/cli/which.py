@@ -10,10 +10,6 @@ import click
 if TYPE_CHECKING:
     from workerbee.reading import JobRow, JobsetReader, Wanted
 
-#: Digits at the most of a group's place in the list; what is longer is the beginning of its name.
-PLACE = 3
-#: Digits of a whole name.
-WHOLE = 16
 #: Functions that are named to who asks for another one.
 SHOWN = 10
 
@@ -100,17 +96,7 @@ def _require_function(reader: JobsetReader, function: str) -> None:
 
 
 def _cause_called(reader: JobsetReader, group: str) -> bytes:
-    """The cause that is called so, by the first digits of its digest or, in up to three digits, by its place."""
-    if len(group) == WHOLE and set(group) <= set("0123456789abcdef"):
-        return bytes.fromhex(group)
-    causes = [row.digest for row in reader.causes() if row.digest is not None]
-    if group.isdecimal() and len(group) <= PLACE:
-        called = causes[int(group) - 1 : int(group)] if int(group) else []
-    else:
-        called = [digest for digest in causes if digest.hex().startswith(group.lower())]
-    if len(called) != 1:
-        what = "several are called" if called else "none of them is"
-        groups = "is 1 group" if len(causes) == 1 else f"are {len(causes)} groups"
-        said = f"there {groups} of failures now, and {what} {group!r}"
-        raise click.UsageError(f"{said}: workerbee failures {reader.jobset.name}")
-    return called[0]
+    try:
+        return reader.cause_called(group)
+    except ValueError as error:
+        raise click.UsageError(f"{error}: workerbee failures {reader.jobset.name}") from None

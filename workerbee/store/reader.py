@@ -6,6 +6,7 @@ what it gives is text: nothing here is unpickled, and nothing is verified.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -49,6 +50,8 @@ WIDTH_CHARS, PAGE_ROWS = 2000, 1000
 LARGE_BYTES = 100_000
 #: Failures that are counted by their cause.
 MOST_FAILURES = 100_000
+#: Digits of a group of failures' whole name, and at the most of its place among them.
+CAUSE_DIGITS, PLACE_DIGITS = 16, 3
 #: The newest jobsets, among which those are looked for in which something happened last.
 AMONG_JOBSETS = 1500
 #: Bees that are there, and as many that have left, by which launches are known.
@@ -239,6 +242,24 @@ class JobsetReader:
     def causes(self, n: int = 100, *, most: int = MOST_FAILURES) -> list[CauseRow]:
         """Count failures that nobody has retried by cause, the most frequent first; of so many at the ``most``."""
         return [_cause_row(*row) for row in self._run("causes", most=most, n=n)]
+
+    def cause_called(self, name: str) -> bytes:
+        """Find a group of failures by its cause's first digits or, in up to three digits, by its place in `causes`.
+
+        Raises ValueError if none or several are called so.
+        """
+        if re.fullmatch(f"[0-9a-f]{{{CAUSE_DIGITS}}}", name):
+            return bytes.fromhex(name)  # a whole one may be of failures that were retried since
+        causes = [row.digest for row in self.causes() if row.digest is not None]
+        if re.fullmatch(f"[0-9]{{1,{PLACE_DIGITS}}}", name):
+            called = causes[int(name) - 1 : int(name)] if int(name) else []
+        else:
+            called = [digest for digest in causes if digest.hex().startswith(name.lower())]
+        if len(called) != 1:
+            what = "several are called" if called else "none of them is"
+            groups = "is 1 group" if len(causes) == 1 else f"are {len(causes)} groups"
+            raise ValueError(f"there {groups} of failures now, and {what} {name!r}")
+        return called[0]
 
     def recent_durations(self) -> tuple[float, float, float, float] | None:
         """Give quartiles and the 95th percentile of what the last jobs took, in seconds; None if none has completed."""

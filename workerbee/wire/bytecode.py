@@ -83,11 +83,11 @@ def note(*texts: str) -> bytes:
 
 
 def canonical(value: Any) -> bytes | None:
-    """JSON with sorted keys of a value that is exactly JSON; None for any other."""
+    """JSON of a value that is exactly JSON, its dicts in their own order; None for any other."""
     return _to_json(value).encode() if _plain(value, 200) else None
 
 
-_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _plain(value: Any, depth: int) -> bool:
@@ -134,10 +134,12 @@ def code_parts(code: CodeType) -> tuple[bytes, ...]:
         note(getattr(code, "co_exceptiontable", b"").hex()),
     ]
     for step in _instructions(code):
-        constant = step.opcode in hasconst
-        parts.append(note(step.opname, "" if constant else str(step.argrepr)))
-        if constant:
-            parts += _constant_parts(step.argval)
+        if step.opcode in hasconst:
+            # Which one it is, `dis` doesn't say of the names of keywords (3.11, 3.12).
+            parts += [note(step.opname), *_constant_parts(code.co_consts[step.arg])]
+        else:
+            # Of many operands `dis` gives no text: "in" and "not in" are one instruction with another number.
+            parts.append(note(step.opname, step.argrepr or str(step.arg)))
     return tuple(parts)
 
 
