@@ -110,8 +110,10 @@ class SharedDirectory:
         now = _now()
         if now > self._known_until:
             self._left, self._known_until = self._room(), now + KNOWN_SECONDS
+        if size > self._left:
+            return False
         self._left -= size
-        return self._left >= 0
+        return True
 
     def look_again(self) -> None:
         """Look how much may be written, as some was removed."""
@@ -156,7 +158,7 @@ class SharedDirectory:
 
 def beyond(path: str) -> str:
     """Name the directory on a disk in which the one at ``path`` may go on, once memory is full."""
-    return f"{tempfile.gettempdir()}/{os.path.basename(path)}"
+    return f"{_disk()}/{os.path.basename(path)}"
 
 
 def _base() -> str:
@@ -165,7 +167,15 @@ def _base() -> str:
         place = os.statvfs(_MEMORY)
         if os.access(_MEMORY, os.W_OK | os.X_OK) and place.f_blocks * place.f_frsize >= LEAST_BYTES:
             return _MEMORY
-    return tempfile.gettempdir()
+    return _disk()
+
+
+def _disk() -> str:
+    """Find the temporary directory; memory, if a container has none that can be written to."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return _MEMORY
 
 
 def _hold(path: str) -> int | None:

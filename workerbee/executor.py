@@ -62,6 +62,15 @@ class _Submitter(Bound, Whole, Executor):
         self._unique = unique
         self._version = version
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        if isinstance(error, KeyboardInterrupt):
+            leaving.interrupted(self._client, error)
+        else:
+            self.shutdown(wait=True)
+        return None
+
     @property
     def _max_workers(self) -> int:
         # Dask reads this at each compute, and keeps so many calls under way. There must be more than there are runners.
@@ -285,15 +294,6 @@ class WorkerbeeExecutor(_Submitter):
         self._client.close(cancel=cancel_futures)
         if wait:
             self._client.wait()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        if isinstance(error, KeyboardInterrupt):
-            leaving.interrupted(self._client, error)
-        else:
-            self.shutdown(wait=True)
-        return None
 
     def _repr_html_(self) -> str:
         """Show in a notebook the jobset, its counts and its bees, if the database says so at once."""

@@ -92,6 +92,13 @@ class WorkerbeeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self._max_threads = max(1, resources.cores() // n)
         return n
 
+    def compute_batch_size(self) -> int:
+        """Say how many calls make a batch; as they are, if the Parallel that was configured last has ended since."""
+        try:
+            return int(super().compute_batch_size())
+        except ReferenceError:  # it was to print that
+            return int(self._effective_batch_size)
+
     def start_call(self) -> None:
         """Take arrays to stay as they are until this call of Parallel ends, as joblib's own backends do."""
         self._steady = Steady()

@@ -89,7 +89,8 @@ class Mapped:
         result = self._results.get(name)
         if result is None or (gone is not None and gone is not result.mapping):
             return
-        del self._results[name]
+        if self._results.pop(name, None) is not result:
+            return  # another thread was faster
         for address in result.arrays:
             if self._names.get(address) == name:  # else another one has been mapped there meanwhile
                 del self._names[address]

@@ -21,6 +21,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ from workerbee.wire.values import glance, known_equal, note_equal
 MEMORY = "memory"
 #: A value, or an array, from so many bytes on is put into a file.
 LEAST = 8_192
+#: Seconds in which somebody may still begin to await the result of a job that has just ended (its retry, say).
+YOUNG_SECONDS = 2.0
 _OURS = re.compile(r"r([0-9]+)-[0-9a-f]{32}")
 _CHUNK = 1 << 18  # so that a piece is summed while it is in the processor's cache
 
@@ -145,6 +148,9 @@ class Memory(SharedDirectory):
         except OSError:
             self.remove(name)
             return None
+        except BaseException:  # an interrupt, say, of whoever submits
+            self.remove(name)
+            raise
         return sums
 
     # Taking
@@ -228,11 +234,18 @@ class Memory(SharedDirectory):
 
     def tidy(self, is_awaited: Callable[[int], bool]) -> None:
         """Remove results of jobs that nobody awaits: they came too late, or a killed runner has left them."""
+        before = time.time() - YOUNG_SECONDS
         with suppress(OSError):
             for name in os.listdir(self.path):
                 found = _OURS.fullmatch(name)
-                if found and name not in self._used and not is_awaited(int(found[1])):
+                if found and name not in self._used and not is_awaited(int(found[1])) and self._is_older(name, before):
                     self.remove(name)
+
+    def _is_older(self, name: str, moment: float) -> bool:
+        try:
+            return os.stat(f"{self.path}/{name}", follow_symlinks=False).st_mtime < moment
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         super().close()

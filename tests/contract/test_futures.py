@@ -158,16 +158,20 @@ def test_a_callback_that_raises_is_logged(pool: Executor, gate: Gate, caplog: py
     assert pool.submit(jobs.mul, 2, 3).result() == 6
 
 
-def test_a_cancelled_future_calls_back(make: Make, gate: Gate) -> None:
-    """In the thread that cancels."""
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_cancelled_future_calls_back(make: Make, gate: Gate, is_stored: bool) -> None:
+    """In the thread that cancels, before `cancel` returns."""
     executor = make(1)
     executor.submit(jobs.hold, gate.path)
     gate.holds(1)
-    future = [executor.submit(jobs.mul, n, 1) for n in range(10)][-1]
-    called: list[threading.Thread] = []
-    future.add_done_callback(lambda _: called.append(threading.current_thread()))
-    assert future.cancel()
-    assert called == [threading.current_thread()]
+    futures = [executor.submit(jobs.mul, n, 1) for n in range(20)][5:]  # the first may be on their way to a worker
+    if is_stored and isinstance(executor, WorkerbeeExecutor):
+        executor.flush()
+    for future in futures:
+        called: list[threading.Thread] = []
+        future.add_done_callback(lambda _, called=called: called.append(threading.current_thread()))  # type: ignore[misc]
+        assert future.cancel()
+        assert called == [threading.current_thread()]
 
 
 @pytest.mark.parametrize("kind", OURS)

@@ -216,6 +216,17 @@ def test_a_cancelled_call_is_run_anew_when_it_is_submitted_again(busy: Workerbee
     assert future.cancelled()
 
 
+def test_what_was_opened_again_is_cancelled_like_what_was_added(busy: WorkerbeeExecutor, gate: Gate) -> None:
+    """Whoever opens a run cancels its job, and not the future alone."""
+    busy.submit(jobs.mul, 2, 3)
+    busy.flush()
+    busy.cancel(jobs.mul)
+    again = [busy.submit(jobs.mul, 2, 3), busy.submit(jobs.mul, 2, 4)]
+    busy.flush()
+    assert [future.cancel() for future in again] == [True, True]
+    assert busy.progress().cancelled == 2
+
+
 def test_retry_runs_just_the_failures(reopen: Open, tmp_path: Path) -> None:
     """Their futures wait for them, and so does shutdown."""
     paths = [str(tmp_path / name) for name in "abc"]

@@ -40,7 +40,7 @@ SCRIPT = """
 """
 INSIDE = """
         try:
-            with executor:
+            with {executor}:
                 {wait}
         except KeyboardInterrupt:
             print("left", time.time(), flush=True)
@@ -90,19 +90,21 @@ def start(tmp_path: Path, database: Database) -> Iterator[Callable[[str, str], P
         program.process.wait()
 
 
-@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize(
+    ("wait", "executor"), [("map", "executor"), ("result", "executor"), ("map", "executor.with_options(priority=1)")]
+)
 def test_a_block_is_left_at_once_and_the_jobset_can_be_cancelled(
-    start: Callable[[str, str], Program], database: Database, wait: str
+    start: Callable[[str, str], Program], database: Database, wait: str, executor: str
 ) -> None:
     """From any process, waiting and running jobs; the program that was interrupted then has nothing to wait for."""
-    program = start("naps", INSIDE.format(wait=WAITS[wait], then="pass"))
+    program = start("naps", INSIDE.format(executor=executor, wait=WAITS[wait], then="pass"))
     began = program.interrupt()
     assert program.process.stdout is not None
     left = float(program.process.stdout.readline().split()[1])
     assert left - began < 2
-    with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="naps") as executor:
-        assert executor.cancel() == 200
-        assert executor.progress() == (0, 0, 0, 0, 200)
+    with WorkerbeeExecutor(0, dsn=database.dsn, jobset_id="naps") as other:
+        assert other.cancel() == 200
+        assert other.progress() == (0, 0, 0, 0, 200)
     _, logged = program.end(10)
     assert re.search(r"interrupted: of naps 199 jobs wait and 1 run; .*executor\.cancel\(\)", logged)
     assert logged.count("interrupted") == 1
@@ -168,7 +170,9 @@ def test_each_interrupt_of_a_session_says_what_goes_on(start: Callable[[str, str
     assert len(re.findall(r"interrupted: of naps \d+ jobs wait and 1 run; .*executor\.cancel\(\)", logged)) == 5, logged
 
 
-@pytest.mark.parametrize("block", [INSIDE.format(wait=WAITS["map"], then="pass"), WAITS["map"]], ids=["in", "out"])
+@pytest.mark.parametrize(
+    "block", [INSIDE.format(executor="executor", wait=WAITS["map"], then="pass"), WAITS["map"]], ids=["in", "out"]
+)
 def test_a_temporary_jobset_ends_with_its_interrupt(start: Callable[[str, str], Program], block: str) -> None:
     """Nobody else could have its results: what waits is cancelled, and what runs is stopped."""
     program = start("", block)
@@ -181,7 +185,7 @@ def test_a_temporary_jobset_ends_with_its_interrupt(start: Callable[[str, str], 
 
 def test_a_second_interrupt_in_a_block_ends_at_once(start: Callable[[str, str], Program]) -> None:
     """Also where the first one has left it already, and the local bee finishes what it runs."""
-    program = start("naps", INSIDE.format(wait=WAITS["map"], then="time.sleep(60)"))
+    program = start("naps", INSIDE.format(executor="executor", wait=WAITS["map"], then="time.sleep(60)"))
     program.interrupt()
     assert program.process.stdout is not None
     program.process.stdout.readline()

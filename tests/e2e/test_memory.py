@@ -428,6 +428,18 @@ def test_a_changed_file_is_refused(executor: WorkerbeeExecutor, tmp_path: Path, 
         left.unlink(missing_ok=True)
 
 
+def test_a_forged_result_is_refused(one_database: Database, executor: WorkerbeeExecutor, tmp_path: Path) -> None:
+    """Nothing unsigned is looked for in memory; other futures aren't troubled."""
+    forged, honest = held_back(executor, tmp_path / "gate")
+    insert = "INSERT INTO {outcome} (job, run, status, codec, payload) VALUES ({forged}, 1, 'completed', 'memory', '')"
+    number = executor._client.jobset.number
+    outcome = sql.Identifier("workerbee", f"outcome${number}")
+    one_database.execute(sql.SQL(insert).format(outcome=outcome, forged=sql.Literal(forged.job)))  # type: ignore[attr-defined]
+    assert isinstance(forged.exception(60), SignatureError)
+    (tmp_path / "gate").touch()
+    assert honest.result(60) == ramp(50_000).sum() + 50_000
+
+
 @pytest.mark.parametrize("change", [change_array, change_pickle, Path.unlink])
 def test_a_changed_result_is_refused(one_database: Database, change: Callable[[Path], None]) -> None:
     """By the future, and by ``results()``."""

@@ -66,6 +66,14 @@ def test_small_calls_share_jobs(on_bees: None, executor: WorkerbeeExecutor) -> N
     assert 0 < executor.progress().completed - before < 1000
 
 
+def test_a_call_goes_on_after_another_of_the_same_block_has_ended(executor: WorkerbeeExecutor) -> None:
+    """They share a backend, which knows only the last one."""
+    with parallel_config("workerbee", executor=executor):
+        results = Parallel(2, return_as="generator", pre_dispatch=2, verbose=10)(delayed(abs)(-n) for n in range(2000))
+        assert Parallel(2)(delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
+        assert sum(results) == 1_999_000
+
+
 def test_an_error_keeps_its_type_and_its_traceback(on_bees: None) -> None:
     """What a call raises arrives as itself, with the remote traceback as its cause."""
 

@@ -604,3 +604,45 @@ def test_without_such_a_place_there_is_another_or_none(tmp_path: Path, monkeypat
     shared.close()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     assert Memory.make() is None
+
+
+def test_without_a_temporary_directory_a_little_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose root can't be written to."""
+
+    def refuse() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(directory, "LEAST_BYTES", 1 << 60)
+    monkeypatch.setattr("tempfile.gettempdir", refuse)
+    shared = Memory.make()
+    assert shared is not None
+    assert Path(shared.path).parent == Path("/dev/shm")
+    shared.close()
+
+
+def test_an_interrupt_leaves_nothing_behind(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whoever is just submitting."""
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lent(shared, [bytes(100_000)])
+    assert list(Path(shared.path).iterdir()) == []
+
+
+def test_a_young_result_may_still_be_awaited(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody awaits goes a little later."""
+    reference = lent(shared, TEXT, job=7)
+    shared.tidy(lambda _: False)
+    assert file_of(shared, reference).exists()
+    monkeypatch.setattr(memory, "YOUNG_SECONDS", 0.0)
+    eventually(lambda: shared.tidy(lambda _: False) or not file_of(shared, reference).exists())
+
+
+def test_what_has_no_room_takes_none(shared: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller values that come after it still have theirs."""
+    monkeypatch.setattr(Memory, "_room", lambda _: 1_000_000.0)
+    assert [shared.has_room(size) for size in (2_000_000, 600_000, 600_000, 300_000)] == [False, True, False, True]

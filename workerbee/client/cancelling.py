@@ -34,10 +34,12 @@ TRIES = 5
 class Cancelling:
     """Cancels futures and their jobs; any thread may use it."""
 
-    def __init__(self, desk: Desk, ledger: Ledger, flusher: Flusher) -> None:
+    def __init__(self, desk: Desk, ledger: Ledger, flusher: Flusher, ask: Callable[[list[int]], None]) -> None:
+        """``ask`` has the watcher look at these jobs."""
         self._connection, self._catalogue, self._store, self._jobset, *_, self._log = desk
         self._ledger = ledger
         self._flusher = flusher
+        self._ask = ask
         self._busy = threading.Lock()  # held while a statement is executed
         self._page = PAGE_JOBS[0]
         self._recalled_at = -RECALL_AGAIN_SECONDS
@@ -61,17 +63,23 @@ class Cancelling:
                 return False
             self._ledger.forget([future])
             return True
-        attempt, left = _Attempt(PATIENCE_SECONDS, running=False), [future]
-        for _ in range(TRIES):
-            left = self._cancel_page(left, attempt) if left else left
-        self._recall([future], attempt)
+        attempt, left = _Attempt(PATIENCE_SECONDS, self._ledger.forget), [future]
+        future.is_held = True  # else the watcher, which hears of it, might be faster, and call back in another thread
+        try:
+            for _ in range(TRIES):
+                left = self._cancel_page(left, attempt) if left else left
+            self._recall([future], attempt)
+        finally:
+            future.is_held = False
+            if future.wanted:
+                self._ask([future.job])  # an end may have been passed over
         return not future.wanted
 
     def cancel_waiting(self, futures: Iterable[JobFuture]) -> None:
         """Cancel the jobs that haven't started, and their futures; a job that others want goes on without us."""
         _, stored = self.withdraw(futures)
         ours = [f for f in stored if f.inserted]
-        attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=False)
+        attempt = _Attempt(PAGE_PATIENCE_SECONDS, self.detach)
         left = self._cancel_stored(ours, attempt)
         self._recall(ours, attempt)
         self._say_left([f for f in left if f.wanted and not f.ended], attempt)
@@ -80,7 +88,7 @@ class Cancelling:
     def cancel_running(self, futures: Iterable[JobFuture]) -> int:
         """End jobs as cancelled, also running ones, whose runners are killed. Returns how many."""
         n, stored = self.withdraw(futures)
-        attempt = _Attempt(PAGE_PATIENCE_SECONDS, running=True)
+        attempt = _Attempt(PAGE_PATIENCE_SECONDS)
         self._say_left(self._cancel_stored(stored, attempt), attempt)
         return n + attempt.n_cancelled
 
@@ -136,8 +144,8 @@ class Cancelling:
         if answer is None:
             return page
         attempt.n_cancelled += answer.n
-        if not attempt.running:
-            self.detach(page if answer.jobs is None else _of(page, answer.jobs))
+        if attempt.let_go is not None:
+            attempt.let_go(page if answer.jobs is None else _of(page, answer.jobs))
         return _of(page, [job for job, _ in answer.undecided])
 
     def _known(self, page: list[JobFuture]) -> list[JobFuture]:
@@ -183,7 +191,7 @@ class Cancelling:
 
     def _cancel(self, runs: list[tuple[int, int]], attempt: _Attempt) -> Cancelled:
         began = time.monotonic()
-        answer = self._store.cancel(runs, running=attempt.running)
+        answer = self._store.cancel(runs, running=attempt.let_go is None)
         self._judge(len(runs), time.monotonic() - began)
         return answer
 
@@ -197,11 +205,15 @@ class Cancelling:
 
 
 class _Attempt:
-    """One call of a method here: until when there is time, and what it has reached so far."""
+    """One call of a method here: until when there is time, and what it has reached so far.
 
-    def __init__(self, patience: float, *, running: bool) -> None:
+    ``let_go`` is given the futures of jobs that are cancelled. Without it running jobs are cancelled, too, and futures
+    learn of it as of any end.
+    """
+
+    def __init__(self, patience: float, let_go: Callable[[list[JobFuture]], None] | None = None) -> None:
         self._patience = patience
-        self.running = running
+        self.let_go = let_go
         self.n_cancelled = 0
         self.trouble = ""
         self.goes_on()

@@ -92,7 +92,7 @@ class Client:
         self._watcher = Watcher(self._desk.another("watcher"), self._ledger, self._dispatcher)
         self._watcher.look_closer = partial(_record_loss, self.reading, self._desk)
         self._flusher = Flusher(self._desk.another("flusher"), self._ledger, self._watcher)
-        self._cancelling = Cancelling(self._desk, self._ledger, self._flusher)
+        self._cancelling = Cancelling(self._desk, self._ledger, self._flusher, self._watcher.ask)
         self._ending = threading.Lock()
         self._threads = [
             threading.Thread(target=self._guarded, args=(body,), name=f"workerbee {name}", daemon=True)
@@ -106,11 +106,11 @@ class Client:
 
     def submit(self, function: functions.Function, call: codec.Call, options: Options, *, unique: bool) -> JobFuture:
         """Queue a call. Raises what broke the executor, and RuntimeError after the end."""
-        self._remarks.on(function, call, unique=unique)
-        self.latest = function
         future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
         if call.codec == MEMORY and self._memory is not None:
             future.lent = self._memory.lent(call.data)
+        self._remarks.on(function, call, unique=unique)
+        self.latest = function
         try:
             self.refuse_if_closing()
             if self._bee is not None:
@@ -337,6 +337,9 @@ class Client:
         if self._bee is not None:
             self._bee.stop()
         self.ended.set()
+        self._cancelling.detach(self._awaited())
+        self._flusher.close()
+        self._watcher.wake()
 
     def wait(self) -> None:
         """Wait for the end. Raises RuntimeError in a callback: it would wait for itself."""

@@ -288,7 +288,7 @@ class Flusher:
 
     def _attach(self, calls: Iterable[tuple[Pending, bytes | None]], known: dict[bytes, SameCall]) -> None:
         """Have futures of calls that are jobs already wait for these; reopen what failed or was cancelled."""
-        reopened: dict[tuple[Options, functions.Function], list[SameCall]] = {}
+        reopened: dict[tuple[Options, functions.Function], list[tuple[JobFuture, SameCall]]] = {}
         moves = []
         lost = self._lost(known.values())
         for pending, digest in calls:
@@ -300,13 +300,16 @@ class Flusher:
                 run += 1
                 same = same._replace(run=run, status="failed")
             if same.status in ("failed", "cancelled"):
-                reopened.setdefault((pending.options, pending.function), []).append(same)
+                reopened.setdefault((pending.options, pending.function), []).append((pending.future, same))
                 run += 1
             moves.append((pending.future, same.job, run))
             pending.future.sign = digest
-        for (options, function), same_calls in reopened.items():
-            stand_ins = self.registry.stand_ins(function, (same.function for same in same_calls))
-            self._store.reopen([(same.job, same.run) for same in same_calls], options, stand_ins)
+        for (options, function), calls_again in reopened.items():
+            runs = list(dict.fromkeys((same.job, same.run) for _, same in calls_again))
+            stand_ins = self.registry.stand_ins(function, (same.function for _, same in calls_again))
+            if self._store.reopen(runs, options, stand_ins) == len(runs):
+                for future, _ in calls_again:
+                    future.inserted = True
         self._ledger.move(moves)
         self._watcher.ask([job for _, job, _ in moves])
 

@@ -90,7 +90,8 @@ def _end_at_once(clients: list[Client]) -> None:
 def _at_exit() -> None:
     """At the interpreter's exit, wait for temporary jobsets, as for a process pool's work; durable ones go on alone."""
     clients = [client for client in _clients if not client.ended.is_set()]
-    cause = getattr(sys, "last_value", None)  # the exception that has ended the program
+    # The exception that has ended the program. In a session it is any that was shown last.
+    cause = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     try:
         for client in clients:
             if isinstance(cause, KeyboardInterrupt) and client.interrupted and not _is_told(cause):

@@ -96,16 +96,16 @@ class Ledger:
                 booked = self._futures.get(end.job)
                 if booked is None:
                     continue
-                if len(booked) == 1 and booked[0].run == end.run:  # as nearly all are
+                if len(booked) == 1 and booked[0].run == end.run and not booked[0].is_held:  # as nearly all are
                     taken.append((end, self._futures.pop(end.job)))
                     continue
                 if any(f.run is None for f in booked):
                     self._early.add(end.job)
-                futures = [f for f in booked if f.run == end.run]
+                futures = [f for f in booked if f.run == end.run and not f.is_held]
                 if len(futures) == len(booked):
                     del self._futures[end.job]
                 else:
-                    self._futures[end.job] = [f for f in booked if f.run != end.run]
+                    self._futures[end.job] = [f for f in booked if f not in futures]
                 if futures:
                     taken.append((end, futures))
         return taken

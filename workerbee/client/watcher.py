@@ -270,7 +270,8 @@ class Watcher:
             end, futures = taken.popleft()
             if self.memory is not None and end.status == "completed":
                 # At its end a job's arguments are freed; its result stays as long as its futures.
-                lent = self.memory.lent(end.data) if end.codec == MEMORY else None
+                is_lent = end.codec == MEMORY and holds(end, self._signer)
+                lent = self.memory.lent(end.data) if is_lent else None
                 for future in futures:
                     future.lent = lent
                 lent = None
