@@ -89,9 +89,10 @@ class _Submitter(Bound, Whole, Executor):
         BrokenWorkerbeeError when the executor can't go on.
         """
         function = self._functions.describe(fn, self._version)
+        lender = self._client.lender if self._unique else self._client.passing_lender
         return self._client.submit(
             function,
-            codec.encode_call(args, kwargs, self._client.max_payload, self._client.lender, self._client.apart),
+            codec.encode_call(args, kwargs, self._client.max_payload, lender, self._client.apart),
             self._options,
             unique=self._unique,
         )

@@ -60,6 +60,7 @@ class Memory(SharedDirectory):
         self._lent: WeakValueDictionary[str, Lent] = WeakValueDictionary()  # what keeps files, by their names
         self._mapped = Mapped(self._let_go)  # arrays of results, for calls to come
         self._kept: dict[str, Lent] = {}  # results whose files stay for these alone
+        self._remembered: list[Lent] = []  # results that the same calls are to have, too
         self.spares = Spares(self, keeps=held is not None)
         #: Arrays in files of their own, by what a glance shows of them; and those that were put for which call.
         self._shared: WeakValueDictionary[tuple[int, int], Shared] = WeakValueDictionary()
@@ -204,6 +205,10 @@ class Memory(SharedDirectory):
             lent = self._lent[name] = Lent(self, name, self._put_for.pop(name, ()))
         return lent
 
+    def remember(self, lent: Lent) -> None:
+        """Keep a value's file until the end."""
+        self._remembered.append(lent)
+
     def free(self, name: str) -> None:
         """Remove a file that nobody needs any more."""
         # A forked child has copies of our objects, but the files stay ours.
@@ -249,6 +254,7 @@ class Memory(SharedDirectory):
 
     def close(self) -> None:
         super().close()
+        self._remembered.clear()
         _directories.pop(self._token, None)
 
 

@@ -71,6 +71,14 @@ def ramp(n: int = N) -> np.ndarray[Any, Any]:
     return np.arange(n, dtype=float)
 
 
+def sum_at_second(place: str, numbers: list[int]) -> int:
+    """Fail at first."""
+    if not Path(place, "first").exists():
+        Path(place, "first").touch()
+        raise JobFailedError("later")
+    return sum(numbers)
+
+
 def add_one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     array += 1  # which is the job's own
     return array
@@ -426,6 +434,20 @@ def test_a_changed_file_is_refused(executor: WorkerbeeExecutor, tmp_path: Path, 
     del errors, futures
     for left in files(executor):
         left.unlink(missing_ok=True)
+
+
+def test_what_is_remembered_stays(one_database: Database, tmp_path: Path) -> None:
+    """The same call gets the result although nobody has kept it, and its failure is run again with its arguments."""
+    with WorkerbeeExecutor(1, dsn=one_database.dsn) as executor:
+        remembering, place = executor.with_options(unique=True), directory(executor)
+        for _ in range(3):
+            assert remembering.submit(ramp, N).result()[-1] == N - 1
+        argument = list(range(5_000))
+        with pytest.raises(JobFailedError):
+            remembering.with_options(max_n_retry_attempts=1).submit(sum_at_second, str(tmp_path), argument).result()
+        assert remembering.submit(sum_at_second, str(tmp_path), argument).result() == sum(argument)
+        assert executor.progress().added == 2
+    assert not place.exists()
 
 
 def test_a_forged_result_is_refused(one_database: Database, executor: WorkerbeeExecutor, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ class Client:
         self._bee: Employer | None = None
         self._memory: Memory | None = None
         self.lender = None if large is None else large.lender()  # for large arguments
+        self.passing_lender = self.lender  # for those of calls that aren't remembered
         self.apart = Values()  # arrays that calls share
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # when a waiting thread is interrupted
         # Bound methods, made once for all futures.
@@ -109,6 +110,7 @@ class Client:
         future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
         if call.codec == MEMORY and self._memory is not None:
             future.lent = self._memory.lent(call.data)
+        future.is_remembered = unique
         self._remarks.on(function, call, unique=unique)
         self.latest = function
         try:
@@ -258,7 +260,7 @@ class Client:
         """Have this local bee, or another if it dies, work with so many runners until the end."""
         if self.jobset.is_temporary and (memory := Memory.make()) is not None:
             self._memory = self._watcher.memory = memory
-            self.lender = memory.lender()
+            self.passing_lender = memory.lender()
         orders = Orders(
             self._server.dsn,
             number=self.jobset.number,

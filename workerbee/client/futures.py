@@ -108,6 +108,7 @@ class JobFuture(Bound, Future[T]):
     sign: bytes | None = None  # by what the job is known to be this call: its digest, else its signature
     queued = True  # not yet taken by the flusher
     wanted = True  # somebody may still wait for it
+    is_remembered = False  # the same call, submitted later, is to have this one's result
     is_held = False  # who cancels it ends it, and nobody else does meanwhile
     inserted = False  # this process has added the job or opened its run, and didn't find it in the jobset
     lent: Any = None  # keeps the file with the job's arguments, later the one with its result
