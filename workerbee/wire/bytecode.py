@@ -185,7 +185,7 @@ def _instructions(code: CodeType) -> list[Any]:
 @functools.lru_cache(maxsize=2048)
 def global_names(code: CodeType) -> tuple[str, ...]:
     """List the global names that a function's code, and the code inside it, may look up; sorted."""
-    names = {step.argval for step in _instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    names = {step.argval for step in _instructions(code) if step.opname in _LOOKS_AT}
     return tuple(sorted(names.union(*(global_names(c) for c in code.co_consts if isinstance(c, CodeType)))))
 
 
@@ -355,6 +355,7 @@ def _may_be_sought(name: str, value: Any) -> bool:
     return not name.startswith("_") and (isinstance(value, _CODE) or (name.isupper() and isinstance(value, _CONSTANTS)))
 
 
+_LOOKS_AT = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _LOOKS_UP = frozenset({"globals", "eval", "exec"})
 _CODE, _CONSTANTS = (FunctionType, CachedFunction, type, ModuleType), (int, float, str)
 
