@@ -164,7 +164,7 @@ def test_a_cancelled_future_calls_back(make: Make, gate: Gate, is_stored: bool) 
     executor = make(1)
     executor.submit(jobs.hold, gate.path)
     gate.holds(1)
-    futures = [executor.submit(jobs.mul, n, 1) for n in range(20)][5:]  # the first may be on their way to a worker
+    futures = [executor.submit(jobs.mul, n, 1) for n in range(100)][5:]  # the first may be on their way to a worker
     if is_stored and isinstance(executor, WorkerbeeExecutor):
         executor.flush()
     for future in futures:

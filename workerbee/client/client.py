@@ -77,12 +77,10 @@ class Client:
         self._remarks = Remarks(logger)
         self._bee: Employer | None = None
         self._memory: Memory | None = None
-        self.lender = None if large is None else large.lender()  # for large arguments
-        self.passing_lender = self.lender  # for those of calls that aren't remembered
+        self.lender = self.passing_lender = None if large is None else large.lender()  # for what isn't remembered
         self.apart = Values()  # arrays that calls share
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # when a waiting thread is interrupted
-        # Bound methods, made once for all futures.
-        self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output
+        self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output  # bound once
         self._dispatcher = Dispatcher()
         self._call_later = self._dispatcher.put
         self._given_up: queue.SimpleQueue[deque[JobFuture]] = queue.SimpleQueue()
@@ -110,7 +108,6 @@ class Client:
         future = JobFuture(self._cancel, self._call_later, self._pass_on, self._output_of)
         if call.codec == MEMORY and self._memory is not None:
             future.lent = self._memory.lent(call.data)
-        future.is_remembered = unique
         self._remarks.on(function, call, unique=unique)
         self.latest = function
         try:
@@ -335,13 +332,11 @@ class Client:
 
     def quit(self) -> None:
         """End without waiting; the local bee gives back what it runs."""
-        self._closing = True
         if self._bee is not None:
             self._bee.stop()
-        self.ended.set()
+        self.close()
         self._cancelling.detach(self._awaited())
-        self._flusher.close()
-        self._watcher.wake()
+        self.ended.set()
 
     def wait(self) -> None:
         """Wait for the end. Raises RuntimeError in a callback: it would wait for itself."""

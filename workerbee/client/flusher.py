@@ -274,7 +274,7 @@ class Flusher:
         if future.job is None:
             future.job = self._next_id()
         mac = self._signer.sign_call(future.job, call.codec, function.digest, call.data)
-        future.sign = digest or mac
+        future.sign, future.is_remembered = digest or mac, digest is not None
         return NewJob(future.job, function.number, pending.options, call.codec, call.data, mac, digest)
 
     def _next_id(self) -> int:
@@ -303,7 +303,7 @@ class Flusher:
                 reopened.setdefault((pending.options, pending.function), []).append((pending.future, same))
                 run += 1
             moves.append((pending.future, same.job, run))
-            pending.future.sign = digest
+            pending.future.sign, pending.future.is_remembered = digest, True
         for (options, function), calls_again in reopened.items():
             runs = list(dict.fromkeys((same.job, same.run) for _, same in calls_again))
             stand_ins = self.registry.stand_ins(function, (same.function for _, same in calls_again))
