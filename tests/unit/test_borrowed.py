@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+from joblib.parallel import AutoBatchingMixin
 
 import workerbee
 
@@ -56,6 +57,7 @@ MEMBERS: dict[str, tuple[object, str]] = {
     "_identity": (multiprocessing.current_process(), RUNNERS),
     "_at_fork_reinit": (threading.RLock(), "a forked child looks at futures that a thread of its parent just ended"),
     "_member_type_": (IntEnum, CLASSES),
+    "_effective_batch_size": (AutoBatchingMixin(), "a Parallel of joblib's goes on when another one has ended"),
     "scan_once": (json.JSONDecoder(), "JSON that PostgreSQL has checked is parsed without a second check"),
 }
 _LIBRARY, _ARRAY, _CALLBACK = ctypes.CDLL(None), ctypes.c_int * 1, ctypes.CFUNCTYPE(ctypes.c_int)
