@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAPPED = 1_000_000
 #: The share of the free memory that all files of a directory may take, and seconds for which that is remembered.
 SHARE, KNOWN_SECONDS = 0.5, 0.15
+#: The pause between two looks into a directory is so many times as long as a look: there may be thousands of files.
+REST_FACTOR = 10
 #: Bytes that a place in memory must have, used or free: a client and its bee need some hundred megabytes. Containers
 #: usually have 64 MB.
 LEAST_BYTES = 1_000_000_000
@@ -107,9 +109,10 @@ class SharedDirectory:
 
     def has_room(self, size: int) -> bool:
         """Tell whether a file of this size may be written."""
-        now = _now()
-        if now > self._known_until:
-            self._left, self._known_until = self._room(), now + KNOWN_SECONDS
+        began = _now()
+        if began > self._known_until:
+            self._left, after = self._room(), _now()
+            self._known_until = after + max(KNOWN_SECONDS, REST_FACTOR * (after - began))
         if size > self._left:
             return False
         self._left -= size

@@ -9,7 +9,7 @@ import secrets
 import time
 from contextlib import suppress
 
-from workerbee.directory import SharedDirectory
+from workerbee.directory import REST_FACTOR, SharedDirectory
 
 #: A file is kept if it has so many bytes.
 WORTH = 100_000
@@ -17,8 +17,6 @@ WORTH = 100_000
 MOST_FILES, MOST_BYTES = 128, 256_000_000
 #: Seconds after the last one was kept in which they go: while jobs are under way, and while none is.
 BUSY_SECONDS, IDLE_SECONDS = 5.0, 0.5
-#: The pause between looks into the directory is so many times as long as a look.
-REST_FACTOR = 10
 _NAME = re.compile(r"s([0-9]+)-[0-9a-f]{32}")
 _now = time.monotonic  # kept here, as a job may replace it
 

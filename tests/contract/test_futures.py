@@ -158,6 +158,20 @@ def test_a_callback_that_raises_is_logged(pool: Executor, gate: Gate, caplog: py
     assert pool.submit(jobs.mul, 2, 3).result() == 6
 
 
+@pytest.mark.parametrize("kind", OURS)
+def test_what_was_just_cancelled_otherwise_counts_as_cancelled(make: Make, gate: Gate) -> None:
+    """Before its future has heard of that."""
+    executor = make(1)
+    assert isinstance(executor, WorkerbeeExecutor)
+    executor.submit(jobs.hold, gate.path)
+    gate.holds(1)
+    for n in range(10):
+        future = [executor.submit(jobs.mul, n, i) for i in range(400)][-1]  # so many that no hint tells of each
+        executor.flush()
+        executor.cancel(jobs.mul)
+        assert future.cancel()
+
+
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_a_cancelled_future_calls_back(make: Make, gate: Gate, is_stored: bool) -> None:
     """In the thread that cancels, before `cancel` returns."""

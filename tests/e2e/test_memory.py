@@ -79,6 +79,14 @@ def sum_at_second(place: str, numbers: list[int]) -> int:
     return sum(numbers)
 
 
+def ramp_at_second(place: str) -> np.ndarray[Any, Any]:
+    """Fail at first."""
+    if not Path(place, "ramp").exists():
+        Path(place, "ramp").touch()
+        raise JobFailedError("later")
+    return ramp()
+
+
 def add_one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     array += 1  # which is the job's own
     return array
@@ -446,7 +454,13 @@ def test_what_is_remembered_stays(one_database: Database, tmp_path: Path) -> Non
         with pytest.raises(JobFailedError):
             remembering.with_options(max_n_retry_attempts=1).submit(sum_at_second, str(tmp_path), argument).result()
         assert remembering.submit(sum_at_second, str(tmp_path), argument).result() == sum(argument)
-        assert executor.progress().added == 2
+        with pytest.raises(JobFailedError):
+            remembering.with_options(max_n_retry_attempts=1).submit(ramp_at_second, str(tmp_path)).result()
+        for future in executor.retry(all=True):
+            assert future.result()[-1] == N - 1
+        del future
+        assert remembering.submit(ramp_at_second, str(tmp_path)).result()[-1] == N - 1
+        assert executor.progress().added == 3
     assert not place.exists()
 
 

@@ -10,11 +10,11 @@ import operator
 import os
 import subprocess
 import sys
+import textwrap
 import types
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import cloudpickle
@@ -30,7 +30,7 @@ from workerbee.wire.functions import Cache, Loader
 def define(source: str, /, **names: Any) -> Any:
     """The function ``f`` of a source, as a notebook or a script would define it."""
     space = {"__name__": "__main__"} | names
-    exec(compile(dedent(source), "<a notebook's cell>", "exec"), space)
+    exec(compile(textwrap.dedent(source), "<a notebook's cell>", "exec"), space)
     return space["f"]
 
 
@@ -304,6 +304,15 @@ def maker(k): return lambda x: (k, helper(x))
 CASES = [function, maker({"u", "v"}), Thing().method, functools.partial(function, y=frozenset("wxyz"))]
 print([Cache().describe(fn).identity.hex() for fn in CASES])
 """
+
+
+def test_digests_that_left_something_out_are_not_compared() -> None:
+    """Jobs that wait from before run; of others it is noticed where the code is another here."""
+    digests = [bytes(16), b"operands " + bytes(16)]
+    old, new = (f"textwrap:dedent\n{bytes(16).hex()} {whole.hex()}".encode() for whole in digests)
+    assert Loader().load(functions.IMPORT, old, functions.PYTHON)[0] is textwrap.dedent
+    with pytest.raises(FunctionUnavailable, match="the code of textwrap:dedent is another here"):
+        Loader().load(functions.IMPORT, new, functions.PYTHON)
 
 
 def test_identity_is_the_same_in_every_process(tmp_path: Path) -> None:
@@ -582,7 +591,7 @@ def test_an_initializer_sets_globals_for_all_functions() -> None:
     """What an initializer of a script sets or fills, every function of that script sees; it runs once."""
     space: dict[str, Any] = {"__name__": "__main__"}
     exec(
-        dedent(
+        textwrap.dedent(
             """
             data, table, runs = None, {}, __import__("collections").Counter()
             def setup(value):

@@ -571,7 +571,7 @@ def test_code_is_not_compared_across_versions_of_python(module: types.ModuleType
     """Bytecode differs; what travels by name may run anywhere."""
     record = Cache().describe(module.f)
     name, _ = record.body.split(b"\n")
-    other = name + b"\n" + b"00" * 16 + b" " + b"11" * 16
+    other = name + b"\n" + b"00" * 16 + b" " + b"operands ".hex().encode() + b"11" * 16
     with pytest.raises(FunctionUnavailable):
         Loader().load(record.codec, other, functions.PYTHON)
     assert Loader().load(record.codec, other, "2.7")[0] is module.f

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
 
@@ -68,12 +69,23 @@ class Cancelling:
         try:
             for _ in range(TRIES):
                 left = self._cancel_page(left, attempt) if left else left
+            if future.wanted and self._is_cancelled(future, attempt):
+                self._ledger.forget([future])
             self._recall([future], attempt)
+        except BaseException:  # an interrupt, say
+            if not future.wanted:
+                future.abandon()
+            raise
         finally:
             future.is_held = False
             if future.wanted:
                 self._ask([future.job])  # an end may have been passed over
         return not future.wanted
+
+    def _is_cancelled(self, future: JobFuture, attempt: _Attempt) -> bool:
+        """Look whether somebody else has just cancelled the job."""
+        ends = self._within(attempt, lambda: list(chain(*self._store.finished([future.stored_job]))))
+        return any(end.run == future.run and end.status == "cancelled" for end in ends or ())
 
     def cancel_waiting(self, futures: Iterable[JobFuture]) -> None:
         """Cancel the jobs that haven't started, and their futures; a job that others want goes on without us."""

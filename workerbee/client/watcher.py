@@ -272,7 +272,8 @@ class Watcher:
                 # At its end a job's arguments are freed; its result stays as long as its futures.
                 is_lent = end.codec == MEMORY and holds(end, self._signer)
                 lent = self.memory.lent(end.data) if is_lent else None
-                if lent is not None and any(future.is_remembered for future in futures):
+                # A later run may be a retry of what is remembered.
+                if lent is not None and (end.run > 1 or any(future.is_remembered for future in futures)):
                     self.memory.remember(lent)
                 for future in futures:
                     future.lent = lent

@@ -254,7 +254,7 @@ class JobsetReader:
         if re.fullmatch(f"[0-9]{{1,{PLACE_DIGITS}}}", name):
             called = causes[int(name) - 1 : int(name)] if int(name) else []
         else:
-            called = [digest for digest in causes if digest.hex().startswith(name.lower())]
+            called = [digest for digest in causes if name and digest.hex().startswith(name.lower())]
         if len(called) != 1:
             what = "several are called" if called else "none of them is"
             groups = "is 1 group" if len(causes) == 1 else f"are {len(causes)} groups"
