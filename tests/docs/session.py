@@ -15,6 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ SHELL = "|&;<>$`*\n\\"
 
 
 def main(blocks: Path, report: Path) -> None:
+    tempfile.tempdir = tempfile.mkdtemp(dir=Path.cwd())  # so that nothing of a page stays in the machine's
     notebook = module(None)
     done = []
     for n, block in enumerate(json.loads(blocks.read_text("utf-8"))):
