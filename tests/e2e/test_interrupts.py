@@ -196,9 +196,12 @@ def test_a_second_interrupt_in_a_block_ends_at_once(start: Callable[[str, str], 
 
 
 def test_the_first_interrupt_at_the_interpreter_s_exit_ends_at_once(start: Callable[[str, str], Program]) -> None:
-    """There is nobody left to wait for the jobs, and the line says that it was the first."""
-    program = start("", "[executor.submit(nap, path, n) for n in range(3)]")
+    """There is nobody left to wait for the jobs, and the line says that it was the first. Nothing stays in memory."""
+    submit = "[executor.submit(nap, path, n) for n in range(3)]"
+    program = start("", f"print(executor._client._memory.path, flush=True); {submit}")
     program.interrupt()
-    _, logged = program.end(8)
+    said, logged = program.end(8)
+    assert Path(said.strip()).parent.is_dir()
+    assert not Path(said.strip()).exists()
     assert re.search("interrupted: temporary jobset .* ends at once", logged), logged
     assert "interrupted again" not in logged

@@ -89,6 +89,7 @@ class Client:
         self._desk = Desk.at(connection, jobset, self.signer, uuid4(), logger)
         self._ledger = Ledger()
         self._watcher = Watcher(self._desk.another("watcher"), self._ledger, self._dispatcher)
+        self.look = self._watcher.look  # soon, whether any job that is waited for has ended
         self._watcher.look_closer = partial(_record_loss, self.reading, self._desk)
         self._flusher = Flusher(self._desk.another("flusher"), self._ledger, self._watcher)
         self._cancelling = Cancelling(self._desk, self._ledger, self._flusher, self._watcher.ask)
@@ -247,10 +248,6 @@ class Client:
         """Forget what is known of functions, as something was adopted."""
         self._flusher.registry.forget()
 
-    def look(self) -> None:
-        """Look at once whether any job that is waited for has ended."""
-        self._watcher.look()
-
     # Bees of our own
 
     def employ(self, bee: LocalBee, n_workers: int, max_tasks: int | None, *, prefix_output: bool = False) -> None:
@@ -336,6 +333,8 @@ class Client:
             self._bee.stop()
         self.close()
         self._cancelling.detach(self._awaited())
+        if self._memory is not None:
+            self._memory.close()
         self.ended.set()
 
     def wait(self) -> None:
