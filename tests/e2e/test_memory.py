@@ -71,19 +71,19 @@ def ramp(n: int = N) -> np.ndarray[Any, Any]:
     return np.arange(n, dtype=float)
 
 
-def sum_at_second(place: str, numbers: list[int]) -> int:
-    """Fail at first."""
-    if not Path(place, "first").exists():
-        Path(place, "first").touch()
+def fail_at_first(mark: Path) -> None:
+    if not mark.exists():
+        mark.touch()
         raise JobFailedError("later")
+
+
+def sum_at_second(place: str, numbers: list[int]) -> int:
+    fail_at_first(Path(place, "sum"))
     return sum(numbers)
 
 
 def ramp_at_second(place: str) -> np.ndarray[Any, Any]:
-    """Fail at first."""
-    if not Path(place, "ramp").exists():
-        Path(place, "ramp").touch()
-        raise JobFailedError("later")
+    fail_at_first(Path(place, "ramp"))
     return ramp()
 
 

@@ -77,7 +77,8 @@ class Client:
         self._remarks = Remarks(logger)
         self._bee: Employer | None = None
         self._memory: Memory | None = None
-        self.lender = self.passing_lender = None if large is None else large.lender()  # for what isn't remembered
+        # What puts large arguments away: those of calls that are remembered, and those of others.
+        self.lender = self.passing_lender = None if large is None else large.lender()
         self.apart = Values()  # arrays that calls share
         self.on_interrupt: Callable[[BaseException], None] = lambda _: None  # when a waiting thread is interrupted
         self._cancel, self._pass_on, self._output_of = self.cancel, self._interrupted, self._read_output  # bound once

@@ -105,7 +105,8 @@ class Ledger:
                 if len(futures) == len(booked):
                     del self._futures[end.job]
                 else:
-                    self._futures[end.job] = [f for f in booked if f not in futures]
+                    chosen = set(futures)  # not asked again: another thread may let go of one just now
+                    self._futures[end.job] = [f for f in booked if f not in chosen]
                 if futures:
                     taken.append((end, futures))
         return taken
